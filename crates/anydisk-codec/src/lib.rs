@@ -1,0 +1,1 @@
+//! The compression codecs of disk image formats, with their limits.

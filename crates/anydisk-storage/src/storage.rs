@@ -1,0 +1,252 @@
+//! The trait: bytes of one file or object, by position.
+
+use std::fmt::Debug;
+use std::io::{IoSlice, IoSliceMut};
+#[cfg(unix)]
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use crate::{Error, HostOffset, Result};
+
+/// A positional byte store: a file, a block device, memory, a window of another store.
+///
+/// There is no cursor: every call names its offset. All calls take `&self` and may be made by any
+/// number of threads at once; calls that touch different bytes do not disturb each other. Two
+/// writes to the same bytes at the same time leave either, as with a file.
+///
+/// What only some stores can do is behind an accessor that answers `None` by default. No default
+/// here gives a weaker guarantee than its documentation; filters over another store should forward
+/// every method (`#![deny(clippy::missing_trait_methods)]` helps).
+pub trait Storage: Send + Sync + Debug {
+    /// Length in bytes now.
+    fn len(&self) -> Result<u64>;
+
+    /// Whether the store holds no byte.
+    fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Reads until `buf` is full or the store ends, and returns the number of bytes read.
+    ///
+    /// The count is short **only** at the end of the store; the rest of `buf` is then untouched.
+    /// See [`StorageExt`] for the two usual ways to treat a short count.
+    fn read_at(&self, at: HostOffset, buf: &mut [u8]) -> Result<usize>;
+
+    /// As [`read_at`](Self::read_at), filling several buffers in turn.
+    fn read_vectored_at(&self, at: HostOffset, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
+        let mut done = 0;
+        for buf in bufs {
+            let place = offset_by(self.name(), at, done)?;
+            let count = self.read_at(place, buf)?;
+            done += count;
+            if count < buf.len() {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes all of `data`, growing the store if it can grow and must.
+    ///
+    /// After an error any part of `data` may have been written.
+    fn write_at(&self, at: HostOffset, data: &[u8]) -> Result<()>;
+
+    /// As [`write_at`](Self::write_at), from several buffers in turn.
+    fn write_vectored_at(&self, at: HostOffset, data: &[IoSlice<'_>]) -> Result<()> {
+        let mut done = 0;
+        for part in data {
+            self.write_at(offset_by(self.name(), at, done)?, part)?;
+            done += part.len();
+        }
+        Ok(())
+    }
+
+    /// Makes the store `len` bytes long. New bytes read as zero.
+    fn set_len(&self, len: u64) -> Result<()>;
+
+    /// Returns when every write that has returned before this call is on stable storage.
+    fn flush(&self) -> Result<()>;
+
+    /// Whether the store was opened for writing.
+    fn is_writable(&self) -> bool;
+
+    /// The store as a person would name it: for a file, its path.
+    fn name(&self) -> &str;
+
+    /// Offsets, lengths and memory of I/O must be multiples of this many bytes for the fast path
+    /// (direct I/O). 1 where it does not matter; the store accepts any request all the same.
+    fn alignment(&self) -> usize {
+        1
+    }
+
+    /// Where the store has no data of its own (sparse files).
+    fn holes(&self) -> Option<&dyn Holes> {
+        None
+    }
+
+    /// Zeroing, discarding and reserving space without writing bytes.
+    fn space(&self) -> Option<&dyn Space> {
+        None
+    }
+
+    /// Copying bytes from another store without passing them through this process.
+    fn copier(&self) -> Option<&dyn CopyFrom> {
+        None
+    }
+
+    /// What tells this object from every other one, to find loops and files used twice.
+    fn identity(&self) -> Option<Identity> {
+        None
+    }
+
+    /// The file behind the store and the offset of the store's first byte in it, for callers
+    /// that do their own I/O (io_uring). `None` when bytes are transformed on the way.
+    #[cfg(unix)]
+    fn fd(&self) -> Option<(BorrowedFd<'_>, HostOffset)> {
+        None
+    }
+
+    /// Says that the range will be read soon. Never fails, may do nothing.
+    fn prefetch(&self, at: HostOffset, len: u64) {
+        let _ = (at, len);
+    }
+}
+
+/// One run of a store that is all data or all hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Bytes from the place asked for to the end of the run; never 0 inside the store.
+    pub len: u64,
+    /// Whether the run is a hole: it reads as zero and occupies no space.
+    pub hole: bool,
+}
+
+/// Knows which parts of a store are holes.
+pub trait Holes {
+    /// The run that begins at `at`, cut at `limit` bytes. At or past the end: a hole of `limit`.
+    fn run_at(&self, at: HostOffset, limit: u64) -> Result<Run>;
+
+    /// Bytes that the store occupies on its medium, as `du` counts.
+    fn allocated(&self) -> Result<u64>;
+}
+
+/// Changes space without passing bytes.
+///
+/// Each operation answers [`Error::Unsupported`] when the medium below cannot do it, without
+/// having changed anything; the caller then writes zeroes, or does nothing.
+pub trait Space {
+    /// Makes the range read as zero. With `unmap` its space is given back where possible (a hole
+    /// is punched), else it stays reserved. Never grows the store: past the end, nothing is done.
+    fn zero(&self, at: HostOffset, len: u64, unmap: bool) -> Result<()>;
+
+    /// Gives the range's space back. What it reads afterwards is undefined.
+    fn discard(&self, at: HostOffset, len: u64) -> Result<()>;
+
+    /// Reserves space for the range so that later writes do not fail for want of it. Grows the
+    /// store if the range reaches past its end; what was there keeps its bytes, the new reads as
+    /// zero.
+    fn allocate(&self, at: HostOffset, len: u64) -> Result<()>;
+}
+
+/// How [`CopyFrom::copy_from`] moved the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copied {
+    /// Both stores now share the blocks (reflink): no byte was moved.
+    Shared,
+    /// The kernel copied.
+    InKernel,
+}
+
+/// Takes bytes from another store without passing them through this process.
+pub trait CopyFrom {
+    /// Copies `len` bytes from `source` at `from` to this store at `to`, growing it if need be.
+    /// `Ok(None)`: not possible for this pair, nothing was changed, copy by hand.
+    fn copy_from(
+        &self,
+        source: &dyn Storage,
+        from: HostOffset,
+        to: HostOffset,
+        len: u64,
+    ) -> Result<Option<Copied>>;
+}
+
+/// Tells one object behind a store from every other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Identity {
+    /// A file: the device and inode that hold it.
+    File {
+        /// Number of the device.
+        device: u64,
+        /// Number of the inode on it.
+        inode: u64,
+    },
+    /// A block device, by its device number, whichever node names it.
+    Device(u64),
+    /// Memory, by address.
+    Memory(usize),
+}
+
+/// What follows from the required methods: the two ways to treat the end of a store.
+pub trait StorageExt: Storage {
+    /// Reads exactly `buf`. Past the end: [`Error::OutOfRange`].
+    fn read_exact_at(&self, at: HostOffset, buf: &mut [u8]) -> Result<()> {
+        let count = self.read_at(at, buf)?;
+        if count == buf.len() { Ok(()) } else { Err(self.out_of_range(at, buf.len() as u64)) }
+    }
+
+    /// Reads `buf`; bytes past the end of the store are zero (qcow2, "bytes past EOF read as zero").
+    fn read_padded_at(&self, at: HostOffset, buf: &mut [u8]) -> Result<()> {
+        let count = self.read_at(at, buf)?;
+        buf[count..].fill(0);
+        Ok(())
+    }
+
+    /// The error for an access past the end.
+    #[cold]
+    fn out_of_range(&self, at: HostOffset, len: u64) -> Error {
+        let end = self.len().unwrap_or(0);
+        Error::OutOfRange { store: self.name().into(), at, len, end }
+    }
+}
+
+impl<S: Storage + ?Sized> StorageExt for S {}
+
+fn offset_by(store: &str, at: HostOffset, done: usize) -> Result<HostOffset> {
+    at.checked_add(done as u64).ok_or_else(|| Error::OutOfRange {
+        store: store.into(),
+        at,
+        len: done as u64,
+        end: u64::MAX,
+    })
+}
+
+macro_rules! forward_storage {
+    ($($pointer:ty),*) => {$(
+        impl<S: Storage + ?Sized> Storage for $pointer {
+            fn len(&self) -> Result<u64> { (**self).len() }
+            fn is_empty(&self) -> Result<bool> { (**self).is_empty() }
+            fn read_at(&self, at: HostOffset, buf: &mut [u8]) -> Result<usize> { (**self).read_at(at, buf) }
+            fn read_vectored_at(&self, at: HostOffset, bufs: &mut [IoSliceMut<'_>]) -> Result<usize> {
+                (**self).read_vectored_at(at, bufs)
+            }
+            fn write_at(&self, at: HostOffset, data: &[u8]) -> Result<()> { (**self).write_at(at, data) }
+            fn write_vectored_at(&self, at: HostOffset, data: &[IoSlice<'_>]) -> Result<()> {
+                (**self).write_vectored_at(at, data)
+            }
+            fn set_len(&self, len: u64) -> Result<()> { (**self).set_len(len) }
+            fn flush(&self) -> Result<()> { (**self).flush() }
+            fn is_writable(&self) -> bool { (**self).is_writable() }
+            fn name(&self) -> &str { (**self).name() }
+            fn alignment(&self) -> usize { (**self).alignment() }
+            fn holes(&self) -> Option<&dyn Holes> { (**self).holes() }
+            fn space(&self) -> Option<&dyn Space> { (**self).space() }
+            fn copier(&self) -> Option<&dyn CopyFrom> { (**self).copier() }
+            fn identity(&self) -> Option<Identity> { (**self).identity() }
+            #[cfg(unix)]
+            fn fd(&self) -> Option<(BorrowedFd<'_>, HostOffset)> { (**self).fd() }
+            fn prefetch(&self, at: HostOffset, len: u64) { (**self).prefetch(at, len) }
+        }
+    )*};
+}
+forward_storage!(&S, Box<S>, Arc<S>);
