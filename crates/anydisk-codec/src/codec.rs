@@ -1,0 +1,87 @@
+//! The list of codecs.
+
+use std::fmt::Debug;
+
+use crate::{DecodeError, Decoder};
+
+/// How the bytes of one encoded unit (a cluster, a grain, a chunk) are packed.
+///
+/// Each unit is packed by itself: none refers to the bytes of another.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Codec {
+    /// A raw deflate stream (RFC 1951), as in qcow2 ("Compressed Clusters", type 0).
+    ///
+    /// Padding or garbage may follow it, and a stream that holds more than the unit counts as the
+    /// unit's first bytes.
+    Deflate,
+    /// A zlib stream (RFC 1950), as in a streamOptimized VMDK: checked by its Adler-32, and an
+    /// error if it holds more than the unit. Padding may follow.
+    Zlib,
+    /// Zstandard frames (RFC 8878) until the unit is full, as in qcow2 (type 1).
+    ///
+    /// The last frame must end where the unit does; padding or garbage may follow.
+    Zstd,
+    /// A codec from elsewhere.
+    Custom(&'static dyn Decode),
+}
+
+/// A codec that is not in this crate.
+///
+/// The caller guarantees nothing about `stream`: it comes from a file that a stranger made. In
+/// exchange the implementation never panics, and takes memory and time bounded by the lengths of
+/// `stream` and `out`.
+pub trait Decode: Send + Sync + Debug {
+    /// Its name, in the words of the format: distinct from those of [`Codec`].
+    fn name(&self) -> &'static str;
+
+    /// Decodes one unit, or what there is of it: returns how many bytes of `out` were filled.
+    ///
+    /// # Errors
+    ///
+    /// As [`Codec::decode_prefix`].
+    fn decode_prefix(&self, stream: &[u8], out: &mut [u8]) -> Result<usize, DecodeError>;
+}
+
+impl Codec {
+    /// Its name as formats and tools spell it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Deflate => "deflate",
+            Self::Zlib => "zlib",
+            Self::Zstd => "zstd",
+            Self::Custom(codec) => codec.name(),
+        }
+    }
+
+    /// Whether the bytes of one can be stored as the other without packing them again.
+    #[must_use]
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+
+    /// Decodes one unit: fills `out` exactly. `stream` may reach past the packed bytes.
+    ///
+    /// For one unit now and then; a [`Decoder`] keeps the codec's state for the next.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if the stream is broken, holds too few bytes, or too many where that is not
+    /// allowed.
+    pub fn decode(&self, stream: &[u8], out: &mut [u8]) -> Result<(), DecodeError> {
+        Decoder::new().decode(*self, stream, out)
+    }
+
+    /// Decodes one unit that may be shorter than `out`, and returns its length in bytes.
+    ///
+    /// For the last grain of a VMDK, of which the short and the full form occur.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if the stream is broken, does not end, or holds too many bytes where that
+    /// is not allowed.
+    pub fn decode_prefix(&self, stream: &[u8], out: &mut [u8]) -> Result<usize, DecodeError> {
+        Decoder::new().decode_prefix(*self, stream, out)
+    }
+}
