@@ -1,0 +1,469 @@
+//! Tables of a format in memory: bounded, read without locks, written back in order.
+//!
+//! A table (L2 table, grain table, block map) is cached in **slices** of a fixed number of entries,
+//! each entry decoded to a `u64`. Readers take no lock: a slot carries a sequence number that is
+//! odd while the slot changes, and a reader that saw it change reads again.
+//!
+//! The order of writing back is the same for every format: [`TableCache::dirty`] takes a picture
+//! of what changed, the owner makes the data that those entries name durable, writes the pictures,
+//! and [settles](TableCache::settle) them. An entry that changed after the picture was taken stays
+//! dirty.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+    fence,
+};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use anydisk_storage::HostOffset;
+
+/// Slots that may hold one slice.
+const WAYS: usize = 8;
+/// The key of a slot that holds nothing: no table begins there.
+const EMPTY: u64 = u64::MAX;
+
+/// A bounded cache of table slices, named by their place in the file.
+#[derive(Debug)]
+pub struct TableCache {
+    sets: Box<[Set]>,
+    entries: usize,
+    dirty: Mutex<BTreeSet<u64>>,
+}
+
+#[derive(Debug, Default)]
+struct Set {
+    /// Serialises whoever changes a slot of this set.
+    lock: Mutex<()>,
+    /// Counts write-backs and removals; a slice read from the file before one is stale.
+    generation: AtomicU64,
+    slots: [Slot; WAYS],
+}
+
+#[derive(Debug)]
+struct Slot {
+    sequence: AtomicU64,
+    key: AtomicU64,
+    entries: OnceLock<Box<[AtomicU64]>>,
+    /// Used since the clock hand passed.
+    used: AtomicBool,
+    dirty: AtomicBool,
+    /// Counts changes of the entries, to tell whether a picture is still the newest.
+    version: AtomicU64,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self {
+            sequence: AtomicU64::new(0),
+            key: AtomicU64::new(EMPTY),
+            entries: OnceLock::new(),
+            used: AtomicBool::new(false),
+            dirty: AtomicBool::new(false),
+            version: AtomicU64::new(0),
+        }
+    }
+}
+
+/// The entries of one slice while it is looked at. Values may be torn between two tables until
+/// the look is validated, so a look must be a pure function of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice<'a>(&'a [AtomicU64]);
+
+impl Slice<'_> {
+    /// Entry number `index`; 0 past the end of the slice.
+    #[must_use]
+    pub fn get(&self, index: usize) -> u64 {
+        self.0.get(index).map_or(0, |entry| entry.load(Relaxed))
+    }
+
+    /// Number of entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether the slice has no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The entries of one slice while they are changed.
+#[derive(Debug)]
+pub struct SliceMut<'a>(&'a [AtomicU64]);
+
+impl SliceMut<'_> {
+    /// Entry number `index`; 0 past the end of the slice.
+    #[must_use]
+    pub fn get(&self, index: usize) -> u64 {
+        Slice(self.0).get(index)
+    }
+
+    /// Changes entry number `index`.
+    ///
+    /// # Panics
+    /// If the slice has no such entry: the index is the format's own arithmetic.
+    pub fn set(&mut self, index: usize, value: u64) {
+        self.0[index].store(value, Relaxed);
+    }
+}
+
+/// Remembers the state of the cache before a slice is read from the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+/// What became of a slice that was handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Inserted {
+    /// It is in the cache (or was there already).
+    Yes,
+    /// The table was written back or removed since the ticket was taken: read it again.
+    Stale,
+    /// Every slot it could go to holds changes: write back first.
+    Full,
+}
+
+/// A picture of a changed slice.
+#[derive(Clone, Debug)]
+pub struct DirtySlice {
+    /// Where the slice belongs in the file.
+    pub at: HostOffset,
+    /// All its entries.
+    pub entries: Box<[u64]>,
+    version: u64,
+}
+
+impl TableCache {
+    /// A cache of slices of `entries` entries each, holding about `bytes` bytes at most. Memory is
+    /// taken as slices come in.
+    #[must_use]
+    pub fn new(entries: usize, bytes: usize) -> Self {
+        let slices = (bytes / (entries * size_of::<u64>())).max(WAYS);
+        let sets = (slices / WAYS).next_power_of_two();
+        Self {
+            sets: std::iter::repeat_with(Set::default).take(sets).collect(),
+            entries,
+            dirty: Mutex::default(),
+        }
+    }
+
+    /// Entries in a slice.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// What `look` makes of the slice at `at`, or `None` if it is not in the cache.
+    ///
+    /// `look` may run several times, on values that do not belong together; only the answer of a
+    /// consistent run is returned.
+    #[inline]
+    pub fn read<R>(&self, at: HostOffset, look: impl Fn(Slice<'_>) -> R) -> Option<R> {
+        let set = self.set(at);
+        for slot in &set.slots {
+            if slot.key.load(Relaxed) == at.get() {
+                if let Some(answer) = slot.read(at.get(), &look) {
+                    return Some(answer);
+                }
+                return self.read_locked(at, look);
+            }
+        }
+        None
+    }
+
+    /// As `read`, when the slot was changing: waits for the change.
+    #[cold]
+    fn read_locked<R>(&self, at: HostOffset, look: impl Fn(Slice<'_>) -> R) -> Option<R> {
+        let set = self.set(at);
+        let _guard = set.lock();
+        set.slots.iter().find(|slot| slot.holds(at)).map(|slot| look(Slice(slot.entries())))
+    }
+
+    /// To be taken before a slice is read from the file, and given back with it.
+    #[must_use]
+    pub fn ticket(&self, at: HostOffset) -> Ticket {
+        Ticket(self.set(at).generation.load(Acquire))
+    }
+
+    /// Hands in a slice as read from the file. Missing entries are 0.
+    pub fn insert(
+        &self,
+        at: HostOffset,
+        ticket: Ticket,
+        entries: impl IntoIterator<Item = u64>,
+    ) -> Inserted {
+        let set = self.set(at);
+        let _guard = set.lock();
+        if set.slots.iter().any(|slot| slot.holds(at)) {
+            return Inserted::Yes;
+        }
+        if set.generation.load(Relaxed) != ticket.0 {
+            return Inserted::Stale;
+        }
+        match set.victim() {
+            Some(slot) => {
+                slot.fill(at, self.entries, entries);
+                Inserted::Yes
+            }
+            None => Inserted::Full,
+        }
+    }
+
+    /// Puts a slice of a **new** table into the cache, changed from the start, whatever the file
+    /// holds there.
+    pub fn create(&self, at: HostOffset, entries: impl IntoIterator<Item = u64>) -> Inserted {
+        let set = self.set(at);
+        let _guard = set.lock();
+        let slot = set.slots.iter().find(|slot| slot.holds(at)).or_else(|| set.victim());
+        let Some(slot) = slot else { return Inserted::Full };
+        slot.fill(at, self.entries, entries);
+        set.generation.fetch_add(1, Release);
+        self.mark_dirty(slot, at);
+        Inserted::Yes
+    }
+
+    /// Changes entries of the slice at `at`; `None` if it is not in the cache.
+    pub fn update<R>(
+        &self,
+        at: HostOffset,
+        change: impl FnOnce(&mut SliceMut<'_>) -> R,
+    ) -> Option<R> {
+        let set = self.set(at);
+        let _guard = set.lock();
+        let slot = set.slots.iter().find(|slot| slot.holds(at))?;
+        let answer = slot.change(|| change(&mut SliceMut(slot.entries())));
+        self.mark_dirty(slot, at);
+        Some(answer)
+    }
+
+    /// Forgets a slice, changed or not: its table was freed.
+    pub fn remove(&self, at: HostOffset) {
+        let set = self.set(at);
+        let _guard = set.lock();
+        set.generation.fetch_add(1, Release);
+        if let Some(slot) = set.slots.iter().find(|slot| slot.holds(at)) {
+            slot.change(|| slot.key.store(EMPTY, Relaxed));
+            slot.dirty.store(false, Relaxed);
+            self.dirty_keys().remove(&at.get());
+        }
+    }
+
+    /// Number of changed slices.
+    #[must_use]
+    pub fn dirty_count(&self) -> usize {
+        self.dirty_keys().len()
+    }
+
+    /// Whether the cache should be written back soon, so that readers find a free slot.
+    #[must_use]
+    pub fn is_pressed(&self) -> bool {
+        self.dirty_count() * 4 > self.sets.len() * WAYS
+    }
+
+    /// Pictures of all changed slices, in file order. Take them while nobody can be between two
+    /// changes that belong together.
+    #[must_use]
+    pub fn dirty(&self) -> Vec<DirtySlice> {
+        let keys: Vec<u64> = self.dirty_keys().iter().copied().collect();
+        keys.into_iter().filter_map(|key| self.picture(HostOffset(key))).collect()
+    }
+
+    fn picture(&self, at: HostOffset) -> Option<DirtySlice> {
+        let set = self.set(at);
+        let _guard = set.lock();
+        let slot = set.slots.iter().find(|slot| slot.holds(at))?;
+        let entries = slot.entries().iter().map(|entry| entry.load(Relaxed)).collect();
+        Some(DirtySlice { at, entries, version: slot.version.load(Relaxed) })
+    }
+
+    /// The picture is in the file now.
+    pub fn settle(&self, written: &DirtySlice) {
+        let set = self.set(written.at);
+        let _guard = set.lock();
+        set.generation.fetch_add(1, Release);
+        if let Some(slot) = set.slots.iter().find(|slot| slot.holds(written.at))
+            && slot.version.load(Relaxed) == written.version
+        {
+            slot.dirty.store(false, Relaxed);
+            self.dirty_keys().remove(&written.at.get());
+        }
+    }
+
+    fn mark_dirty(&self, slot: &Slot, at: HostOffset) {
+        slot.version.fetch_add(1, Relaxed);
+        if !slot.dirty.swap(true, Relaxed) {
+            self.dirty_keys().insert(at.get());
+        }
+    }
+
+    fn dirty_keys(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, at: HostOffset) -> &Set {
+        // Slices lie at multiples of at least 512 bytes; the product spreads the rest.
+        let hash = (at.get() >> 9).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        let mask = self.sets.len() as u64 - 1;
+        let index = usize::try_from(hash & mask).unwrap_or_default();
+        &self.sets[index]
+    }
+}
+
+impl Set {
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A slot to fill: an empty one, else the first clean one not used since the last search.
+    fn victim(&self) -> Option<&Slot> {
+        let empty = self.slots.iter().find(|slot| slot.key.load(Relaxed) == EMPTY);
+        empty.or_else(|| {
+            let clean = || self.slots.iter().filter(|slot| !slot.dirty.load(Relaxed));
+            clean().find(|slot| !slot.used.swap(false, Relaxed)).or_else(|| clean().next())
+        })
+    }
+}
+
+impl Slot {
+    fn holds(&self, at: HostOffset) -> bool {
+        self.key.load(Relaxed) == at.get()
+    }
+
+    fn entries(&self) -> &[AtomicU64] {
+        self.entries.get().map_or(&[], |entries| entries)
+    }
+
+    /// One try without the lock: `None` if the slot changed meanwhile.
+    fn read<R>(&self, key: u64, look: &impl Fn(Slice<'_>) -> R) -> Option<R> {
+        let before = self.sequence.load(Acquire);
+        if before & 1 == 1 || self.key.load(Relaxed) != key {
+            return None;
+        }
+        let answer = look(Slice(self.entries()));
+        fence(Acquire);
+        if self.sequence.load(Relaxed) != before {
+            return None;
+        }
+        if !self.used.load(Relaxed) {
+            self.used.store(true, Relaxed);
+        }
+        Some(answer)
+    }
+
+    /// Runs a change under an odd sequence number. The set is locked.
+    fn change<R>(&self, change: impl FnOnce() -> R) -> R {
+        let before = self.sequence.load(Relaxed);
+        self.sequence.store(before | 1, Relaxed);
+        fence(Release);
+        let answer = change();
+        self.sequence.store((before | 1) + 1, Release);
+        answer
+    }
+
+    fn fill(&self, at: HostOffset, len: usize, values: impl IntoIterator<Item = u64>) {
+        let entries = self
+            .entries
+            .get_or_init(|| std::iter::repeat_with(AtomicU64::default).take(len).collect());
+        self.change(|| {
+            self.key.store(at.get(), Relaxed);
+            let mut values = values.into_iter();
+            for entry in entries {
+                entry.store(values.next().unwrap_or(0), Relaxed);
+            }
+        });
+        self.used.store(true, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: HostOffset = HostOffset(0x1000);
+
+    fn cache() -> TableCache {
+        TableCache::new(4, 4 * 8 * WAYS)
+    }
+
+    fn filled(values: [u64; 4]) -> TableCache {
+        let cache = cache();
+        assert_eq!(cache.insert(AT, cache.ticket(AT), values), Inserted::Yes);
+        cache
+    }
+
+    #[test]
+    fn a_slice_handed_in_is_found() {
+        let cache = filled([1, 2, 3, 4]);
+        assert_eq!(cache.read(AT, |slice| slice.get(2)), Some(3));
+        assert_eq!(cache.read(HostOffset(0x2000), |slice| slice.get(2)), None);
+    }
+
+    #[test]
+    fn a_slice_read_before_a_write_back_is_stale_after_it() {
+        let cache = filled([0; 4]);
+        let ticket = cache.ticket(AT);
+        cache.update(AT, |slice| slice.set(0, 9)).expect("cached");
+        cache.dirty().iter().for_each(|slice| cache.settle(slice));
+        // Push the slice out.
+        for other in 1..=WAYS as u64 {
+            let at = HostOffset(0x1000 * (1 + other));
+            assert_eq!(cache.insert(at, cache.ticket(at), [0; 4]), Inserted::Yes);
+        }
+        if cache.read(AT, |_| ()).is_none() {
+            assert_eq!(cache.insert(AT, ticket, [0; 4]), Inserted::Stale);
+        }
+    }
+
+    #[test]
+    fn a_change_after_the_picture_stays_dirty() {
+        let cache = filled([0; 4]);
+        cache.update(AT, |slice| slice.set(0, 1)).expect("cached");
+        let pictures = cache.dirty();
+        cache.update(AT, |slice| slice.set(0, 2)).expect("cached");
+        pictures.iter().for_each(|picture| cache.settle(picture));
+        assert_eq!(pictures[0].entries[0], 1);
+        assert_eq!(cache.dirty()[0].entries[0], 2);
+    }
+
+    #[test]
+    fn changed_slices_are_never_pushed_out() {
+        let cache = cache();
+        let ats: Vec<HostOffset> = (1..=WAYS as u64).map(|n| HostOffset(n << 12)).collect();
+        for at in &ats {
+            assert_eq!(cache.create(*at, [7; 4]), Inserted::Yes);
+        }
+        assert_eq!(cache.insert(AT.saturating_add(1 << 30), Ticket(8), [0; 4]), Inserted::Full);
+        assert_eq!(cache.dirty_count(), WAYS);
+        assert!(cache.is_pressed());
+    }
+
+    #[test]
+    fn a_removed_slice_is_neither_found_nor_dirty() {
+        let cache = filled([1; 4]);
+        cache.update(AT, |slice| slice.set(0, 2)).expect("cached");
+        cache.remove(AT);
+        assert_eq!(cache.read(AT, |slice| slice.get(0)), None);
+        assert_eq!(cache.dirty_count(), 0);
+    }
+
+    #[test]
+    fn readers_never_see_half_a_change() {
+        let cache = filled([0; 4]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for value in 1..20_000 {
+                    cache.update(AT, |slice| (0..4).for_each(|index| slice.set(index, value)));
+                }
+            });
+            for _ in 0..20_000 {
+                let seen = cache.read(AT, |slice| [0, 1, 2, 3].map(|index| slice.get(index)));
+                let seen = seen.expect("cached");
+                assert!(seen.iter().all(|value| *value == seen[0]), "torn: {seen:?}");
+            }
+        });
+    }
+}

@@ -1,0 +1,224 @@
+//! One error type for everything above the storage.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use anydisk_codec::DecodeError;
+use anydisk_storage::HostOffset;
+
+use crate::GuestRange;
+
+/// The result of an operation on an image.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation on an image did not happen. The kinds are those a caller acts on differently.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The store below failed, is locked, is read-only, or ended early.
+    #[error(transparent)]
+    Storage(#[from] anydisk_storage::Error),
+    /// The bytes break the format.
+    #[error(transparent)]
+    Invalid(#[from] Box<Invalid>),
+    /// Legal, and not done here: the feature by the name its format gives it.
+    #[error("{format}: {feature} is not supported")]
+    Unsupported {
+        /// Name of the format.
+        format: &'static str,
+        /// The feature.
+        feature: Cow<'static, str>,
+    },
+    /// Legal, and refused for its size.
+    #[error("{format}: {what} is {found}, more than the limit of {limit}")]
+    Limit {
+        /// Name of the format.
+        format: &'static str,
+        /// What is too large, with its unit.
+        what: Cow<'static, str>,
+        /// The number found.
+        found: u64,
+        /// The limit in force.
+        limit: u64,
+    },
+    /// The range is not on the disk.
+    #[error("guest range {range} reaches past the end of the disk at {size:#x}")]
+    OutOfRange {
+        /// The range asked for.
+        range: GuestRange,
+        /// Virtual size in bytes.
+        size: u64,
+    },
+    /// The image was opened for reading, or its format can only be read.
+    #[error("the image cannot be written: {why}")]
+    ReadOnly {
+        /// Why.
+        why: Cow<'static, str>,
+    },
+    /// A file named inside the image was not opened, because the caller's policy forbids it.
+    #[error("{role} {name:?} is named by the image and was not opened: {why}")]
+    Denied {
+        /// `backing file`, `extent`, `data file`.
+        role: &'static str,
+        /// The name as the image gives it.
+        name: String,
+        /// The rule that forbids it.
+        why: Cow<'static, str>,
+    },
+    /// The image must be repaired before it can be used this way.
+    #[error("{format}: the image needs repair: {why}")]
+    NeedsRepair {
+        /// Name of the format.
+        format: &'static str,
+        /// What is wrong.
+        why: Cow<'static, str>,
+    },
+    /// A compressed unit does not decode.
+    #[error("compressed data for guest range {range} at {at}: {source}")]
+    Decode {
+        /// The guest range of the unit.
+        range: GuestRange,
+        /// Where the stream begins in its store.
+        at: HostOffset,
+        /// What the decoder said.
+        source: DecodeError,
+    },
+    /// A creation or open option that the format does not have, or a value it does not take.
+    #[error("{format}: option {option}={value}: expected {expected}")]
+    Option {
+        /// Name of the format.
+        format: &'static str,
+        /// The option.
+        option: String,
+        /// The value given.
+        value: String,
+        /// What it takes.
+        expected: Cow<'static, str>,
+    },
+    /// No format of this name is in the registry, or none recognised the bytes.
+    #[error("unknown format: {0}")]
+    UnknownFormat(String),
+    /// A chain of images that comes back to itself.
+    #[error("the chain of backing files comes back to {0}")]
+    Loop(String),
+    /// An error in the file of this name. Added once, by whoever opened the file.
+    #[error("{name}: {source}")]
+    In {
+        /// The file as a person would name it.
+        name: String,
+        /// The error.
+        source: Box<Error>,
+    },
+}
+
+impl Error {
+    /// Names the file the error is about, unless that was done already.
+    #[must_use]
+    pub fn within(self, name: &str) -> Self {
+        match self {
+            Self::In { .. } | Self::Storage(_) => self,
+            other => Self::In { name: name.to_owned(), source: Box::new(other) },
+        }
+    }
+
+    /// The error without the name of its file.
+    #[must_use]
+    pub fn kind(&self) -> &Self {
+        match self {
+            Self::In { source, .. } => source.kind(),
+            other => other,
+        }
+    }
+}
+
+impl From<Invalid> for Error {
+    fn from(invalid: Invalid) -> Self {
+        Self::Invalid(Box::new(invalid))
+    }
+}
+
+/// A value in a file that its format does not allow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{format}: {field} at {at} is {found}, expected {expected}")]
+pub struct Invalid {
+    /// Name of the format.
+    pub format: &'static str,
+    /// The field, by the specification's name.
+    pub field: Cow<'static, str>,
+    /// Where the field is.
+    pub at: HostOffset,
+    /// What it holds.
+    pub found: Value,
+    /// What it should hold.
+    pub expected: Cow<'static, str>,
+}
+
+/// A value found in a file, shown the way a person reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Value {
+    /// A count or a size, shown in decimal.
+    Number(u64),
+    /// An offset, a mask or a magic, shown in hexadecimal.
+    Hex(u64),
+    /// Bytes or text, shown quoted and escaped, cut after 64 bytes.
+    Text(Vec<u8>),
+    /// Nothing: the file ends before the field.
+    Missing,
+}
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Self {
+        Self::Number(value)
+    }
+}
+
+impl From<u32> for Value {
+    fn from(value: u32) -> Self {
+        Self::Number(value.into())
+    }
+}
+
+impl From<HostOffset> for Value {
+    fn from(at: HostOffset) -> Self {
+        Self::Hex(at.get())
+    }
+}
+
+impl From<&[u8]> for Value {
+    fn from(bytes: &[u8]) -> Self {
+        Self::Text(bytes[..bytes.len().min(64)].to_vec())
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Hex(number) => write!(f, "{number:#x}"),
+            Self::Text(bytes) => write!(f, "\"{}\"", bytes.escape_ascii()),
+            Self::Missing => write!(f, "missing"),
+        }
+    }
+}
+
+/// An [`Invalid`] for a field of a layout struct: name and place come from the struct itself.
+///
+/// `invalid_field!("qcow2", HeaderV2, cluster_bits, found, "9 to 21")`; the place is the field's
+/// offset in the struct, plus `base: HostOffset` where the struct is not at the start of the file:
+/// `invalid_field!("qcow2", base, Entry, l1_size, found, "...")`.
+#[macro_export]
+macro_rules! invalid_field {
+    ($format:expr, $layout:ty, $field:ident, $found:expr, $($expected:tt)+) => {
+        $crate::invalid_field!($format, $crate::HostOffset::ZERO, $layout, $field, $found, $($expected)+)
+    };
+    ($format:expr, $base:expr, $layout:ty, $field:ident, $found:expr, $($expected:tt)+) => {
+        $crate::Invalid {
+            format: $format,
+            field: stringify!($field).into(),
+            at: $base.saturating_add(::core::mem::offset_of!($layout, $field) as u64),
+            found: $crate::Value::from($found),
+            expected: format!($($expected)+).into(),
+        }
+    };
+}

@@ -1,0 +1,391 @@
+//! What a format crate offers: recognise, open, create; and the list of formats a caller uses.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::io::Write;
+use std::sync::Arc;
+
+use anydisk_storage::{HostOffset, Storage};
+
+use crate::{
+    Access, Error, GuestRange, Image, Limits, Location, Reference, Resolver, Result, Sink,
+};
+
+/// A disk image format.
+pub trait Format: Send + Sync + Debug {
+    /// The name, as `-f` takes it.
+    fn name(&self) -> &'static str;
+
+    /// Other names that `-f` takes.
+    fn aliases(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Whether the bytes look like this format. Pure: no I/O.
+    fn probe(&self, sample: &Sample<'_>) -> Verdict;
+
+    /// Opens one image. Files it is made of come through the request's resolver; the image below
+    /// is only named in the answer.
+    fn open(&self, request: OpenRequest<'_>) -> Result<Opened>;
+
+    /// The options that creation takes; empty if this format is only read.
+    fn create_options(&self) -> &'static [OptionSpec] {
+        &[]
+    }
+
+    /// Makes a new, empty image in the request's store, which is empty, and returns it open for
+    /// writing. What it needs on the medium is there after the image's first flush.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the format cannot be written in place.
+    fn create(&self, request: CreateRequest<'_>) -> Result<Arc<dyn Image>> {
+        let _ = request;
+        Err(Error::Unsupported { format: self.name(), feature: "creating an image".into() })
+    }
+
+    /// A writer for one pass over `out`, or `None` if this format with these options is written
+    /// in place.
+    fn sink(
+        &self,
+        request: &SinkRequest<'_>,
+        out: Box<dyn Write + Send>,
+    ) -> Result<Option<Box<dyn Sink>>> {
+        let (_, _) = (request, out);
+        Ok(None)
+    }
+
+    /// Bytes that a new image would take for the given data ranges (rising, not overlapping).
+    fn measure(&self, request: &MeasureRequest<'_>) -> Result<Measure> {
+        let _ = request;
+        Err(Error::Unsupported { format: self.name(), feature: "measuring".into() })
+    }
+}
+
+/// What [`Format::open`] is given. Resolver and limits are always there.
+#[derive(Clone, Debug)]
+pub struct OpenRequest<'a> {
+    /// The bytes of the image.
+    pub store: Arc<dyn Storage>,
+    /// Where they were found.
+    pub location: &'a Location,
+    /// Reading, or writing too.
+    pub access: Access,
+    /// Opens the other files the image is made of.
+    pub resolver: &'a dyn Resolver,
+    /// What it may cost.
+    pub limits: &'a Limits,
+}
+
+/// An open image and the reference to the one below.
+#[derive(Debug)]
+pub struct Opened {
+    /// The image.
+    pub image: Arc<dyn Image>,
+    /// What lies below, as the image names it. Whether to follow it is the caller's decision.
+    pub backing: Option<Reference>,
+}
+
+/// The beginning, the end and the length of an unknown file.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'a> {
+    /// The first bytes: 64 KiB, or all if the file is shorter.
+    pub head: &'a [u8],
+    /// The last bytes: 4 KiB, or all if the file is shorter.
+    pub tail: &'a [u8],
+    /// Length of the file in bytes.
+    pub len: u64,
+}
+
+/// What a format thinks of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Not this format.
+    No,
+    /// Anything fits (raw).
+    Anything,
+    /// It looks like it (text that begins like a descriptor).
+    Likely,
+    /// Its magic is there.
+    Magic,
+}
+
+/// What a new image is to be.
+#[derive(Clone, Debug)]
+pub struct CreateRequest<'a> {
+    /// An empty store, open for writing.
+    pub store: Arc<dyn Storage>,
+    /// Where it will be found.
+    pub location: &'a Location,
+    /// Virtual size in bytes.
+    pub size: u64,
+    /// Creation options, already checked against [`Format::create_options`].
+    pub options: &'a Options,
+    /// The image below, written into the new image as it stands here.
+    pub backing: Option<&'a Reference>,
+    /// What the open image may cost.
+    pub limits: &'a Limits,
+}
+
+/// What a stream is to be.
+#[derive(Clone, Debug)]
+pub struct SinkRequest<'a> {
+    /// Virtual size in bytes.
+    pub size: u64,
+    /// Creation options.
+    pub options: &'a Options,
+    /// Where it will be found; its name may be written into it.
+    pub location: &'a Location,
+}
+
+/// What [`Format::measure`] is given.
+#[derive(Debug)]
+pub struct MeasureRequest<'a> {
+    /// Virtual size in bytes.
+    pub size: u64,
+    /// Creation options.
+    pub options: &'a Options,
+    /// The ranges that hold data, rising and not overlapping.
+    pub data: &'a [GuestRange],
+}
+
+/// Sizes in bytes of an image that does not exist yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measure {
+    /// For the data there is now.
+    pub required: u64,
+    /// With every unit allocated.
+    pub fully_allocated: u64,
+}
+
+/// One option of a format: the one place from which parsing, help and documentation come.
+#[derive(Clone, Copy, Debug)]
+pub struct OptionSpec {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, for people.
+    pub help: &'static str,
+    /// What it takes.
+    pub kind: OptionKind,
+    /// The value if it is not given; `None`: no value.
+    pub default: Option<&'static str>,
+}
+
+/// What an option takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OptionKind {
+    /// `on` or `off`.
+    Flag,
+    /// A number.
+    Number,
+    /// A number of bytes, with an optional suffix `k`, `M`, `G`, `T`, `P`, `E`.
+    Size,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// Any text.
+    Text,
+}
+
+/// Options given by name, checked against the specs of a format.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    format: &'static str,
+    specs: &'static [OptionSpec],
+    values: BTreeMap<&'static str, String>,
+}
+
+impl Options {
+    /// No option given: the defaults of `format`.
+    #[must_use]
+    pub fn of(format: &dyn Format) -> Self {
+        Self { format: format.name(), specs: format.create_options(), values: BTreeMap::new() }
+    }
+
+    /// Gives an option.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if the format has no such option or it does not take this value.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let refuse = |expected: String| Error::Option {
+            format: self.format,
+            option: name.to_owned(),
+            value: value.to_owned(),
+            expected: expected.into(),
+        };
+        let Some(spec) = self.specs.iter().find(|spec| spec.name == name) else {
+            let names: Vec<_> = self.specs.iter().map(|spec| spec.name).collect();
+            return Err(refuse(format!("one of the options {}", names.join(", "))));
+        };
+        let fits = match spec.kind {
+            OptionKind::Flag => matches!(value, "on" | "off" | "yes" | "no" | "true" | "false"),
+            OptionKind::Number => value.parse::<u64>().is_ok(),
+            OptionKind::Size => parse_size(value).is_some(),
+            OptionKind::Word(words) => words.contains(&value),
+            OptionKind::Text => true,
+        };
+        if !fits {
+            return Err(refuse(spec.kind.expected()));
+        }
+        self.values.insert(spec.name, value.to_owned());
+        Ok(())
+    }
+
+    /// The value given, else the default; `None` if there is neither.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        let default = || self.specs.iter().find(|spec| spec.name == name)?.default;
+        self.values.get(name).map(String::as_str).or_else(default)
+    }
+
+    /// Whether a flag is on. False if there is no such option.
+    #[must_use]
+    pub fn flag(&self, name: &str) -> bool {
+        matches!(self.text(name), Some("on" | "yes" | "true"))
+    }
+
+    /// A number or a number of bytes.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.text(name).and_then(parse_size)
+    }
+
+    /// Whether the option was given, whatever its default.
+    #[must_use]
+    pub fn is_set(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
+    /// The refusal of a value that the specs alone could not refuse.
+    #[must_use]
+    pub fn refuse(&self, name: &str, expected: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+        Error::Option {
+            format: self.format,
+            option: name.to_owned(),
+            value: self.text(name).unwrap_or_default().to_owned(),
+            expected: expected.into(),
+        }
+    }
+}
+
+impl OptionKind {
+    fn expected(self) -> String {
+        match self {
+            Self::Flag => "on or off".into(),
+            Self::Number => "a number".into(),
+            Self::Size => "a size in bytes, or with a suffix k, M, G, T, P or E".into(),
+            Self::Word(words) => format!("one of {}", words.join(", ")),
+            Self::Text => "text".into(),
+        }
+    }
+}
+
+/// A size as people type it: digits, optionally a fraction, and a suffix `b`, `k`, `M`, `G`, `T`,
+/// `P` or `E` (powers of 1024, either case). `None` for anything else.
+#[must_use]
+pub fn parse_size(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.char_indices().next_back()? {
+        (at, suffix) if suffix.is_ascii_alphabetic() => (&text[..at], shift_of(suffix)?),
+        _ => (text, 0),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) || fraction.len() > 15 {
+        return None;
+    }
+    let unit = 1_u128 << shift;
+    let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
+    let fraction =
+        if fraction.is_empty() { 0 } else { fraction.parse::<u128>().ok()? * unit / scale };
+    u64::try_from(whole.parse::<u128>().ok()?.checked_mul(unit)? + fraction).ok()
+}
+
+fn shift_of(suffix: char) -> Option<u32> {
+    let step = "bkmgtpe".find(suffix.to_ascii_lowercase())?;
+    u32::try_from(step * 10).ok()
+}
+
+/// The formats a caller wants: a plain list, passed by value, no global state.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    formats: Vec<&'static dyn Format>,
+}
+
+/// How a format was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chosen {
+    /// The caller, or the image above, named it.
+    Named,
+    /// Its magic is in the file.
+    Recognised,
+    /// Nothing else fits: the file may be anything.
+    Guessed,
+}
+
+impl Registry {
+    /// A list of formats. On equal verdicts the first wins.
+    #[must_use]
+    pub fn new(formats: &[&'static dyn Format]) -> Self {
+        Self { formats: formats.to_vec() }
+    }
+
+    /// All formats, in order.
+    pub fn formats(&self) -> impl Iterator<Item = &'static dyn Format> + '_ {
+        self.formats.iter().copied()
+    }
+
+    /// The format of this name.
+    pub fn by_name(&self, name: &str) -> Result<&'static dyn Format> {
+        self.formats()
+            .find(|format| format.name() == name || format.aliases().contains(&name))
+            .ok_or_else(|| Error::UnknownFormat(name.to_owned()))
+    }
+
+    /// The format that recognises the bytes best, and how sure that is.
+    pub fn probe(&self, sample: &Sample<'_>) -> Option<(&'static dyn Format, Chosen)> {
+        let mut best: Option<(&'static dyn Format, Verdict)> = None;
+        for format in self.formats() {
+            let verdict = format.probe(sample);
+            if verdict > best.map_or(Verdict::No, |(_, verdict)| verdict) {
+                best = Some((format, verdict));
+            }
+        }
+        let (format, verdict) = best?;
+        let guessed = verdict == Verdict::Anything;
+        Some((format, if guessed { Chosen::Guessed } else { Chosen::Recognised }))
+    }
+
+    /// As [`probe`](Self::probe), reading the sample from `store`.
+    pub fn probe_store(&self, store: &dyn Storage) -> Result<(&'static dyn Format, Chosen)> {
+        let len = store.len()?;
+        let mut head = vec![0; usize::try_from(len.min(64 << 10)).unwrap_or(64 << 10)];
+        let count = store.read_at(HostOffset::ZERO, &mut head)?;
+        head.truncate(count);
+        let mut tail = vec![0; usize::try_from(len.min(4 << 10)).unwrap_or(4 << 10)];
+        let count = store.read_at(HostOffset(len - tail.len() as u64), &mut tail)?;
+        tail.truncate(count);
+        self.probe(&Sample { head: &head, tail: &tail, len })
+            .ok_or_else(|| Error::UnknownFormat(store.name().to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_type_them() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("512", 512),
+            ("512b", 512),
+            ("64k", 65536),
+            ("1.5G", 3 << 29),
+            ("7E", 7 << 60),
+        ] {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "k", "-1", "1x", "1kk", "16E", ".5G", "1.2.3", "٣"] {
+            assert_eq!(parse_size(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! The traits a format implements: translate, and keep space. Nobody here moves guest bytes.
+
+use std::borrow::Cow;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use anydisk_codec::Encode;
+use anydisk_storage::{HostOffset, Storage, StorageExt};
+
+use crate::{Error, Extent, GuestRange, Lease, Result};
+
+/// What **one** image file says about the disk, and nothing about the files below it.
+///
+/// All methods may be called by any number of threads at once.
+pub trait Image: Send + Sync + Debug {
+    /// Virtual size in bytes.
+    fn size(&self) -> u64;
+
+    /// The extent at the start of `range`, from memory alone: no I/O, no waiting for I/O.
+    ///
+    /// The caller guarantees that `range` is not empty and lies on the disk. In exchange the answer
+    /// holds for 1 to `range.len()` bytes, as many as one look at the tables tells.
+    ///
+    /// [`Lookup::Need`] names bytes of the metadata that must be read first: read them in whatever
+    /// way you do I/O, hand them to [`supply`](Self::supply), ask again. A format may need several.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the tables break the format for this range.
+    fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>>;
+
+    /// Takes the bytes of `need`: exactly [`Need::len`] of them, zeroes for what lies past the end
+    /// of the store. Bytes that were overtaken by a change of the image are ignored; in any case,
+    /// ask again.
+    fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<()>;
+
+    /// The extent at the start of `range`, reading metadata as needed. Reads no payload.
+    fn map(&self, range: GuestRange) -> Result<Extent<'_>> {
+        loop {
+            match self.map_cached(range)? {
+                Lookup::Found(extent) => return Ok(extent),
+                Lookup::Need(need) => self.supply(&need, &need.read()?)?,
+            }
+        }
+    }
+
+    /// What can be said about the image without reading its tables.
+    fn info(&self) -> ImageInfo;
+
+    /// The writing side; `None` if the image was opened for reading or can only be read.
+    fn writer(&self) -> Option<&dyn ImageWrite> {
+        None
+    }
+
+    /// Changing the virtual size, if the format and this image can.
+    fn resizer(&mut self) -> Option<&mut dyn Resize> {
+        None
+    }
+}
+
+/// The answer of [`Image::map_cached`].
+#[derive(Debug)]
+#[must_use]
+pub enum Lookup<'a> {
+    /// The extent.
+    Found(Extent<'a>),
+    /// Metadata is missing.
+    Need(Need<'a>),
+}
+
+/// Metadata to be read before a question can be answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Need<'a> {
+    /// Where it lies.
+    pub store: &'a Arc<dyn Storage>,
+    /// Position of the first byte.
+    pub at: HostOffset,
+    /// Number of bytes.
+    pub len: usize,
+    /// The image's own: tells what the bytes are for, and whether they came too late.
+    pub ticket: u64,
+}
+
+impl Need<'_> {
+    /// Reads the bytes, padded with zeroes past the end of the store.
+    pub fn read(&self) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; self.len];
+        self.store.read_padded_at(self.at, &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+/// The writing side of an image.
+///
+/// Writing data takes two phases. [`try_place`](Self::try_place) answers a place: where the range
+/// already has one that is its own, it is written in place; else a [`Reservation`] names new space
+/// for whole units. The caller writes the data **and fills the rest of the units** from what the
+/// disk holds there, then commits. Until then readers see the old content; a reservation that is
+/// dropped gives its space back.
+///
+/// Tables are written back only after the data they name was flushed, so after a power failure
+/// everything that was flushed is there and everything else is the old or the new state of its unit.
+pub trait ImageWrite: Send + Sync {
+    /// A place for the data of the start of `range`, from memory alone.
+    ///
+    /// The caller guarantees that `range` is not empty and lies on the disk.
+    fn try_place(&self, range: GuestRange) -> Result<Attempt<'_>>;
+
+    /// As [`try_place`](Self::try_place), for a unit that is stored packed in exactly `len` bytes.
+    /// `unit` must be one whole unit (see [`packing`](Self::packing)).
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the format or this image stores no packed units.
+    fn try_place_encoded(&self, unit: GuestRange, len: usize) -> Result<Attempt<'_>>;
+
+    /// Takes metadata that an [`Attempt::Need`] asked for; as [`Image::supply`].
+    fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<()>;
+
+    /// Returns once the claim that made an attempt [busy](Attempt::Busy) may be gone.
+    fn wait(&self, range: GuestRange);
+
+    /// Makes a reservation's data what the guest sees. Called by [`Reservation::commit`].
+    fn commit(&self, reserved: &Reserved) -> Result<()>;
+
+    /// Gives a reservation's space back. Called when a [`Reservation`] is dropped.
+    fn abandon(&self, reserved: &Reserved);
+
+    /// Makes the start of `range` read as zero by metadata alone, where the format can.
+    fn zero(&self, range: GuestRange, how: Zeroing) -> Result<Handled>;
+
+    /// Gives the space of the start of `range` back. Afterwards it reads as zero, or, where the
+    /// format has no other way, as before; never as the layer below or as old host bytes.
+    fn discard(&self, range: GuestRange, below: Below) -> Result<Handled>;
+
+    /// Returns when every write, zero and discard that returned before is on stable storage.
+    fn flush(&self) -> Result<()>;
+
+    /// How this image packs units, if it does.
+    fn packing(&self) -> Option<Packing> {
+        None
+    }
+
+    /// Space is allotted in units of this many bytes: a write of whole, aligned units needs no fill.
+    fn unit(&self) -> u64;
+
+    /// A place for the start of `range`, reading metadata and waiting for others as needed.
+    fn place(&self, range: GuestRange) -> Result<Placement<'_>> {
+        loop {
+            match self.try_place(range)? {
+                Attempt::Placed(placement) => return Ok(placement),
+                Attempt::Need(need) => self.supply(&need, &need.read()?)?,
+                Attempt::Busy => self.wait(range),
+            }
+        }
+    }
+
+    /// A place for a packed unit, reading metadata and waiting for others as needed.
+    fn place_encoded(&self, unit: GuestRange, len: usize) -> Result<Placement<'_>> {
+        loop {
+            match self.try_place_encoded(unit, len)? {
+                Attempt::Placed(placement) => return Ok(placement),
+                Attempt::Need(need) => self.supply(&need, &need.read()?)?,
+                Attempt::Busy => self.wait(unit),
+            }
+        }
+    }
+}
+
+/// The answer of [`ImageWrite::try_place`].
+#[derive(Debug)]
+#[must_use]
+pub enum Attempt<'a> {
+    /// A place.
+    Placed(Placement<'a>),
+    /// Metadata is missing.
+    Need(Need<'a>),
+    /// Someone else is changing the mapping of this range. [Wait](ImageWrite::wait), or come back.
+    Busy,
+}
+
+/// Where data goes.
+#[derive(Debug)]
+#[must_use]
+pub enum Placement<'a> {
+    /// The range has its own place: write there, and that is all.
+    InPlace {
+        /// The store to write to.
+        store: &'a Arc<dyn Storage>,
+        /// Position of the range's first byte.
+        at: HostOffset,
+        /// Bytes from the start of the range that may be written there.
+        len: u64,
+        /// Keeps the place from being given to other data.
+        lease: Lease<'a>,
+    },
+    /// New space for whole units.
+    Fresh(Reservation<'a>),
+}
+
+/// What a reservation is about; plain data, kept by whoever finishes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reserved {
+    /// Whole units of the disk, cut at its end, that begin at or before the range asked for.
+    pub range: GuestRange,
+    /// Position of the first byte of `range` in the store.
+    pub at: HostOffset,
+    /// The host space is known to read as zero: zeroes need not be written there.
+    pub zeroed: bool,
+    /// The image's own.
+    pub token: u64,
+}
+
+/// New space for units of the disk, invisible until committed. Dropping it gives the space back.
+///
+/// It holds a claim on its units, not the image's lock: all of the image can be read meanwhile.
+#[must_use]
+pub struct Reservation<'a> {
+    owner: Option<&'a dyn ImageWrite>,
+    store: &'a Arc<dyn Storage>,
+    reserved: Reserved,
+}
+
+impl<'a> Reservation<'a> {
+    /// For formats: a reservation that `owner` will be asked to commit or abandon.
+    pub fn new(owner: &'a dyn ImageWrite, store: &'a Arc<dyn Storage>, reserved: Reserved) -> Self {
+        Self { owner: Some(owner), store, reserved }
+    }
+
+    /// Whole units of the disk, cut at its end.
+    #[must_use]
+    pub fn range(&self) -> GuestRange {
+        self.reserved.range
+    }
+
+    /// The store to write to.
+    #[must_use]
+    pub fn store(&self) -> &'a Arc<dyn Storage> {
+        self.store
+    }
+
+    /// Position of the first byte of the range in the store.
+    #[must_use]
+    pub fn at(&self) -> HostOffset {
+        self.reserved.at
+    }
+
+    /// The host space is known to read as zero: zeroes need not be written.
+    #[must_use]
+    pub fn is_zeroed(&self) -> bool {
+        self.reserved.zeroed
+    }
+
+    /// Makes the new space what the guest sees. All of it must have been written.
+    pub fn commit(mut self) -> Result<()> {
+        match self.owner.take() {
+            Some(owner) => owner.commit(&self.reserved),
+            None => Ok(()),
+        }
+    }
+
+    /// The reservation as plain data, for whoever cannot keep the borrow. It must then be given to
+    /// [`ImageWrite::commit`] or [`ImageWrite::abandon`], else its units stay claimed.
+    #[must_use]
+    pub fn into_parts(mut self) -> Reserved {
+        self.owner = None;
+        self.reserved
+    }
+}
+
+impl Debug for Reservation<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Reservation").field(&self.reserved).finish()
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if let Some(owner) = self.owner {
+            owner.abandon(&self.reserved);
+        }
+    }
+}
+
+/// Whether another image lies below, whose content must not show through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Below {
+    /// Nothing: what is absent reads as zero.
+    Nothing,
+    /// Another image.
+    Image,
+}
+
+/// How to make a range zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Zeroing {
+    /// Space may be given back; else what is reserved stays reserved.
+    pub unmap: bool,
+    /// What lies below.
+    pub below: Below,
+}
+
+/// How far a zero or discard got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Handled {
+    /// The first so many bytes are done; at least 1.
+    Done(u64),
+    /// Metadata cannot do it for the first so many bytes (at least 1): to zero them, write zeroes;
+    /// a discard leaves them as they are.
+    ByData(u64),
+}
+
+/// How an image packs units.
+#[derive(Clone, Debug)]
+pub struct Packing {
+    /// Bytes in a unit.
+    pub unit: u64,
+    /// Packs a unit, on any thread.
+    pub encoder: Arc<dyn Encode>,
+    /// The last unit of the disk is packed short, not filled up with zeroes.
+    pub short_tail: bool,
+}
+
+/// Changes the virtual size.
+pub trait Resize {
+    /// Makes the disk `size` bytes long; new bytes read as zero. Shrinking drops what lies behind.
+    fn resize(&mut self, size: u64) -> Result<()>;
+}
+
+/// What can be said about an image without reading its tables.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ImageInfo {
+    /// Name of the format.
+    pub format: &'static str,
+    /// Unit of allocation in bytes, if the format has one.
+    pub cluster_size: Option<u64>,
+    /// The payload is encrypted.
+    pub encrypted: bool,
+    /// The payload is stored packed throughout (streamOptimized).
+    pub compressed: bool,
+    /// The image was not closed cleanly.
+    pub dirty: bool,
+    /// Tells one state of the content from another, where the format keeps such a number (VMDK's CID).
+    pub content_id: Option<u64>,
+    /// What only this format has, in the field's words.
+    pub details: Vec<Detail>,
+}
+
+impl ImageInfo {
+    /// The info of an image of `format`, to be filled in.
+    #[must_use]
+    pub fn new(format: &'static str) -> Self {
+        Self { format, ..Self::default() }
+    }
+}
+
+/// A named value of a format, as `info` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detail {
+    /// The name, in qemu-img's spelling where it has one (`refcount-bits`).
+    pub name: &'static str,
+    /// The value.
+    pub value: DetailValue,
+}
+
+/// The value of a [`Detail`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DetailValue {
+    /// Yes or no.
+    Flag(bool),
+    /// A number.
+    Number(u64),
+    /// Text.
+    Text(String),
+    /// Several values.
+    List(Vec<DetailValue>),
+    /// Named values.
+    Map(Vec<Detail>),
+}
+
+/// The usual refusal of a writer that was asked for a range that is not on the disk.
+pub(crate) fn check_range(range: GuestRange, size: u64) -> Result<()> {
+    if range.end().get() <= size { Ok(()) } else { Err(Error::OutOfRange { range, size }) }
+}
+
+/// A refusal to write, with its reason.
+pub(crate) fn read_only(why: impl Into<Cow<'static, str>>) -> Error {
+    Error::ReadOnly { why: why.into() }
+}

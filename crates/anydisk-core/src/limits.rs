@@ -1,0 +1,48 @@
+//! How much memory and work one image may cost.
+
+/// Limits per image and per call. Caches evict when they are full; they never make a read fail.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Memory for cached tables of one image, in bytes.
+    pub table_cache: usize,
+    /// Memory for decoded units of one disk (all layers), in bytes.
+    pub decoded_cache: usize,
+    /// Largest text or list inside an image that is read as a whole (descriptor, header
+    /// extensions), in bytes.
+    pub descriptor: usize,
+    /// Images in a chain, the top one included.
+    pub chain: usize,
+    /// Files that one image may be made of.
+    pub extents: usize,
+    /// Largest unit that is decoded in one piece, in bytes.
+    pub unit: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            table_cache: 32 << 20,
+            decoded_cache: 16 << 20,
+            descriptor: 1 << 20,
+            chain: 256,
+            extents: 4096,
+            unit: 64 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// For bytes from strangers: what a small machine can spare for one of many images.
+    #[must_use]
+    pub fn strict() -> Self {
+        Self {
+            table_cache: 4 << 20,
+            decoded_cache: 4 << 20,
+            descriptor: 64 << 10,
+            chain: 1,
+            extents: 64,
+            unit: 4 << 20,
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Who may open the files that an image names, and where they are looked for.
+
+use std::fmt::{self, Debug};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anydisk_storage::Storage;
+
+use crate::{Error, Result};
+
+/// Whether an image is opened for reading or for writing too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing is written, not even a flag in the header.
+    Read,
+    /// The image may be changed.
+    ReadWrite,
+}
+
+/// Where an image was found, so that names inside it can be looked for beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Location {
+    /// A file.
+    Path(PathBuf),
+    /// Not a file; the text is for people.
+    Other(String),
+}
+
+impl Location {
+    /// The folder that holds the image, if it is a file.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Path(path) => Some(match path.parent() {
+                Some(folder) if !folder.as_os_str().is_empty() => folder,
+                _ => Path::new("."),
+            }),
+            Self::Other(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "{}", path.display()),
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+/// What a file named inside an image is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Role {
+    /// The image below (backing file, parent).
+    Backing,
+    /// A part of the image itself.
+    Extent,
+    /// The file that holds the payload (qcow2 external data file).
+    DataFile,
+}
+
+impl Role {
+    /// The field's word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Backing => "backing file",
+            Self::Extent => "extent",
+            Self::DataFile => "data file",
+        }
+    }
+}
+
+/// A file that an image names. Nothing is known about it but what the image says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// What it is for.
+    pub role: Role,
+    /// The name, byte for byte.
+    pub name: Vec<u8>,
+    /// The format the image says it has.
+    pub format: Option<String>,
+    /// The content the image says it has, where the format keeps such a number (VMDK's parentCID).
+    pub content_id: Option<u64>,
+}
+
+impl Reference {
+    /// A reference by name alone.
+    #[must_use]
+    pub fn new(role: Role, name: impl Into<Vec<u8>>) -> Self {
+        Self { role, name: name.into(), format: None, content_id: None }
+    }
+
+    /// The name for people: bytes that are no text are replaced.
+    #[must_use]
+    pub fn display_name(&self) -> String {
+        String::from_utf8_lossy(&self.name).into_owned()
+    }
+
+    /// The refusal to open it.
+    #[must_use]
+    pub fn denied(&self, why: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+        Error::Denied { role: self.role.name(), name: self.display_name(), why: why.into() }
+    }
+}
+
+/// A file that was found and opened.
+#[derive(Clone, Debug)]
+pub struct Located {
+    /// Its bytes.
+    pub store: Arc<dyn Storage>,
+    /// Where it was found.
+    pub location: Location,
+}
+
+/// Decides whether a file named inside an image may be opened, and opens it.
+///
+/// Formats never open a file themselves; they hand the name to the resolver that the caller chose.
+pub trait Resolver: Send + Sync + Debug {
+    /// Opens the file that `reference` names, as seen from the image at `from`.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] when the policy forbids it, or what opening it said.
+    fn resolve(&self, reference: &Reference, from: &Location, access: Access) -> Result<Located>;
+}
+
+/// Opens nothing: the policy for bytes from strangers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoReferences;
+
+impl Resolver for NoReferences {
+    fn resolve(&self, reference: &Reference, _: &Location, _: Access) -> Result<Located> {
+        Err(reference.denied("files named inside an image are not followed here"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_of_a_bare_name_is_the_current_one() {
+        assert_eq!(Location::Path("disk.vmdk".into()).folder(), Some(Path::new(".")));
+        assert_eq!(Location::Path("/a/disk.vmdk".into()).folder(), Some(Path::new("/a")));
+    }
+
+    #[test]
+    fn without_references_nothing_is_opened_and_the_name_is_told() {
+        let reference = Reference::new(Role::Backing, "/etc/passwd");
+        let from = Location::Other("memory".into());
+        let error = NoReferences.resolve(&reference, &from, Access::Read).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "backing file \"/etc/passwd\" is named by the image and was not opened: \
+             files named inside an image are not followed here"
+        );
+    }
+}

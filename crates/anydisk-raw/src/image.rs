@@ -1,0 +1,129 @@
+//! The image: a translation that translates nothing.
+
+use std::sync::Arc;
+
+use anydisk_core::{
+    Attempt, Below, Error, Extent, GuestRange, Handled, HostOffset, Image, ImageInfo, ImageWrite,
+    Lease, Lookup, Need, Placement, Reserved, Resize, Result, Source, Storage, Zeroing,
+};
+use anydisk_storage::Space;
+
+use crate::NAME;
+
+/// A raw image over one store.
+#[derive(Debug)]
+pub struct RawImage {
+    store: Arc<dyn Storage>,
+    size: u64,
+    writable: bool,
+}
+
+impl RawImage {
+    /// The whole of `store` as a disk.
+    ///
+    /// # Errors
+    /// What asking for its length says; [`Error::ReadOnly`] if `writable` and the store is not.
+    pub fn open(store: Arc<dyn Storage>, writable: bool) -> Result<Self> {
+        if writable && !store.is_writable() {
+            return Err(Error::ReadOnly { why: "its file was opened for reading".into() });
+        }
+        Ok(Self { size: store.len()?, store, writable })
+    }
+
+    /// Zeroes by changing the file's space, or says that bytes must be written.
+    fn change_space(
+        &self,
+        range: GuestRange,
+        change: impl FnOnce(&dyn Space, HostOffset) -> anydisk_storage::Result<()>,
+    ) -> Result<Handled> {
+        let Some(space) = self.store.space() else { return Ok(Handled::ByData(range.len())) };
+        match change(space, HostOffset(range.start().get())) {
+            Ok(()) => Ok(Handled::Done(range.len())),
+            Err(anydisk_storage::Error::Unsupported { .. }) => Ok(Handled::ByData(range.len())),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Image for RawImage {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
+        let at = HostOffset(range.start().get());
+        Ok(Lookup::Found(Extent {
+            len: range.len(),
+            source: Source::Data { store: &self.store, at, shared: false },
+            lease: Lease::eternal(),
+        }))
+    }
+
+    fn supply(&self, _: &Need<'_>, _: &[u8]) -> Result<()> {
+        Ok(()) // There is no metadata, so nothing was asked for.
+    }
+
+    fn info(&self) -> ImageInfo {
+        ImageInfo::new(NAME)
+    }
+
+    fn writer(&self) -> Option<&dyn ImageWrite> {
+        self.writable.then_some(self)
+    }
+
+    fn resizer(&mut self) -> Option<&mut dyn Resize> {
+        self.writable.then_some(self)
+    }
+}
+
+impl ImageWrite for RawImage {
+    fn try_place(&self, range: GuestRange) -> Result<Attempt<'_>> {
+        Ok(Attempt::Placed(Placement::InPlace {
+            store: &self.store,
+            at: HostOffset(range.start().get()),
+            len: range.len(),
+            lease: Lease::eternal(),
+        }))
+    }
+
+    fn try_place_encoded(&self, _: GuestRange, _: usize) -> Result<Attempt<'_>> {
+        Err(Error::Unsupported { format: NAME, feature: "compressed data".into() })
+    }
+
+    fn supply(&self, _: &Need<'_>, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn wait(&self, _: GuestRange) {}
+
+    fn commit(&self, _: &Reserved) -> Result<()> {
+        Ok(()) // Every place is in place: there are no reservations.
+    }
+
+    fn abandon(&self, _: &Reserved) {}
+
+    fn zero(&self, range: GuestRange, how: Zeroing) -> Result<Handled> {
+        self.change_space(range, |space, at| space.zero(at, range.len(), how.unmap))
+    }
+
+    fn discard(&self, range: GuestRange, _: Below) -> Result<Handled> {
+        // A plain discard leaves the content undefined; zeroing with unmap does not.
+        self.change_space(range, |space, at| space.zero(at, range.len(), true))
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(self.store.flush()?)
+    }
+
+    fn unit(&self) -> u64 {
+        1
+    }
+}
+
+impl Resize for RawImage {
+    fn resize(&mut self, size: u64) -> Result<()> {
+        self.store.set_len(size)?;
+        self.size = size;
+        Ok(())
+    }
+}
