@@ -210,7 +210,7 @@ fn a_shorter_last_grain_is_decoded_with_its_length() {
 #[test]
 fn an_encoder_refuses_levels_and_windows_that_do_not_exist() {
     let level = deflate(10, 12).unwrap_err().to_string();
-    assert_eq!(level, "deflate: level is 10, expected 0 to 9");
+    assert_eq!(level, "deflate: level is 10, expected 1 to 9");
     let window = deflate(6, 16).unwrap_err().to_string();
     assert_eq!(window, "deflate: window_bits is 16, expected 9 to 15");
 }
