@@ -65,6 +65,9 @@ pub trait Storage: Send + Sync + Debug {
     fn set_len(&self, len: u64) -> Result<()>;
 
     /// Returns when every write that has returned before this call is on stable storage.
+    ///
+    /// After a flush has failed every later one fails too: what was lost is not known, and the
+    /// system below may have forgotten it.
     fn flush(&self) -> Result<()>;
 
     /// Whether the store was opened for writing.
@@ -73,8 +76,9 @@ pub trait Storage: Send + Sync + Debug {
     /// The store as a person would name it: for a file, its path.
     fn name(&self) -> &str;
 
-    /// Offsets, lengths and memory of I/O must be multiples of this many bytes for the fast path
-    /// (direct I/O). 1 where it does not matter; the store accepts any request all the same.
+    /// Offsets, lengths and addresses of I/O are multiples of this many bytes on the fast path
+    /// (direct I/O); a power of two. 1 where it does not matter; the store accepts any request all
+    /// the same.
     fn alignment(&self) -> usize {
         1
     }
@@ -94,13 +98,17 @@ pub trait Storage: Send + Sync + Debug {
         None
     }
 
-    /// What tells this object from every other one, to find loops and files used twice.
+    /// What tells this object from every other one, to find loops and files used twice. A window
+    /// has the identity of the store it looks into. Holds as long as the store lives.
     fn identity(&self) -> Option<Identity> {
         None
     }
 
     /// The file behind the store and the offset of the store's first byte in it, for callers
     /// that do their own I/O (io_uring). `None` when bytes are transformed on the way.
+    ///
+    /// The caller stays inside the store's bounds and keeps its alignment. A writable store that
+    /// has handed out its file no longer remembers holes, since it is not told of such writes.
     #[cfg(unix)]
     fn fd(&self) -> Option<(BorrowedFd<'_>, HostOffset)> {
         None
@@ -115,7 +123,7 @@ pub trait Storage: Send + Sync + Debug {
 /// One run of a store that is all data or all hole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// Bytes from the place asked for to the end of the run; never 0 inside the store.
+    /// Bytes from the place asked for to the end of the run; 0 only if the limit was 0.
     pub len: u64,
     /// Whether the run is a hole: it reads as zero and occupies no space.
     pub hole: bool,
@@ -124,6 +132,9 @@ pub struct Run {
 /// Knows which parts of a store are holes.
 pub trait Holes {
     /// The run that begins at `at`, cut at `limit` bytes. At or past the end: a hole of `limit`.
+    ///
+    /// What this store itself has written, zeroed or discarded before the call is seen. Two runs
+    /// that follow each other may be of the same kind.
     fn run_at(&self, at: HostOffset, limit: u64) -> Result<Run>;
 
     /// Bytes that the store occupies on its medium, as `du` counts.
@@ -133,13 +144,15 @@ pub trait Holes {
 /// Changes space without passing bytes.
 ///
 /// Each operation answers [`Error::Unsupported`] when the medium below cannot do it, without
-/// having changed anything; the caller then writes zeroes, or does nothing.
+/// having changed anything; the caller then writes zeroes, or does nothing. An empty range is
+/// no work and no error.
 pub trait Space {
     /// Makes the range read as zero. With `unmap` its space is given back where possible (a hole
     /// is punched), else it stays reserved. Never grows the store: past the end, nothing is done.
     fn zero(&self, at: HostOffset, len: u64, unmap: bool) -> Result<()>;
 
-    /// Gives the range's space back. What it reads afterwards is undefined.
+    /// Gives the range's space back where possible. What it reads afterwards is undefined. Never
+    /// changes the length, nor a byte outside the range.
     fn discard(&self, at: HostOffset, len: u64) -> Result<()>;
 
     /// Reserves space for the range so that later writes do not fail for want of it. Grows the
@@ -160,7 +173,11 @@ pub enum Copied {
 /// Takes bytes from another store without passing them through this process.
 pub trait CopyFrom {
     /// Copies `len` bytes from `source` at `from` to this store at `to`, growing it if need be.
-    /// `Ok(None)`: not possible for this pair, nothing was changed, copy by hand.
+    /// `Ok(None)`: not possible for this pair, copy by hand; at most bytes of the range have been
+    /// copied already. Holes of the source may become data.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] if `source` ends before `from + len`, before anything is changed.
     fn copy_from(
         &self,
         source: &dyn Storage,
