@@ -1,0 +1,180 @@
+//! Copying between files inside the kernel.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Errno;
+
+use super::{Direct, FileStorage};
+use crate::{Copied, CopyFrom, Error, HostOffset, Result, Storage, StorageExt};
+
+/// One copy between two descriptors.
+#[derive(Clone, Copy, Debug)]
+struct Job<'a> {
+    source: BorrowedFd<'a>,
+    from: u64,
+    to: u64,
+    len: u64,
+}
+
+impl CopyFrom for FileStorage {
+    fn copy_from(
+        &self,
+        source: &dyn Storage,
+        from: HostOffset,
+        to: HostOffset,
+        len: u64,
+    ) -> Result<Option<Copied>> {
+        self.check_writable()?;
+        let end = source.len()?;
+        if from.checked_add(len).is_none_or(|last| last.get() > end) {
+            return Err(source.out_of_range(from, len));
+        }
+        let Some((fd, start)) = source.fd() else { return Ok(None) };
+        let Some(from) = start.checked_add(from.get()) else { return Ok(None) };
+        let job = Job { source: fd, from: from.get(), to: to.get(), len };
+        let _no_edges = self.direct.as_ref().map(Direct::whole_blocks);
+        let result = self.copy(job);
+        self.runs.changed();
+        result.map_err(|errno| self.copy_error(source, to, len, errno))
+    }
+}
+
+impl FileStorage {
+    fn copy(&self, job: Job<'_>) -> Result<Option<Copied>, Errno> {
+        let shared = self.share(job)?;
+        let rest = job.after(shared);
+        match rest.len {
+            0 => Ok(Some(Copied::Shared)),
+            _ if !self.copy_in_kernel(rest)? => Ok(None),
+            // The odd bytes at the end of the source cannot be shared; that they were copied
+            // does not make the whole a copy.
+            _ if shared > rest.len => Ok(Some(Copied::Shared)),
+            _ => Ok(Some(Copied::InKernel)),
+        }
+    }
+
+    /// Shares as many bytes from the front as whole blocks allow, and says how many.
+    fn share(&self, job: Job<'_>) -> Result<u64, Errno> {
+        let block = self.sharing_block()?;
+        let len = job.len & !(block - 1);
+        if len == 0 || (job.from | job.to) & (block - 1) != 0 {
+            return Ok(0);
+        }
+        match sys::clone_range(&self.file, Job { len, ..job }) {
+            Ok(()) => Ok(len),
+            Err(errno) if is_impossible(errno) => Ok(0),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// The block in which the file system shares: bytes, a power of two.
+    fn sharing_block(&self) -> Result<u64, Errno> {
+        let stat = rustix::fs::fstatvfs(&self.file)?;
+        Ok(Some(stat.f_bsize).filter(|block| block.is_power_of_two()).unwrap_or(4096))
+    }
+
+    /// Whether the kernel could copy; if not, some bytes may have been copied nevertheless.
+    fn copy_in_kernel(&self, mut job: Job<'_>) -> Result<bool, Errno> {
+        while job.len > 0 {
+            match sys::copy_range(&self.file, job) {
+                // The source became shorter: reading by hand will tell.
+                Ok(0) => return Ok(false),
+                Ok(count) => job = job.after(count),
+                Err(Errno::INTR) => {}
+                Err(errno) if is_impossible(errno) => return Ok(false),
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(true)
+    }
+
+    #[cold]
+    fn copy_error(&self, source: &dyn Storage, to: HostOffset, len: u64, errno: Errno) -> Error {
+        let cause = std::io::Error::from(errno);
+        let told = std::io::Error::new(cause.kind(), format!("from {}: {cause}", source.name()));
+        Error::io("copy", &*self.name, to, len, told)
+    }
+}
+
+impl Job<'_> {
+    /// What is left when `done` bytes are done.
+    const fn after(self, done: u64) -> Self {
+        Self { from: self.from + done, to: self.to + done, len: self.len - done, ..self }
+    }
+}
+
+/// Answers that mean "not for this pair of files", as opposed to "it went wrong".
+fn is_impossible(errno: Errno) -> bool {
+    [
+        Errno::XDEV,
+        Errno::INVAL,
+        Errno::OPNOTSUPP,
+        Errno::NOSYS,
+        Errno::NOTTY,
+        Errno::BADF,
+        Errno::PERM,
+        Errno::TXTBSY,
+    ]
+    .contains(&errno)
+}
+
+#[cfg(target_os = "linux")]
+mod sys {
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
+
+    use rustix::io::Errno;
+    use rustix::ioctl::{Setter, ioctl, opcode};
+
+    use super::Job;
+
+    /// `struct file_clone_range` of `linux/fs.h`.
+    #[repr(C)]
+    struct FileCloneRange {
+        src_fd: i64,
+        src_offset: u64,
+        src_length: u64,
+        dest_offset: u64,
+    }
+
+    /// `FICLONERANGE` of `linux/fs.h`.
+    const FICLONERANGE: rustix::ioctl::Opcode = opcode::write::<FileCloneRange>(0x94, 13);
+
+    #[expect(unsafe_code, reason = "an ioctl that rustix does not have")]
+    pub(super) fn clone_range(file: &File, job: Job<'_>) -> Result<(), Errno> {
+        let argument = FileCloneRange {
+            src_fd: job.source.as_raw_fd().into(),
+            src_offset: job.from,
+            src_length: job.len,
+            dest_offset: job.to,
+        };
+        // SAFETY: FICLONERANGE reads one `struct file_clone_range` through its pointer and writes
+        // nothing, and the setter passes a pointer to exactly that; the source descriptor in it
+        // is open as long as the job borrows it.
+        unsafe { ioctl(file, Setter::<FICLONERANGE, FileCloneRange>::new(argument)) }
+    }
+
+    pub(super) fn copy_range(file: &File, mut job: Job<'_>) -> Result<u64, Errno> {
+        let len = usize::try_from(job.len).unwrap_or(usize::MAX);
+        rustix::fs::copy_file_range(job.source, Some(&mut job.from), file, Some(&mut job.to), len)
+            .map(|count| count as u64)
+    }
+}
+
+/// Elsewhere [`Storage::copier`] answers `None` and none of this is reached.
+#[cfg(not(target_os = "linux"))]
+mod sys {
+    use std::fs::File;
+
+    use rustix::io::Errno;
+
+    use super::Job;
+
+    pub(super) fn clone_range(_: &File, _: Job<'_>) -> Result<(), Errno> {
+        Err(Errno::OPNOTSUPP)
+    }
+
+    pub(super) fn copy_range(_: &File, _: Job<'_>) -> Result<u64, Errno> {
+        Err(Errno::OPNOTSUPP)
+    }
+}
