@@ -1,4 +1,51 @@
 //! The compression codecs of disk image formats, with their limits.
+//!
+//! A format packs whole units (qcow2 clusters, VMDK grains), each by itself. It stores where the
+//! packed bytes begin, and often only about how many there are: what follows may be padding, or the
+//! next unit. This crate decodes one unit as the programs that wrote it do, and packs units so that
+//! those programs read them. It knows nothing of the formats themselves.
+//!
+//! ```text
+//!   stream, as much as the image names        unit
+//!   [ packed bytes | padding, garbage ] --> [ exactly so many bytes ]   Codec, Decoder, Decoders
+//!   [ packed bytes ] <--------------------- [ ...                   ]   Encode
+//! ```
+//!
+//! | codec | bytes | used by | more than the unit | fewer | checked |
+//! |---|---|---|---|---|---|
+//! | [`Codec::Deflate`] | RFC 1951 | qcow2, type 0 | first bytes taken | refused | no |
+//! | [`Codec::Zlib`] | RFC 1950 | streamOptimized VMDK | refused | refused | Adler-32 |
+//! | [`Codec::Zstd`] | RFC 8878, one or more frames | qcow2, type 1 | refused | refused | if the frame has a checksum |
+//! | [`Codec::Custom`] | | formats with a codec of their own | | | |
+//!
+//! All decode with their history in the output itself. So distances of any length are followed,
+//! whatever window a writer used, and no stream makes a decoder take memory for a window: beside
+//! the output it keeps a fixed state. Time is bounded by the stream and the unit together, and a
+//! stream that would inflate to gigabytes ends with the unit.
+//!
+//! [`DeflateEncoder`] takes its window as a parameter, because readers of qcow2 may keep no more
+//! than 4 KiB, and never reaches further back.
+//!
+//! ```
+//! use anydisk_codec::{Codec, Decoders, Encode, deflate};
+//!
+//! let cluster = b"as it lies on the disk. ".repeat(2731)[..65536].to_vec();
+//!
+//! // Threads share an encoder. What does not shrink is to be stored plainly: Ok(false).
+//! let encoder = deflate(6, 12)?;
+//! let mut packed = Vec::new();
+//! assert!(encoder.encode(&cluster, cluster.len(), &mut packed)?);
+//!
+//! // Threads share decoders too. The image pads to the sector; the codec does not mind.
+//! packed.resize(packed.len().next_multiple_of(512), 0);
+//! let decoders = Decoders::new();
+//! let mut out = vec![0; cluster.len()];
+//! decoders.decode(Codec::Deflate, &packed, &mut out)?;
+//! assert_eq!(out, cluster);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What it does not do: streams longer than one unit, dictionaries, seeking inside a unit.
 
 mod codec;
 mod decode;

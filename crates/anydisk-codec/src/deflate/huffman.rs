@@ -128,3 +128,74 @@ fn bounded(per_depth: [u16; SYMBOLS], limit: usize) -> [u16; 16] {
     }
     bounded
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cmp::Reverse;
+    use std::collections::BinaryHeap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Bits that the best code without a limit takes: the sum of all inner nodes.
+    fn best_cost(counts: &[u32]) -> u64 {
+        let used = counts.iter().filter(|&&count| count > 0);
+        let mut heap: BinaryHeap<_> = used.map(|&count| Reverse(u64::from(count))).collect();
+        let mut cost = 0;
+        while let (Some(Reverse(a)), Some(Reverse(b))) = (heap.pop(), heap.pop()) {
+            cost += a + b;
+            heap.push(Reverse(a + b));
+        }
+        cost
+    }
+
+    /// How much of the space of codes is taken, 2^15 being all.
+    fn taken<const N: usize>(code: &Code<N>) -> u32 {
+        code.lengths.iter().filter(|&&length| length > 0).map(|length| 1 << (15 - length)).sum()
+    }
+
+    proptest! {
+        #[test]
+        fn a_code_without_need_of_its_limit_is_the_best_there_is(
+            counts in prop::array::uniform30(prop_oneof![Just(0_u32), 1_u32..40]),
+        ) {
+            prop_assume!(counts.iter().filter(|&&count| count > 0).count() >= 2);
+            let code = Code::of_counts(&counts, 15);
+            prop_assert_eq!(code.cost(&counts), best_cost(&counts));
+            prop_assert_eq!(taken(&code), 1 << 15);
+        }
+
+        #[test]
+        fn a_limited_code_is_complete_and_gives_rarer_symbols_no_shorter_bits(
+            counts in prop::array::uniform19((0_u32..24).prop_map(|n| (1 << n) - 1)),
+        ) {
+            let code = Code::of_counts(&counts, 7);
+            prop_assert_eq!(taken(&code), 1 << 15);
+            for (a, b) in (0..19).flat_map(|a| (0..19).map(move |b| (a, b))) {
+                prop_assert!(code.lengths[a] <= 7);
+                prop_assert!((counts[a] > 0) <= (code.lengths[a] > 0));
+                if counts[a] > counts[b] && counts[b] > 0 {
+                    prop_assert!(code.lengths[a] <= code.lengths[b]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_deepest_tree_is_cut_at_the_limit() {
+        // Counts like the Fibonacci numbers: each symbol a bit longer than the one before.
+        let mut counts = [1_u32; 30];
+        (2..30).for_each(|n| counts[n] = counts[n - 1] + counts[n - 2]);
+        let code = Code::of_counts(&counts, 15);
+        assert_eq!(code.lengths.iter().max(), Some(&15));
+        assert_eq!(taken(&code), 1 << 15);
+    }
+
+    #[test]
+    fn a_code_names_two_symbols_even_if_none_occurs() {
+        assert_eq!(Code::of_counts(&[0; 3], 15).lengths, [1, 1, 0]);
+        assert_eq!(Code::of_counts(&[0, 9, 0], 15).lengths, [1, 1, 0]);
+        assert_eq!(Code::of_counts(&[0, 0, 9], 15).lengths, [1, 0, 1]);
+    }
+}

@@ -32,7 +32,8 @@ pub(super) struct Effort {
 /// before is too far away to be used, and nothing needs clearing.
 pub(super) struct Finder {
     window: u32,
-    hash_shift: u32,
+    shift3: u32,
+    shift4: u32,
     newest3: Box<[u32]>,
     newest4: Box<[u32]>,
     /// By place, modulo the window: the place before it in its chain.
@@ -44,13 +45,15 @@ pub(super) struct Finder {
 impl Finder {
     /// A finder whose distances stay below 2^`window_bits`.
     pub(super) fn new(window_bits: u8) -> Self {
-        let hash_bits = u32::from(window_bits).clamp(11, 14) + 1;
+        let window = u32::from(window_bits).clamp(11, 14);
+        let (bits3, bits4) = (window + 1, window + 3);
         let table = |bits: u32| vec![0; 1 << bits].into_boxed_slice();
         Self {
             window: 1 << window_bits,
-            hash_shift: 32 - hash_bits,
-            newest3: table(hash_bits),
-            newest4: table(hash_bits),
+            shift3: 32 - bits3,
+            shift4: 32 - bits4,
+            newest3: table(bits3),
+            newest4: table(bits4),
             before: table(u32::from(window_bits)),
             base: 0,
             end: 0,
@@ -74,9 +77,9 @@ impl Finder {
     #[inline]
     fn note(&mut self, word: u32, at: u32) -> (u32, u32) {
         let place = self.base + at;
-        let newest3 = &mut self.newest3[hash(word << 8, self.hash_shift)];
+        let newest3 = &mut self.newest3[hash(word << 8, self.shift3)];
         let with3 = std::mem::replace(newest3, place);
-        let newest4 = &mut self.newest4[hash(word, self.hash_shift)];
+        let newest4 = &mut self.newest4[hash(word, self.shift4)];
         let with4 = std::mem::replace(newest4, place);
         self.before[(place & (self.window - 1)) as usize] = with4;
         (with3, with4)

@@ -1,4 +1,12 @@
 //! Encoding of deflate and zlib streams.
+//!
+//! Our own encoder, because those of the libraries either cannot keep to a small window or get
+//! slow and large when they do. A unit goes through it in one pass of short strides:
+//!
+//! ```text
+//!   unit --(matches: find repeats; pack: literal or match?)--> tokens and their counts
+//!        --(split: does a new block pay?)--> blocks --(huffman, block: codes, header)--> bits
+//! ```
 
 mod bits;
 mod block;
@@ -68,8 +76,11 @@ fn bound(len: usize) -> usize {
 pub struct DeflateEncoder(Deflater);
 
 impl DeflateEncoder {
-    /// An encoder of `level` 1 (fastest) to 9 (smallest), whose distances reach back
-    /// 2^`window_bits` bytes at most: 9 to 15.
+    /// The level at which streams get no larger than those of zlib's default level.
+    pub const DEFAULT_LEVEL: u32 = 6;
+
+    /// An encoder of `level` 1 (fastest) to 9 (smallest), whose distances stay below
+    /// 2^`window_bits` bytes: 9 to 15.
     ///
     /// Readers of qcow2 inflate with a window of 12 bits.
     ///
@@ -116,6 +127,9 @@ fn adler32(unit: &[u8]) -> u32 {
 pub struct ZlibEncoder(Deflater);
 
 impl ZlibEncoder {
+    /// The level at which streams get no larger than those of zlib's default level.
+    pub const DEFAULT_LEVEL: u32 = 6;
+
     /// An encoder of `level` 1 (fastest) to 9 (smallest).
     ///
     /// # Errors
