@@ -115,6 +115,21 @@ impl SliceMut<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(u64);
 
+impl Ticket {
+    /// The ticket as a number below 2^63, to travel in [`Need::ticket`](crate::Need::ticket)
+    /// beside a bit of the format's own.
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The ticket that [`to_bits`](Self::to_bits) gave.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+}
+
 /// What became of a slice that was handed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
