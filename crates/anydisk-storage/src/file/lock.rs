@@ -118,7 +118,7 @@ impl FileStorage {
     }
 
     /// As [`lock`](Self::lock), but a file system without locks is no error.
-    pub(super) fn lock_if_possible(&self, mode: LockMode) -> Result<()> {
+    pub(crate) fn lock_if_possible(&self, mode: LockMode) -> Result<()> {
         match self.change_lock(mode) {
             Err(Refusal::System(errno)) if has_no_locks(errno) => Ok(()),
             other => other.map_err(|refusal| self.lock_error(refusal)),

@@ -1,5 +1,6 @@
 //! Files and block devices.
 
+mod beneath;
 mod copy;
 mod direct;
 mod holes;

@@ -124,18 +124,29 @@ impl OpenOptions {
     /// The flags for `open`. Never `O_TRUNC` (see [`truncate`](Self::truncate)); `O_NONBLOCK`, so
     /// that opening a FIFO returns and can be refused.
     pub(super) fn flags(&self) -> OFlags {
-        let mut flags = OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let mut flags = OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | self.direct_flag();
         flags |= if self.write { OFlags::RDWR } else { OFlags::RDONLY };
         flags.set(OFlags::CREATE, self.create || self.create_new);
         flags.set(OFlags::EXCL, self.create_new);
         flags.set(OFlags::NOFOLLOW, !self.follow);
-        #[cfg(target_os = "linux")]
-        flags.set(OFlags::DIRECT, self.direct);
         flags
     }
 
+    /// The flags for a file that is new whatever it will be called.
+    pub(crate) fn new_file_flags(&self) -> OFlags {
+        OFlags::CLOEXEC | OFlags::RDWR | self.direct_flag()
+    }
+
+    fn direct_flag(&self) -> OFlags {
+        #[cfg(target_os = "linux")]
+        if self.direct {
+            return OFlags::DIRECT;
+        }
+        OFlags::empty()
+    }
+
     /// Permission bits as `open` takes them.
-    pub(super) const fn mode_bits(&self) -> Mode {
+    pub(crate) const fn mode_bits(&self) -> Mode {
         Mode::from_bits_truncate(self.mode)
     }
 
@@ -184,7 +195,7 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<FileStorage> {
     options.check(&name)?;
     let fd =
         rustix::io::retry_on_intr(|| rustix::fs::open(path, options.flags(), options.mode_bits()))
-            .map_err(|errno| options.open_error(path, &name, errno))?;
+            .map_err(|errno| options.open_error(&name, errno, || rustix::fs::stat(path)))?;
     options.finish(fd, name)
 }
 
@@ -201,9 +212,14 @@ impl OpenOptions {
         Ok(())
     }
 
-    /// The error of a failed `open`, told as what it means.
+    /// The error of a failed `open`, told as what it means. `stat` looks at what is there.
     #[cold]
-    fn open_error(&self, path: &Path, name: &str, errno: Errno) -> Error {
+    pub(crate) fn open_error(
+        &self,
+        name: &str,
+        errno: Errno,
+        stat: impl FnOnce() -> Result<Stat, Errno>,
+    ) -> Error {
         match errno {
             // What a file system without direct I/O answers.
             Errno::INVAL if self.direct => {
@@ -213,15 +229,10 @@ impl OpenOptions {
                 Error::Denied { store: name.into(), reason: "it is a symbolic link" }
             }
             // A FIFO without a reader, a socket, a directory: say what it is.
-            Errno::NXIO | Errno::ISDIR => self.wrong_kind(path, name, errno),
-            _ => Error::whole("open", name, errno),
-        }
-    }
-
-    fn wrong_kind(&self, path: &Path, name: &str, errno: Errno) -> Error {
-        let refused = rustix::fs::stat(path).map(|stat| self.accept(&stat, name));
-        match refused {
-            Ok(Err(error)) => error,
+            Errno::NXIO | Errno::ISDIR => match stat().map(|stat| self.accept(&stat, name)) {
+                Ok(Err(wrong_kind)) => wrong_kind,
+                _ => Error::whole("open", name, errno),
+            },
             _ => Error::whole("open", name, errno),
         }
     }
