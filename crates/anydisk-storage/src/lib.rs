@@ -6,6 +6,8 @@ mod error;
 mod file;
 mod memory;
 mod offset;
+#[cfg(unix)]
+mod pending;
 mod storage;
 mod window;
 
@@ -15,5 +17,7 @@ pub use error::{Error, IoError, Result};
 pub use file::{FileStorage, LockMode, OpenOptions};
 pub use memory::MemoryStorage;
 pub use offset::HostOffset;
+#[cfg(unix)]
+pub use pending::PendingFile;
 pub use storage::{Copied, CopyFrom, Holes, Identity, Run, Space, Storage, StorageExt};
 pub use window::Window;
