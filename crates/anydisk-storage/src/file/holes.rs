@@ -16,6 +16,9 @@ use super::FileStorage;
 use super::io::END_OF_OFFSETS;
 use crate::{Error, Holes, HostOffset, Result, Run, Storage};
 
+/// The end of a hole that no data follows.
+const ENDLESS: u64 = u64::MAX;
+
 /// The last run found, and what makes it wrong.
 #[derive(Debug, Default)]
 pub(super) struct RunCache {
@@ -37,6 +40,16 @@ struct Found {
     end: u64,
     hole: bool,
     seen: Seen,
+}
+
+impl Found {
+    /// Bytes from `at` to the end of the run, at most `limit`.
+    fn len_from(&self, at: u64, limit: u64) -> u64 {
+        match self.end {
+            ENDLESS => limit,
+            end => limit.min(end - at),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +119,7 @@ impl Holes for FileStorage {
             Some(found) => found,
             None => self.find_run(at)?,
         };
-        Ok(Run { len: limit.min(found.end - at.get()), hole: found.hole })
+        Ok(Run { len: found.len_from(at.get(), limit), hole: found.hole })
     }
 
     fn allocated(&self) -> Result<u64> {
@@ -134,7 +147,7 @@ impl FileStorage {
 
     /// The end of the run at `at`, and whether it is a hole.
     fn seek_run(&self, at: u64) -> Result<(u64, bool), Errno> {
-        const NO_MORE_DATA: (u64, bool) = (u64::MAX, true);
+        const NO_MORE_DATA: (u64, bool) = (ENDLESS, true);
         if at >= END_OF_OFFSETS {
             return Ok(NO_MORE_DATA);
         }
