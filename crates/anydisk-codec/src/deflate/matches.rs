@@ -6,6 +6,9 @@ pub(super) const LONGEST: u32 = 258;
 /// The shortest.
 pub(super) const SHORTEST: u32 = 3;
 
+/// A match of three bytes from further back costs more than the three literals.
+const NEAR: u32 = 4096;
+
 /// Bytes at the end of a unit where no match starts, so that words can be read without a check.
 pub(super) const TAIL: u32 = 8;
 
@@ -102,25 +105,34 @@ impl Finder {
         let oldest = now - (self.window - 1);
         let max = LONGEST.min(self.end - now);
         let mut best = Match { len: than, distance: 0 };
-        if than < SHORTEST && with3 >= oldest && (word(unit, with3 - self.base) ^ here) << 8 == 0 {
-            best = Match { len: SHORTEST, distance: now - with3 };
-        }
-        for _ in 0..effort.depth {
-            if place < oldest || best.len >= max {
-                break;
+        if than < SHORTEST {
+            // One branch that is seldom taken, instead of one on whether the place is too old:
+            // with noise that is a toss of a coin.
+            let near = with3 >= oldest.max(now.saturating_sub(NEAR));
+            let there = if near { with3 - self.base } else { at };
+            if near & ((word(unit, there) ^ here) << 8 == 0) {
+                best = Match { len: SHORTEST, distance: now - with3 };
             }
+        }
+        // The last four bytes that make a match longer than the best so far, and where they begin.
+        let mut last = best.len.max(SHORTEST) - SHORTEST;
+        let mut wanted = if best.len < max { word(unit, at + last) } else { 0 };
+        let mut left = if best.len < max { effort.depth } else { 0 };
+        while left > 0 && place >= oldest {
             let there = place - self.base;
-            let last = best.len.max(SHORTEST) - SHORTEST;
-            if word(unit, there + last) == word(unit, at + last) && word(unit, there) == here {
+            if word(unit, there + last) == wanted && word(unit, there) == here {
                 let len = common(unit, there, at, max);
                 if len > best.len {
                     best = Match { len, distance: now - place };
-                    if len >= effort.enough {
+                    if len >= effort.enough.min(max) {
                         break;
                     }
+                    last = len - SHORTEST;
+                    wanted = word(unit, at + last);
                 }
             }
             place = self.before[(place & (self.window - 1)) as usize];
+            left -= 1;
         }
         if best.distance == 0 { Match::default() } else { best }
     }
@@ -134,8 +146,8 @@ fn hash(word: u32, shift: u32) -> usize {
 /// The four bytes at `at`, first lowest.
 #[inline]
 fn word(unit: &[u8], at: u32) -> u32 {
-    let bytes = unit[at as usize..].first_chunk().expect("the tail is left out");
-    u32::from_le_bytes(*bytes)
+    let bytes = &unit[at as usize..at as usize + 4];
+    u32::from_le_bytes(bytes.try_into().expect("four bytes"))
 }
 
 /// How many of the bytes at `there` and `at` are the same, up to `max`; four are known to be.

@@ -8,6 +8,12 @@ use super::split;
 /// Tokens after which it is decided whether a new block begins.
 const STRIDE: usize = 1024;
 
+/// Literals without a match after which places are left out.
+const PATIENCE: u32 = 256;
+
+/// Places left out at most between two looks.
+const HURRY: u32 = 8;
+
 /// The state of an encoder: memory that is used again for the next unit.
 pub(super) struct Packer {
     finder: Finder,
@@ -25,7 +31,8 @@ impl Packer {
         let len = u32::try_from(unit.len()).expect("the caller knows its length");
         self.finder.begin(len);
         self.tokens.clear();
-        let mut parse = Parse { unit, at: 0, found: None, end: len.saturating_sub(TAIL) };
+        let mut parse =
+            Parse { unit, at: 0, found: None, end: len.saturating_sub(TAIL), misses: 0 };
         let mut open = Open { start: 0, end: 0, tokens: 0, counts: Counts::NONE };
         while (parse.at as usize) < unit.len() {
             let first = self.tokens.len();
@@ -68,6 +75,8 @@ struct Parse<'a> {
     found: Option<Match>,
     /// No match starts from here on.
     end: u32,
+    /// Literals since the last match.
+    misses: u32,
 }
 
 impl Parse<'_> {
@@ -82,7 +91,9 @@ impl Parse<'_> {
             if found.len < SHORTEST || next.is_some() {
                 self.found = next;
                 self.literal(tokens, &mut counts);
+                self.hurry(tokens, &mut counts);
             } else {
+                self.misses = 0;
                 tokens.push(Token::repeat(found));
                 counts.repeat(found);
                 let from = self.at + if self.looks_ahead(found, effort) { 2 } else { 1 };
@@ -101,6 +112,18 @@ impl Parse<'_> {
         tokens.push(Token::literal(byte));
         counts.literal(byte);
         self.at += 1;
+    }
+
+    /// Leaves out more and more places where nothing was found for long: that is packed already.
+    fn hurry(&mut self, tokens: &mut Vec<Token>, counts: &mut Counts) {
+        self.misses += 1;
+        if self.misses < PATIENCE || self.found.is_some() {
+            return;
+        }
+        let until = self.at + (self.misses / PATIENCE).min(HURRY);
+        while self.at < until.min(self.end) {
+            self.literal(tokens, counts);
+        }
     }
 
     fn looks_ahead(&self, found: Match, effort: Effort) -> bool {

@@ -2,8 +2,9 @@
 
 use super::block::Counts;
 
-/// Bits that a header costs about, and that a split must save.
-const HEADER: u64 = 400;
+/// Bits that a split must save. More than a header costs: codes of short blocks fit by chance, and
+/// blocks are never joined again.
+const HEADER: u64 = 700;
 
 /// Fraction bits of logarithms.
 const FRACTION: u32 = 12;
@@ -39,7 +40,7 @@ fn weighted(count: u32) -> u64 {
 }
 
 /// Logarithms of 1 + n/1024, in integers: the same on every machine, so that files are too.
-static LOGARITHMS: [u16; 1024] = logarithms();
+const LOGARITHMS: [u16; 1024] = logarithms();
 
 const fn logarithms() -> [u16; 1024] {
     let mut table = [0; 1024];
