@@ -1,6 +1,7 @@
 //! Our locks and those of qemu stand against each other as qemu's do among themselves.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -235,4 +236,15 @@ fn a_file_in_use_is_not_emptied_by_an_open_that_is_refused() {
     let options = OpenOptions::new().write(true).truncate(true);
     FileStorage::open(&disk.path, &options).unwrap_err();
     assert_eq!(std::fs::metadata(&disk.path).unwrap().len(), 1 << 20);
+}
+
+/// A process that is started while a store lives holds its descriptor for a moment; a store that
+/// was opened anew in that moment was refused.
+#[test]
+fn a_lock_ends_with_its_store_even_if_the_descriptor_lives_on() {
+    let disk = Disk::raw();
+    let writer = disk.open(LockMode::Writer).unwrap();
+    let _lives_on = writer.as_fd().try_clone_to_owned().unwrap();
+    drop(writer);
+    disk.open(LockMode::Writer).unwrap();
 }

@@ -271,6 +271,15 @@ impl Storage for FileStorage {
     }
 }
 
+impl Drop for FileStorage {
+    /// Gives the lock up by hand: a child process that is just being started holds the descriptor
+    /// until it executes its program, and the lock would live as long.
+    fn drop(&mut self) {
+        // Closing gives it up in any case.
+        let _ = self.lock(LockMode::Off);
+    }
+}
+
 impl AsFd for FileStorage {
     fn as_fd(&self) -> BorrowedFd<'_> {
         if self.writable {
