@@ -4,10 +4,19 @@
 //! each entry decoded to a `u64`. Readers take no lock: a slot carries a sequence number that is
 //! odd while the slot changes, and a reader that saw it change reads again.
 //!
-//! The order of writing back is the same for every format: [`TableCache::dirty`] takes a picture
-//! of what changed, the owner makes the data that those entries name durable, writes the pictures,
-//! and [settles](TableCache::settle) them. An entry that changed after the picture was taken stays
-//! dirty.
+//! The order of writing back is the same for every format, and one write-back runs at a time, under
+//! a lock that is held from the first step to the last:
+//!
+//! 1. [seal](crate::Quarantine::seal) the quarantine, **then** take [pictures](TableCache::dirty),
+//!    those that refer before those that are referred to (L1, L2, reference counts);
+//! 2. flush every store that data was placed in;
+//! 3. write the pictures, what is referred to before what refers, with a flush between;
+//! 4. flush, and only then [settle](TableCache::settle) the pictures and call the sealed space
+//!    [durable](crate::Quarantine::durable); now counts of freed space may be lowered, now the
+//!    quarantine may release.
+//!
+//! An entry that changed after its picture was taken stays dirty. A write-back that finds nothing
+//! dirty flushes all the same.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{
@@ -38,6 +47,8 @@ struct Set {
     lock: Mutex<()>,
     /// Counts write-backs and removals; a slice read from the file before one is stale.
     generation: AtomicU64,
+    /// Counts changes in this set, to tell whether a picture is still the newest.
+    version: AtomicU64,
     slots: [Slot; WAYS],
 }
 
@@ -49,7 +60,7 @@ struct Slot {
     /// Used since the clock hand passed.
     used: AtomicBool,
     dirty: AtomicBool,
-    /// Counts changes of the entries, to tell whether a picture is still the newest.
+    /// The set's version at the last change.
     version: AtomicU64,
 }
 
@@ -138,8 +149,31 @@ pub enum Inserted {
     Yes,
     /// The table was written back or removed since the ticket was taken: read it again.
     Stale,
-    /// Every slot it could go to holds changes: write back first.
+    /// Too many of the slots it could go to hold changes: write back first.
     Full,
+}
+
+/// What became of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Updated<R> {
+    /// It was made; this is what it returned.
+    Done(R),
+    /// The slice is not in the cache: read it and hand it in first.
+    Missing,
+    /// Too many of the slots beside it hold changes: write back first.
+    Full,
+}
+
+impl<R> Updated<R> {
+    /// The answer, if the change was made.
+    #[must_use]
+    pub fn done(self) -> Option<R> {
+        match self {
+            Self::Done(answer) => Some(answer),
+            Self::Missing | Self::Full => None,
+        }
+    }
 }
 
 /// A picture of a changed slice.
@@ -234,28 +268,33 @@ impl TableCache {
         let set = self.set(at);
         let _guard = set.lock();
         let slot = set.slots.iter().find(|slot| slot.holds(at)).or_else(|| set.victim());
-        let Some(slot) = slot else { return Inserted::Full };
-        slot.fill(at, self.entries, entries);
+        let Some(slot) = slot.filter(|slot| set.may_dirty(slot)) else { return Inserted::Full };
         set.generation.fetch_add(1, Release);
-        self.mark_dirty(slot, at);
+        self.mark_dirty(set, slot, at);
+        slot.fill(at, self.entries, entries);
         Inserted::Yes
     }
 
-    /// Changes entries of the slice at `at`; `None` if it is not in the cache.
+    /// Changes entries of the slice at `at`.
     pub fn update<R>(
         &self,
         at: HostOffset,
         change: impl FnOnce(&mut SliceMut<'_>) -> R,
-    ) -> Option<R> {
+    ) -> Updated<R> {
         let set = self.set(at);
         let _guard = set.lock();
-        let slot = set.slots.iter().find(|slot| slot.holds(at))?;
-        let answer = slot.change(|| change(&mut SliceMut(slot.entries())));
-        self.mark_dirty(slot, at);
-        Some(answer)
+        let Some(slot) = set.slots.iter().find(|slot| slot.holds(at)) else {
+            return Updated::Missing;
+        };
+        if !set.may_dirty(slot) {
+            return Updated::Full;
+        }
+        self.mark_dirty(set, slot, at);
+        Updated::Done(slot.change(|| change(&mut SliceMut(slot.entries()))))
     }
 
-    /// Forgets a slice, changed or not: its table was freed.
+    /// Forgets a slice, changed or not. Call it for every slice of a table that is freed, and again
+    /// when its space comes back into use: a reader that was late may have handed it in meanwhile.
     pub fn remove(&self, at: HostOffset) {
         let set = self.set(at);
         let _guard = set.lock();
@@ -308,8 +347,8 @@ impl TableCache {
         }
     }
 
-    fn mark_dirty(&self, slot: &Slot, at: HostOffset) {
-        slot.version.fetch_add(1, Relaxed);
+    fn mark_dirty(&self, set: &Set, slot: &Slot, at: HostOffset) {
+        slot.version.store(set.version.fetch_add(1, Relaxed), Relaxed);
         if !slot.dirty.swap(true, Relaxed) {
             self.dirty_keys().insert(at.get());
         }
@@ -331,6 +370,13 @@ impl TableCache {
 impl Set {
     fn lock(&self) -> MutexGuard<'_, ()> {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether `slot` may hold changes: one slot of a set always stays clean, so that reading can
+    /// always go on.
+    fn may_dirty(&self, slot: &Slot) -> bool {
+        let others = self.slots.iter().filter(|other| !std::ptr::eq(*other, slot));
+        others.filter(|other| other.dirty.load(Relaxed)).count() < WAYS - 1
     }
 
     /// A slot to fill: an empty one, else the first clean one not used since the last search.
@@ -421,7 +467,7 @@ mod tests {
     fn a_slice_read_before_a_write_back_is_stale_after_it() {
         let cache = filled([0; 4]);
         let ticket = cache.ticket(AT);
-        cache.update(AT, |slice| slice.set(0, 9)).expect("cached");
+        cache.update(AT, |slice| slice.set(0, 9)).done().expect("cached");
         cache.dirty().iter().for_each(|slice| cache.settle(slice));
         // Push the slice out.
         for other in 1..=WAYS as u64 {
@@ -436,9 +482,9 @@ mod tests {
     #[test]
     fn a_change_after_the_picture_stays_dirty() {
         let cache = filled([0; 4]);
-        cache.update(AT, |slice| slice.set(0, 1)).expect("cached");
+        cache.update(AT, |slice| slice.set(0, 1)).done().expect("cached");
         let pictures = cache.dirty();
-        cache.update(AT, |slice| slice.set(0, 2)).expect("cached");
+        cache.update(AT, |slice| slice.set(0, 2)).done().expect("cached");
         pictures.iter().for_each(|picture| cache.settle(picture));
         assert_eq!(pictures[0].entries[0], 1);
         assert_eq!(cache.dirty()[0].entries[0], 2);
@@ -448,18 +494,38 @@ mod tests {
     fn changed_slices_are_never_pushed_out() {
         let cache = cache();
         let ats: Vec<HostOffset> = (1..=WAYS as u64).map(|n| HostOffset(n << 12)).collect();
-        for at in &ats {
+        let (last, others) = ats.split_last().expect("several");
+        for at in others {
             assert_eq!(cache.create(*at, [7; 4]), Inserted::Yes);
         }
-        assert_eq!(cache.insert(AT.saturating_add(1 << 30), Ticket(8), [0; 4]), Inserted::Full);
-        assert_eq!(cache.dirty_count(), WAYS);
+        assert_eq!(cache.create(*last, [7; 4]), Inserted::Full);
+        // Reading goes on in the one slot that stays clean.
+        for at in [*last, AT.saturating_add(1 << 30)] {
+            assert_eq!(cache.insert(at, cache.ticket(at), [0; 4]), Inserted::Yes);
+            assert_eq!(cache.update(at, |_| ()), Updated::Full);
+        }
+        assert_eq!(cache.dirty_count(), WAYS - 1);
         assert!(cache.is_pressed());
+    }
+
+    #[test]
+    fn an_old_picture_does_not_settle_a_new_table_at_the_same_place() {
+        let cache = cache();
+        assert_eq!(cache.create(AT, [1; 4]), Inserted::Yes);
+        let old = cache.dirty();
+        cache.remove(AT);
+        // Another table takes the slot, so that the new one gets a fresh slot.
+        let other = HostOffset(0x9000);
+        assert_eq!(cache.insert(other, cache.ticket(other), [0; 4]), Inserted::Yes);
+        assert_eq!(cache.create(AT, [2; 4]), Inserted::Yes);
+        old.iter().for_each(|picture| cache.settle(picture));
+        assert_eq!(cache.dirty()[0].entries[0], 2);
     }
 
     #[test]
     fn a_removed_slice_is_neither_found_nor_dirty() {
         let cache = filled([1; 4]);
-        cache.update(AT, |slice| slice.set(0, 2)).expect("cached");
+        cache.update(AT, |slice| slice.set(0, 2)).done().expect("cached");
         cache.remove(AT);
         assert_eq!(cache.read(AT, |slice| slice.get(0)), None);
         assert_eq!(cache.dirty_count(), 0);
@@ -471,7 +537,9 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for value in 1..20_000 {
-                    cache.update(AT, |slice| (0..4).for_each(|index| slice.set(index, value)));
+                    let change =
+                        |slice: &mut SliceMut<'_>| (0..4).for_each(|index| slice.set(index, value));
+                    cache.update(AT, change).done().expect("cached");
                 }
             });
             for _ in 0..20_000 {

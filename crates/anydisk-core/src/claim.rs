@@ -1,25 +1,40 @@
 //! Claims: who is changing the mapping of which part of the disk.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 
 use crate::GuestRange;
 
 /// The guest ranges whose mapping is being changed by someone. A claim is on units, not on the
 /// image: everything else goes on meanwhile, also reading the claimed range.
+///
+/// Claim first, **then** look at the mapping: a look before the claim may be out of date.
 #[derive(Debug, Default)]
 pub struct Claims {
-    held: Mutex<Vec<GuestRange>>,
+    state: Mutex<State>,
     released: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: Vec<GuestRange>,
+    waiting: Vec<(GuestRange, Waker)>,
+}
+
+impl State {
+    fn is_free(&self, range: GuestRange) -> bool {
+        !self.held.iter().any(|other| other.overlaps(range))
+    }
 }
 
 impl Claims {
     /// Claims `range` unless someone has claimed part of it.
     #[must_use]
     pub fn try_claim(&self, range: GuestRange) -> bool {
-        let mut held = self.lock();
-        let free = !held.iter().any(|other| other.overlaps(range));
+        let mut state = self.lock();
+        let free = state.is_free(range);
         if free {
-            held.push(range);
+            state.held.push(range);
         }
         free
     }
@@ -31,31 +46,52 @@ impl Claims {
         }
     }
 
-    /// Gives a claim back.
+    /// Gives a claim back, and tells whoever waits for it.
     pub fn release(&self, range: GuestRange) {
-        let mut held = self.lock();
-        if let Some(index) = held.iter().position(|other| *other == range) {
-            held.swap_remove(index);
+        let mut state = self.lock();
+        if let Some(index) = state.held.iter().position(|other| *other == range) {
+            state.held.swap_remove(index);
         }
-        drop(held);
+        let waiting = std::mem::take(&mut state.waiting);
+        let (told, waiting) = waiting.into_iter().partition(|(wanted, _)| state.is_free(*wanted));
+        state.waiting = waiting;
+        drop(state);
         self.released.notify_all();
+        let told: Vec<(GuestRange, Waker)> = told;
+        told.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
     /// Returns once nobody claims any part of `range`; by then someone may have claimed it again.
     pub fn wait(&self, range: GuestRange) {
-        let mut held = self.lock();
-        while held.iter().any(|other| other.overlaps(range)) {
-            held = self.released.wait(held).unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        while !state.is_free(range) {
+            state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<GuestRange>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Has `waker` woken once nobody claims any part of `range`. False, and it will not be woken, if
+    /// that is so already.
+    #[must_use]
+    pub fn notify(&self, range: GuestRange, waker: Waker) -> bool {
+        let mut state = self.lock();
+        let busy = !state.is_free(range);
+        if busy {
+            state.waiting.push((range, waker));
+        }
+        busy
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::task::Wake;
+
     use super::*;
 
     #[test]
@@ -67,5 +103,25 @@ mod tests {
         assert!(!claims.try_claim(range(9, 2)));
         claims.release(range(0, 10));
         assert!(claims.try_claim(range(0, 5)));
+    }
+
+    #[test]
+    fn a_waker_is_woken_when_its_range_is_free_and_not_before() {
+        struct Flag(AtomicBool);
+        impl Wake for Flag {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, Relaxed);
+            }
+        }
+        let range = |start, len| GuestRange::new(crate::GuestOffset(start), len).expect("small");
+        let claims = Claims::default();
+        let flag = Arc::new(Flag(AtomicBool::new(false)));
+        assert!(claims.try_claim(range(0, 4)) && claims.try_claim(range(4, 4)));
+        assert!(claims.notify(range(0, 8), Arc::clone(&flag).into()));
+        claims.release(range(0, 4));
+        assert!(!flag.0.load(Relaxed));
+        claims.release(range(4, 4));
+        assert!(flag.0.load(Relaxed));
+        assert!(!claims.notify(range(0, 8), flag.into()));
     }
 }

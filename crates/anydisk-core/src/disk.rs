@@ -9,8 +9,8 @@ use crate::decoded::{DecodedCache, UnitKey};
 use crate::image::{check_range, read_only};
 use crate::{
     Attempt, Below, Chosen, Encoded, Error, Extent, GuestOffset, GuestRange, Handled, Image,
-    ImageWrite, Limits, Location, Lookup, Need, Placement, Reference, Reservation, Resize, Result,
-    Source, Zeroing,
+    ImageWrite, Limits, Location, Lookup, Need, Placement, Reference, Reservation, Reserved,
+    Resize, Result, Source, Supplied, Zeroing,
 };
 
 /// One image of a disk, with how it came to be there.
@@ -145,12 +145,17 @@ impl Disk {
         self.look_from(0, range)
     }
 
-    /// Takes the bytes of `need.need`; see [`Image::supply`].
-    pub fn supply(&self, need: &DiskNeed<'_>, bytes: &[u8]) -> Result<()> {
+    /// Takes the bytes of `need.need`, whatever question it came from; see [`Image::supply`].
+    pub fn supply(&self, need: &DiskNeed<'_>, bytes: &[u8]) -> Result<Supplied> {
         match self.layers.get(need.layer) {
             Some(layer) => layer.image.supply(&need.need, bytes),
-            None => Ok(()),
+            None => Ok(Supplied::Taken),
         }
+    }
+
+    /// Makes room for tables of the layer that answered [`Supplied::Full`]. Blocks.
+    pub fn relieve(&self, layer: usize) -> Result<()> {
+        self.layers.get(layer).map_or(Ok(()), |layer| layer.image.relieve())
     }
 
     /// The extent at the start of `range`, reading metadata as needed.
@@ -183,7 +188,9 @@ impl Disk {
         loop {
             match self.look_from(first, range)? {
                 DiskLookup::Found(found) => return Ok(found),
-                DiskLookup::Need(need) => self.supply(&need, &need.need.read()?)?,
+                DiskLookup::Need(DiskNeed { layer, need }) => {
+                    self.layers[layer].image.satisfy(&need)?;
+                }
             }
         }
     }
@@ -317,29 +324,22 @@ impl Disk {
         range: GuestRange,
         payload: Payload<'_>,
     ) -> Result<u64> {
-        let units = reservation.range();
-        let part = range.before(units.end());
-        let head = self.edge(GuestRange::between(units.start(), part.start()), &reservation)?;
-        let tail = self.edge(GuestRange::between(part.end(), units.end()), &reservation)?;
-        let at = reservation.at();
-        let skip = part.start().get() - units.start().get();
-        match (head, payload, tail) {
-            (head, Payload::Bytes(data), tail) => {
-                let start = if head.is_empty() { at.saturating_add(skip) } else { at };
+        let reserved = reservation.reserved();
+        let part = range.before(reserved.range.end());
+        let at = reserved.place_of(part.start());
+        match payload {
+            Payload::Bytes(data) => {
+                let [head, tail] = reserved.edges(part);
+                let (head, tail) = (self.edge(head, reserved)?, self.edge(tail, reserved)?);
+                let start = if head.is_empty() { at } else { reserved.at };
                 let data = &data[..bytes_in(part)];
                 let parts = [IoSlice::new(&head), IoSlice::new(data), IoSlice::new(&tail)];
                 reservation.store().write_vectored_at(start, &parts)?;
             }
-            (head, Payload::Zeroes, tail) => {
-                let store = &**reservation.store();
-                if !head.is_empty() {
-                    store.write_at(at, &head)?;
-                }
-                if !reservation.is_zeroed() {
-                    Payload::Zeroes.write_to(store, at.saturating_add(skip), part.len())?;
-                }
-                if !tail.is_empty() {
-                    store.write_at(at.saturating_add(skip + part.len()), &tail)?;
+            Payload::Zeroes => {
+                self.fill(&reservation, part)?;
+                if !reserved.zeroed {
+                    write_zeroes(&**reservation.store(), at, part.len())?;
                 }
             }
         }
@@ -349,13 +349,13 @@ impl Disk {
 
     /// What must be written beside the data: the old content of `edge`, or nothing if that is zero
     /// and the new space is zero already.
-    fn edge(&self, edge: GuestRange, reservation: &Reservation<'_>) -> Result<Vec<u8>> {
-        if edge.is_empty() || (reservation.is_zeroed() && self.reads_as_zero(edge)?) {
+    fn edge(&self, edge: GuestRange, reserved: &Reserved) -> Result<Vec<u8>> {
+        if edge.is_empty() || (reserved.zeroed && self.reads_as_zero(edge)?) {
             return Ok(Vec::new());
         }
         let mut bytes = vec![0; bytes_in(edge)];
         self.read_from(0, edge, &mut bytes)?;
-        if reservation.is_zeroed() && is_zero(&bytes) {
+        if reserved.zeroed && is_zero(&bytes) {
             bytes.clear();
         }
         Ok(bytes)
@@ -373,8 +373,8 @@ impl Disk {
         Ok(true)
     }
 
-    /// A place for the start of `range`, from memory alone, for callers that do their own I/O.
-    /// Before committing a reservation, [`fill`](Self::fill) what the data does not cover.
+    /// A place for the start of `range` in the top image (layer 0), from memory alone, for callers
+    /// that do their own I/O. Before committing a reservation, [`fill`](Self::fill) what the data does not cover.
     ///
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::OutOfRange`], or what the top image says.
@@ -383,26 +383,16 @@ impl Disk {
         self.writer()?.try_place(range)
     }
 
-    /// Takes metadata that [`try_place`](Self::try_place) asked for.
-    pub fn supply_place(&self, need: &Need<'_>, bytes: &[u8]) -> Result<()> {
-        self.writer()?.supply(need, bytes)
-    }
-
     /// Fills the units of a reservation, except `covered`, with what the disk holds there now.
     ///
     /// # Errors
     /// Those of reading, and of writing to the reservation's store.
     pub fn fill(&self, reservation: &Reservation<'_>, covered: GuestRange) -> Result<()> {
-        let units = reservation.range();
-        let edges = [
-            GuestRange::between(units.start(), covered.start()),
-            GuestRange::between(covered.end(), units.end()),
-        ];
-        for edge in edges {
-            let bytes = self.edge(edge, reservation)?;
+        let reserved = reservation.reserved();
+        for edge in reserved.edges(covered) {
+            let bytes = self.edge(edge, reserved)?;
             if !bytes.is_empty() {
-                let skip = edge.start().get() - units.start().get();
-                reservation.store().write_at(reservation.at().saturating_add(skip), &bytes)?;
+                reservation.store().write_at(reserved.place_of(edge.start()), &bytes)?;
             }
         }
         Ok(())
@@ -468,9 +458,10 @@ impl Disk {
         }
     }
 
-    /// Changing the virtual size, if the top image can and nobody else holds it.
-    pub fn resizer(&mut self) -> Option<&mut dyn Resize> {
-        Arc::get_mut(&mut self.layers[0].image)?.resizer()
+    /// Changing the virtual size, if the top image can.
+    #[must_use]
+    pub fn resizer(&self) -> Option<&dyn Resize> {
+        self.top().resizer()
     }
 
     fn writer(&self) -> Result<&dyn ImageWrite> {
@@ -597,8 +588,7 @@ impl Storage for Disk {
 
     fn write_at(&self, at: HostOffset, data: &[u8]) -> StorageResult<()> {
         let len = data.len() as u64;
-        self.write(GuestOffset(at.get()), data)
-            .map_err(self.storage_error("write", at, len))
+        self.write(GuestOffset(at.get()), data).map_err(self.storage_error("write", at, len))
     }
 
     fn set_len(&self, len: u64) -> StorageResult<()> {

@@ -121,6 +121,15 @@ impl Error {
         }
     }
 
+    /// The kind of the system error behind it, if there is one (a full disk, a missing file).
+    #[must_use]
+    pub fn io_kind(&self) -> Option<std::io::ErrorKind> {
+        match self.kind() {
+            Self::Storage(error) => error.io_kind(),
+            _ => None,
+        }
+    }
+
     /// The error without the name of its file.
     #[must_use]
     pub fn kind(&self) -> &Self {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anydisk_codec::Encode;
 use anydisk_storage::{HostOffset, Storage, StorageExt};
 
-use crate::{Error, Extent, GuestRange, Lease, Result};
+use crate::{Claims, Error, Extent, GuestOffset, GuestRange, Result, WriteLease};
 
 /// What **one** image file says about the disk, and nothing about the files below it.
 ///
@@ -28,17 +28,31 @@ pub trait Image: Send + Sync + Debug {
     /// [`Error::Invalid`] when the tables break the format for this range.
     fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>>;
 
-    /// Takes the bytes of `need`: exactly [`Need::len`] of them, zeroes for what lies past the end
-    /// of the store. Bytes that were overtaken by a change of the image are ignored; in any case,
-    /// ask again.
-    fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<()>;
+    /// Takes the bytes of `need`, whatever question it came from: exactly [`Need::len`] of them,
+    /// zeroes for what lies past the end of the store. Does no I/O. Bytes that were overtaken by a
+    /// change of the image are ignored; in any case, ask again.
+    fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<Supplied>;
+
+    /// Makes room for tables by writing changed ones back, in their order. Blocks; needed only
+    /// after [`Supplied::Full`].
+    fn relieve(&self) -> Result<()> {
+        self.writer().map_or(Ok(()), ImageWrite::flush)
+    }
+
+    /// Reads the bytes of `need` and supplies them, making room if there is none.
+    fn satisfy(&self, need: &Need<'_>) -> Result<()> {
+        match self.supply(need, &need.read()?)? {
+            Supplied::Taken => Ok(()),
+            Supplied::Full => self.relieve(),
+        }
+    }
 
     /// The extent at the start of `range`, reading metadata as needed. Reads no payload.
     fn map(&self, range: GuestRange) -> Result<Extent<'_>> {
         loop {
             match self.map_cached(range)? {
                 Lookup::Found(extent) => return Ok(extent),
-                Lookup::Need(need) => self.supply(&need, &need.read()?)?,
+                Lookup::Need(need) => self.satisfy(&need)?,
             }
         }
     }
@@ -52,9 +66,20 @@ pub trait Image: Send + Sync + Debug {
     }
 
     /// Changing the virtual size, if the format and this image can.
-    fn resizer(&mut self) -> Option<&mut dyn Resize> {
+    fn resizer(&self) -> Option<&dyn Resize> {
         None
     }
+}
+
+/// The answer of [`Image::supply`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Supplied {
+    /// Ask again.
+    Taken,
+    /// There was no room, because too many tables are changed and not written back:
+    /// [relieve](Image::relieve) the image, where blocking is allowed, and ask again.
+    Full,
 }
 
 /// The answer of [`Image::map_cached`].
@@ -99,7 +124,12 @@ impl Need<'_> {
 ///
 /// Tables are written back only after the data they name was flushed, so after a power failure
 /// everything that was flushed is there and everything else is the old or the new state of its unit.
-pub trait ImageWrite: Send + Sync {
+///
+/// Data may also be written by the caller itself, through the file behind the store: it then writes
+/// all of it **before** it commits, and calls [`flush`](Self::flush) for durability, never an
+/// `fsync` of its own, which would take an error of the kernel away from the store that must
+/// remember it.
+pub trait ImageWrite: Image {
     /// A place for the data of the start of `range`, from memory alone.
     ///
     /// The caller guarantees that `range` is not empty and lies on the disk.
@@ -112,26 +142,49 @@ pub trait ImageWrite: Send + Sync {
     /// [`Error::Unsupported`] where the format or this image stores no packed units.
     fn try_place_encoded(&self, unit: GuestRange, len: usize) -> Result<Attempt<'_>>;
 
-    /// Takes metadata that an [`Attempt::Need`] asked for; as [`Image::supply`].
-    fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<()>;
+    /// The claims that make an attempt [busy](Attempt::Busy), to wait for or to be told of their
+    /// end; `None` if no attempt ever is.
+    fn claims(&self) -> Option<&Claims>;
 
-    /// Returns once the claim that made an attempt [busy](Attempt::Busy) may be gone.
-    fn wait(&self, range: GuestRange);
+    /// Makes a reservation's data what the guest sees, from memory alone.
+    ///
+    /// # Errors
+    /// All or nothing: after an error nothing changed, and the caller abandons the reservation.
+    fn try_commit(&self, reserved: &Reserved) -> Result<Committed<'_>>;
 
-    /// Makes a reservation's data what the guest sees. Called by [`Reservation::commit`].
-    fn commit(&self, reserved: &Reserved) -> Result<()>;
+    /// As [`try_commit`](Self::try_commit), reading metadata as needed. Called by
+    /// [`Reservation::commit`].
+    ///
+    /// # Errors
+    /// After an error the reservation is [abandoned](Self::abandon).
+    fn commit(&self, reserved: &Reserved) -> Result<()> {
+        let commit = || loop {
+            match self.try_commit(reserved)? {
+                Committed::Done => return Ok(()),
+                Committed::Need(need) => self.satisfy(&need)?,
+                Committed::Full => self.relieve()?,
+            }
+        };
+        commit().inspect_err(|_| self.abandon(reserved))
+    }
 
-    /// Gives a reservation's space back. Called when a [`Reservation`] is dropped.
+    /// Gives a reservation's space back, once all I/O on it has ended. Called when a
+    /// [`Reservation`] is dropped. The space may hold old bytes from now on: it is never handed out
+    /// as [zeroed](Reserved::zeroed) again.
     fn abandon(&self, reserved: &Reserved);
 
-    /// Makes the start of `range` read as zero by metadata alone, where the format can.
+    /// Makes the start of `range` read as zero by metadata alone, where the format can. Claims the
+    /// units it changes, so it waits for whoever has reserved them; may read metadata.
     fn zero(&self, range: GuestRange, how: Zeroing) -> Result<Handled>;
 
     /// Gives the space of the start of `range` back. Afterwards it reads as zero, or, where the
-    /// format has no other way, as before; never as the layer below or as old host bytes.
+    /// format has no other way, as before; never as the layer below or as old host bytes. Claims
+    /// the units it changes, as [`zero`](Self::zero).
     fn discard(&self, range: GuestRange, below: Below) -> Result<Handled>;
 
-    /// Returns when every write, zero and discard that returned before is on stable storage.
+    /// Returns when every write, zero and discard that returned before is on stable storage. It
+    /// flushes every store that data was placed in, also if no table changed, and does not wait for
+    /// reservations that are not committed.
     fn flush(&self) -> Result<()>;
 
     /// How this image packs units, if it does.
@@ -147,8 +200,8 @@ pub trait ImageWrite: Send + Sync {
         loop {
             match self.try_place(range)? {
                 Attempt::Placed(placement) => return Ok(placement),
-                Attempt::Need(need) => self.supply(&need, &need.read()?)?,
-                Attempt::Busy => self.wait(range),
+                Attempt::Need(need) => self.satisfy(&need)?,
+                Attempt::Busy => wait(self.claims(), range),
             }
         }
     }
@@ -158,11 +211,29 @@ pub trait ImageWrite: Send + Sync {
         loop {
             match self.try_place_encoded(unit, len)? {
                 Attempt::Placed(placement) => return Ok(placement),
-                Attempt::Need(need) => self.supply(&need, &need.read()?)?,
-                Attempt::Busy => self.wait(unit),
+                Attempt::Need(need) => self.satisfy(&need)?,
+                Attempt::Busy => wait(self.claims(), unit),
             }
         }
     }
+}
+
+fn wait(claims: Option<&Claims>, range: GuestRange) {
+    if let Some(claims) = claims {
+        claims.wait(range);
+    }
+}
+
+/// The answer of [`ImageWrite::try_commit`].
+#[derive(Debug)]
+#[must_use]
+pub enum Committed<'a> {
+    /// The guest sees the data.
+    Done,
+    /// Metadata is missing; the reservation stays.
+    Need(Need<'a>),
+    /// Too many tables are changed: [relieve](Image::relieve) the image; the reservation stays.
+    Full,
 }
 
 /// The answer of [`ImageWrite::try_place`].
@@ -173,7 +244,8 @@ pub enum Attempt<'a> {
     Placed(Placement<'a>),
     /// Metadata is missing.
     Need(Need<'a>),
-    /// Someone else is changing the mapping of this range. [Wait](ImageWrite::wait), or come back.
+    /// Someone is changing the mapping of this range: [wait](Claims::wait) for it, or have yourself
+    /// [told](Claims::notify). It may be you: never wait on a thread that has to commit.
     Busy,
 }
 
@@ -189,8 +261,8 @@ pub enum Placement<'a> {
         at: HostOffset,
         /// Bytes from the start of the range that may be written there.
         len: u64,
-        /// Keeps the place from being given to other data.
-        lease: Lease<'a>,
+        /// Keeps the place the range's own. Drop it when the bytes have been written.
+        lease: WriteLease<'a>,
     },
     /// New space for whole units.
     Fresh(Reservation<'a>),
@@ -203,10 +275,29 @@ pub struct Reserved {
     pub range: GuestRange,
     /// Position of the first byte of `range` in the store.
     pub at: HostOffset,
-    /// The host space is known to read as zero: zeroes need not be written there.
+    /// The host space is known to read as zero: zeroes need not be written there. Only space that
+    /// lies behind every byte ever written while the image was open, and behind the end of the
+    /// file as it was opened, is known to.
     pub zeroed: bool,
     /// The image's own.
     pub token: u64,
+}
+
+impl Reserved {
+    /// What must be written beside the data in `covered`: the rest of the units before and behind.
+    #[must_use]
+    pub fn edges(&self, covered: GuestRange) -> [GuestRange; 2] {
+        [
+            GuestRange::between(self.range.start(), covered.start()),
+            GuestRange::between(covered.end(), self.range.end()),
+        ]
+    }
+
+    /// Where the guest offset `at`, which must lie in the units, goes in the store.
+    #[must_use]
+    pub fn place_of(&self, at: GuestOffset) -> HostOffset {
+        self.at.saturating_add(at.get().saturating_sub(self.range.start().get()))
+    }
 }
 
 /// New space for units of the disk, invisible until committed. Dropping it gives the space back.
@@ -220,7 +311,8 @@ pub struct Reservation<'a> {
 }
 
 impl<'a> Reservation<'a> {
-    /// For formats: a reservation that `owner` will be asked to commit or abandon.
+    /// A reservation that `owner` will be asked to commit or abandon: made by the format, or again
+    /// from its [parts](Self::into_parts).
     pub fn new(owner: &'a dyn ImageWrite, store: &'a Arc<dyn Storage>, reserved: Reserved) -> Self {
         Self { owner: Some(owner), store, reserved }
     }
@@ -249,7 +341,14 @@ impl<'a> Reservation<'a> {
         self.reserved.zeroed
     }
 
-    /// Makes the new space what the guest sees. All of it must have been written.
+    /// What it is about.
+    #[must_use]
+    pub fn reserved(&self) -> &Reserved {
+        &self.reserved
+    }
+
+    /// Makes the new space what the guest sees. All of it must have been written. After an error
+    /// the space is given back.
     pub fn commit(mut self) -> Result<()> {
         match self.owner.take() {
             Some(owner) => owner.commit(&self.reserved),
@@ -260,9 +359,9 @@ impl<'a> Reservation<'a> {
     /// The reservation as plain data, for whoever cannot keep the borrow. It must then be given to
     /// [`ImageWrite::commit`] or [`ImageWrite::abandon`], else its units stay claimed.
     #[must_use]
-    pub fn into_parts(mut self) -> Reserved {
+    pub fn into_parts(mut self) -> (Arc<dyn Storage>, Reserved) {
         self.owner = None;
-        self.reserved
+        (Arc::clone(self.store), self.reserved)
     }
 }
 
@@ -322,8 +421,9 @@ pub struct Packing {
 
 /// Changes the virtual size.
 pub trait Resize {
-    /// Makes the disk `size` bytes long; new bytes read as zero. Shrinking drops what lies behind.
-    fn resize(&mut self, size: u64) -> Result<()>;
+    /// Makes the disk `size` bytes long; new bytes read as zero. Shrinking drops what lies behind:
+    /// the caller guarantees that nothing is read or written there meanwhile.
+    fn resize(&self, size: u64) -> Result<()>;
 }
 
 /// What can be said about an image without reading its tables.

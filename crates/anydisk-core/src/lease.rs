@@ -47,6 +47,29 @@ pub struct Lease<'a> {
     held: Option<(&'a Leases, usize, usize)>,
 }
 
+/// The right to write in place: a [`Lease`], told apart so that whoever makes a place shared (a
+/// snapshot) can wait for writers alone.
+#[derive(Debug)]
+#[must_use]
+pub struct WriteLease<'a>(Lease<'a>);
+
+impl<'a> WriteLease<'a> {
+    /// For formats: the lease that was taken before the table was read.
+    pub const fn new(lease: Lease<'a>) -> Self {
+        Self(lease)
+    }
+
+    /// A lease on space that always belongs to the range (raw files).
+    pub const fn eternal() -> Self {
+        Self(Lease::eternal())
+    }
+
+    /// The same lease without the borrow.
+    pub fn into_owned(self) -> OwnedLease {
+        self.0.into_owned()
+    }
+}
+
 /// A [`Lease`] that borrows nothing, for requests that outlive the stack that made them.
 #[derive(Debug)]
 #[must_use]
@@ -81,12 +104,17 @@ impl Leases {
         self.shared.live[parity][stripe].0.fetch_sub(1, SeqCst);
     }
 
+    /// The epoch now, read so that whoever takes a lease in a later one sees all that was done
+    /// before this call.
+    fn stamp(&self) -> u64 {
+        self.shared.epoch.fetch_add(0, SeqCst)
+    }
+
     fn epoch(&self) -> u64 {
         self.shared.epoch.load(SeqCst)
     }
 
-    /// Moves to the next epoch if no lease of the one before is left. Call it from one thread at a
-    /// time (the quarantine is `&mut`).
+    /// Moves to the next epoch if no lease of the one before is left.
     fn try_advance(&self) -> bool {
         let epoch = self.shared.epoch.load(SeqCst);
         let before = usize::from(epoch & 1 == 0);
@@ -94,8 +122,8 @@ impl Leases {
         if self.shared.live[before].iter().any(|counter| counter.0.load(SeqCst) != 0) {
             return false;
         }
-        self.shared.epoch.store(epoch + 1, SeqCst);
-        true
+        // Another quarantine may have moved it meanwhile; the epoch never goes back.
+        self.shared.epoch.compare_exchange(epoch, epoch + 1, SeqCst, SeqCst).is_ok()
     }
 }
 
@@ -172,7 +200,7 @@ impl<T> Quarantine<T> {
     /// The tables written since `seal` are on the medium.
     pub fn durable(&mut self, leases: &Leases, sealed: Sealed<T>) {
         if !sealed.0.is_empty() {
-            self.waiting.push_back((leases.epoch(), sealed.0));
+            self.waiting.push_back((leases.stamp(), sealed.0));
         }
     }
 

@@ -18,7 +18,7 @@ mod sink;
 pub use address::{GuestOffset, GuestRange};
 pub use anydisk_codec::{Codec, DecodeError, Encode};
 pub use anydisk_storage::{HostOffset, Storage, StorageExt};
-pub use cache::{DirtySlice, Inserted, Slice, SliceMut, TableCache, Ticket};
+pub use cache::{DirtySlice, Inserted, Slice, SliceMut, TableCache, Ticket, Updated};
 pub use claim::Claims;
 pub use disk::{Disk, DiskExtent, DiskLookup, DiskNeed, Layer};
 pub use error::{Error, Invalid, Result, Value};
@@ -28,10 +28,10 @@ pub use format::{
     OptionSpec, Options, Registry, Sample, SinkRequest, Verdict, parse_size,
 };
 pub use image::{
-    Attempt, Below, Detail, DetailValue, Handled, Image, ImageInfo, ImageWrite, Lookup, Need,
-    Packing, Placement, Reservation, Reserved, Resize, Zeroing,
+    Attempt, Below, Committed, Detail, DetailValue, Handled, Image, ImageInfo, ImageWrite, Lookup,
+    Need, Packing, Placement, Reservation, Reserved, Resize, Supplied, Zeroing,
 };
-pub use lease::{Lease, Leases, OwnedLease, Quarantine, Sealed};
+pub use lease::{Lease, Leases, OwnedLease, Quarantine, Sealed, WriteLease};
 pub use limits::Limits;
 pub use open::Opener;
 pub use resolve::{Access, Located, Location, NoReferences, Reference, Resolver, Role};

@@ -1,10 +1,15 @@
 //! The image: a translation that translates nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Release},
+};
 
 use anydisk_core::{
-    Attempt, Below, Error, Extent, GuestRange, Handled, HostOffset, Image, ImageInfo, ImageWrite,
-    Lease, Lookup, Need, Placement, Reserved, Resize, Result, Source, Storage, Zeroing,
+    Attempt, Below, Claims, Committed, Error, Extent, GuestRange, Handled, HostOffset, Image,
+    ImageInfo, ImageWrite, Lease, Lookup, Need, Placement, Reserved, Resize, Result, Source,
+    Storage, Supplied, WriteLease, Zeroing,
 };
 use anydisk_storage::Space;
 
@@ -14,7 +19,7 @@ use crate::NAME;
 #[derive(Debug)]
 pub struct RawImage {
     store: Arc<dyn Storage>,
-    size: u64,
+    size: AtomicU64,
     writable: bool,
 }
 
@@ -27,7 +32,7 @@ impl RawImage {
         if writable && !store.is_writable() {
             return Err(Error::ReadOnly { why: "its file was opened for reading".into() });
         }
-        Ok(Self { size: store.len()?, store, writable })
+        Ok(Self { size: store.len()?.into(), store, writable })
     }
 
     /// Zeroes by changing the file's space, or says that bytes must be written.
@@ -47,7 +52,7 @@ impl RawImage {
 
 impl Image for RawImage {
     fn size(&self) -> u64 {
-        self.size
+        self.size.load(Acquire)
     }
 
     fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
@@ -59,8 +64,8 @@ impl Image for RawImage {
         }))
     }
 
-    fn supply(&self, _: &Need<'_>, _: &[u8]) -> Result<()> {
-        Ok(()) // There is no metadata, so nothing was asked for.
+    fn supply(&self, _: &Need<'_>, _: &[u8]) -> Result<Supplied> {
+        Ok(Supplied::Taken) // There is no metadata, so nothing was asked for.
     }
 
     fn info(&self) -> ImageInfo {
@@ -71,7 +76,7 @@ impl Image for RawImage {
         self.writable.then_some(self)
     }
 
-    fn resizer(&mut self) -> Option<&mut dyn Resize> {
+    fn resizer(&self) -> Option<&dyn Resize> {
         self.writable.then_some(self)
     }
 }
@@ -82,7 +87,7 @@ impl ImageWrite for RawImage {
             store: &self.store,
             at: HostOffset(range.start().get()),
             len: range.len(),
-            lease: Lease::eternal(),
+            lease: WriteLease::eternal(),
         }))
     }
 
@@ -90,14 +95,12 @@ impl ImageWrite for RawImage {
         Err(Error::Unsupported { format: NAME, feature: "compressed data".into() })
     }
 
-    fn supply(&self, _: &Need<'_>, _: &[u8]) -> Result<()> {
-        Ok(())
+    fn claims(&self) -> Option<&Claims> {
+        None
     }
 
-    fn wait(&self, _: GuestRange) {}
-
-    fn commit(&self, _: &Reserved) -> Result<()> {
-        Ok(()) // Every place is in place: there are no reservations.
+    fn try_commit(&self, _: &Reserved) -> Result<Committed<'_>> {
+        Ok(Committed::Done) // Every place is in place: there are no reservations.
     }
 
     fn abandon(&self, _: &Reserved) {}
@@ -121,9 +124,9 @@ impl ImageWrite for RawImage {
 }
 
 impl Resize for RawImage {
-    fn resize(&mut self, size: u64) -> Result<()> {
+    fn resize(&self, size: u64) -> Result<()> {
         self.store.set_len(size)?;
-        self.size = size;
+        self.size.store(size, Release);
         Ok(())
     }
 }
