@@ -73,13 +73,21 @@ impl PendingFile {
     pub fn create(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let place = Place::of(path.as_ref())?;
         let replaced = place.lock_existing()?;
-        let (file, temporary) = place
+        let new = place
             .new_file(options)
             .map_err(|errno| options.open_error(&place.path, errno, || Err(errno)))?;
-        // From here on the name is removed if something fails.
-        let storage = FileStorage::from_file(file, place.path.clone());
-        let storage = storage.inspect_err(|_| place.remove(&temporary))?;
+        Self::of(place, replaced, new)
+    }
+
+    fn of(
+        place: Place,
+        replaced: Option<FileStorage>,
+        (file, temporary): (File, Temporary),
+    ) -> Result<Self> {
+        let storage = FileStorage::from_file(file, place.path.clone())
+            .inspect_err(|_| place.remove(&temporary))?;
         let pending = Self { storage: Arc::new(storage), place, temporary, replaced };
+        // It has a name soon, and may still be written to then.
         pending.storage.lock_if_possible(LockMode::Writer)?;
         Ok(pending)
     }
@@ -98,15 +106,29 @@ impl PendingFile {
     /// the name is taken. After any error the new file is gone, unless only the last step, the
     /// flush of the directory, has failed.
     pub fn publish(mut self, replace: bool) -> Result<()> {
+        self.storage.flush()?;
+        self.give_name(replace)?;
+        self.place.flush_dir()
+    }
+
+    /// As [`publish`](Self::publish), without a flush: after a power loss the name may show the old
+    /// file, the new one, or part of it. As fast as the page cache, for files that can be made again.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn publish_unflushed(mut self, replace: bool) -> Result<()> {
+        self.give_name(replace)
+    }
+
+    fn give_name(&mut self, replace: bool) -> Result<()> {
         self.place.check_replaceable()?;
         if let Some(old) = self.replaced.as_ref().filter(|_| replace) {
             self.inherit(old)?;
         }
-        self.storage.flush()?;
         let named = if replace { self.rename_over() } else { self.name_as_new() };
         named.map_err(|errno| self.place.error("publish", errno))?;
         self.temporary = Temporary::Published;
-        self.place.flush_dir()
+        Ok(())
     }
 
     /// Permissions and owner of the file that is replaced. Who may not give files away keeps them.
@@ -212,16 +234,20 @@ impl Place {
 
     fn new_file(&self, options: &OpenOptions) -> Result<(File, Temporary), Errno> {
         let flags = options.new_file_flags();
-        let mode = options.mode_bits();
-        match sys::open_unnamed(self.dir.as_fd(), flags, mode) {
-            Ok(fd) => return Ok((File::from(fd), Temporary::Unnamed)),
+        match sys::open_unnamed(self.dir.as_fd(), flags, options.mode_bits()) {
+            Ok(fd) => Ok((File::from(fd), Temporary::Unnamed)),
             // File systems without unnamed files, and kernels that take the flag for a directory.
-            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => {}
-            Err(errno) => return Err(errno),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => {
+                self.new_hidden_file(options)
+            }
+            Err(errno) => Err(errno),
         }
-        let flags = flags | OFlags::CREATE | OFlags::EXCL;
+    }
+
+    fn new_hidden_file(&self, options: &OpenOptions) -> Result<(File, Temporary), Errno> {
+        let flags = options.new_file_flags() | OFlags::CREATE | OFlags::EXCL;
         retry_taken(|hidden| {
-            let fd = rustix::fs::openat(&self.dir, hidden, flags, mode)?;
+            let fd = rustix::fs::openat(&self.dir, hidden, flags, options.mode_bits())?;
             Ok((File::from(fd), Temporary::Named(hidden.to_owned())))
         })
     }
@@ -379,10 +405,13 @@ mod tests {
         pending
     }
 
-    /// The same with a hidden name, as on a file system without unnamed files.
+    /// The same as on a file system without unnamed files.
     fn hidden(path: &Path, bytes: &[u8]) -> PendingFile {
-        let mut pending = pending(path, bytes);
-        pending.link_hidden().unwrap();
+        let place = Place::of(path).unwrap();
+        let replaced = place.lock_existing().unwrap();
+        let new = place.new_hidden_file(&OpenOptions::new()).unwrap();
+        let pending = PendingFile::of(place, replaced, new).unwrap();
+        pending.storage().write_at(HostOffset::ZERO, bytes).unwrap();
         pending
     }
 
@@ -466,6 +495,18 @@ mod tests {
         let _in_use = FileStorage::open(dir.path("disk"), &options).unwrap();
         let error = PendingFile::create(dir.path("disk"), &OpenOptions::new()).unwrap_err();
         assert!(matches!(error, Error::Locked { .. }), "{error}");
+    }
+
+    #[test]
+    fn direct_io_and_permissions_are_as_asked() {
+        let dir = Dir::new();
+        let options = OpenOptions::new().direct(true).mode(0o600);
+        let pending = PendingFile::create(dir.path("disk"), &options).unwrap();
+        assert!(pending.storage().alignment() > 1);
+        pending.storage().write_at(HostOffset(1), b"odd").unwrap();
+        pending.publish(false).unwrap();
+        assert_eq!(std::fs::read(dir.path("disk")).unwrap(), b"\0odd");
+        assert_eq!(std::fs::metadata(dir.path("disk")).unwrap().mode() & 0o777, 0o600);
     }
 
     #[test]

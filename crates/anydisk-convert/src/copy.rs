@@ -1,0 +1,196 @@
+//! The movers: threads that take steps of the plan, read, pack, and write.
+//!
+//! ```text
+//!   plan (one at a time) -> read, find zeroes, pack (all at once)
+//!                        -> take places, in guest order (one at a time)
+//!                        -> write, commit (all at once)
+//! ```
+//!
+//! Places are taken in guest order, so the target is the same for any number of threads.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use anydisk_core::{Disk, GuestOffset, GuestRange, Piece, Sink};
+
+use crate::plan::{Planner, Step};
+use crate::prepare::{Prepared, Preparer};
+use crate::target::DiskTarget;
+use crate::turn::Turns;
+use crate::{Error, Report, Result, Settings, Sources, Watch};
+
+/// Bytes of the disk that a worker deals with at once, at least.
+const WINDOW: u64 = 2 << 20;
+
+/// Copies the source to a disk that is open for writing.
+///
+/// The disk may be larger than the source; the rest stays as it is. Nothing is flushed unless
+/// `settings.durable` says so.
+///
+/// # Errors
+/// [`Error::Cancelled`] if the watcher stopped it, else the first error met. The target then holds
+/// part of the copy.
+pub fn copy_to_disk(
+    source: &Sources<'_>,
+    target: &Disk,
+    settings: &Settings,
+    watch: &dyn Watch,
+) -> Result<Report> {
+    if target.size() < source.size() {
+        return Err(Error::TargetTooSmall {
+            source_size: source.size(),
+            target_size: target.size(),
+        });
+    }
+    let target = DiskTarget::new(target, settings)?;
+    let preparer = Preparer::new(source, target.unit(), target.packing(), settings);
+    let job = Job::new(source, preparer, settings, watch);
+    let report = job.run(settings.thread_count(), |number, prepared| {
+        let places = job.turns.take(number, || target.place(prepared))?;
+        target.fill(places, prepared)
+    })?;
+    if settings.durable {
+        target.flush()?;
+    }
+    Ok(report)
+}
+
+/// Copies the source to a stream and finishes it.
+///
+/// # Errors
+/// As [`copy_to_disk`]. The stream is then a torso.
+pub fn copy_to_sink(
+    source: &Sources<'_>,
+    sink: Box<dyn Sink>,
+    settings: &Settings,
+    watch: &dyn Watch,
+) -> Result<Report> {
+    if sink.size() < source.size() {
+        return Err(Error::TargetTooSmall { source_size: source.size(), target_size: sink.size() });
+    }
+    let preparer = Preparer::new(source, sink.unit(), sink.packing(), settings);
+    let job = Job::new(source, preparer, settings, watch);
+    let sink = Mutex::new(sink);
+    let report = job.run(settings.thread_count(), |number, prepared| {
+        job.turns.take(number, || {
+            let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+            prepared.pieces().try_for_each(|(at, piece)| put(&mut **sink, at, piece))
+        })
+    })?;
+    let sink = sink.into_inner().unwrap_or_else(PoisonError::into_inner);
+    sink.finish()?;
+    Ok(report)
+}
+
+fn put(sink: &mut dyn Sink, at: GuestOffset, piece: Piece<'_>) -> Result<()> {
+    sink.put(at, piece).map_err(|source| Error::Write { at: at.get(), source })
+}
+
+/// One copy under way.
+struct Job<'a> {
+    planner: Mutex<(u64, Planner<'a>)>,
+    preparer: Preparer<'a>,
+    turns: Turns,
+    done: AtomicU64,
+    report: Mutex<Report>,
+    watch: &'a dyn Watch,
+    total: u64,
+}
+
+impl<'a> Job<'a> {
+    fn new(
+        source: &'a Sources<'a>,
+        preparer: Preparer<'a>,
+        settings: &Settings,
+        watch: &'a dyn Watch,
+    ) -> Self {
+        let window = WINDOW.max(preparer.unit());
+        Self {
+            planner: Mutex::new((0, Planner::new(source, window, settings.zero_run == 0))),
+            preparer,
+            turns: Turns::default(),
+            done: AtomicU64::new(0),
+            report: Mutex::default(),
+            watch,
+            total: source.size(),
+        }
+    }
+
+    /// Runs all steps on `threads` threads; `deliver` gets each with its number.
+    fn run(
+        &self,
+        threads: usize,
+        deliver: impl Fn(u64, &Prepared) -> Result<()> + Sync,
+    ) -> Result<Report> {
+        self.tell(0)?;
+        let first_error = Mutex::new(None);
+        std::thread::scope(|scope| {
+            let work = || {
+                if let Err(error) = self.work(&deliver) {
+                    self.turns.stop();
+                    let mut first = first_error.lock().unwrap_or_else(PoisonError::into_inner);
+                    // The error that stopped the others, not one of theirs.
+                    if first.is_none() || matches!(*first, Some(Error::Stopped)) {
+                        *first = Some(error);
+                    }
+                }
+            };
+            for _ in 1..threads {
+                scope.spawn(work);
+            }
+            work();
+        });
+        match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => {
+                let mut report = *self.report.lock().unwrap_or_else(PoisonError::into_inner);
+                report.size = self.total;
+                Ok(report)
+            }
+        }
+    }
+
+    fn work(&self, deliver: &(impl Fn(u64, &Prepared) -> Result<()> + Sync)) -> Result<()> {
+        while let Some((number, step)) = self.next_step()? {
+            let range = step.range();
+            let prepared = self.preparer.prepare(step)?;
+            deliver(number, &prepared)?;
+            self.count(&prepared.report());
+            self.preparer.recycle(prepared);
+            self.tell(range.len())?;
+        }
+        Ok(())
+    }
+
+    fn next_step(&self) -> Result<Option<(u64, Step)>> {
+        let mut planner = self.planner.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.turns.is_stopped() {
+            return Err(Error::Stopped);
+        }
+        let number = planner.0;
+        let step = planner.1.next()?;
+        planner.0 += 1;
+        Ok(step.map(|step| (number, step)))
+    }
+
+    fn count(&self, part: &Report) {
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.data += part.data;
+        report.packed += part.packed;
+        report.zero += part.zero;
+        report.left += part.left;
+    }
+
+    fn tell(&self, more: u64) -> Result<()> {
+        let done = self.done.fetch_add(more, Relaxed) + more;
+        match self.watch.progress(done, self.total) {
+            std::ops::ControlFlow::Continue(()) => Ok(()),
+            std::ops::ControlFlow::Break(()) => Err(Error::Cancelled),
+        }
+    }
+}
+
+/// The length of a range that was read into memory.
+pub(crate) fn bytes_in(range: GuestRange) -> usize {
+    usize::try_from(range.len()).expect("a window fits in memory")
+}

@@ -1,0 +1,135 @@
+//! Copying into a new file, which gets its name only when it is whole.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use anydisk_core::{
+    CreateRequest, Disk, Format, HostOffset, Limits, Location, Options, Reference,
+    Result as CoreResult, SinkRequest, Storage,
+};
+use anydisk_storage::{FileStorage, OpenOptions, PendingFile};
+
+use crate::unflushed::Unflushed;
+use crate::{Report, Result, Settings, Sources, Watch, copy_to_disk, copy_to_sink};
+
+/// What a new image is to be.
+#[derive(Clone, Debug)]
+pub struct NewImage<'a> {
+    /// Its format.
+    pub format: &'a dyn Format,
+    /// Its creation options.
+    pub options: &'a Options,
+    /// Virtual size in bytes; at least that of what is copied into it.
+    pub size: u64,
+    /// The image below it, as it will stand in the new image.
+    pub backing: Option<&'a Reference>,
+}
+
+impl NewImage<'_> {
+    /// Makes the image, empty, in `store`.
+    ///
+    /// # Errors
+    /// What the format says.
+    pub fn create(&self, store: Arc<dyn Storage>, location: &Location) -> CoreResult<Disk> {
+        let limits = Limits::default();
+        let request = CreateRequest {
+            store,
+            location,
+            size: self.size,
+            options: self.options,
+            backing: self.backing,
+            limits: &limits,
+        };
+        Ok(Disk::new(self.format.create(request)?))
+    }
+}
+
+/// Creates an empty image at `path`, or on the block device there.
+///
+/// # Errors
+/// What the format and the file system say; then an existing file is as it was.
+pub fn create_file(path: &Path, image: &NewImage<'_>) -> Result<()> {
+    write_file(path, true, |store, location| {
+        image.create(store, location)?.flush()?;
+        Ok(())
+    })
+}
+
+/// Copies the source into a new image at `path`, or onto the block device there.
+///
+/// A file gets its name when it is whole: an error, a cancelled copy, a killed process leave what
+/// was there before. A block device is written in place.
+///
+/// # Errors
+/// As [`copy_to_disk`], and what the file system says.
+pub fn copy_to_file(
+    source: &Sources<'_>,
+    path: &Path,
+    image: &NewImage<'_>,
+    settings: &Settings,
+    watch: &dyn Watch,
+) -> Result<Report> {
+    let durable = settings.durable;
+    write_file(path, durable, |store, location| {
+        let store: Arc<dyn Storage> = if durable { store } else { Arc::new(Unflushed(store)) };
+        let request = SinkRequest { size: image.size, options: image.options, location };
+        let out = Box::new(Appender { store: Arc::clone(&store), at: HostOffset::ZERO });
+        if let Some(sink) = image.format.sink(&request, out)? {
+            return copy_to_sink(source, sink, settings, watch);
+        }
+        let disk = image.create(store, location)?;
+        let settings = Settings {
+            target_is_zero: settings.zero_run > 0 && image.backing.is_none(),
+            durable: true, // The store decides what a flush is.
+            ..settings.clone()
+        };
+        copy_to_disk(source, &disk, &settings, watch)
+    })
+}
+
+/// Runs `write` on a file that is not at `path` yet, or on the device that is.
+fn write_file<R>(
+    path: &Path,
+    durable: bool,
+    write: impl FnOnce(Arc<dyn Storage>, &Location) -> Result<R>,
+) -> Result<R> {
+    let location = Location::Path(path.to_owned());
+    if is_device(path) {
+        let options = OpenOptions::new().write(true).block_devices(true);
+        return write(Arc::new(FileStorage::open(path, &options)?), &location);
+    }
+    let pending = PendingFile::create(path, &OpenOptions::new())?;
+    let store: Arc<dyn Storage> = pending.storage().clone();
+    let answer = write(store, &location)?;
+    if durable {
+        pending.publish(true)?
+    } else {
+        pending.publish_unflushed(true)?
+    }
+    Ok(answer)
+}
+
+fn is_device(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device())
+}
+
+/// A store as a stream.
+#[derive(Debug)]
+struct Appender {
+    store: Arc<dyn Storage>,
+    at: HostOffset,
+}
+
+impl Write for Appender {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.store.write_at(self.at, bytes).map_err(io::Error::other)?;
+        self.at = self.at.saturating_add(bytes.len() as u64);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.store.flush().map_err(io::Error::other)
+    }
+}

@@ -1,0 +1,29 @@
+//! Convert, compare and measure virtual disks: any disk to any disk or stream.
+//!
+//! ```text
+//!   source disk --map--> plan --steps--> movers (all cores) --places in order--> target
+//! ```
+//!
+//! The [plan](copy_to_disk) walks the maps of the source and never touches payload; zeroes and
+//! holes are known from it and are neither read nor written. The movers read, pack and write on all
+//! cores with bounded memory, and take their places in guest order, so the same source gives the
+//! same target whatever the number of threads.
+
+mod compare;
+mod copy;
+mod error;
+mod file;
+mod plan;
+mod prepare;
+mod settings;
+mod source;
+mod target;
+mod turn;
+mod unflushed;
+
+pub use compare::{Comparison, Strictness, compare};
+pub use copy::{copy_to_disk, copy_to_sink};
+pub use error::{Error, Result};
+pub use file::{NewImage, copy_to_file, create_file};
+pub use settings::{Report, Settings, Unwatched, Watch};
+pub use source::Sources;

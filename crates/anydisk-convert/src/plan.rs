@@ -1,0 +1,194 @@
+//! The plan: what is to be done, in guest order, without touching payload.
+
+use anydisk_core::{GuestOffset, GuestRange};
+
+use crate::Result;
+use crate::source::{Content, Sources};
+
+/// Tables are looked at so many times at most before a worker gets something to do.
+const LOOKS_PER_STEP: usize = 1 << 14;
+
+/// One step of a job; steps are numbered in guest order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// So much of the disk is zero.
+    Zero(GuestRange),
+    /// So much is not to be touched.
+    Leave(GuestRange),
+    /// A window of the disk and what its parts hold, without a gap.
+    Window { window: GuestRange, parts: Vec<Run> },
+}
+
+/// So much of the disk with one content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) range: GuestRange,
+    pub(crate) content: Content,
+}
+
+/// Walks the maps of the source.
+#[derive(Debug)]
+pub(crate) struct Planner<'a> {
+    source: &'a Sources<'a>,
+    window: u64,
+    rest: GuestRange,
+    /// Zeroes are data too: the target is to be allocated in full.
+    full: bool,
+}
+
+impl<'a> Planner<'a> {
+    /// A plan in windows of `window` bytes, a power of two. With `full`, zeroes are data.
+    pub(crate) fn new(source: &'a Sources<'a>, window: u64, full: bool) -> Self {
+        Self { source, window, rest: GuestRange::whole(source.size()), full }
+    }
+
+    fn content(&self, range: GuestRange) -> Result<(Content, u64)> {
+        match self.source.content(range)? {
+            (Content::Zero, len) if self.full => Ok((Content::Data, len)),
+            found => Ok(found),
+        }
+    }
+
+    /// The next step, `None` at the end.
+    pub(crate) fn next(&mut self) -> Result<Option<Step>> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let step = match self.long_run()? {
+            Some(step) => step,
+            None => self.window()?,
+        };
+        self.rest = self.rest.skip(step.range().len());
+        Ok(Some(step))
+    }
+
+    /// A run of at least one whole window without data.
+    fn long_run(&self) -> Result<Option<Step>> {
+        let (content, mut len) = self.content(self.rest)?;
+        if content == Content::Data {
+            return Ok(None);
+        }
+        for _ in 0..LOOKS_PER_STEP {
+            let behind = self.rest.skip(len);
+            if behind.is_empty() {
+                break;
+            }
+            match self.content(behind)? {
+                (next, more) if next == content => len += more,
+                _ => break,
+            }
+        }
+        let run = self.rest.first(len);
+        let whole = if run == self.rest { run } else { self.whole_windows(run) };
+        Ok((!whole.is_empty()).then_some(match content {
+            Content::Below => Step::Leave(whole),
+            _ => Step::Zero(whole),
+        }))
+    }
+
+    fn whole_windows(&self, run: GuestRange) -> GuestRange {
+        let end = run.end().get() & !(self.window - 1);
+        GuestRange::between(run.start(), GuestOffset(end))
+    }
+
+    fn window(&self) -> Result<Step> {
+        let window = self.rest.first(self.window - (self.rest.start().get() & (self.window - 1)));
+        let mut parts = Vec::new();
+        let mut rest = window;
+        while !rest.is_empty() {
+            let (content, len) = self.content(rest)?;
+            push_joined(&mut parts, Run { range: rest.first(len), content });
+            rest = rest.skip(len);
+        }
+        Ok(Step::Window { window, parts })
+    }
+}
+
+impl Step {
+    /// The part of the disk the step is about.
+    pub(crate) fn range(&self) -> GuestRange {
+        match self {
+            Self::Zero(range) | Self::Leave(range) | Self::Window { window: range, .. } => *range,
+        }
+    }
+}
+
+/// The parts of a window in whole units of the target. A unit whose parts differ is data: all of it
+/// will be read.
+pub(crate) fn in_units(window: GuestRange, parts: &[Run], unit: u64) -> Vec<Run> {
+    let mut runs = Vec::new();
+    let mut parts = parts.iter().peekable();
+    let mut rest = window;
+    while let Some(part) = parts.peek() {
+        // As many whole units as lie in this part, else the one unit that several share.
+        let whole = rest.before(part.range.end());
+        let whole = if part.range.end() == window.end() {
+            whole
+        } else {
+            let end = GuestOffset(whole.end().get() & !(unit - 1));
+            GuestRange::between(rest.start(), end)
+        };
+        let run = if whole.is_empty() {
+            let shared = rest.first(unit - (rest.start().get() & (unit - 1)));
+            Run { range: shared, content: Content::Data }
+        } else {
+            Run { range: whole, content: part.content }
+        };
+        push_joined(&mut runs, run);
+        rest = rest.skip(run.range.len());
+        while parts.next_if(|part| part.range.end() <= rest.start()).is_some() {}
+    }
+    runs
+}
+
+/// Adds a run, as one with the last if it follows it with the same content.
+fn push_joined(runs: &mut Vec<Run>, run: Run) {
+    match runs.last_mut() {
+        Some(last) if last.content == run.content => {
+            last.range = GuestRange::between(last.range.start(), run.range.end());
+        }
+        _ => runs.push(run),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn content(number: u8) -> Content {
+        [Content::Data, Content::Zero, Content::Below][usize::from(number % 3)]
+    }
+
+    proptest! {
+        #[test]
+        fn every_unit_has_the_content_of_its_parts_or_is_data(
+            lens in proptest::collection::vec((1u64..40, any::<u8>()), 1..20),
+            bits in 0u32..5,
+        ) {
+            let mut parts = Vec::new();
+            let mut at = 0;
+            for (len, number) in lens {
+                let range = GuestRange::new(GuestOffset(at), len).expect("small");
+                push_joined(&mut parts, Run { range, content: content(number) });
+                at += len;
+            }
+            let (window, unit) = (GuestRange::whole(at), 1 << bits);
+            let runs = in_units(window, &parts, unit);
+            let mut end = 0;
+            for run in &runs {
+                prop_assert_eq!(run.range.start().get(), end);
+                end = run.range.end().get();
+                prop_assert!(end == at || end % unit == 0);
+            }
+            prop_assert_eq!(end, at);
+            for start in (0..at).step_by(1 << bits) {
+                let piece = GuestRange::new(GuestOffset(start), unit).expect("small").before(window.end());
+                let inside: Vec<_> = parts.iter().filter(|part| part.range.overlaps(piece)).collect();
+                let wanted = if inside.len() == 1 { inside[0].content } else { Content::Data };
+                let found = runs.iter().find(|run| run.range.overlaps(piece)).expect("covered");
+                prop_assert_eq!(found.content, wanted);
+            }
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Reading a step, finding its zeroes, packing its units: all that needs no order.
+
+use std::sync::{Mutex, PoisonError};
+
+use anydisk_core::{Codec, GuestOffset, GuestRange, Packing, Piece};
+use anydisk_storage::is_zero;
+
+use crate::copy::bytes_in;
+use crate::plan::{Run, Step, in_units};
+use crate::source::Content;
+use crate::{Error, Report, Result, Settings, Sources};
+
+/// Turns steps into pieces that are ready to be placed.
+#[derive(Debug)]
+pub(crate) struct Preparer<'a> {
+    source: &'a Sources<'a>,
+    /// Data is handed on in multiples of this many bytes.
+    unit: u64,
+    packing: Option<Packing>,
+    zero_run: usize,
+    /// Buffers of windows that are done.
+    spare: Mutex<Vec<Vec<u8>>>,
+}
+
+/// A step with its bytes.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    parts: Vec<Part>,
+    /// The bytes of the window, from its first byte.
+    bytes: Vec<u8>,
+    start: GuestOffset,
+}
+
+#[derive(Debug)]
+struct Part {
+    range: GuestRange,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Data,
+    Zero,
+    Leave,
+    Packed(Vec<u8>, Codec),
+}
+
+/// One part of a step, for whoever places it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ready<'a> {
+    /// Whole units of data.
+    Data(&'a [u8]),
+    /// One unit, packed.
+    Packed(&'a [u8], Codec),
+    /// Zero.
+    Zero,
+    /// Not to be touched.
+    Leave,
+}
+
+impl<'a> Preparer<'a> {
+    pub(crate) fn new(
+        source: &'a Sources<'a>,
+        unit: u64,
+        packing: Option<Packing>,
+        settings: &Settings,
+    ) -> Self {
+        // Below a page there is nothing to be won by treating zeroes apart.
+        let unit = packing.as_ref().map_or(unit, |packing| packing.unit).max(4096);
+        Self { source, unit, packing, zero_run: settings.zero_run, spare: Mutex::default() }
+    }
+
+    /// The unit of the target, or a page if it has a smaller one.
+    pub(crate) fn unit(&self) -> u64 {
+        self.unit
+    }
+
+    pub(crate) fn prepare(&self, step: Step) -> Result<Prepared> {
+        let start = step.range().start();
+        match step {
+            Step::Zero(range) => Ok(Prepared::without_bytes(range, What::Zero)),
+            Step::Leave(range) => Ok(Prepared::without_bytes(range, What::Leave)),
+            Step::Window { window, parts } => {
+                let mut bytes = self.buffer(bytes_in(window));
+                let mut ready = Vec::new();
+                for run in in_units(window, &parts, self.unit) {
+                    self.prepare_run(run, start, &mut bytes, &mut ready)?;
+                }
+                Ok(Prepared { parts: ready, bytes, start })
+            }
+        }
+    }
+
+    fn prepare_run(
+        &self,
+        run: Run,
+        start: GuestOffset,
+        bytes: &mut [u8],
+        ready: &mut Vec<Part>,
+    ) -> Result<()> {
+        match run.content {
+            Content::Zero => ready.push(Part { range: run.range, what: What::Zero }),
+            Content::Below => ready.push(Part { range: run.range, what: What::Leave }),
+            Content::Data => {
+                let skip = bytes_in(GuestRange::between(start, run.range.start()));
+                let bytes = &mut bytes[skip..skip + bytes_in(run.range)];
+                self.source.read(run.range, bytes)?;
+                self.split(run.range, bytes, ready)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts data into runs of whole units, zero and not, and packs where packing is on.
+    fn split(&self, range: GuestRange, bytes: &[u8], ready: &mut Vec<Part>) -> Result<()> {
+        let unit = usize::try_from(self.unit).expect("a unit fits in memory");
+        let mut rest = range;
+        for chunk in bytes.chunks(unit) {
+            let part = rest.first(chunk.len() as u64);
+            rest = rest.skip(part.len());
+            let what = if self.zero_run > 0 && is_zero(chunk) {
+                What::Zero
+            } else {
+                self.pack(part, chunk)?
+            };
+            match (ready.last_mut(), &what) {
+                (Some(Part { range, what: What::Data }), What::Data)
+                | (Some(Part { range, what: What::Zero }), What::Zero)
+                    if range.end() == part.start() =>
+                {
+                    *range = GuestRange::between(range.start(), part.end());
+                }
+                _ => ready.push(Part { range: part, what }),
+            }
+        }
+        Ok(())
+    }
+
+    fn pack(&self, range: GuestRange, chunk: &[u8]) -> Result<What> {
+        let Some(packing) = &self.packing else { return Ok(What::Data) };
+        let mut packed = Vec::new();
+        let whole = usize::try_from(packing.unit).expect("a unit fits in memory");
+        let smaller = if chunk.len() < whole && !packing.short_tail {
+            // The last unit of the disk is filled up with zeroes.
+            let mut full = chunk.to_vec();
+            full.resize(whole, 0);
+            packing.encoder.encode(&full, whole, &mut packed)
+        } else {
+            packing.encoder.encode(chunk, chunk.len(), &mut packed)
+        };
+        let smaller = smaller.map_err(|error| Error::Write {
+            at: range.start().get(),
+            source: anydisk_core::Error::Unsupported {
+                format: "packing",
+                feature: error.to_string().into(),
+            },
+        })?;
+        Ok(if smaller { What::Packed(packed, packing.encoder.codec()) } else { What::Data })
+    }
+
+    fn buffer(&self, len: usize) -> Vec<u8> {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut bytes = spare.unwrap_or_default();
+        bytes.resize(len, 0);
+        bytes
+    }
+
+    /// Takes back the buffer of a step that is done.
+    pub(crate) fn recycle(&self, prepared: Prepared) {
+        if prepared.bytes.capacity() > 0 {
+            self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(prepared.bytes);
+        }
+    }
+}
+
+impl Prepared {
+    fn without_bytes(range: GuestRange, what: What) -> Self {
+        Self { parts: vec![Part { range, what }], bytes: Vec::new(), start: range.start() }
+    }
+
+    /// The parts in guest order.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (GuestRange, Ready<'_>)> {
+        self.parts.iter().map(|part| {
+            let ready = match &part.what {
+                What::Data => Ready::Data(self.bytes_of(part.range)),
+                What::Packed(bytes, codec) => Ready::Packed(bytes, *codec),
+                What::Zero => Ready::Zero,
+                What::Leave => Ready::Leave,
+            };
+            (part.range, ready)
+        })
+    }
+
+    /// The parts as a sink takes them.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = (GuestOffset, Piece<'_>)> {
+        self.parts().map(|(range, ready)| {
+            let piece = match ready {
+                Ready::Data(bytes) => Piece::Data(bytes),
+                Ready::Packed(bytes, codec) => Piece::Encoded { bytes, codec, unit: range },
+                Ready::Zero | Ready::Leave => Piece::Zero(range.len()),
+            };
+            (range.start(), piece)
+        })
+    }
+
+    fn bytes_of(&self, range: GuestRange) -> &[u8] {
+        let skip = bytes_in(GuestRange::between(self.start, range.start()));
+        &self.bytes[skip..skip + bytes_in(range)]
+    }
+
+    /// What the step adds to the report.
+    pub(crate) fn report(&self) -> Report {
+        let mut report = Report::default();
+        for part in &self.parts {
+            let len = part.range.len();
+            match part.what {
+                What::Data => report.data += len,
+                What::Packed(..) => {
+                    report.data += len;
+                    report.packed += len;
+                }
+                What::Zero => report.zero += len,
+                What::Leave => report.left += len,
+            }
+        }
+        report
+    }
+}

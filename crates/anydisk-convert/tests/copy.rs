@@ -1,0 +1,132 @@
+//! Copies between raw disks: the same bytes, sparse where the source is, the same for any number of
+//! threads, and nothing under the final name unless it is whole.
+
+use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anydisk_convert::{
+    Comparison, Error, NewImage, Settings, Sources, Strictness, Unwatched, compare, copy_to_file,
+};
+use anydisk_core::{Disk, Format, GuestOffset, Options};
+use anydisk_raw::{RAW, RawImage};
+use anydisk_storage::{FileStorage, HostOffset, OpenOptions, Storage};
+
+const MIB: u64 = 1 << 20;
+
+fn raw(path: &Path) -> Disk {
+    let store = FileStorage::open(path, &OpenOptions::new()).expect("an existing file");
+    Disk::new(Arc::new(RawImage::open(Arc::new(store), false).expect("raw opens")))
+}
+
+/// 40 MiB and a bit, with data here and there, also across the borders of windows.
+fn source_in(folder: &Path) -> PathBuf {
+    let path = folder.join("source.raw");
+    let options = OpenOptions::new().write(true).create_new(true);
+    let store = FileStorage::open(&path, &options).expect("a new file");
+    store.set_len(40 * MIB + 1536).expect("room");
+    for (at, len, byte) in
+        [(0, 4096, 1), (2 * MIB - 512, 1024, 2), (9 * MIB + 100, 5000, 3), (40 * MIB, 1536, 4)]
+    {
+        store.write_at(HostOffset(at), &vec![byte; len]).expect("written");
+    }
+    // Zeroes that are written, not holes.
+    store.write_at(HostOffset(20 * MIB), &vec![0; 1 << 20]).expect("written");
+    path
+}
+
+fn copy(
+    from: &Disk,
+    to: &Path,
+    settings: &Settings,
+) -> anydisk_convert::Result<anydisk_convert::Report> {
+    let options = Options::of(&RAW);
+    let image = NewImage { format: &RAW, options: &options, size: from.size(), backing: None };
+    copy_to_file(&Sources::one(from), to, &image, settings, &Unwatched)
+}
+
+#[test]
+fn a_copy_has_the_same_bytes_for_any_number_of_threads_and_is_as_sparse() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = source_in(folder.path());
+    let wanted = std::fs::read(&source).expect("read");
+    for threads in [1, 2, 5] {
+        let target = folder.path().join(format!("{threads}.raw"));
+        let mut settings = Settings::default();
+        settings.threads = threads;
+        let report = copy(&raw(&source), &target, &settings).expect("copied");
+        assert!(std::fs::read(&target).expect("read") == wanted, "{threads} threads");
+        assert_eq!(report.data + report.zero, report.size);
+        let blocks = std::fs::metadata(&target).expect("exists").blocks() * 512;
+        assert!(blocks <= 64 << 10, "{blocks} bytes on disk");
+    }
+}
+
+#[test]
+fn a_copy_without_zero_detection_is_fully_allocated() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = source_in(folder.path());
+    let target = folder.path().join("full.raw");
+    let mut settings = Settings::default();
+    settings.zero_run = 0;
+    copy(&raw(&source), &target, &settings).expect("copied");
+    let found = std::fs::metadata(&target).expect("exists");
+    assert!(found.blocks() * 512 >= found.len());
+    assert!(std::fs::read(&target).expect("read") == std::fs::read(&source).expect("read"));
+}
+
+#[test]
+fn a_cancelled_copy_leaves_the_old_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = raw(&source_in(folder.path()));
+    let target = folder.path().join("target.raw");
+    std::fs::write(&target, b"old").expect("written");
+    let options = Options::of(&RAW as &dyn Format);
+    let image = NewImage { format: &RAW, options: &options, size: source.size(), backing: None };
+    let stop = |done: u64, total: u64| {
+        if done * 2 > total { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let copied = copy_to_file(&Sources::one(&source), &target, &image, &Settings::default(), &stop);
+    assert!(matches!(copied, Err(Error::Cancelled)), "{copied:?}");
+    assert_eq!(std::fs::read(&target).expect("read"), b"old");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 2);
+}
+
+#[test]
+fn several_sources_are_laid_end_to_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let paths = [folder.path().join("a"), folder.path().join("b")];
+    std::fs::write(&paths[0], vec![1; 3 << 20]).expect("written");
+    std::fs::write(&paths[1], vec![2; 700]).expect("written");
+    let disks = paths.each_ref().map(|path| raw(path));
+    let sources = Sources::concatenated(&disks);
+    let options = Options::of(&RAW);
+    let image = NewImage { format: &RAW, options: &options, size: sources.size(), backing: None };
+    let target = folder.path().join("both");
+    copy_to_file(&sources, &target, &image, &Settings::default(), &Unwatched).expect("copied");
+    let mut wanted = vec![1; 3 << 20];
+    wanted.resize((3 << 20) + 700, 2);
+    assert!(std::fs::read(&target).expect("read") == wanted);
+}
+
+#[test]
+fn a_comparison_finds_the_first_byte_that_differs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = source_in(folder.path());
+    let other = folder.path().join("other.raw");
+    copy(&raw(&source), &other, &Settings::default()).expect("copied");
+    let judge = |strictness| {
+        compare(&raw(&source), &raw(&other), strictness, &Settings::default(), &Unwatched)
+            .expect("compared")
+    };
+    assert_eq!(judge(Strictness::Content), Comparison::Identical { sizes_differ: false });
+    // The source has written zeroes where the copy has a hole.
+    assert_eq!(judge(Strictness::Allocation), Comparison::AllocationDiffers(GuestOffset(20 * MIB)));
+    let store = FileStorage::open(&other, &OpenOptions::new().write(true)).expect("opened");
+    for at in [30 * MIB + 7, 9 * MIB + 4000] {
+        store.write_at(HostOffset(at), b"x").expect("written");
+    }
+    drop(store);
+    assert_eq!(judge(Strictness::Content), Comparison::ContentDiffers(GuestOffset(9 * MIB + 4000)));
+}
