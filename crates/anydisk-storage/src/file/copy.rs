@@ -10,6 +10,7 @@ use crate::{Copied, CopyFrom, Error, HostOffset, Result, Storage, StorageExt};
 /// One copy between two descriptors.
 #[derive(Clone, Copy, Debug)]
 struct Job<'a> {
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "nothing copies there"))]
     source: BorrowedFd<'a>,
     from: u64,
     to: u64,

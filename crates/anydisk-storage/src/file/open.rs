@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, RawMode, Stat};
 use rustix::io::Errno;
 
 use super::FileStorage;
@@ -146,8 +146,9 @@ impl OpenOptions {
     }
 
     /// Permission bits as `open` takes them.
+    #[allow(clippy::cast_possible_truncation, reason = "twelve bits fit every system's mode")]
     pub(crate) const fn mode_bits(&self) -> Mode {
-        Mode::from_bits_truncate(self.mode)
+        Mode::from_bits_truncate((self.mode & 0o7777) as RawMode)
     }
 
     /// Turns a descriptor that was opened with [`flags`](Self::flags) into a store: checks what
