@@ -1,6 +1,6 @@
 //! The header: bytes to checked values, and back. Pure.
 
-use anydisk_core::{Codec, Error, HostOffset, Result, Value, invalid_field};
+use anydisk_core::{Codec, Error, HostOffset, Limits, Result, Storage, Value, invalid_field};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::extensions::{self, Extension, Head};
@@ -10,6 +10,8 @@ use crate::{NAME, limits};
 
 /// Bytes of the header that this crate knows.
 const KNOWN_LEN: usize = size_of::<RawHeader>();
+/// Bytes that are read to learn the cluster size.
+const FIRST_READ: usize = 4096;
 
 /// A header that obeys the specification and the limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +116,25 @@ impl Header {
         let unknown = u64::from(raw.header_length.get()).saturating_sub(KNOWN_LEN as u64);
         let unknown_fields = head.get(KNOWN_LEN as u64, unknown)?.into_owned();
         Ok(Self::from_checked(&raw, unknown_fields, extensions, backing_file))
+    }
+
+    /// Reads the header of the image in `store`, and no more of it than the limit on descriptors
+    /// allows.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), and those of the store.
+    pub fn read(store: &dyn Storage, limits: &Limits) -> Result<Self> {
+        let file_len = store.len()?;
+        let mut head = read_head(store, FIRST_READ.min(limits.descriptor))?;
+        let bits = match RawHeader::ref_from_prefix(&head) {
+            Ok((raw, _)) => raw.cluster_bits.get().min(*limits::CLUSTER_BITS.end()),
+            Err(_) => 0,
+        };
+        let area = limits.descriptor.min(1 << bits);
+        if area > head.len() && file_len > head.len() as u64 {
+            head = read_head(store, area)?;
+        }
+        Self::parse(&head, file_len)
     }
 
     fn from_checked(
@@ -267,6 +288,14 @@ impl Header {
     pub fn backing_format(&self) -> Option<&[u8]> {
         self.extension(extension::BACKING_FORMAT).filter(|name| !name.is_empty())
     }
+}
+
+/// The first `len` bytes of a file, or all there is.
+fn read_head(store: &dyn Storage, len: usize) -> Result<Vec<u8>> {
+    let mut head = vec![0; len];
+    let count = store.read_at(HostOffset::ZERO, &mut head)?;
+    head.truncate(count);
+    Ok(head)
 }
 
 fn find(extensions: &[Extension], kind: u32) -> Option<&[u8]> {

@@ -2,14 +2,19 @@
 
 mod extensions;
 pub mod features;
+mod format;
 mod header;
+mod image;
 pub mod layout;
 mod limits;
+mod snapshot;
 mod table;
 
 pub use extensions::Extension;
+pub use format::{QCOW2, Qcow2Format};
 pub use header::{Compression, Header};
-pub use table::{Cluster, Geometry, L1Entry};
+pub use image::Qcow2Image;
+pub use table::{Cluster, Compressed, Geometry, L1Entry, L2Entry};
 
 /// The name of the format.
 pub(crate) const NAME: &str = "qcow2";

@@ -21,7 +21,7 @@ pub(crate) const SUBCLUSTERS: u64 = 32;
 /// The low half of a bitmap: the "allocated" bits.
 const ALLOCATED: u64 = 0xFFFF_FFFF;
 
-/// How guest offsets are spread over the tables of one image.
+/// How guest offsets are spread over the tables of one image. Never changes while it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     version: u32,
@@ -29,9 +29,6 @@ pub struct Geometry {
     /// Binary logarithm of the entries of an L2 table.
     l2_bits: u32,
     slice_bits: u32,
-    l1_table: HostOffset,
-    l1_size: u32,
-    size: u64,
 }
 
 /// A word of a table: the slice it is in, and which one it is there.
@@ -171,7 +168,7 @@ impl Words for [u64] {
 }
 
 impl Geometry {
-    /// The geometry of the active disk of an image.
+    /// The geometry of an image.
     #[must_use]
     pub fn new(header: &Header) -> Self {
         let entry_bits = if header.has_extended_l2() { 4 } else { 3 };
@@ -180,16 +177,7 @@ impl Geometry {
             cluster_bits: header.cluster_bits,
             l2_bits: header.cluster_bits - entry_bits,
             slice_bits: header.cluster_bits.min(SLICE_BITS),
-            l1_table: header.l1_table_offset,
-            l1_size: header.l1_size,
-            size: header.disk_size(),
         }
-    }
-
-    /// Virtual size in bytes.
-    #[must_use]
-    pub fn size(&self) -> u64 {
-        self.size
     }
 
     /// Binary logarithm of the cluster size.
@@ -222,18 +210,6 @@ impl Geometry {
         self.cluster_bits + self.l2_bits
     }
 
-    /// Entries of the active L1 table.
-    #[must_use]
-    pub fn l1_size(&self) -> u32 {
-        self.l1_size
-    }
-
-    /// Where the active L1 table is.
-    #[must_use]
-    pub fn l1_table(&self) -> HostOffset {
-        self.l1_table
-    }
-
     /// Bytes of a slice.
     #[must_use]
     pub(crate) fn slice_len(&self) -> usize {
@@ -246,10 +222,10 @@ impl Geometry {
         if self.is_extended() { 2 } else { 1 }
     }
 
-    /// The L1 entry that maps a guest offset.
+    /// The entry that maps a guest offset, in the L1 table at `table`.
     #[inline]
-    pub(crate) fn l1_slot(&self, guest: GuestOffset) -> Slot {
-        self.slot(self.l1_table, (guest.get() >> self.l2_coverage_bits()) << 3)
+    pub(crate) fn l1_slot(&self, table: HostOffset, guest: GuestOffset) -> Slot {
+        self.slot(table, (guest.get() >> self.l2_coverage_bits()) << 3)
     }
 
     /// The first word of the entry that maps a guest offset, in the L2 table at `table`.

@@ -1,0 +1,255 @@
+//! The image: locate (pure), find the table (memory), answer (pure).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use anydisk_core::{
+    Detail, DetailValue, Encoded, Error, Extent, GuestRange, HostOffset, Image, ImageInfo,
+    Inserted, Lease, Leases, Limits, Lookup, Need, Result, Source, Storage, Supplied, TableCache,
+    Ticket,
+};
+
+use crate::table::{Cluster, Fault, Geometry, L1Run, Run};
+use crate::{Header, NAME, snapshot};
+
+/// An open qcow2 image.
+#[derive(Debug)]
+pub struct Qcow2Image {
+    pub(crate) shared: Shared,
+}
+
+/// What reading and writing have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn Storage>,
+    /// As it was when the image was opened.
+    pub(crate) header: Header,
+    pub(crate) geometry: Geometry,
+    /// Virtual size in bytes.
+    pub(crate) size: AtomicU64,
+    /// Where the active L1 table is.
+    pub(crate) l1_table: AtomicU64,
+    pub(crate) leases: Leases,
+    /// Slices of the active L1 table.
+    pub(crate) l1: TableCache,
+    /// Slices of L2 tables.
+    pub(crate) l2: TableCache,
+}
+
+/// What the bytes of a [`Need`] are for: the low bits of its ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Table {
+    L1,
+    L2,
+}
+
+impl Table {
+    const BITS: u32 = 2;
+
+    fn ticket(self, ticket: Ticket) -> u64 {
+        let kind = match self {
+            Self::L1 => 0,
+            Self::L2 => 1,
+        };
+        ticket.to_bits() << Self::BITS | kind
+    }
+
+    fn of(ticket: u64) -> Option<(Self, Ticket)> {
+        let table = match ticket & ((1 << Self::BITS) - 1) {
+            0 => Self::L1,
+            1 => Self::L2,
+            _ => return None,
+        };
+        Some((table, Ticket::from_bits(ticket >> Self::BITS)))
+    }
+}
+
+impl Qcow2Image {
+    /// Opens the image in `store` for reading. Files that it names are not opened.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::Limit`] and [`Error::Unsupported`] as the header deserves
+    /// them; those of the store.
+    pub fn open(store: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
+        let header = Header::read(&*store, limits)?;
+        refuse_unsupported(&header)?;
+        snapshot::check_table(&*store, &header)?;
+        Ok(Self { shared: Shared::new(store, header, limits) })
+    }
+
+    /// The header as it was when the image was opened.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.shared.header
+    }
+}
+
+/// Features that are legal and not done here.
+fn refuse_unsupported(header: &Header) -> Result<()> {
+    let feature = match header.crypt_method {
+        _ if header.has_data_file() => "external data file",
+        0 => return Ok(()),
+        1 => "encryption (AES)",
+        _ => "encryption (LUKS)",
+    };
+    Err(Error::Unsupported { format: NAME, feature: feature.into() })
+}
+
+impl Shared {
+    pub(crate) fn new(store: Arc<dyn Storage>, header: Header, limits: &Limits) -> Self {
+        let geometry = Geometry::new(&header);
+        let slice = geometry.slice_len();
+        // A small disk gets a small cache: twice what its tables take, so that few slices meet.
+        let cache = |limit: usize, tables: u64| {
+            let most = usize::try_from(tables.saturating_mul(2)).unwrap_or(usize::MAX);
+            TableCache::new(slice / 8, limit.min(most))
+        };
+        let clusters = header.disk_size().div_ceil(geometry.cluster_size());
+        let l2_bytes = clusters.saturating_mul(geometry.entry_words() as u64 * 8);
+        Self {
+            l1: cache(limits.table_cache / 16, u64::from(header.l1_size) * 8),
+            l2: cache(limits.table_cache, l2_bytes),
+            size: AtomicU64::new(header.disk_size()),
+            l1_table: AtomicU64::new(header.l1_table_offset.get()),
+            leases: Leases::new(),
+            store,
+            header,
+            geometry,
+        }
+    }
+
+    /// Virtual size in bytes now.
+    pub(crate) fn size(&self) -> u64 {
+        self.size.load(Relaxed)
+    }
+
+    /// Where the active L1 table is now.
+    pub(crate) fn l1_table(&self) -> HostOffset {
+        HostOffset(self.l1_table.load(Relaxed))
+    }
+
+    /// The question for a slice that is not in the cache.
+    #[cold]
+    pub(crate) fn need(&self, table: Table, slice: HostOffset) -> Need<'_> {
+        let ticket = table.ticket(self.cache(table).ticket(slice));
+        Need { store: &self.store, at: slice, len: self.geometry.slice_len(), ticket }
+    }
+
+    fn cache(&self, table: Table) -> &TableCache {
+        match table {
+            Table::L1 => &self.l1,
+            Table::L2 => &self.l2,
+        }
+    }
+
+    pub(crate) fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Supplied {
+        let Some((table, ticket)) = Table::of(need.ticket) else { return Supplied::Taken };
+        let (words, _) = bytes.as_chunks::<8>();
+        let entries = words.iter().map(|word| u64::from_be_bytes(*word));
+        match self.cache(table).insert(need.at, ticket, entries) {
+            Inserted::Yes | Inserted::Stale => Supplied::Taken,
+            Inserted::Full => Supplied::Full,
+        }
+    }
+
+    #[inline]
+    fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
+        // Before any table is read: what the tables name then stays in its place.
+        let lease = self.leases.take();
+        let geometry = &self.geometry;
+        let l1 = geometry.l1_slot(self.l1_table(), range.start());
+        let Some(found) = self.l1.read(l1.slice, |slice| geometry.l1_run(&slice, l1.word, range))
+        else {
+            return Ok(Lookup::Need(self.need(Table::L1, l1.slice)));
+        };
+        let (at, table_copied) = match found {
+            Ok(L1Run::Table { at, copied }) => (at, copied),
+            Ok(L1Run::Absent(len)) => return Ok(Lookup::Found(absent(len))),
+            Err(fault) => return broken(fault, l1.slice),
+        };
+        let l2 = geometry.l2_slot(at, range.start());
+        match self.l2.read(l2.slice, |slice| geometry.run(&slice, l2.word, range)) {
+            Some(Ok(run)) => Ok(Lookup::Found(self.extent(run, range, table_copied, lease))),
+            Some(Err(fault)) => broken(fault, l2.slice),
+            None => Ok(Lookup::Need(self.need(Table::L2, l2.slice))),
+        }
+    }
+
+    #[inline]
+    fn extent<'a>(
+        &'a self,
+        run: Run,
+        range: GuestRange,
+        table_copied: bool,
+        lease: Lease<'a>,
+    ) -> Extent<'a> {
+        let source = match run.cluster {
+            Cluster::Data { at, copied } => {
+                Source::Data { store: &self.store, at, shared: !(copied && table_copied) }
+            }
+            Cluster::Zero { reserved } => Source::Zero { reserved },
+            Cluster::Absent { reserved } => Source::Absent { reserved },
+            Cluster::Compressed(stream) => Source::Encoded(Encoded {
+                store: &self.store,
+                at: stream.at,
+                len: usize::try_from(stream.len).expect("at most two clusters"),
+                codec: self.header.compression.codec(),
+                unit: self.geometry.cluster_range(range.start()),
+            }),
+        };
+        Extent { len: run.len, source, lease }
+    }
+}
+
+fn absent<'a>(len: u64) -> Extent<'a> {
+    Extent::without_data(len, Source::Absent { reserved: None })
+}
+
+#[cold]
+fn broken<'a>(fault: Fault, slice: HostOffset) -> Result<Lookup<'a>> {
+    Err(fault.at(slice).into())
+}
+
+impl Image for Qcow2Image {
+    fn size(&self) -> u64 {
+        self.shared.size()
+    }
+
+    fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
+        self.shared.map_cached(range)
+    }
+
+    fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<Supplied> {
+        Ok(self.shared.supply(need, bytes))
+    }
+
+    fn info(&self) -> ImageInfo {
+        let header = &self.shared.header;
+        let mut info = ImageInfo::new(NAME);
+        info.cluster_size = Some(header.cluster_size());
+        info.dirty = header.is_dirty();
+        info.details = details(header);
+        info
+    }
+}
+
+/// What qemu-img shows under `format-specific`, in its order.
+fn details(header: &Header) -> Vec<Detail> {
+    let detail = |name, value| Detail { name, value };
+    let flag = |name, flag| detail(name, DetailValue::Flag(flag));
+    let text = |name, text: &str| detail(name, DetailValue::Text(text.to_owned()));
+    let compat = text("compat", if header.version >= 3 { "1.1" } else { "0.10" });
+    let compression = text("compression-type", header.compression.name());
+    let refcounts = detail("refcount-bits", DetailValue::Number(header.refcount_bits().into()));
+    if header.version < 3 {
+        return vec![compat, compression, refcounts];
+    }
+    vec![
+        compat,
+        compression,
+        flag("lazy-refcounts", header.has_lazy_refcounts()),
+        refcounts,
+        flag("corrupt", header.is_corrupt()),
+        flag("extended-l2", header.has_extended_l2()),
+    ]
+}
