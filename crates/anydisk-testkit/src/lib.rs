@@ -1,8 +1,19 @@
 //! What the tests of anydisk share.
 //!
+//! - [`golden`]: small images with the verdict, content and map expected; [`golden_suite!`].
 //! - [`double`]: stores that fail, forget what was not flushed, remember what was asked of them.
 
+pub mod digest;
 pub mod double;
+mod folder;
+pub mod golden;
+mod places;
+mod plain;
 pub mod random;
+mod trial;
+mod unpack;
 
+pub use folder::FolderResolver;
+pub use plain::PlainImage;
 pub use random::Random;
+pub use unpack::Unpacked;

@@ -1,0 +1,64 @@
+//! Opening the files of one folder, and no others.
+
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use anydisk_core::{Access, Located, Location, Reference, Resolver, Result};
+use anydisk_storage::{FileStorage, OpenOptions};
+
+/// Follows references to the files of one folder: plain relative names, no symbolic link.
+#[derive(Clone, Debug)]
+pub struct FolderResolver {
+    folder: PathBuf,
+}
+
+impl FolderResolver {
+    /// The files of `folder`.
+    #[must_use]
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into() }
+    }
+}
+
+impl Resolver for FolderResolver {
+    fn resolve(&self, reference: &Reference, _: &Location, access: Access) -> Result<Located> {
+        let Ok(name) = std::str::from_utf8(&reference.name) else {
+            return Err(reference.denied("its name is no text"));
+        };
+        let mut components = Path::new(name).components();
+        match (components.next(), components.next()) {
+            (Some(Component::Normal(name)), None) => open_file(&self.folder.join(name), access),
+            _ => Err(reference.denied("it is not a plain name in the folder of the test")),
+        }
+    }
+}
+
+/// Opens a file as an image.
+pub(crate) fn open_file(path: &Path, access: Access) -> Result<Located> {
+    let options = OpenOptions::new().follow(false).write(access == Access::ReadWrite);
+    let store = Arc::new(FileStorage::open(path, &options)?);
+    Ok(Located { store, location: Location::Path(path.to_owned()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use anydisk_core::Role;
+
+    use super::*;
+
+    #[test]
+    fn only_plain_names_of_the_folder_are_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("base"), b"x").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link")).unwrap();
+        let resolver = FolderResolver::new(folder.path());
+        let from = Location::Path(folder.path().join("top"));
+        let open = |name: &str| {
+            resolver.resolve(&Reference::new(Role::Backing, name), &from, Access::Read)
+        };
+        open("base").unwrap();
+        for name in ["/etc/passwd", "../base", "./x/../base", "link", "none", "", "a/b"] {
+            open(name).expect_err(name);
+        }
+    }
+}
