@@ -1,0 +1,51 @@
+//! Virtual disk images: open, read, write, create and convert any format, safely.
+//!
+//! ```text
+//!   your program
+//!        |
+//!   anydisk          opening policy, the list of formats, re-exports
+//!        |
+//!   anydisk-convert  any disk -> any disk or stream
+//!        |
+//!   anydisk-qcow2  anydisk-vmdk  anydisk-raw  ...     one crate per format
+//!        |
+//!   anydisk-core     the traits, the chain, the one read and write loop
+//!        |
+//!   anydisk-storage  files, block devices, memory
+//! ```
+//!
+//! ```
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("disk.raw");
+//! # std::fs::write(&path, vec![7; 1 << 16])?;
+//! use anydisk::{GuestOffset, OpenDisk};
+//!
+//! let disk = OpenDisk::new().format("raw").path(&path)?;
+//! let mut sector = [0; 512];
+//! disk.read(GuestOffset(4096), &mut sector)?;
+//! assert_eq!(sector, [7; 512]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Formats are recognised by their bytes, but a file that nothing recognises is **not** taken for
+//! raw unless you say so, and files named inside an image are opened only as the
+//! [policy](Policy) allows. For bytes from strangers begin with [`OpenDisk::untrusted`].
+
+mod file;
+mod open;
+mod resolve;
+
+pub use anydisk_codec as codec;
+pub use anydisk_convert as convert;
+pub use anydisk_core::*;
+pub use anydisk_raw as raw;
+pub use anydisk_storage as storage;
+pub use open::{OpenDisk, Policy};
+pub use resolve::{LikeQemu, Listed, SameFolder, path_like_qemu};
+
+/// The built-in formats: the one list of them. To add one of your own, make a
+/// [`Registry`] of these and yours.
+#[must_use]
+pub fn formats() -> Registry {
+    Registry::new(&[&raw::RAW])
+}

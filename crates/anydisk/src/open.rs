@@ -1,0 +1,202 @@
+//! Opening a disk by the path of its top image.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anydisk_core::{
+    Access, Chosen, Disk, Error, Layer, Limits, Located, Location, NoReferences, Opener, Registry,
+    Resolver, Result,
+};
+use anydisk_storage::{FileStorage, LockMode};
+
+use crate::{LikeQemu, SameFolder, file, formats};
+
+/// Which files named inside an image are opened.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub enum Policy {
+    /// None. An image that needs another file is refused.
+    Nothing,
+    /// Plain file names in the image's own folder; no paths, no links, no devices.
+    #[default]
+    SameFolder,
+    /// Whatever the image says, as qemu-img does. Only for images that are trusted.
+    LikeQemu,
+    /// What this resolver decides.
+    Custom(Arc<dyn Resolver>),
+}
+
+/// How a disk is opened. Cautious where nothing is said: read-only, formats recognised but raw
+/// never guessed, references followed in the image's own folder only.
+///
+/// ```no_run
+/// use anydisk::{OpenDisk, Policy};
+///
+/// let disk = OpenDisk::new().write(true).policy(Policy::LikeQemu).path("vm.qcow2")?;
+/// # Ok::<(), anydisk::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct OpenDisk {
+    format: Option<String>,
+    access: Access,
+    policy: Policy,
+    limits: Limits,
+    guess_raw: bool,
+    follow_backing: bool,
+    file: anydisk_storage::OpenOptions,
+    registry: Registry,
+}
+
+impl Default for OpenDisk {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl OpenDisk {
+    /// The cautious way.
+    pub fn new() -> Self {
+        Self {
+            format: None,
+            access: Access::Read,
+            policy: Policy::default(),
+            limits: Limits::default(),
+            guess_raw: false,
+            follow_backing: true,
+            file: anydisk_storage::OpenOptions::new().block_devices(true),
+            registry: formats(),
+        }
+    }
+
+    /// For an image from a stranger: no file but this one is opened, limits are strict, raw is not
+    /// guessed.
+    pub fn untrusted() -> Self {
+        Self::new().policy(Policy::Nothing).limits(Limits::strict())
+    }
+
+    /// The format of the top image, instead of looking at its bytes.
+    pub fn format(mut self, name: impl Into<String>) -> Self {
+        self.format = Some(name.into());
+        self
+    }
+
+    /// Whether to open the top image for writing. The images below are only read.
+    pub fn write(mut self, yes: bool) -> Self {
+        self.access = if yes { Access::ReadWrite } else { Access::Read };
+        self
+    }
+
+    /// Which files named inside the images are opened.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// What it may cost.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Whether a top image that no format recognises is taken for raw. Then any file is a disk.
+    pub fn guess_raw(mut self, yes: bool) -> Self {
+        self.guess_raw = yes;
+        self
+    }
+
+    /// Whether the images below are opened (yes, if nothing is said). Without them the disk shows
+    /// zeroes where the top image has nothing.
+    pub fn follow_backing(mut self, yes: bool) -> Self {
+        self.follow_backing = yes;
+        self
+    }
+
+    /// Whether to pass the page cache by.
+    pub fn direct(mut self, yes: bool) -> Self {
+        self.file = self.file.direct(yes);
+        self
+    }
+
+    /// Which lock to hold on the files instead of what the access needs.
+    pub fn lock(mut self, mode: LockMode) -> Self {
+        self.file = self.file.lock(mode);
+        self
+    }
+
+    /// These formats instead of the built-in ones.
+    pub fn formats(mut self, registry: Registry) -> Self {
+        self.registry = registry;
+        self
+    }
+
+    /// Opens the disk whose top image is the file or block device at `path`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownFormat`] for a file no format recognises (see
+    /// [`guess_raw`](Self::guess_raw)), [`Error::Denied`] for a reference the policy forbids, and
+    /// what files and formats say.
+    pub fn path(&self, path: impl AsRef<Path>) -> Result<Disk> {
+        self.located(self.file_at(path.as_ref())?)
+    }
+
+    /// Opens the disk whose top image is in `file`.
+    ///
+    /// # Errors
+    /// As [`path`](Self::path).
+    pub fn located(&self, file: Located) -> Result<Disk> {
+        self.with_opener(|opener| {
+            let format = self.format_of(&file)?;
+            if self.follow_backing {
+                return opener.open(file, format, self.access);
+            }
+            let layer = opener.open_one(file, format, self.access)?;
+            Ok(Disk::from_layers(vec![layer], opener.limits()))
+        })
+    }
+
+    /// Opens the top image alone.
+    ///
+    /// # Errors
+    /// As [`path`](Self::path).
+    pub fn top(&self, path: impl AsRef<Path>) -> Result<Layer> {
+        let file = self.file_at(path.as_ref())?;
+        self.with_opener(|opener| {
+            opener.open_one(file.clone(), self.format_of(&file)?, self.access)
+        })
+    }
+
+    fn file_at(&self, path: &Path) -> Result<Located> {
+        let store = FileStorage::open(path, &file::with_access(&self.file, self.access))?;
+        Ok(Located { store: Arc::new(store), location: Location::Path(path.to_owned()) })
+    }
+
+    /// The format to open with: the one named, else `None` after making sure that the bytes tell.
+    fn format_of(&self, file: &Located) -> Result<Option<&str>> {
+        if let Some(name) = &self.format {
+            return Ok(Some(name));
+        }
+        let (_, chosen) = self.registry.probe_store(&*file.store)?;
+        if chosen == Chosen::Guessed && !self.guess_raw {
+            let what = format!(
+                "no format recognises {}; name the format raw to take it for a raw disk",
+                file.location
+            );
+            return Err(Error::UnknownFormat(what));
+        }
+        Ok(None)
+    }
+
+    fn with_opener<R>(&self, run: impl FnOnce(&Opener<'_>) -> Result<R>) -> Result<R> {
+        let nothing = NoReferences;
+        let same_folder = SameFolder::new(self.file.clone());
+        let like_qemu = LikeQemu::new(self.file.clone());
+        let resolver: &dyn Resolver = match &self.policy {
+            Policy::Nothing => &nothing,
+            Policy::SameFolder => &same_folder,
+            Policy::LikeQemu => &like_qemu,
+            Policy::Custom(resolver) => &**resolver,
+        };
+        run(&Opener::new(&self.registry, resolver).with_limits(self.limits.clone()))
+    }
+}

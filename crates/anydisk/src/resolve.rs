@@ -1,0 +1,188 @@
+//! The opening policies: which files named inside an image are opened, and where they are sought.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use anydisk_core::{Access, Error, Located, Location, Reference, Resolver, Result, Storage};
+use anydisk_storage::{FileStorage, OpenOptions};
+
+use crate::file;
+
+/// Opens plain file names in the folder of the image that names them; nothing else. Symbolic links
+/// are not followed, devices and pipes are not opened.
+#[derive(Clone, Debug, Default)]
+pub struct SameFolder {
+    open: OpenOptions,
+}
+
+/// Opens only the files that the caller listed, wherever they are. A name inside an image is looked
+/// up by its last component.
+#[derive(Clone, Debug, Default)]
+pub struct Listed {
+    files: Vec<PathBuf>,
+    open: OpenOptions,
+}
+
+/// Opens what the image names, as qemu-img does: relative names in the folder of the image,
+/// absolute names anywhere. **Only for images that are trusted**: such a name may be any file that
+/// this process can read.
+#[derive(Clone, Debug, Default)]
+pub struct LikeQemu {
+    open: OpenOptions,
+}
+
+impl SameFolder {
+    /// With these options for opening files (locks, direct I/O).
+    #[must_use]
+    pub fn new(open: OpenOptions) -> Self {
+        Self { open }
+    }
+}
+
+impl Resolver for SameFolder {
+    fn resolve(&self, reference: &Reference, from: &Location, access: Access) -> Result<Located> {
+        let name = plain_name(reference)?;
+        let folder = folder_of(reference, from)?;
+        let options = file::with_access(&self.open, access);
+        let store = FileStorage::open_beneath(folder, name, &options)?;
+        Ok(located(store, folder.join(name)))
+    }
+}
+
+impl Listed {
+    /// These files and no others.
+    #[must_use]
+    pub fn new(files: impl IntoIterator<Item = PathBuf>, open: OpenOptions) -> Self {
+        Self { files: files.into_iter().collect(), open }
+    }
+}
+
+impl Resolver for Listed {
+    fn resolve(&self, reference: &Reference, _: &Location, access: Access) -> Result<Located> {
+        let name = OsStr::from_bytes(&reference.name);
+        let wanted = Path::new(name).file_name();
+        let listed = self.files.iter().find(|file| file.file_name() == wanted);
+        let path =
+            listed.ok_or_else(|| reference.denied("it is not in the list of files given"))?;
+        let store = FileStorage::open(path, &file::with_access(&self.open, access))?;
+        Ok(located(store, path.clone()))
+    }
+}
+
+impl LikeQemu {
+    /// With these options for opening files (locks, direct I/O).
+    #[must_use]
+    pub fn new(open: OpenOptions) -> Self {
+        Self { open }
+    }
+}
+
+impl Resolver for LikeQemu {
+    fn resolve(&self, reference: &Reference, from: &Location, access: Access) -> Result<Located> {
+        let name = reference.name.strip_prefix(b"file:").unwrap_or(&reference.name);
+        if let Some(protocol) = protocol_of(name) {
+            return Err(Error::Unsupported {
+                format: "file names",
+                feature: format!("the protocol {protocol:?} in {:?}", reference.display_name())
+                    .into(),
+            });
+        }
+        let name = Path::new(OsStr::from_bytes(name));
+        let path = match from.folder() {
+            Some(folder) => folder.join(name),
+            None if name.is_absolute() => name.to_owned(),
+            None => return Err(reference.denied("the image that names it is in no folder")),
+        };
+        let store = FileStorage::open(&path, &file::with_access(&self.open, access))?;
+        Ok(located(store, path))
+    }
+}
+
+/// Where qemu-img would look for the file that `reference` names. Opens nothing.
+#[must_use]
+pub fn path_like_qemu(reference: &Reference, from: &Location) -> PathBuf {
+    let name = reference.name.strip_prefix(b"file:").unwrap_or(&reference.name);
+    let path = Path::new(OsStr::from_bytes(name));
+    match from.folder() {
+        Some(folder) if protocol_of(name).is_none() && folder != Path::new(".") => {
+            folder.join(path)
+        }
+        _ => path.to_owned(),
+    }
+}
+
+fn located(store: FileStorage, path: PathBuf) -> Located {
+    Located { store: Arc::new(store) as Arc<dyn Storage>, location: Location::Path(path) }
+}
+
+fn folder_of<'a>(reference: &Reference, from: &'a Location) -> Result<&'a Path> {
+    from.folder().ok_or_else(|| reference.denied("the image that names it is in no folder"))
+}
+
+/// The name, if it is one component and nothing a path parser could take for more.
+fn plain_name(reference: &Reference) -> Result<&Path> {
+    let bytes = &reference.name;
+    let path = Path::new(OsStr::from_bytes(bytes));
+    let mut components = path.components();
+    let one = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
+    if one
+        && !bytes.iter().any(|byte| matches!(byte, 0 | b'/' | b'\\'))
+        && protocol_of(bytes).is_none()
+    {
+        return Ok(path);
+    }
+    Err(reference.denied("only plain file names in the image's own folder are opened"))
+}
+
+/// The protocol before the first colon, as qemu reads it: a name without a slash before the colon.
+fn protocol_of(name: &[u8]) -> Option<String> {
+    let colon = name.iter().position(|byte| *byte == b':')?;
+    let before = &name[..colon];
+    let is_word = !before.is_empty()
+        && before.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-_.".contains(byte));
+    is_word.then(|| String::from_utf8_lossy(before).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anydisk_core::Role;
+
+    fn refused(name: &str) -> String {
+        let folder = tempfile::tempdir().expect("a folder");
+        let from = Location::Path(folder.path().join("top.qcow2"));
+        let reference = Reference::new(Role::Backing, name);
+        SameFolder::default().resolve(&reference, &from, Access::Read).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_name_that_is_a_path_or_a_protocol_is_not_opened_in_the_same_folder() {
+        for name in
+            ["/etc/passwd", "../x", "a/b", "..", ".", "", "nbd:localhost", "json:{}", "a\\b", "a\0"]
+        {
+            let error = refused(name);
+            assert!(error.contains("only plain file names"), "{name:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_symbolic_link_in_the_same_folder_is_not_followed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::os::unix::fs::symlink("/etc/passwd", folder.path().join("base")).expect("a link");
+        let from = Location::Path(folder.path().join("top.qcow2"));
+        let reference = Reference::new(Role::Backing, "base");
+        assert!(SameFolder::default().resolve(&reference, &from, Access::Read).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_not_listed_is_not_opened() {
+        let from = Location::Path("top.qcow2".into());
+        let listed = Listed::new(["/tmp/base.raw".into()], OpenOptions::default());
+        let error = listed
+            .resolve(&Reference::new(Role::Backing, "/etc/passwd"), &from, Access::Read)
+            .unwrap_err();
+        assert!(error.to_string().contains("not in the list"), "{error}");
+    }
+}
