@@ -1,8 +1,10 @@
 //! What the tests of anydisk share.
 //!
 //! - [`golden`]: small images with the verdict, content and map expected; [`golden_suite!`].
+//! - [`corpus`]: whole disks with the hash of their content.
 //! - [`double`]: stores that fail, forget what was not flushed, remember what was asked of them.
 
+pub mod corpus;
 pub mod digest;
 pub mod double;
 mod folder;
