@@ -474,8 +474,9 @@ fn check_place(raw: &RawHeader, at: u64, len: u64) -> Result<(), String> {
     if !HostOffset(at).is_aligned(cluster) {
         return Err(format!("a multiple of the cluster size ({cluster:#x})"));
     }
-    if at.checked_add(len).is_none_or(|end| end > limits::OFFSET) {
-        return Err("a table that ends below 2^63".into());
+    let end = at.checked_add(len.max(1).next_multiple_of(cluster));
+    if end.is_none_or(|end| end > limits::OFFSET) {
+        return Err("a place whose clusters end below 2^63".into());
     }
     Ok(())
 }
