@@ -2,6 +2,7 @@
 //!
 //! - [`golden`]: small images with the verdict, content and map expected; [`golden_suite!`].
 //! - [`corpus`]: whole disks with the hash of their content.
+//! - [`ByteModel`] and [`Operation`]: a disk as a byte vector, and what is done to it.
 //! - [`double`]: stores that fail, forget what was not flushed, remember what was asked of them.
 
 pub mod corpus;
@@ -9,6 +10,8 @@ pub mod digest;
 pub mod double;
 mod folder;
 pub mod golden;
+mod model;
+pub mod operation;
 mod places;
 mod plain;
 pub mod random;
@@ -16,6 +19,8 @@ mod trial;
 mod unpack;
 
 pub use folder::FolderResolver;
+pub use model::ByteModel;
+pub use operation::{Aim, Operation};
 pub use plain::PlainImage;
 pub use random::Random;
 pub use unpack::Unpacked;

@@ -190,7 +190,7 @@ impl<T: Tap> Storage for Tapped<T> {
     }
 
     #[cfg(unix)]
-    fn fd(&self) -> Option<(BorrowedFd<'_>, HostOffset)> {
+    fn fd(&self) -> Option<RawFile<'_>> {
         None // Bytes would pass the tap by.
     }
 

@@ -57,7 +57,7 @@ fn same_answer(run: &Mapped, at: u64, extent: &Extent<'_>) -> Result<(), String>
 
 fn same_place(run: &Mapped, store: &dyn Storage, at: HostOffset, expected: HostOffset) -> bool {
     // A part of a file as a store of its own counts from the start of that part.
-    let base = store.fd().map_or(HostOffset::ZERO, |(_, base)| base);
+    let base = store.fd().map_or(HostOffset::ZERO, |file| file.start);
     let name = Path::new(store.name()).file_name().and_then(|name| name.to_str());
     let same_file = run.file.as_deref().is_none_or(|file| Some(file) == name);
     same_file && base.saturating_add(at.get()) == expected
