@@ -2,10 +2,9 @@
 #![deny(clippy::missing_trait_methods)]
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use anydisk_storage::{CopyFrom, Holes, HostOffset, Identity, Result, Space, Storage};
+use anydisk_storage::{CopyFrom, Holes, HostOffset, Identity, RawFile, Result, Space, Storage};
 
 /// Forwards everything but flushes.
 #[derive(Debug)]
@@ -72,7 +71,7 @@ impl Storage for Unflushed {
         self.0.identity()
     }
 
-    fn fd(&self) -> Option<(BorrowedFd<'_>, HostOffset)> {
+    fn fd(&self) -> Option<RawFile<'_>> {
         self.0.fd()
     }
 

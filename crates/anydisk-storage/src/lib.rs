@@ -92,5 +92,7 @@ pub use memory::MemoryStorage;
 pub use offset::HostOffset;
 #[cfg(unix)]
 pub use pending::PendingFile;
+#[cfg(unix)]
+pub use storage::RawFile;
 pub use storage::{Copied, CopyFrom, Holes, Identity, Run, Space, Storage, StorageExt};
 pub use window::Window;

@@ -498,6 +498,15 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_got_a_hidden_name_but_not_its_final_one_leaves_nothing() {
+        let dir = Dir::new();
+        let mut pending = pending(&dir.path("disk"), b"new");
+        pending.link_hidden().unwrap();
+        drop(pending);
+        assert_eq!(dir.names(), [""; 0]);
+    }
+
+    #[test]
     fn direct_io_and_permissions_are_as_asked() {
         let dir = Dir::new();
         let options = OpenOptions::new().direct(true).mode(0o600);

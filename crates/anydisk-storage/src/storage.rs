@@ -104,19 +104,58 @@ pub trait Storage: Send + Sync + Debug {
         None
     }
 
-    /// The file behind the store and the offset of the store's first byte in it, for callers
-    /// that do their own I/O (io_uring). `None` when bytes are transformed on the way.
+    /// The file behind the store, for callers that do their own I/O (io_uring). `None` when bytes
+    /// are transformed on the way. It is the same file for the whole life of the store.
     ///
-    /// The caller stays inside the store's bounds and keeps its alignment. A writable store that
-    /// has handed out its file no longer remembers holes, since it is not told of such writes.
+    /// Such a caller stays inside [`RawFile::len`], keeps to [`alignment`](Self::alignment), does
+    /// not write to an aligned block while this trait writes to part of it, and leaves flushing to
+    /// [`flush`](Self::flush). A writable store that has handed out its file no longer remembers
+    /// holes, since it is not told of such writes.
     #[cfg(unix)]
-    fn fd(&self) -> Option<(BorrowedFd<'_>, HostOffset)> {
+    fn fd(&self) -> Option<RawFile<'_>> {
         None
     }
 
     /// Says that the range will be read soon. Never fails, may do nothing.
     fn prefetch(&self, at: HostOffset, len: u64) {
         let _ = (at, len);
+    }
+}
+
+/// The file behind a store.
+#[cfg(unix)]
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct RawFile<'a> {
+    /// Its descriptor.
+    pub fd: BorrowedFd<'a>,
+    /// Where the store's first byte is in it.
+    pub start: HostOffset,
+    /// Bytes of the file that are the store's, from `start`: what lies behind is another's.
+    /// `None`: the store ends where the file does.
+    pub len: Option<u64>,
+}
+
+#[cfg(unix)]
+impl<'a> RawFile<'a> {
+    /// The whole of a file.
+    #[must_use]
+    pub const fn whole(fd: BorrowedFd<'a>) -> Self {
+        Self { fd, start: HostOffset::ZERO, len: None }
+    }
+
+    /// The part of it from `start` on, `len` bytes long or up to its end.
+    #[must_use]
+    pub fn part(self, start: u64, len: Option<u64>) -> Option<Self> {
+        let room = match self.len {
+            Some(all) => Some(all.checked_sub(start)?),
+            None => None,
+        };
+        let len = match (room, len) {
+            (Some(room), Some(len)) => Some(room.min(len)),
+            (room, len) => room.or(len),
+        };
+        Some(Self { start: self.start.checked_add(start)?, len, ..self })
     }
 }
 
@@ -261,7 +300,7 @@ macro_rules! forward_storage {
             fn copier(&self) -> Option<&dyn CopyFrom> { (**self).copier() }
             fn identity(&self) -> Option<Identity> { (**self).identity() }
             #[cfg(unix)]
-            fn fd(&self) -> Option<(BorrowedFd<'_>, HostOffset)> { (**self).fd() }
+            fn fd(&self) -> Option<RawFile<'_>> { (**self).fd() }
             fn prefetch(&self, at: HostOffset, len: u64) { (**self).prefetch(at, len) }
         }
     )*};

@@ -1,10 +1,10 @@
 //! A part of another store as a store of its own.
 
 use std::io::{IoSlice, IoSliceMut};
-#[cfg(unix)]
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+#[cfg(unix)]
+use crate::RawFile;
 use crate::{Copied, CopyFrom, Error, Holes, HostOffset, Identity, Result, Run, Space, Storage};
 
 /// Bytes `start..start + len` of another store, or everything from `start` on.
@@ -170,9 +170,8 @@ impl Storage for Window {
     }
 
     #[cfg(unix)]
-    fn fd(&self) -> Option<(BorrowedFd<'_>, HostOffset)> {
-        let (fd, start) = self.store.fd()?;
-        Some((fd, start.checked_add(self.start.get())?))
+    fn fd(&self) -> Option<RawFile<'_>> {
+        self.store.fd()?.part(self.start.get(), self.len)
     }
 
     fn prefetch(&self, at: HostOffset, len: u64) {
@@ -260,5 +259,64 @@ impl CopyFrom for Window {
             Some(copier) => copier.copy_from(source, from, place, len),
             None => Ok(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryStorage;
+
+    fn window(start: u64, len: u64) -> Result<Window> {
+        let memory = MemoryStorage::default();
+        memory.set_len(1 << 20)?;
+        Window::new(Arc::new(memory), HostOffset(start), len)
+    }
+
+    #[test]
+    fn a_window_that_the_store_does_not_hold_is_out_of_range() {
+        window(0, 1 << 20).unwrap();
+        window(1 << 20, 0).unwrap();
+        for (start, len) in [(0, (1 << 20) + 1), (1 << 20, 1), (1, u64::MAX), (u64::MAX, 1)] {
+            let error = window(start, len).unwrap_err();
+            assert!(matches!(error, Error::OutOfRange { end: 0x10_0000, .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_write_past_the_end_of_a_window_is_refused_whole() {
+        let window = window(100, 1000).unwrap();
+        for (at, len) in [(0, 1001), (999, 2), (1000, 1), (u64::MAX, 1)] {
+            let error = window.write_at(HostOffset(at), &vec![1; len]).unwrap_err();
+            assert!(matches!(error, Error::OutOfRange { end: 1000, .. }), "{error}");
+        }
+        assert_eq!(window.allocated().unwrap(), 0);
+    }
+
+    #[test]
+    fn a_hole_that_reaches_the_end_of_a_window_goes_on_behind_it() {
+        let window = window(100, 1000).unwrap();
+        let run = window.run_at(HostOffset(10), 5000).unwrap();
+        assert_eq!(run, Run { len: 5000, hole: true });
+    }
+
+    #[test]
+    fn the_data_of_a_window_is_counted_in_its_bounds() {
+        let window = window(100, 1 << 19).unwrap();
+        window.store().write_at(HostOffset(0), &[1]).unwrap();
+        // One chunk of 64 KiB, of which 100 bytes lie before the window.
+        assert_eq!(window.allocated().unwrap(), (64 << 10) - 100);
+    }
+
+    #[test]
+    fn a_window_of_a_window_adds_up_and_has_the_identity_of_the_store() {
+        let outer = window(1000, 1000).unwrap();
+        let identity = outer.identity();
+        outer.store().write_at(HostOffset(1500), b"here").unwrap();
+        let inner = Window::new(Arc::new(outer), HostOffset(500), 4).unwrap();
+        let mut buf = [0; 10];
+        assert_eq!(inner.read_at(HostOffset::ZERO, &mut buf).unwrap(), 4);
+        assert_eq!(&buf[..4], b"here");
+        assert_eq!(inner.identity(), identity);
     }
 }

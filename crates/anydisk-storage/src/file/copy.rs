@@ -30,9 +30,9 @@ impl CopyFrom for FileStorage {
         if from.checked_add(len).is_none_or(|last| last.get() > end) {
             return Err(source.out_of_range(from, len));
         }
-        let Some((fd, start)) = source.fd() else { return Ok(None) };
-        let Some(from) = start.checked_add(from.get()) else { return Ok(None) };
-        let job = Job { source: fd, from: from.get(), to: to.get(), len };
+        let Some(file) = source.fd() else { return Ok(None) };
+        let Some(from) = file.start.checked_add(from.get()) else { return Ok(None) };
+        let job = Job { source: file.fd, from: from.get(), to: to.get(), len };
         let _no_edges = self.direct.as_ref().map(Direct::whole_blocks);
         let result = self.copy(job);
         self.runs.changed();

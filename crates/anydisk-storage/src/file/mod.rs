@@ -27,7 +27,7 @@ pub use self::open::OpenOptions;
 use self::direct::Direct;
 use self::holes::RunCache;
 use self::kind::FileKind;
-use crate::{CopyFrom, Error, Holes, HostOffset, Identity, Result, Space, Storage};
+use crate::{CopyFrom, Error, Holes, HostOffset, Identity, RawFile, Result, Space, Storage};
 
 /// A regular file or a block device.
 ///
@@ -257,11 +257,11 @@ impl Storage for FileStorage {
         Some(self.identity)
     }
 
-    fn fd(&self) -> Option<(BorrowedFd<'_>, HostOffset)> {
+    fn fd(&self) -> Option<RawFile<'_>> {
         if self.writable {
             self.runs.written_by_others();
         }
-        Some((self.file.as_fd(), HostOffset::ZERO))
+        Some(RawFile::whole(self.file.as_fd()))
     }
 
     fn prefetch(&self, at: HostOffset, len: u64) {

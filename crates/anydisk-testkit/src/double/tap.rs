@@ -2,10 +2,10 @@
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice, IoSliceMut};
-#[cfg(unix)]
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+#[cfg(unix)]
+use anydisk_storage::RawFile;
 use anydisk_storage::{CopyFrom, Error, Holes, HostOffset, Identity, Result, Run, Space, Storage};
 
 use super::{Call, Kind, joined};
