@@ -24,9 +24,11 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
     fence,
 };
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use anydisk_storage::HostOffset;
+use anydisk_storage::{HostOffset, Storage};
+
+use crate::{Need, Supplied};
 
 /// Slots that may hold one slice.
 const WAYS: usize = 8;
@@ -153,6 +155,16 @@ pub enum Inserted {
     Full,
 }
 
+impl From<Inserted> for Supplied {
+    /// A stale slice was taken in this sense: ask again.
+    fn from(inserted: Inserted) -> Self {
+        match inserted {
+            Inserted::Yes | Inserted::Stale => Self::Taken,
+            Inserted::Full => Self::Full,
+        }
+    }
+}
+
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -236,6 +248,20 @@ impl TableCache {
     #[must_use]
     pub fn ticket(&self, at: HostOffset) -> Ticket {
         Ticket(self.set(at).generation.load(Acquire))
+    }
+
+    /// The slice at `at` of `len` bytes in `store`, as what must be read: the answer of
+    /// [`map_cached`](crate::Image::map_cached) when [`read`](Self::read) finds nothing. For a
+    /// format with one cache; one with several tells them apart in the ticket itself.
+    #[must_use]
+    pub fn need<'a>(&self, store: &'a Arc<dyn Storage>, at: HostOffset, len: usize) -> Need<'a> {
+        Need { store, at, len, ticket: self.ticket(at).to_bits() }
+    }
+
+    /// Hands in the entries that the bytes of a [`need`](Self::need) hold: the answer of
+    /// [`Image::supply`](crate::Image::supply).
+    pub fn supply(&self, need: &Need<'_>, entries: impl IntoIterator<Item = u64>) -> Supplied {
+        self.insert(need.at, Ticket::from_bits(need.ticket), entries).into()
     }
 
     /// Hands in a slice as read from the file. Missing entries are 0.
@@ -461,6 +487,29 @@ mod tests {
         let cache = filled([1, 2, 3, 4]);
         assert_eq!(cache.read(AT, |slice| slice.get(2)), Some(3));
         assert_eq!(cache.read(HostOffset(0x2000), |slice| slice.get(2)), None);
+    }
+
+    #[test]
+    fn a_slice_that_was_needed_is_found_once_its_entries_are_supplied() {
+        let store: Arc<dyn Storage> = Arc::new(anydisk_storage::MemoryStorage::default());
+        let cache = cache();
+        let need = cache.need(&store, AT, 32);
+        assert_eq!((need.at, need.len), (AT, 32));
+        assert_eq!(cache.supply(&need, [5, 6]), Supplied::Taken);
+        assert_eq!(
+            cache.read(AT, |slice| [0, 1, 2, 3].map(|index| slice.get(index))),
+            Some([5, 6, 0, 0])
+        );
+    }
+
+    #[test]
+    fn entries_that_come_too_late_are_taken_and_not_used() {
+        let store: Arc<dyn Storage> = Arc::new(anydisk_storage::MemoryStorage::default());
+        let cache = cache();
+        let need = cache.need(&store, AT, 32);
+        cache.remove(AT);
+        assert_eq!(cache.supply(&need, [5]), Supplied::Taken);
+        assert_eq!(cache.read(AT, |_| ()), None);
     }
 
     #[test]

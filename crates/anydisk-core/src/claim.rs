@@ -15,6 +15,34 @@ pub struct Claims {
     released: Condvar,
 }
 
+/// A claim that ends when it is dropped, so that no early return forgets it.
+#[derive(Debug)]
+#[must_use]
+pub struct Claim<'a> {
+    claims: &'a Claims,
+    range: GuestRange,
+}
+
+impl Claim<'_> {
+    /// What is claimed.
+    #[must_use]
+    pub const fn range(&self) -> GuestRange {
+        self.range
+    }
+
+    /// Lets the claim outlive this value: a reservation holds it from here on, and whoever commits
+    /// or abandons that [releases](Claims::release) the range.
+    pub fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.claims.release(self.range);
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     held: Vec<GuestRange>,
@@ -44,6 +72,17 @@ impl Claims {
         while !self.try_claim(range) {
             self.wait(range);
         }
+    }
+
+    /// As [`try_claim`](Self::try_claim); the claim ends with the answer.
+    pub fn try_hold(&self, range: GuestRange) -> Option<Claim<'_>> {
+        self.try_claim(range).then_some(Claim { claims: self, range })
+    }
+
+    /// As [`claim`](Self::claim); the claim ends with the answer.
+    pub fn hold(&self, range: GuestRange) -> Claim<'_> {
+        self.claim(range);
+        Claim { claims: self, range }
     }
 
     /// Gives a claim back, and tells whoever waits for it.
@@ -103,6 +142,19 @@ mod tests {
         assert!(!claims.try_claim(range(9, 2)));
         claims.release(range(0, 10));
         assert!(claims.try_claim(range(0, 5)));
+    }
+
+    #[test]
+    fn a_held_claim_ends_when_it_is_dropped_and_a_kept_one_when_it_is_released() {
+        let range = GuestRange::whole(10);
+        let claims = Claims::default();
+        let held = claims.try_hold(range).expect("nobody else");
+        assert!(claims.try_hold(range).is_none());
+        drop(held);
+        claims.hold(range).keep();
+        assert!(!claims.try_claim(range));
+        claims.release(range);
+        assert!(claims.try_claim(range));
     }
 
     #[test]

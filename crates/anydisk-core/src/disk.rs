@@ -3,6 +3,7 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use anydisk_codec::Decoders;
 use anydisk_storage::{Holes, HostOffset, Identity, Run, Space, Storage, StorageExt, is_zero};
 
 use crate::decoded::{DecodedCache, UnitKey};
@@ -44,6 +45,7 @@ impl Layer {
 pub struct Disk {
     layers: Vec<Layer>,
     decoded: DecodedCache,
+    decoders: Decoders,
     name: String,
 }
 
@@ -92,7 +94,12 @@ impl Disk {
     pub fn from_layers(layers: Vec<Layer>, limits: &Limits) -> Self {
         assert!(!layers.is_empty(), "a disk has a top image");
         let name = layers[0].location.to_string();
-        Self { layers, decoded: DecodedCache::new(limits.decoded_cache), name }
+        Self {
+            layers,
+            decoded: DecodedCache::new(limits.decoded_cache),
+            decoders: Decoders::new(),
+            name,
+        }
     }
 
     /// The same disk under another image: writes go to `top`.
@@ -265,7 +272,7 @@ impl Disk {
     ) -> Result<()> {
         let unit = encoded.unit;
         if part == unit {
-            return decode(encoded, &read_packed(encoded)?, out);
+            return self.decode(encoded, &read_packed(encoded)?, out);
         }
         let generation = found.extent.lease.generation();
         let (at, len) = (encoded.at, encoded.len);
@@ -281,7 +288,7 @@ impl Disk {
 
     fn decode_into_cache(&self, key: UnitKey, encoded: &Encoded<'_>) -> Result<Arc<[u8]>> {
         let mut bytes = vec![0; bytes_in(encoded.unit)];
-        decode(encoded, &read_packed(encoded)?, &mut bytes)?;
+        self.decode(encoded, &read_packed(encoded)?, &mut bytes)?;
         let bytes = Arc::from(bytes);
         self.decoded.put(key, &bytes);
         Ok(bytes)
@@ -403,8 +410,12 @@ impl Disk {
     ///
     /// # Errors
     /// [`Error::Decode`].
-    pub fn decode(encoded: &Encoded<'_>, packed: &[u8], out: &mut [u8]) -> Result<()> {
-        decode(encoded, packed, out)
+    pub fn decode(&self, encoded: &Encoded<'_>, packed: &[u8], out: &mut [u8]) -> Result<()> {
+        self.decoders.decode(encoded.codec, packed, out).map_err(|source| Error::Decode {
+            range: encoded.unit,
+            at: encoded.at,
+            source,
+        })
     }
 
     /// Makes `range` read as zero, by metadata where the format can, else by writing zeroes. With
@@ -529,14 +540,6 @@ fn read_packed(encoded: &Encoded<'_>) -> Result<Vec<u8>> {
     let mut packed = vec![0; encoded.len];
     encoded.store.read_padded_at(encoded.at, &mut packed)?;
     Ok(packed)
-}
-
-fn decode(encoded: &Encoded<'_>, packed: &[u8], out: &mut [u8]) -> Result<()> {
-    encoded.codec.decode(packed, out).map_err(|source| Error::Decode {
-        range: encoded.unit,
-        at: encoded.at,
-        source,
-    })
 }
 
 /// Length of a range that is known to lie in a buffer.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anydisk_storage::{HostOffset, Storage};
 
+use crate::image::read_only;
 use crate::{
     Access, Error, GuestRange, Image, Limits, Location, Reference, Resolver, Result, Sink,
 };
@@ -74,6 +75,20 @@ pub struct OpenRequest<'a> {
     pub resolver: &'a dyn Resolver,
     /// What it may cost.
     pub limits: &'a Limits,
+}
+
+impl OpenRequest<'_> {
+    /// Whether the image is to be written.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`] if it is, and the store cannot be.
+    pub fn is_writable(&self) -> Result<bool> {
+        match self.access {
+            Access::Read => Ok(false),
+            Access::ReadWrite if self.store.is_writable() => Ok(true),
+            Access::ReadWrite => Err(read_only("its file was opened for reading")),
+        }
+    }
 }
 
 /// An open image and the reference to the one below.

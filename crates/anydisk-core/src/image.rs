@@ -139,8 +139,13 @@ pub trait ImageWrite: Image {
     /// `unit` must be one whole unit (see [`packing`](Self::packing)).
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where the format or this image stores no packed units.
-    fn try_place_encoded(&self, unit: GuestRange, len: usize) -> Result<Attempt<'_>>;
+    /// [`Error::Unsupported`] where the format or this image stores no packed units; so answers the
+    /// default.
+    fn try_place_encoded(&self, unit: GuestRange, len: usize) -> Result<Attempt<'_>> {
+        let (_, _) = (unit, len);
+        let format = self.info().format;
+        Err(Error::Unsupported { format, feature: "compressed data".into() })
+    }
 
     /// The claims that make an attempt [busy](Attempt::Busy), to wait for or to be told of their
     /// end; `None` if no attempt ever is.
