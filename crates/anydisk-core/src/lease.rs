@@ -269,7 +269,7 @@ mod tests {
         let leases = Leases::new();
         let lease = leases.take();
         let mut quarantine = freed_on_medium(&leases);
-        assert_eq!(quarantine.release(&leases), []);
+        assert!(quarantine.release(&leases).is_empty());
         drop(lease);
         assert_eq!(quarantine.release(&leases), [7]);
     }
@@ -288,7 +288,7 @@ mod tests {
         let leases = Leases::new();
         let lease = leases.take().into_owned();
         let mut quarantine = freed_on_medium(&leases);
-        assert_eq!(quarantine.release(&leases), []);
+        assert!(quarantine.release(&leases).is_empty());
         drop(lease);
         assert_eq!(quarantine.release(&leases), [7]);
     }
@@ -298,10 +298,10 @@ mod tests {
         let leases = Leases::new();
         let mut quarantine = Quarantine::default();
         quarantine.retire(7);
-        assert_eq!(quarantine.release(&leases), []);
+        assert!(quarantine.release(&leases).is_empty());
         let sealed = quarantine.seal();
         quarantine.unseal(sealed);
-        assert_eq!(quarantine.release(&leases), []);
+        assert!(quarantine.release(&leases).is_empty());
     }
 
     #[test]
