@@ -52,6 +52,12 @@ impl<'a> Head<'a> {
     }
 }
 
+/// The data of the extension of this type; of several the last, as in qemu.
+pub(crate) fn find(extensions: &[Extension], kind: u32) -> Option<&[u8]> {
+    let found = extensions.iter().rev().find(|extension| extension.kind == kind)?;
+    Some(&found.data)
+}
+
 /// Reads the extensions between `start` and `end`, an offset in the first cluster.
 pub(crate) fn parse(head: Head<'_>, start: u64, end: u64) -> Result<Vec<Extension>> {
     let mut extensions = Vec::new();

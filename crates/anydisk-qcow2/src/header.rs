@@ -3,10 +3,11 @@
 use anydisk_core::{Codec, Error, HostOffset, Limits, Result, Storage, Value, invalid_field};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use crate::extensions::{self, Extension, Head};
-use crate::features::{autoclear, compatible, incompatible, unknown_incompatible};
-use crate::layout::{MAGIC, RawHeader, RawSnapshot, V2_HEADER_LEN, V3_HEADER_MIN, extension};
-use crate::{NAME, limits};
+use crate::extensions::{self, Extension, Head, find};
+use crate::features::{compatible, incompatible};
+use crate::layout::{MAGIC, RawHeader, V2_HEADER_LEN, V3_HEADER_MIN, extension};
+use crate::rules::{cluster_size, refuse};
+use crate::{NAME, limits, rules};
 
 /// Bytes of the header that this crate knows.
 const KNOWN_LEN: usize = size_of::<RawHeader>();
@@ -83,19 +84,12 @@ impl Compression {
     }
 }
 
-/// `refuse!(field, found, "expected")`: the error for a field of the header.
-macro_rules! refuse {
-    ($field:ident, $found:expr, $($expected:tt)+) => {
-        Err(Error::from(invalid_field!(NAME, RawHeader, $field, $found, $($expected)+)))
-    };
-}
-
 impl Header {
     /// Reads the header from `head`, the first bytes of a file of `file_len` bytes: a cluster, or
     /// all there is, or as much as the caller is willing to read.
     ///
-    /// Rules are checked in the order in which a hostile file can do harm; nothing is allocated
-    /// before they hold (qcow2, "Header", "Header extensions").
+    /// Rules are checked in the order in which a hostile file can do harm, and nothing larger than
+    /// `head` is allocated (qcow2, "Header", "Header extensions").
     ///
     /// # Errors
     /// [`Error::Invalid`] with the field, [`Error::Unsupported`] for versions and features nobody
@@ -104,15 +98,12 @@ impl Header {
     pub fn parse(head: &[u8], file_len: u64) -> Result<Self> {
         let head = Head { bytes: head, file_len };
         let raw = read_fields(head)?;
-        check_units(&raw)?;
+        rules::check_units(&raw)?;
         let extensions = read_extensions(head, &raw);
-        check_features(&raw, extensions.as_deref().unwrap_or_default())?;
-        check_refcounts(&raw)?;
-        check_size(&raw)?;
-        check_tables(&raw)?;
+        rules::check(&raw, extensions.as_deref().unwrap_or_default())?;
         let backing_file = read_backing_file(head, &raw)?;
         let extensions = extensions?;
-        check_extensions(&raw, &extensions)?;
+        rules::check_extensions(&raw, &extensions)?;
         let unknown = u64::from(raw.header_length.get()).saturating_sub(KNOWN_LEN as u64);
         let unknown_fields = head.get(KNOWN_LEN as u64, unknown)?.into_owned();
         Ok(Self::from_checked(&raw, unknown_fields, extensions, backing_file))
@@ -298,11 +289,6 @@ fn read_head(store: &dyn Storage, len: usize) -> Result<Vec<u8>> {
     Ok(head)
 }
 
-fn find(extensions: &[Extension], kind: u32) -> Option<&[u8]> {
-    let found = extensions.iter().rev().find(|extension| extension.kind == kind)?;
-    Some(&found.data)
-}
-
 fn to_u32(len: usize) -> Result<u32> {
     u32::try_from(len).map_err(|_| Error::Limit {
         format: NAME,
@@ -342,143 +328,12 @@ fn read_fields(head: Head<'_>) -> Result<RawHeader> {
     Ok(raw)
 }
 
-fn check_units(raw: &RawHeader) -> Result<()> {
-    let bits = raw.cluster_bits.get();
-    if !limits::CLUSTER_BITS.contains(&bits) {
-        let (least, most) = limits::CLUSTER_BITS.into_inner();
-        return refuse!(cluster_bits, bits, "{least} to {most}");
-    }
-    let (length, cluster) = (raw.header_length.get(), 1_u32 << bits);
-    let least = if raw.version.get() == 2 { V2_HEADER_LEN } else { V3_HEADER_MIN };
-    if (length as usize) < least || length > cluster {
-        return refuse!(header_length, length, "{least} to the cluster size ({cluster})");
-    }
-    Ok(())
-}
-
-fn cluster_size(raw: &RawHeader) -> u64 {
-    1 << raw.cluster_bits.get()
-}
-
 fn read_extensions(head: Head<'_>, raw: &RawHeader) -> Result<Vec<Extension>> {
     let end = match raw.backing_file_offset.get() {
         0 => cluster_size(raw),
         offset => offset.min(cluster_size(raw)),
     };
     extensions::parse(head, raw.header_length.get().into(), end)
-}
-
-fn check_features(raw: &RawHeader, extensions: &[Extension]) -> Result<()> {
-    let bits = raw.incompatible_features.get();
-    if let Some(names) = unknown_incompatible(bits, find(extensions, extension::FEATURE_NAMES)) {
-        return Err(Error::Unsupported {
-            format: NAME,
-            feature: format!("feature(s) {names}").into(),
-        });
-    }
-    let kind = raw.compression_type;
-    match (bits & incompatible::COMPRESSION != 0, kind) {
-        (false, 0) | (true, 1) => {}
-        (true, 2..) => {
-            let feature = format!("compression type {kind}").into();
-            return Err(Error::Unsupported { format: NAME, feature });
-        }
-        (true, 0) => {
-            return refuse!(
-                compression_type,
-                0_u32,
-                "non-zero, as bit 3 of incompatible_features is set"
-            );
-        }
-        (false, _) => {
-            return refuse!(
-                compression_type,
-                u32::from(kind),
-                "0, as bit 3 of incompatible_features is clear"
-            );
-        }
-    }
-    let cluster_bits = raw.cluster_bits.get();
-    if bits & incompatible::EXTENDED_L2 != 0 && cluster_bits < limits::EXTENDED_CLUSTER_BITS {
-        return refuse!(
-            cluster_bits,
-            cluster_bits,
-            "at least {} with extended L2 entries",
-            limits::EXTENDED_CLUSTER_BITS
-        );
-    }
-    let autoclear_bits = raw.autoclear_features.get();
-    if autoclear_bits & autoclear::RAW_DATA_FILE != 0 && bits & incompatible::DATA_FILE == 0 {
-        return refuse!(
-            autoclear_features,
-            Value::Hex(autoclear_bits),
-            "bit 1 only with an external data file"
-        );
-    }
-    Ok(())
-}
-
-fn check_refcounts(raw: &RawHeader) -> Result<()> {
-    let order = raw.refcount_order.get();
-    if order > limits::REFCOUNT_ORDER {
-        return refuse!(refcount_order, order, "at most {}", limits::REFCOUNT_ORDER);
-    }
-    let clusters = raw.refcount_table_clusters.get();
-    if clusters == 0 {
-        return refuse!(refcount_table_clusters, clusters, "at least 1");
-    }
-    let len = u64::from(clusters) << raw.cluster_bits.get();
-    check_limit("refcount table, in bytes", len, limits::REFCOUNT_TABLE)?;
-    let at = raw.refcount_table_offset.get();
-    check_place(raw, at, len)
-        .or_else(|expected| refuse!(refcount_table_offset, HostOffset(at), "{expected}"))
-}
-
-fn check_size(raw: &RawHeader) -> Result<()> {
-    let size = raw.size.get();
-    if size > limits::OFFSET {
-        return refuse!(size, size, "at most {}", limits::OFFSET);
-    }
-    let l1_size = raw.l1_size.get();
-    check_limit("L1 table, in entries", l1_size.into(), limits::L1_ENTRIES.into())?;
-    let extended = raw.incompatible_features.get() & incompatible::EXTENDED_L2 != 0;
-    let l2_bits = raw.cluster_bits.get() - if extended { 4 } else { 3 };
-    let needed = size.div_ceil(1 << (raw.cluster_bits.get() + l2_bits));
-    if u64::from(l1_size) < needed {
-        return refuse!(l1_size, l1_size, "at least {needed} for a disk of {size} bytes");
-    }
-    Ok(())
-}
-
-fn check_tables(raw: &RawHeader) -> Result<()> {
-    let at = raw.l1_table_offset.get();
-    check_place(raw, at, u64::from(raw.l1_size.get()) * 8)
-        .or_else(|expected| refuse!(l1_table_offset, HostOffset(at), "{expected}"))?;
-    let snapshots = raw.nb_snapshots.get();
-    check_limit("number of snapshots", snapshots.into(), limits::SNAPSHOTS.into())?;
-    let at = raw.snapshots_offset.get();
-    check_place(raw, at, u64::from(snapshots) * size_of::<RawSnapshot>() as u64)
-        .or_else(|expected| refuse!(snapshots_offset, HostOffset(at), "{expected}"))
-}
-
-fn check_limit(what: &'static str, found: u64, limit: u64) -> Result<()> {
-    if found <= limit {
-        return Ok(());
-    }
-    Err(Error::Limit { format: NAME, what: what.into(), found, limit })
-}
-
-/// What is expected of the place of a table of `len` bytes, if it is not at such a place.
-fn check_place(raw: &RawHeader, at: u64, len: u64) -> Result<(), String> {
-    let cluster = cluster_size(raw);
-    if !HostOffset(at).is_aligned(cluster) {
-        return Err(format!("a multiple of the cluster size ({cluster:#x})"));
-    }
-    let end = at.checked_add(len.max(1).next_multiple_of(cluster));
-    if end.is_none_or(|end| end > limits::OFFSET) {
-        return Err("a place whose clusters end below 2^63".into());
-    }
-    Ok(())
 }
 
 fn read_backing_file(head: Head<'_>, raw: &RawHeader) -> Result<Option<Vec<u8>>> {
@@ -500,33 +355,5 @@ fn read_backing_file(head: Head<'_>, raw: &RawHeader) -> Result<Option<Vec<u8>>>
     Ok((!name.is_empty()).then(|| name.to_vec()))
 }
 
-fn check_extensions(raw: &RawHeader, extensions: &[Extension]) -> Result<()> {
-    if let Some(name) = find(extensions, extension::BACKING_FORMAT) {
-        check_limit(
-            "backing format name, in bytes",
-            name.len() as u64,
-            limits::BACKING_FORMAT as u64,
-        )?;
-    }
-    let crypto = find(extensions, extension::CRYPTO_HEADER);
-    let method = raw.crypt_method.get();
-    match (method, crypto) {
-        (0 | 1, None) => Ok(()),
-        (2, Some(pointer)) => check_crypto_header(raw, pointer),
-        (2, None) => refuse!(crypt_method, method, "a crypto header extension with method 2"),
-        (0 | 1, Some(_)) => {
-            refuse!(crypt_method, method, "2, as there is a crypto header extension")
-        }
-        _ => refuse!(crypt_method, method, "0, 1 or 2"),
-    }
-}
-
-fn check_crypto_header(raw: &RawHeader, pointer: &[u8]) -> Result<()> {
-    let found = Value::from(pointer);
-    let Ok(words) = <[zerocopy::big_endian::U64; 2]>::read_from_bytes(pointer) else {
-        return refuse!(crypt_method, found, "a crypto header extension of 16 bytes");
-    };
-    let [at, len] = words.map(|word| word.get());
-    check_place(raw, at, len)
-        .or_else(|expected| refuse!(crypt_method, HostOffset(at), "a crypto header at {expected}"))
-}
+#[cfg(test)]
+mod tests;

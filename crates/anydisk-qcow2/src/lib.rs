@@ -7,6 +7,7 @@ mod header;
 mod image;
 pub mod layout;
 mod limits;
+mod rules;
 mod snapshot;
 mod table;
 

@@ -530,3 +530,6 @@ impl Rule {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
