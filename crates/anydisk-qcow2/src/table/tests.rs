@@ -64,7 +64,7 @@ fn words(cluster_bits: u32) -> impl Strategy<Value = Vec<u64>> {
         prop_oneof![6 => Just(COPIED), 1 => Just(0), 1 => Just(ZERO), 1 => Just(ZERO | COPIED)];
     let standard = (0u64..6, flags).prop_map(move |(number, flags)| number << cluster_bits | flags);
     let compressed = any::<u64>().prop_map(|bits| bits >> 2 | COMPRESSED);
-    let word = prop_oneof![20 => standard, 2 => compressed, 1 => any::<u64>(), 2 => Just(0)];
+    let word = prop_oneof![20 => standard, 2 => compressed, 1 => any::<u64>(), 10 => Just(0)];
     proptest::collection::vec((word, any::<bool>()), 64).prop_map(move |list| {
         let mut words: Vec<u64> = Vec::new();
         for (word, follows) in list {
@@ -86,7 +86,8 @@ fn bitmaps() -> impl Strategy<Value = u64> {
             _ => bits | 1 << (32 + i),
         })
     });
-    prop_oneof![8 => valid, 1 => any::<u64>(), 1 => Just(0)]
+    let without_data = valid.clone().prop_map(|bits| bits & !ALLOCATED);
+    prop_oneof![6 => valid, 6 => without_data, 1 => any::<u64>(), 1 => Just(0)]
 }
 
 /// A geometry with a slice of its entries.
@@ -106,6 +107,8 @@ fn tables() -> impl Strategy<Value = (Geometry, Vec<u64>)> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
     #[test]
     fn every_byte_of_a_run_has_the_answer_of_the_run_and_the_byte_behind_has_not(
         (geometry, words) in tables(),
