@@ -6,6 +6,7 @@ use anydisk_core::{
     Access, Error, Format, OpenRequest, Opened, Reference, Result, Role, Sample, Verdict,
 };
 
+use crate::layout::MAGIC;
 use crate::{Header, NAME, Qcow2Image};
 
 /// The qcow2 format.
@@ -21,25 +22,34 @@ impl Format for Qcow2Format {
     }
 
     fn probe(&self, sample: &Sample<'_>) -> Verdict {
+        let Some((magic, rest)) = sample.head.split_first_chunk::<4>() else { return Verdict::No };
+        let Some((version, _)) = rest.split_first_chunk::<4>() else { return Verdict::No };
         // Version 1 with the same magic is the older format qcow.
-        match sample.head {
-            [b'Q', b'F', b'I', 0xFB, version @ ..] => match version {
-                [0, 0, 0, 0 | 1, ..] => Verdict::No,
-                [_, _, _, _, ..] => Verdict::Magic,
-                _ => Verdict::No,
-            },
-            _ => Verdict::No,
-        }
+        let known = u32::from_be_bytes(*magic) == MAGIC && u32::from_be_bytes(*version) >= 2;
+        if known { Verdict::Magic } else { Verdict::No }
     }
 
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
+        let image = Qcow2Image::open(request.store, request.limits)?;
         if request.access == Access::ReadWrite {
+            check_writable(image.header())?;
             return Err(Error::Unsupported { format: NAME, feature: "writing".into() });
         }
-        let image = Qcow2Image::open(request.store, request.limits)?;
         let backing = backing(image.header());
         Ok(Opened { image: Arc::new(image), backing })
     }
+}
+
+/// Refuses to write to an image whose refcounts or structures cannot be trusted.
+pub(crate) fn check_writable(header: &Header) -> Result<()> {
+    let why = match header {
+        _ if header.is_corrupt() => "it is marked corrupt (incompatible feature bit 1)",
+        _ if header.is_dirty() => {
+            "it was not closed cleanly (incompatible feature bit 0), so its refcounts may be stale"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::NeedsRepair { format: NAME, why: why.into() })
 }
 
 /// The image below, as the header names it.

@@ -41,7 +41,7 @@ pub struct Header {
     pub incompatible_features: u64,
     /// Bits of [`compatible`], known and unknown.
     pub compatible_features: u64,
-    /// Bits of [`autoclear`], known and unknown.
+    /// Bits of [`autoclear`](crate::features::autoclear), known and unknown.
     pub autoclear_features: u64,
     /// Binary logarithm of the width of a refcount in bits, 0 to 6.
     pub refcount_order: u32,

@@ -1,7 +1,7 @@
 //! The file as bytes: one struct per table of the specification, same names, same order. No logic.
 //!
 //! All numbers are big-endian. Entries of the L1 and L2 tables are plain `u64`s; their bits are
-//! named here and read in [`table`](crate::table).
+//! named here and read by [`Geometry`](crate::Geometry).
 
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};

@@ -10,14 +10,19 @@ use crate::features::{autoclear, incompatible, unknown_incompatible};
 use crate::layout::{RawHeader, RawSnapshot, V2_HEADER_LEN, V3_HEADER_MIN, extension};
 use crate::{NAME, limits};
 
-/// `refuse!(field, found, "expected")`: the error for a field of the header.
-macro_rules! refuse {
+/// `wrong!(field, found, "expected")`: the error for a field of the header.
+macro_rules! wrong {
     ($field:ident, $found:expr, $($expected:tt)+) => {
-        Err(Error::from(invalid_field!(NAME, RawHeader, $field, $found, $($expected)+)))
+        Error::from(invalid_field!(NAME, RawHeader, $field, $found, $($expected)+))
     };
 }
 
-pub(crate) use refuse;
+/// The same as the result of a check.
+macro_rules! refuse {
+    ($($wrong:tt)+) => { Err($crate::rules::wrong!($($wrong)+)) };
+}
+
+pub(crate) use {refuse, wrong};
 
 /// Everything but what the extensions hold and where the backing file's name is. `extensions` name
 /// unknown features.
@@ -94,7 +99,7 @@ fn check_refcounts(raw: &RawHeader) -> Result<()> {
     check_limit("refcount table, in bytes", len, limits::REFCOUNT_TABLE)?;
     let at = raw.refcount_table_offset.get();
     check_place(raw, at, len)
-        .or_else(|expected| refuse!(refcount_table_offset, HostOffset(at), "{expected}"))
+        .map_err(|expected| wrong!(refcount_table_offset, HostOffset(at), "{expected}"))
 }
 
 fn check_size(raw: &RawHeader) -> Result<()> {
@@ -116,12 +121,12 @@ fn check_size(raw: &RawHeader) -> Result<()> {
 fn check_tables(raw: &RawHeader) -> Result<()> {
     let at = raw.l1_table_offset.get();
     check_place(raw, at, u64::from(raw.l1_size.get()) * 8)
-        .or_else(|expected| refuse!(l1_table_offset, HostOffset(at), "{expected}"))?;
+        .map_err(|expected| wrong!(l1_table_offset, HostOffset(at), "{expected}"))?;
     let snapshots = raw.nb_snapshots.get();
     check_limit("number of snapshots", snapshots.into(), limits::SNAPSHOTS.into())?;
     let at = raw.snapshots_offset.get();
     check_place(raw, at, u64::from(snapshots) * size_of::<RawSnapshot>() as u64)
-        .or_else(|expected| refuse!(snapshots_offset, HostOffset(at), "{expected}"))
+        .map_err(|expected| wrong!(snapshots_offset, HostOffset(at), "{expected}"))
 }
 
 fn check_limit(what: &'static str, found: u64, limit: u64) -> Result<()> {
@@ -170,5 +175,5 @@ fn check_crypto_header(raw: &RawHeader, pointer: &[u8]) -> Result<()> {
     };
     let [at, len] = words.map(U64::get);
     check_place(raw, at, len)
-        .or_else(|expected| refuse!(crypt_method, HostOffset(at), "a crypto header at {expected}"))
+        .map_err(|expected| wrong!(crypt_method, HostOffset(at), "a crypto header at {expected}"))
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anydisk_core::{
-    Detail, DetailValue, Format, GuestOffset, GuestRange, HostOffset, Image, Limits, Lookup, Need,
-    Sample, Source, Storage, Supplied, Verdict,
+    Access, Detail, DetailValue, Format, GuestOffset, GuestRange, HostOffset, Image, Limits,
+    Location, Lookup, Need, NoReferences, OpenRequest, Sample, Source, Storage, Supplied, Verdict,
 };
+use anydisk_qcow2::features::incompatible;
 use anydisk_qcow2::{Compression, Header, QCOW2, Qcow2Image, layout};
 use anydisk_storage::{FileStorage, MemoryStorage, OpenOptions};
 use anydisk_testkit::golden::{OpenVerdict, cases};
@@ -162,6 +163,30 @@ fn the_magic_of_an_older_format_is_not_taken_for_qcow2() {
     assert_eq!(verdict(b"QFI\xfb\0\0\0\x01"), Verdict::No);
     assert_eq!(verdict(b"QFI\xfb\0\0"), Verdict::No);
     assert_eq!(verdict(b""), Verdict::No);
+}
+
+#[test]
+fn an_image_that_needs_repair_is_read_and_not_written() {
+    for (bit, why) in [
+        (incompatible::CORRUPT, "it is marked corrupt (incompatible feature bit 1)"),
+        (
+            incompatible::DIRTY,
+            "it was not closed cleanly (incompatible feature bit 0), so its refcounts may be stale",
+        ),
+    ] {
+        let header = Header { incompatible_features: bit, ..empty(1 << 30) };
+        let (location, limits) = (Location::Other("memory".into()), Limits::default());
+        let request = |access| OpenRequest {
+            store: store(&header, &[]),
+            location: &location,
+            access,
+            resolver: &NoReferences,
+            limits: &limits,
+        };
+        assert!(QCOW2.open(request(Access::Read)).is_ok());
+        let error = QCOW2.open(request(Access::ReadWrite)).unwrap_err();
+        assert_eq!(error.to_string(), format!("qcow2: the image needs repair: {why}"));
+    }
 }
 
 #[test]

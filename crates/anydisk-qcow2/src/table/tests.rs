@@ -32,7 +32,7 @@ fn model(geometry: &Geometry, entry: L2Entry, within: u64) -> Option<Cluster> {
             .then(|| Cluster::Compressed(Compressed { at: HostOffset(at), len: end - at }));
     }
     let host = entry.word % (1 << 56) / 512 * 512;
-    if host % cluster_size != 0 {
+    if !host.is_multiple_of(cluster_size) {
         return None;
     }
     let place = (host != 0).then(|| HostOffset(host + within));
