@@ -94,12 +94,7 @@ impl FileStorage {
         mut bufs: &mut [IoSliceMut<'_>],
     ) -> Result<usize> {
         let mut done = 0;
-        loop {
-            let empty = bufs.iter().take_while(|buf| buf.is_empty()).count();
-            bufs = &mut bufs[empty..];
-            if bufs.is_empty() {
-                return Ok(done);
-            }
+        while !bufs.is_empty() {
             let place = at.saturating_add(done as u64);
             let count = rustix::io::preadv(self.file.as_fd(), bufs, place.get()).unwrap_or(0);
             let (whole, part) = split(bufs.iter().map(|buf| buf.len()), count);
@@ -116,17 +111,13 @@ impl FileStorage {
                 bufs = &mut bufs[1..];
             }
         }
+        Ok(done)
     }
 
     /// `pwritev` until all is written.
     pub(super) fn write_vectored(&self, at: HostOffset, mut data: &[IoSlice<'_>]) -> Result<()> {
         let mut done = 0;
-        loop {
-            let empty = data.iter().take_while(|part| part.is_empty()).count();
-            data = &data[empty..];
-            if data.is_empty() {
-                return Ok(());
-            }
+        while !data.is_empty() {
             let place = at.saturating_add(done as u64);
             let count = rustix::io::pwritev(self.file.as_fd(), data, place.get()).unwrap_or(0);
             self.runs.written();
@@ -140,6 +131,7 @@ impl FileStorage {
                 data = &data[1..];
             }
         }
+        Ok(())
     }
 }
 
