@@ -1,5 +1,7 @@
 //! Feature bits and their names.
 
+#![deny(clippy::indexing_slicing)]
+
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::layout::RawFeatureName;
@@ -93,6 +95,7 @@ fn until_nul(bytes: &[u8]) -> &[u8] {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test that is out of bounds fails")]
 mod tests {
     use super::*;
 

@@ -1,6 +1,8 @@
 //! What a header must obey: one function per group of fields, in the order in which a hostile
 //! file can do harm. Pure.
 
+#![deny(clippy::indexing_slicing)]
+
 use anydisk_core::{Error, HostOffset, Result, Value, invalid_field};
 use zerocopy::FromBytes;
 use zerocopy::big_endian::U64;

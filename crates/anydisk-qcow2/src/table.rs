@@ -7,6 +7,8 @@
 //! Tables are looked at in **slices** of 4 KiB, or of a cluster where that is smaller, so a slice
 //! never crosses a cluster's border.
 
+#![deny(clippy::indexing_slicing)]
+
 use std::borrow::Cow;
 
 use anydisk_core::{GuestOffset, GuestRange, HostOffset, Invalid, Slice, Value};
@@ -532,4 +534,5 @@ impl Rule {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test that is out of bounds fails")]
 mod tests;
