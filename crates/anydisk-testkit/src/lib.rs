@@ -2,6 +2,7 @@
 //!
 //! - [`golden`]: small images with the verdict, content and map expected; [`golden_suite!`].
 //! - [`corpus`]: whole disks with the hash of their content.
+//! - [`suite`]: what every format that writes must do; [`behaviour_suite!`].
 //! - [`ByteModel`] and [`Operation`]: a disk as a byte vector, and what is done to it.
 //! - [`double`]: stores that fail, forget what was not flushed, remember what was asked of them.
 
@@ -15,6 +16,7 @@ pub mod operation;
 mod places;
 mod plain;
 pub mod random;
+pub mod suite;
 mod trial;
 mod unpack;
 

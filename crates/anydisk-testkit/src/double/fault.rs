@@ -35,7 +35,7 @@ struct Plan {
     end: Option<u64>,
     calls: u64,
     calls_of: HashMap<Kind, u64>,
-    failed: u64,
+    failed: Vec<Kind>,
 }
 
 impl FaultStorage {
@@ -85,7 +85,13 @@ impl FaultStorage {
     /// Calls so far that were made to fail.
     #[must_use]
     pub fn failed(&self) -> u64 {
-        self.tap().plan().failed
+        self.failed_kinds().len() as u64
+    }
+
+    /// What the calls were that were made to fail, in order.
+    #[must_use]
+    pub fn failed_kinds(&self) -> Vec<Kind> {
+        self.tap().plan().failed.clone()
     }
 }
 
@@ -100,7 +106,7 @@ impl Tap for Faults {
         let mut plan = self.plan();
         let ruling = plan.rule(call);
         if matches!(ruling, Ruling::Fail { .. }) {
-            plan.failed += 1;
+            plan.failed.push(call.kind);
         }
         ruling
     }
