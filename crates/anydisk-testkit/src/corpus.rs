@@ -154,7 +154,7 @@ impl Expect {
     fn parse(text: &str) -> Self {
         match text {
             "ok" => Self::Ok,
-            "reject" => Self::Reject,
+            "reject" | "reject without passphrase" => Self::Reject,
             "tolerated" => Self::Tolerated,
             "check" => Self::Check,
             other => panic!("expect is {other:?}"),
