@@ -4,6 +4,7 @@
 //! - [`corpus`]: whole disks with the hash of their content.
 //! - [`suite`]: what every format that writes must do; [`behaviour_suite!`].
 //! - [`ByteModel`] and [`Operation`]: a disk as a byte vector, and what is done to it.
+//! - [`oracle`]: qemu-img and qemu-io.
 //! - [`double`]: stores that fail, forget what was not flushed, remember what was asked of them.
 
 pub mod corpus;
@@ -13,6 +14,7 @@ mod folder;
 pub mod golden;
 mod model;
 pub mod operation;
+pub mod oracle;
 mod places;
 mod plain;
 pub mod random;
