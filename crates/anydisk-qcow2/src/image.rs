@@ -9,7 +9,8 @@ use anydisk_core::{
     Ticket,
 };
 
-use crate::table::{Cluster, Fault, Geometry, L1Run, Run};
+use crate::entry::{Cluster, Fault};
+use crate::table::{Geometry, L1Run, Run};
 use crate::{Header, NAME, snapshot};
 
 /// An open qcow2 image.

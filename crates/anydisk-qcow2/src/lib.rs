@@ -58,6 +58,7 @@
 //! # Ok::<(), anydisk_core::Error>(())
 //! ```
 
+mod entry;
 mod extensions;
 pub mod features;
 mod format;
@@ -69,11 +70,12 @@ mod rules;
 mod snapshot;
 mod table;
 
+pub use entry::{Cluster, Compressed, L1Entry, L2Entry};
 pub use extensions::Extension;
 pub use format::{QCOW2, Qcow2Format};
 pub use header::{Compression, Header};
 pub use image::Qcow2Image;
-pub use table::{Cluster, Compressed, Geometry, L1Entry, L2Entry};
+pub use table::Geometry;
 
 /// The name of the format.
 pub(crate) const NAME: &str = "qcow2";
