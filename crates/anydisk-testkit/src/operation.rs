@@ -124,7 +124,7 @@ impl Aim {
         }
         let bits = random.below(u64::from(most.max(1).ilog2()) + 2);
         let len = random.below(1 << bits) + u64::from(random.chance(9, 10));
-        self.stepped(at, len.min(most))
+        (at, len.next_multiple_of(self.step).min(most / self.step * self.step))
     }
 
     fn random_place(&self, random: &mut Random) -> u64 {
@@ -140,10 +140,6 @@ impl Aim {
 
     fn longest(&self) -> u64 {
         (3 * self.unit).max(LONG).min(self.len)
-    }
-
-    fn stepped(&self, at: u64, len: u64) -> (u64, u64) {
-        (at, len / self.step * self.step)
     }
 }
 
@@ -174,7 +170,7 @@ fn place(aim: Aim) -> impl Strategy<Value = u64> {
 }
 
 fn between(aim: Aim, a: u64, b: u64) -> (u64, u64) {
-    aim.stepped(a.min(b), a.abs_diff(b).min(aim.longest()))
+    (a.min(b), a.abs_diff(b).min(aim.longest() / aim.step * aim.step))
 }
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ impl<'f> Lived<'f> {
 }
 
 fn new_image(fixture: &dyn Fixture, base: Option<Vec<u8>>) -> Rig<'_> {
-    Rig::over(fixture, odd_size(fixture, 4), base)
+    Rig::over(fixture, odd_size(fixture, 6), base)
 }
 
 /// Flushes and closes the image, and gives its bytes.
@@ -200,7 +200,7 @@ pub fn after_any_crash_of_a_random_history_what_was_flushed_is_there(fixture: &d
 
 /// The same, each write being cut anywhere between sectors.
 pub fn after_any_crash_with_torn_writes_what_was_flushed_is_there(fixture: &dyn Fixture) {
-    for seed in 20..26 {
+    for seed in 20..30 {
         let lived = Lived::through(fixture, None, &random_history(fixture, seed));
         lived.check(lived.crash.torn_states(SOME, seed));
     }
@@ -212,22 +212,29 @@ pub fn after_any_crash_over_another_image_what_was_flushed_is_there(fixture: &dy
         return skipped(fixture, "image below");
     }
     for seed in 40..46 {
-        let base = noise(seed, odd_size(fixture, 3));
+        let base = noise(seed, odd_size(fixture, 5));
         let lived = Lived::through(fixture, Some(base), &random_history(fixture, seed));
         lived.check(lived.crash.torn_states(SOME, seed));
     }
 }
 
-/// Eight operations and a flush, one of four being a flush.
+/// Ten operations, one of four being a flush, half of the others for whole units, and a flush.
 fn random_history(fixture: &dyn Fixture, seed: u64) -> Vec<Operation> {
-    let aim = Aim::at(odd_size(fixture, 4), fixture.unit());
+    let unit = fixture.unit();
+    let anywhere = Aim::at(odd_size(fixture, 6), unit);
+    let units = Aim { step: unit, ..anywhere };
+    let worth = |operation: &Operation| match operation.range() {
+        Some((_, len)) => len > 0 && !matches!(operation, Operation::Read { .. }),
+        None => *operation == Operation::Flush,
+    };
     let mut random = Random::new(seed);
-    let mut history: Vec<Operation> = std::iter::repeat_with(|| match random.chance(1, 4) {
-        true => Operation::Flush,
-        false => aim.random_operation(&mut random),
+    let mut history: Vec<Operation> = std::iter::repeat_with(|| match random.below(8) {
+        0..2 => Operation::Flush,
+        2..5 => units.random_operation(&mut random),
+        _ => anywhere.random_operation(&mut random),
     })
-    .filter(|operation| !matches!(operation, Operation::Read { .. } | Operation::Reopen))
-    .take(8)
+    .filter(worth)
+    .take(10)
     .collect();
     history.extend([Operation::Write { at: 0, len: 1, seed: 1 }, Operation::Flush]);
     history

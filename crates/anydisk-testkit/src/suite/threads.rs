@@ -1,28 +1,46 @@
 //! Many threads on one image.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
+use std::time::Duration;
 
 use anydisk_core::GuestOffset;
+use anydisk_storage::MemoryStorage;
 
 use super::Fixture;
 use super::rig::{Rig, assert_same, odd_size, range};
+use crate::double::ThrottledStorage;
 use crate::{Aim, Operation, Random};
 
 const THREADS: u64 = 4;
 const SECTOR: u64 = 512;
 const SECTOR_LEN: usize = 512;
 
+/// New images on which threads meet: what happens in a unit happens once in an image.
+const ROUNDS: u64 = 12;
+
+/// An image on a store that takes a little time, so that threads meet in the middle of things.
+fn rig(fixture: &dyn Fixture, size: u64) -> Rig<'_> {
+    let memory = Arc::new(MemoryStorage::default());
+    let store = ThrottledStorage::new(memory, Duration::from_micros(5));
+    Rig::create(fixture, Arc::new(store), size, None).expect("an image can be made in memory")
+}
+
 /// Each thread has its own part of the disk and its own byte vector for it. The parts meet in the
 /// middle of units, so that threads allocate the same unit at the same time.
 pub fn threads_in_parts_of_their_own_do_not_disturb_each_other(fixture: &dyn Fixture) {
-    let rig = Rig::new(fixture, odd_size(fixture, 32));
+    (0..ROUNDS).for_each(|round| live_in_parts(fixture, round));
+}
+
+fn live_in_parts(fixture: &dyn Fixture, round: u64) {
+    let rig = rig(fixture, odd_size(fixture, 5));
     let part = rig.disk.size() / THREADS;
     thread::scope(|scope| {
         for number in 0..THREADS {
             let (rig, unit) = (&rig, fixture.unit());
             let aim = Aim { start: number * part, len: part, unit, step: 1 };
-            scope.spawn(move || live_in(rig, aim, number));
+            scope.spawn(move || live_in(rig, aim, round * THREADS + number));
         }
     });
     let before = rig.contents().expect("a read from memory");
@@ -32,7 +50,7 @@ pub fn threads_in_parts_of_their_own_do_not_disturb_each_other(fixture: &dyn Fix
 
 fn live_in(rig: &Rig<'_>, aim: Aim, seed: u64) {
     let mut model = rig.model();
-    for operation in aim.operations(seed).take(500) {
+    for operation in aim.operations(seed).take(60) {
         rig.apply(&operation, &mut model).expect("an operation in memory");
     }
     let found = rig.read(aim.start, aim.len).expect("a read from memory");
@@ -56,7 +74,11 @@ fn stamp_of(sector: &[u8]) -> u64 {
 /// Readers beside one writer for each sector see whole sectors, and never one of before a write
 /// that had returned when the read began.
 pub fn readers_see_sectors_of_before_or_after_a_write(fixture: &dyn Fixture) {
-    let rig = Rig::new(fixture, odd_size(fixture, 8).next_multiple_of(SECTOR));
+    (0..ROUNDS).for_each(|round| read_beside_writers(fixture, round));
+}
+
+fn read_beside_writers(fixture: &dyn Fixture, round: u64) {
+    let rig = rig(fixture, odd_size(fixture, 4).next_multiple_of(SECTOR));
     let sectors = rig.disk.size() / SECTOR;
     let returned: Vec<AtomicU64> = (0..sectors).map(|_| AtomicU64::new(0)).collect();
     let done = AtomicBool::new(false);
@@ -71,8 +93,8 @@ pub fn readers_see_sectors_of_before_or_after_a_write(fixture: &dyn Fixture) {
             });
         }
         let write = |writer: u64| {
-            let mut random = Random::new(100 + writer);
-            for number in 1..=400 {
+            let mut random = Random::new(100 * (round + 1) + writer);
+            for number in 1..=60 {
                 // Neighbouring sectors have different writers, so that units have several.
                 let sector = random.below(sectors / 2) * 2 + writer;
                 write_one(&rig, &returned, sector.min(sectors - 2 + writer), number);
@@ -101,7 +123,7 @@ fn read_one(rig: &Rig<'_>, returned: &[AtomicU64], sector: usize) {
 /// Writes, zeroes and discards of the same sectors by several threads leave each sector to one of
 /// them, and the image as it should be.
 pub fn writers_of_the_same_range_leave_sectors_whole(fixture: &dyn Fixture) {
-    let rig = Rig::new(fixture, odd_size(fixture, 6).next_multiple_of(SECTOR));
+    let rig = rig(fixture, odd_size(fixture, 6).next_multiple_of(SECTOR));
     let size = rig.disk.size();
     thread::scope(|scope| {
         for number in 0..THREADS {
