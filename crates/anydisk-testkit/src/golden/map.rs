@@ -69,7 +69,12 @@ fn same_unit(run: &Mapped, encoded: &Encoded<'_>) -> bool {
         && Some(encoded.at.get()) == run.host_offset
         && run.compressed_length.is_none_or(|least| len >= least)
         && run.compressed_read_length.is_none_or(|most| len <= most)
-        && run.codec.as_deref().is_none_or(|codec| codec == encoded.codec.name())
+        && run.codec.as_deref().is_none_or(|codec| codec == family(encoded.codec.name()))
+}
+
+/// A codec's name without the variant, which a format tells behind a comma.
+fn family(codec: &str) -> &str {
+    codec.split_once(',').map_or(codec, |(family, _)| family)
 }
 
 fn describe(source: &Source<'_>) -> String {
