@@ -34,6 +34,22 @@ impl Reading {
     }
 }
 
+/// The SHA-256 of the bytes of a file, in hexadecimal.
+///
+/// # Errors
+/// Of reading it.
+pub fn of_file(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match io::Read::read(&mut file, &mut buffer)? {
+            0 => return Ok(hex(&hasher.finalize())),
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+}
+
 /// The SHA-256 of the whole content of `disk`, in hexadecimal.
 ///
 /// Of a disk larger than 64 MiB the runs that the map calls zero are read at their ends only.

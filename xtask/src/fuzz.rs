@@ -1,0 +1,26 @@
+//! Each fuzz target for a short while.
+
+use crate::run::{is_there, root, run};
+
+/// Seconds for one target.
+const SECONDS: &str = "20";
+
+pub(crate) fn task() -> Result<(), String> {
+    if !is_there("cargo", &["+nightly", "fuzz", "--version"]) {
+        return Err("needs a nightly toolchain and `cargo install cargo-fuzz --locked`".into());
+    }
+    let mut names: Vec<String> = std::fs::read_dir(root().join("fuzz/targets"))
+        .map_err(|error| error.to_string())?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter_map(|name| name.strip_suffix(".rs").map(String::from))
+        .collect();
+    names.sort();
+    for name in &names {
+        let limit = format!("-max_total_time={SECONDS}");
+        run(
+            "cargo",
+            &["+nightly", "fuzz", "run", name, "--", &limit, "-rss_limit_mb=2048", "-timeout=10"],
+        )?;
+    }
+    Ok(())
+}
