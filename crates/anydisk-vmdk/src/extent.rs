@@ -1,0 +1,228 @@
+//! The extents of an open image: which file, where, and how it is divided.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use anydisk_core::{Error, GuestRange, HostOffset, Invalid, Result, Storage, Value};
+
+use crate::NAME;
+use crate::layout::{GrainMarker, SECTOR};
+use crate::limits;
+use crate::table::{ENTRY, Geometry, Grain, sector_at};
+
+/// A file the image is made of. Extents name it by its number.
+#[derive(Debug)]
+pub(crate) struct File {
+    pub(crate) store: Arc<dyn Storage>,
+    /// As a person would name it.
+    pub(crate) name: String,
+    /// Something was written since the last flush.
+    pub(crate) written: AtomicBool,
+}
+
+/// A part of the disk, with where its bytes are.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) range: GuestRange,
+    pub(crate) writable: bool,
+    /// The type as the descriptor has it; empty if the extent holds the descriptor.
+    pub(crate) kind: &'static str,
+    pub(crate) body: Body,
+}
+
+/// Where the bytes of a part are.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// Nowhere: it reads as zero.
+    Zero,
+    /// In a row.
+    Flat(Flat),
+    /// In grains.
+    Sparse(Sparse),
+}
+
+/// A row of bytes of a file.
+#[derive(Debug)]
+pub(crate) struct Flat {
+    /// Number of the file.
+    pub(crate) file: usize,
+    /// The first byte.
+    pub(crate) at: HostOffset,
+    /// Length of the file when it was opened.
+    pub(crate) end: HostOffset,
+}
+
+/// A file of grains.
+#[derive(Debug)]
+pub(crate) struct Sparse {
+    /// Number of the file.
+    pub(crate) file: usize,
+    pub(crate) geometry: Geometry,
+    pub(crate) directory: HostOffset,
+    /// The second directory.
+    pub(crate) redundant: Option<HostOffset>,
+    /// Entry 1 is a grain of zeroes.
+    pub(crate) zeroed: bool,
+    pub(crate) packed: Packed,
+    /// No grain lies before this place.
+    pub(crate) overhead: HostOffset,
+    /// The header said that its last writer did not close it.
+    pub(crate) unclean: bool,
+    /// Where the file ends, or the last grain that was committed.
+    pub(crate) end: AtomicU64,
+}
+
+/// How grains are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Packed {
+    /// Plainly.
+    No,
+    /// Behind a guest sector and a length.
+    Marked,
+    /// Behind a length of 4 bytes.
+    Counted,
+}
+
+impl Packed {
+    /// Bytes before the packed data.
+    pub(crate) fn head(self) -> u64 {
+        match self {
+            Self::No => 0,
+            Self::Marked => size_of::<GrainMarker>() as u64,
+            Self::Counted => 4,
+        }
+    }
+}
+
+impl Part {
+    /// Bytes from the start of the part to the start of `range`.
+    pub(crate) fn offset_of(&self, range: GuestRange) -> u64 {
+        range.start().get() - self.range.start().get()
+    }
+}
+
+impl Flat {
+    /// The place of the byte `from_start` bytes into the extent, and how many follow it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the file ends before: what is missing is lost, not zero.
+    pub(crate) fn place(&self, from_start: u64) -> Result<(HostOffset, u64)> {
+        let at = self.at.saturating_add(from_start);
+        match self.end.checked_since(at) {
+            Some(rest) if rest > 0 => Ok((at, rest)),
+            _ => Err(past_end("flat extent", at, self.end)),
+        }
+    }
+}
+
+impl Sparse {
+    /// Where the file ends, or the last grain that was committed.
+    pub(crate) fn end(&self) -> HostOffset {
+        HostOffset(self.end.load(Relaxed))
+    }
+
+    /// Sectors of a grain.
+    pub(crate) fn grain_sectors(&self) -> u32 {
+        u32::try_from(self.geometry.grain() / SECTOR).expect("the header limits the grain")
+    }
+
+    /// Decodes an entry of a grain table.
+    pub(crate) fn decode(&self, entry: u64) -> Grain {
+        Grain::decode(entry, self.zeroed)
+    }
+
+    /// The place of the table that an entry of the directory at `at` names; `None`: there is none.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a table that is not in the file.
+    pub(crate) fn table_at(&self, entry: u64, at: HostOffset) -> Result<Option<HostOffset>> {
+        if entry == 0 {
+            return Ok(None);
+        }
+        let table = HostOffset(entry * SECTOR);
+        let end = table.saturating_add(u64::from(self.geometry.entries()) * ENTRY);
+        if end <= self.end() {
+            return Ok(Some(table));
+        }
+        Err(self.outside("grain directory entry", at, entry).into())
+    }
+
+    /// The place of `count` grains that begin at `sector`, as the entry at `at` says.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a grain among the metadata or behind the end of the file. The file
+    /// may end inside a grain.
+    pub(crate) fn grain_at(&self, sector: u32, count: u32, at: HostOffset) -> Result<HostOffset> {
+        let place = sector_at(sector);
+        let before_last = u64::from(count - 1) * self.geometry.grain();
+        let last = place.saturating_add(before_last + self.packed.head());
+        if place >= self.overhead && last < self.end() {
+            return Ok(place);
+        }
+        Err(self.outside("grain table entry", at, sector.into()).into())
+    }
+
+    fn outside(&self, field: &'static str, at: HostOffset, sector: u64) -> Invalid {
+        let first = self.overhead.get() / SECTOR;
+        let end = self.end().get().div_ceil(SECTOR);
+        let expected = match field {
+            "grain table entry" => format!("a sector from {first:#x} to the end at {end:#x}"),
+            _ => format!("a table before the end of the file at {end:#x}"),
+        };
+        Invalid {
+            format: NAME,
+            field: field.into(),
+            at,
+            found: Value::Hex(sector),
+            expected: expected.into(),
+        }
+    }
+
+    /// Checks what stands before a packed grain at `at`: the length of the packed bytes.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a length that no grain has, or another grain's sector.
+    pub(crate) fn check_marker(
+        &self,
+        at: HostOffset,
+        grain_start: u64,
+        lba: u64,
+        size: u64,
+    ) -> Result<usize> {
+        let field = |field: &'static str, at, found, expected: String| {
+            Error::from(Invalid {
+                format: NAME,
+                field: field.into(),
+                at,
+                found,
+                expected: expected.into(),
+            })
+        };
+        let wanted = grain_start / SECTOR;
+        if self.packed == Packed::Marked && lba != wanted {
+            let expected = format!("{wanted}, the grain that the table entry is for");
+            return Err(field("grain marker lba", at, lba.into(), expected));
+        }
+        let size_at = at.saturating_add(self.packed.head() - 4);
+        let data = at.saturating_add(self.packed.head());
+        let most = limits::packed(self.geometry.grain());
+        let rest = self.end().checked_since(data).unwrap_or(0);
+        if size == 0 || size > most.min(rest) {
+            let expected = format!("1 to {}", most.min(rest));
+            return Err(field("grain marker size", size_at, size.into(), expected));
+        }
+        Ok(usize::try_from(size).expect("less than a grain's limit"))
+    }
+}
+
+/// The refusal of a place behind the end of its file.
+fn past_end(field: &'static str, at: HostOffset, end: HostOffset) -> Error {
+    Invalid {
+        format: NAME,
+        field: field.into(),
+        at,
+        found: Value::Missing,
+        expected: format!("bytes, but the file ends at {end}").into(),
+    }
+    .into()
+}

@@ -1,0 +1,42 @@
+//! Recognising, opening and creating.
+
+use std::sync::Arc;
+
+use anydisk_core::{Format, OpenRequest, Opened, Result, Sample, Verdict};
+
+use crate::descriptor::is_descriptor;
+use crate::layout::{COWD_MAGIC, MAGIC, SESPARSE_MAGIC};
+use crate::{NAME, VmdkImage};
+
+/// The VMDK format.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VmdkFormat;
+
+/// The VMDK format, for a registry.
+pub static VMDK: VmdkFormat = VmdkFormat;
+
+/// Bytes at the start of a text in which the sign of a descriptor is looked for.
+const HEADING: usize = 4 << 10;
+
+impl Format for VmdkFormat {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn probe(&self, sample: &Sample<'_>) -> Verdict {
+        let head = sample.head;
+        if head.starts_with(&MAGIC) || head.starts_with(&COWD_MAGIC) {
+            return Verdict::Magic;
+        }
+        if head.starts_with(&SESPARSE_MAGIC) {
+            return Verdict::Magic;
+        }
+        if is_descriptor(&head[..head.len().min(HEADING)]) { Verdict::Likely } else { Verdict::No }
+    }
+
+    fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
+        let image = VmdkImage::open(&request)?;
+        let backing = image.backing().cloned();
+        Ok(Opened { image: Arc::new(image), backing })
+    }
+}

@@ -1,0 +1,345 @@
+//! The image: locate (pure), load the table (I/O elsewhere), answer (pure).
+
+use std::sync::Arc;
+
+use anydisk_core::{
+    Access, Codec, Encoded, Error, Extent, GuestOffset, GuestRange, HostOffset, Image, ImageInfo,
+    Inserted, Lease, Leases, Limits, Lookup, Need, OpenRequest, Reference, Result, Role, Source,
+    Supplied, TableCache, Ticket,
+};
+use zerocopy::FromBytes;
+use zerocopy::little_endian::U32;
+
+use crate::codec::SHORT_OR_WHOLE;
+use crate::descriptor::Descriptor;
+use crate::extent::{Body, File, Packed, Part, Sparse};
+use crate::layout::GrainMarker;
+use crate::open::{self, Assembly};
+use crate::table::{ENTRY, Grain, SLICE, SliceAt, run};
+use crate::{info, limits};
+
+/// Memory for the places and lengths of packed grains, in bytes: those of 256 MiB of disk.
+const MARKER_CACHE: usize = 64 << 10;
+
+/// A VMDK: one link of a chain, of one or more extents.
+#[derive(Debug)]
+pub struct VmdkImage {
+    pub(crate) files: Vec<File>,
+    pub(crate) parts: Vec<Part>,
+    size: u64,
+    backing: Option<Reference>,
+    /// Slices of grain directories and tables, by [`key`].
+    pub(crate) tables: TableCache,
+    /// What stands before packed grains (sector, length), by [`key`].
+    markers: TableCache,
+    pub(crate) leases: Leases,
+    info: ImageInfo,
+}
+
+/// What one look at the tables tells about the start of a range.
+#[derive(Debug)]
+pub(crate) enum Look<'a> {
+    /// Metadata is missing.
+    Need(Need<'a>),
+    /// No table: nothing is there for so many bytes.
+    NoTable(u64),
+    /// `answer` holds for `len` bytes.
+    Run { answer: Grain, len: u64, slice: SliceAt },
+}
+
+impl VmdkImage {
+    /// Opens the image that the request names, with the extents it is made of.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::Unsupported`] and [`Error::Limit`] for what the files say,
+    /// [`Error::Denied`] for extents that the resolver does not open, [`Error::ReadOnly`] and
+    /// [`Error::NeedsRepair`] for images that cannot be written as asked.
+    pub fn open(request: &OpenRequest<'_>) -> Result<Self> {
+        let assembly = open::assemble(request)?;
+        if request.access == Access::ReadWrite {
+            return Err(Error::ReadOnly { why: "this version reads only".into() });
+        }
+        Ok(Self::new(assembly, request.limits))
+    }
+
+    fn new(assembly: Assembly, limits: &Limits) -> Self {
+        let info = info::of(&assembly);
+        let Assembly { files, parts, descriptor, .. } = assembly;
+        let packed = parts.iter().any(Part::is_packed);
+        Self {
+            size: parts.last().map_or(0, |part| part.range.end().get()),
+            backing: backing(&descriptor),
+            tables: table_cache(&parts, limits),
+            markers: TableCache::new(2, if packed { MARKER_CACHE } else { 0 }),
+            leases: Leases::new(),
+            files,
+            parts,
+            info,
+        }
+    }
+
+    /// The image below, as the descriptor names it.
+    #[must_use]
+    pub fn backing(&self) -> Option<&Reference> {
+        self.backing.as_ref()
+    }
+
+    /// The part that holds the start of `range`, its number, and what of the range lies in it.
+    pub(crate) fn part_at(&self, range: GuestRange) -> Result<(usize, &Part, GuestRange)> {
+        let start = range.start();
+        let index = self.parts.partition_point(|part| part.range.end() <= start);
+        match self.parts.get(index) {
+            Some(part) => Ok((index, part, range.before(part.range.end()))),
+            None => Err(Error::OutOfRange { range, size: self.size }),
+        }
+    }
+
+    fn map_sparse<'a>(
+        &'a self,
+        part: &Part,
+        sparse: &'a Sparse,
+        range: GuestRange,
+    ) -> Result<Lookup<'a>> {
+        let lease = self.leases.take();
+        let (answer, len, slice) = match self.look(part, sparse, range)? {
+            Look::Need(need) => return Ok(Lookup::Need(need)),
+            Look::NoTable(len) => return Ok(found(len, Source::Absent { reserved: None })),
+            Look::Run { answer, len, slice } => (answer, len, slice),
+        };
+        let entry_at = slice.at.saturating_add(u64::from(slice.index) * ENTRY);
+        let within = part.offset_of(range) & (sparse.geometry.grain() - 1);
+        match answer {
+            Grain::Absent => Ok(found(len, Source::Absent { reserved: None })),
+            Grain::Zero => Ok(found(len, Source::Zero { reserved: None })),
+            Grain::Sector(sector) if sparse.packed == Packed::No => {
+                let count = (within + len).div_ceil(sparse.geometry.grain());
+                let count = u32::try_from(count).unwrap_or(SLICE);
+                let at = sparse.grain_at(sector, count, entry_at)?.saturating_add(within);
+                let store = &self.files[sparse.file].store;
+                let source = Source::Data { store, at, shared: false };
+                Ok(Lookup::Found(Extent { len, source, lease }))
+            }
+            Grain::Sector(sector) => {
+                let at = sparse.grain_at(sector, 1, entry_at)?;
+                self.map_packed(part, sparse, range.first(len), at, lease)
+            }
+        }
+    }
+
+    /// The tables' answer for the start of `range`, which lies in `part`.
+    pub(crate) fn look<'a>(
+        &'a self,
+        part: &Part,
+        sparse: &'a Sparse,
+        range: GuestRange,
+    ) -> Result<Look<'a>> {
+        let geometry = &sparse.geometry;
+        let from_start = part.offset_of(range);
+        let place = geometry.locate(from_start);
+        let table = match self.table(sparse, place.table)? {
+            Table::Need(need) => return Ok(Look::Need(need)),
+            Table::Absent(count) => {
+                let covered = count.saturating_mul(geometry.coverage());
+                let end = (from_start & !(geometry.coverage() - 1)).saturating_add(covered);
+                return Ok(Look::NoTable(range.len().min(end - from_start)));
+            }
+            Table::At(table) => table,
+        };
+        let slice = geometry.table_slice(table, place.entry);
+        let grains = (place.within + range.len()).div_ceil(geometry.grain());
+        let grains = u32::try_from(grains).unwrap_or(SLICE);
+        let end = slice.index.saturating_add(grains).min(slice.count);
+        let step = sparse.grain_sectors();
+        let seen = self.tables.read(key(sparse.file, slice.at), |entries| {
+            run(|index| sparse.decode(entries.get(index as usize)), slice.index, end, step)
+        });
+        let Some((answer, mut count)) = seen else {
+            return Ok(Look::Need(self.need_table(sparse, slice)));
+        };
+        if sparse.packed != Packed::No && matches!(answer, Grain::Sector(_)) {
+            count = 1;
+        }
+        let len = (u64::from(count) * geometry.grain() - place.within).min(range.len());
+        Ok(Look::Run { answer, len, slice })
+    }
+
+    /// Where the grain table `number` is. A directory entry that cannot be is looked up in the
+    /// second directory, if there is one.
+    fn table<'a>(&'a self, sparse: &'a Sparse, number: u64) -> Result<Table<'a>> {
+        let first = self.table_in(sparse, sparse.directory, number);
+        match (first, sparse.redundant) {
+            (Err(error), Some(redundant)) => {
+                self.table_in(sparse, redundant, number).map_err(|_| error)
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    fn table_in<'a>(
+        &'a self,
+        sparse: &'a Sparse,
+        directory: HostOffset,
+        number: u64,
+    ) -> Result<Table<'a>> {
+        let slice = sparse.geometry.directory_slice(directory, number);
+        let seen = self.tables.read(key(sparse.file, slice.at), |entries| {
+            let absent = (slice.index..slice.count)
+                .take_while(|index| entries.get(*index as usize) == 0)
+                .count();
+            (entries.get(slice.index as usize), absent as u64)
+        });
+        let Some((entry, absent)) = seen else {
+            return Ok(Table::Need(self.need_table(sparse, slice)));
+        };
+        let at = slice.at.saturating_add(u64::from(slice.index) * ENTRY);
+        Ok(match sparse.table_at(entry, at)? {
+            Some(table) => Table::At(table),
+            None => Table::Absent(absent),
+        })
+    }
+
+    /// A packed grain at `at`; its length stands before it.
+    fn map_packed<'a>(
+        &'a self,
+        part: &Part,
+        sparse: &'a Sparse,
+        range: GuestRange,
+        at: HostOffset,
+        lease: Lease<'a>,
+    ) -> Result<Lookup<'a>> {
+        let store = &self.files[sparse.file].store;
+        let head = sparse.packed.head();
+        let place = key(sparse.file, at);
+        let seen = self.markers.read(place, |pair| (pair.get(0), pair.get(1)));
+        let Some((lba, size)) = seen else {
+            let len = usize::try_from(head).expect("12 at most");
+            let ticket = ticket(self.markers.ticket(place), true);
+            return Ok(Lookup::Need(Need { store, at, len, ticket }));
+        };
+        let grain = sparse.geometry.grain();
+        let from_start = part.offset_of(range) & !(grain - 1);
+        let len = sparse.check_marker(at, from_start, lba, size)?;
+        let start = GuestOffset(part.range.start().get() + from_start);
+        // The last grain of an extent is packed short or whole, as its writer liked.
+        let stored = grain.min(sparse.geometry.capacity() - from_start);
+        let unit = GuestRange::between(start, GuestOffset(start.get().saturating_add(stored)));
+        let unit = unit.before(part.range.end());
+        let codec = if unit.len() == grain { Codec::Zlib } else { SHORT_OR_WHOLE };
+        let at = at.saturating_add(head);
+        let source = Source::Encoded(Encoded { store, at, len, codec, unit });
+        Ok(Lookup::Found(Extent { len: range.len(), source, lease }))
+    }
+
+    fn need_table<'a>(&'a self, sparse: &Sparse, slice: SliceAt) -> Need<'a> {
+        let place = key(sparse.file, slice.at);
+        Need {
+            store: &self.files[sparse.file].store,
+            at: slice.at,
+            len: slice.count as usize * size_of::<u32>(),
+            ticket: ticket(self.tables.ticket(place), false),
+        }
+    }
+}
+
+/// Where a grain table is.
+enum Table<'a> {
+    Need(Need<'a>),
+    /// Nowhere, like so many in a row.
+    Absent(u64),
+    At(HostOffset),
+}
+
+/// The name of a place in one of the files. File numbers are limited by the number of extents.
+pub(crate) fn key(file: usize, at: HostOffset) -> HostOffset {
+    HostOffset((file as u64) * limits::FILE * 2 + at.get())
+}
+
+/// The file and place that a key names.
+pub(crate) fn unkey(key: HostOffset) -> (usize, HostOffset) {
+    let file = usize::try_from(key.get() / (limits::FILE * 2)).unwrap_or(usize::MAX);
+    (file, HostOffset(key.get() % (limits::FILE * 2)))
+}
+
+/// The cache's ticket, beside a bit that tells the caches apart.
+fn ticket(of: Ticket, is_marker: bool) -> u64 {
+    of.to_bits() << 1 | u64::from(is_marker)
+}
+
+fn table_entries(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    bytes.as_chunks().0.iter().map(|entry| u32::from_le_bytes(*entry).into())
+}
+
+/// Sector and length of what stands before a packed grain.
+fn marker(bytes: &[u8]) -> [u64; 2] {
+    match GrainMarker::read_from_bytes(bytes) {
+        Ok(marker) => [marker.lba.get(), marker.size.get().into()],
+        Err(_) => [0, U32::read_from_bytes(bytes).map_or(0, |size| size.get().into())],
+    }
+}
+
+fn found(len: u64, source: Source<'_>) -> Lookup<'_> {
+    Lookup::Found(Extent::without_data(len, source))
+}
+
+fn backing(descriptor: &Descriptor) -> Option<Reference> {
+    let parent = descriptor.parent.as_ref()?;
+    let mut reference = Reference::new(Role::Backing, parent.name.clone());
+    reference.format = Some(crate::NAME.to_owned());
+    reference.content_id = parent.content_id.map(u64::from);
+    Some(reference)
+}
+
+impl Part {
+    fn is_packed(&self) -> bool {
+        matches!(&self.body, Body::Sparse(sparse) if sparse.packed != Packed::No)
+    }
+}
+
+impl Image for VmdkImage {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
+        let (_, part, range) = self.part_at(range)?;
+        match &part.body {
+            Body::Zero => Ok(found(range.len(), Source::Zero { reserved: None })),
+            Body::Flat(flat) => {
+                let (at, rest) = flat.place(part.offset_of(range))?;
+                let store = &self.files[flat.file].store;
+                let source = Source::Data { store, at, shared: false };
+                let len = range.len().min(rest);
+                Ok(Lookup::Found(Extent { len, source, lease: Lease::eternal() }))
+            }
+            Body::Sparse(sparse) => self.map_sparse(part, sparse, range),
+        }
+    }
+
+    fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<Supplied> {
+        let file = self.files.iter().position(|file| Arc::ptr_eq(&file.store, need.store));
+        let Some(file) = file else { return Ok(Supplied::Taken) };
+        let place = key(file, need.at);
+        let (came, of_marker) = (Ticket::from_bits(need.ticket >> 1), need.ticket & 1 == 1);
+        let taken = match of_marker {
+            true => self.markers.insert(place, came, marker(bytes)),
+            false => self.tables.insert(place, came, table_entries(bytes)),
+        };
+        Ok(if taken == Inserted::Full { Supplied::Full } else { Supplied::Taken })
+    }
+
+    fn info(&self) -> ImageInfo {
+        self.info.clone()
+    }
+}
+
+/// A cache for the tables of all extents: as large as allowed, or twice what there can be.
+fn table_cache(parts: &[Part], limits: &Limits) -> TableCache {
+    let slices = parts.iter().map(|part| match &part.body {
+        Body::Sparse(sparse) => sparse.geometry.slices(),
+        _ => 0,
+    });
+    let slice = SLICE as usize * size_of::<u64>();
+    let all = slices.fold(0, u64::saturating_add).saturating_mul(2 * slice as u64);
+    let bytes = usize::try_from(all).unwrap_or(usize::MAX).min(limits.table_cache);
+    TableCache::new(SLICE as usize, bytes)
+}

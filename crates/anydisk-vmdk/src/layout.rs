@@ -1,0 +1,112 @@
+//! The file as bytes: the tables of VMware's "Virtual Disk Format 5.0". No logic.
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Bytes of a sector: the unit of every offset and size in a VMDK, also on disks with sectors of
+/// 4 KiB.
+pub(crate) const SECTOR: u64 = 512;
+
+/// `KDMV`, the first bytes of a hosted sparse extent.
+pub(crate) const MAGIC: [u8; 4] = *b"KDMV";
+
+/// `COWD`, the first bytes of an ESX redo log.
+pub(crate) const COWD_MAGIC: [u8; 4] = *b"COWD";
+
+/// The first bytes of an ESXi space-efficient sparse extent: 0x00000000CAFEBABE.
+pub(crate) const SESPARSE_MAGIC: [u8; 8] = [0xBE, 0xBA, 0xFE, 0xCA, 0, 0, 0, 0];
+
+/// `gdOffset` of a stream whose directory is named by the footer.
+pub(crate) const GD_AT_END: u64 = u64::MAX;
+
+/// What a copy in text mode would have changed: `\n`, blank, `\r\n`.
+pub(crate) const LINE_CHARS: [u8; 4] = *b"\n \r\n";
+
+/// Bits of [`SparseHeader::flags`].
+pub(crate) mod flags {
+    /// The newline detector is valid.
+    pub(crate) const NEWLINE_DETECTOR: u32 = 1 << 0;
+    /// A second directory and second tables exist.
+    pub(crate) const REDUNDANT: u32 = 1 << 1;
+    /// Table entry 1 is a grain of zeroes.
+    pub(crate) const ZEROED_GRAIN: u32 = 1 << 2;
+    /// Grains are compressed.
+    pub(crate) const COMPRESSED: u32 = 1 << 16;
+    /// Each grain begins with its guest sector, and markers stand between the blocks.
+    pub(crate) const MARKERS: u32 = 1 << 17;
+    /// Bits that change how the file must be read.
+    pub(crate) const INCOMPATIBLE: u32 = 0xFFFF_0000;
+}
+
+/// Header of a hosted sparse extent, also its footer. Offsets and sizes are in sectors.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(non_snake_case, reason = "the specification's spelling")]
+pub(crate) struct SparseHeader {
+    pub(crate) magic: [u8; 4],
+    pub(crate) version: U32,
+    pub(crate) flags: U32,
+    pub(crate) capacity: U64,
+    pub(crate) grainSize: U64,
+    pub(crate) descriptorOffset: U64,
+    pub(crate) descriptorSize: U64,
+    pub(crate) numGTEsPerGT: U32,
+    pub(crate) rgdOffset: U64,
+    pub(crate) gdOffset: U64,
+    pub(crate) overHead: U64,
+    pub(crate) uncleanShutdown: u8,
+    pub(crate) lineChars: [u8; 4],
+    pub(crate) compressAlgorithm: U16,
+    pub(crate) pad: [u8; 433],
+}
+const _: () = assert!(size_of::<SparseHeader>() == 512);
+
+/// Header of a COWD extent (ESX redo log), without the names that follow. Offsets in sectors.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(non_snake_case, reason = "the specification's spelling")]
+pub(crate) struct CowdHeader {
+    pub(crate) magic: [u8; 4],
+    pub(crate) version: U32,
+    pub(crate) flags: U32,
+    pub(crate) numSectors: U32,
+    pub(crate) grainSize: U32,
+    pub(crate) gdOffset: U32,
+    pub(crate) numGDEntries: U32,
+    pub(crate) freeSector: U32,
+}
+const _: () = assert!(size_of::<CowdHeader>() == 32);
+
+/// Entries in a COWD grain table.
+pub(crate) const COWD_ENTRIES: u32 = 4096;
+
+/// What stands before a compressed grain: `size` bytes of data follow.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct GrainMarker {
+    /// The grain's first guest sector in the extent.
+    pub(crate) lba: U64,
+    /// Compressed bytes, more than 0.
+    pub(crate) size: U32,
+}
+const _: () = assert!(size_of::<GrainMarker>() == 12);
+
+/// What stands before metadata in a stream: `value` sectors of it follow.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct MetadataMarker {
+    pub(crate) value: U64,
+    /// 0: this is what tells it from a grain.
+    pub(crate) size: U32,
+    pub(crate) kind: U32,
+    pub(crate) pad: [u8; 496],
+}
+const _: () = assert!(size_of::<MetadataMarker>() == 512);
+
+/// Values of [`MetadataMarker::kind`].
+pub(crate) mod marker {
+    pub(crate) const END_OF_STREAM: u32 = 0;
+    pub(crate) const GRAIN_TABLE: u32 = 1;
+    pub(crate) const GRAIN_DIRECTORY: u32 = 2;
+    pub(crate) const FOOTER: u32 = 3;
+}

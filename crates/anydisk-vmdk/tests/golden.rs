@@ -1,0 +1,12 @@
+//! All golden images of VMDK: verdict, content and map.
+
+use anydisk_core::Registry;
+use anydisk_raw::RAW;
+use anydisk_testkit::golden_suite;
+use anydisk_vmdk::VMDK;
+
+fn registry() -> Registry {
+    Registry::new(&[&VMDK, &RAW])
+}
+
+golden_suite!(registry(), "vmdk", [("seSparse-chain", "seSparse extents are not read yet")]);
