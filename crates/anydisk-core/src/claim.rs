@@ -30,6 +30,15 @@ impl Claim<'_> {
         self.range
     }
 
+    /// Gives back what lies outside of `to`, which is a part of what is claimed.
+    pub fn narrow(&mut self, to: GuestRange) {
+        debug_assert!(self.range.contains(to), "a claim grows by claiming only");
+        if to != self.range {
+            self.claims.replace(self.range, Some(to));
+            self.range = to;
+        }
+    }
+
     /// Lets the claim outlive this value: a reservation holds it from here on, and whoever commits
     /// or abandons that [releases](Claims::release) the range.
     pub fn keep(self) {
@@ -87,9 +96,15 @@ impl Claims {
 
     /// Gives a claim back, and tells whoever waits for it.
     pub fn release(&self, range: GuestRange) {
+        self.replace(range, None);
+    }
+
+    /// Ends the claim on `range`, or narrows it, and tells whoever waits for what is free now.
+    fn replace(&self, range: GuestRange, by: Option<GuestRange>) {
         let mut state = self.lock();
         if let Some(index) = state.held.iter().position(|other| *other == range) {
             state.held.swap_remove(index);
+            state.held.extend(by);
         }
         let waiting = std::mem::take(&mut state.waiting);
         let (told, waiting) = waiting.into_iter().partition(|(wanted, _)| state.is_free(*wanted));
@@ -98,6 +113,16 @@ impl Claims {
         self.released.notify_all();
         let told: Vec<(GuestRange, Waker)> = told;
         told.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    /// Gives back all of the claim `from` but `to`, which is a part of it.
+    pub fn shrink(&self, from: GuestRange, to: GuestRange) {
+        if from == to {
+            return;
+        }
+        // Both are held for a moment, so that nobody gets in between.
+        self.lock().held.push(to);
+        self.release(from);
     }
 
     /// Returns once nobody claims any part of `range`; by then someone may have claimed it again.
@@ -132,6 +157,19 @@ mod tests {
     use std::task::Wake;
 
     use super::*;
+
+    #[test]
+    fn a_narrowed_claim_leaves_the_rest_to_others_and_ends_with_its_value() {
+        let range = |start, len| GuestRange::new(crate::GuestOffset(start), len).expect("small");
+        let claims = Claims::default();
+        let mut claim = claims.hold(range(0, 10));
+        claim.narrow(range(2, 4));
+        assert!(claims.try_claim(range(0, 2)));
+        assert!(claims.try_claim(range(6, 4)));
+        assert!(!claims.try_claim(range(5, 1)));
+        drop(claim);
+        assert!(claims.try_claim(range(2, 4)));
+    }
 
     #[test]
     fn two_claims_meet_only_where_they_overlap() {
