@@ -38,8 +38,10 @@ mod resolve;
 pub use anydisk_codec as codec;
 pub use anydisk_convert as convert;
 pub use anydisk_core::*;
+pub use anydisk_qcow2 as qcow2;
 pub use anydisk_raw as raw;
 pub use anydisk_storage as storage;
+pub use anydisk_vmdk as vmdk;
 pub use open::{OpenDisk, Policy};
 pub use resolve::{LikeQemu, Listed, SameFolder, path_like_qemu};
 
@@ -47,5 +49,5 @@ pub use resolve::{LikeQemu, Listed, SameFolder, path_like_qemu};
 /// [`Registry`] of these and yours.
 #[must_use]
 pub fn formats() -> Registry {
-    Registry::new(&[&raw::RAW])
+    Registry::new(&[&qcow2::QCOW2, &vmdk::VMDK, &raw::RAW])
 }

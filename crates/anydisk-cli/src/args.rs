@@ -1,0 +1,118 @@
+//! The command line, and the options that several commands share.
+
+use std::ffi::OsString;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::command::{compare, completions, convert, create, info, map, measure};
+use crate::failure::Failure;
+
+const EXAMPLES: &str = "\
+Examples:
+  anydisk info disk.qcow2
+  anydisk convert -p -O qcow2 -c disk.raw disk.qcow2
+  anydisk create -f qcow2 -b base.qcow2 -F qcow2 overlay.qcow2
+  anydisk map --picture disk.qcow2
+  anydisk info --untrusted upload.img      (a stranger's file: follow and guess nothing)
+
+Sizes are bytes, or have a suffix k, M, G, T, P or E (powers of 1024).";
+
+/// Virtual disk images: create, convert, inspect, compare.
+#[derive(Debug, Parser)]
+#[command(name = "anydisk", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+pub(crate) struct CommandLine {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a new, empty image
+    Create(create::Create),
+    /// Copy disks into a new image of any format
+    Convert(convert::Convert),
+    /// Show what an image is
+    Info(info::Info),
+    /// Show which parts of a disk hold data, and where
+    Map(map::Map),
+    /// Tell whether two disks hold the same
+    Compare(compare::Compare),
+    /// Tell how large an image would become
+    Measure(measure::Measure),
+    /// Print completions for a shell
+    Completions(completions::Completions),
+}
+
+/// How files are opened for reading.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Reading {
+    /// Read although another program may be writing
+    #[arg(short = 'U', long)]
+    pub(crate) force_share: bool,
+    /// The file is a stranger's: open no file it names, guess nothing, keep limits strict
+    #[arg(long)]
+    pub(crate) untrusted: bool,
+}
+
+/// Whether to print JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// Text for people.
+    #[default]
+    Human,
+    /// JSON as qemu-img prints it.
+    Json,
+}
+
+/// How the host caches a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Cache {
+    /// Past the page cache.
+    None,
+    /// Through the page cache.
+    Writeback,
+    /// Through the page cache, and never flushed.
+    Unsafe,
+    /// Past the page cache, every write durable.
+    Directsync,
+    /// Through the page cache, every write durable.
+    Writethrough,
+}
+
+impl Cache {
+    /// Whether the page cache is passed by.
+    pub(crate) fn is_direct(self) -> bool {
+        matches!(self, Self::None | Self::Directsync)
+    }
+
+    /// Whether success means that everything is on stable storage.
+    pub(crate) fn is_durable(self) -> bool {
+        self != Self::Unsafe
+    }
+}
+
+/// Options of qemu-img that are known and not done here, for all commands.
+#[derive(Args, Debug)]
+pub(crate) struct NotDone {
+    #[arg(long, hide = true)]
+    object: Vec<OsString>,
+    #[arg(long, hide = true)]
+    image_opts: bool,
+}
+
+impl NotDone {
+    /// Refuses them by name.
+    pub(crate) fn refuse(&self) -> Result<(), Failure> {
+        refuse(&[("--object", !self.object.is_empty()), ("--image-opts", self.image_opts)])
+    }
+}
+
+/// Refuses the first option of the list that was given.
+pub(crate) fn refuse(options: &[(&str, bool)]) -> Result<(), Failure> {
+    match options.iter().find(|(_, given)| *given) {
+        Some((name, _)) => Err(Failure::new(format!("the option {name} is not supported"))),
+        None => Ok(()),
+    }
+}

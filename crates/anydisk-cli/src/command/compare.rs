@@ -1,0 +1,120 @@
+//! `anydisk compare`.
+
+use std::ffi::OsString;
+
+use anydisk::Disk;
+use anydisk::convert::{self, Comparison, Settings, Strictness};
+use clap::Args;
+
+use crate::args::{Cache, NotDone, Reading};
+use crate::failure::{Failure, Outcome};
+use crate::output;
+use crate::progress::Progress;
+
+const EXAMPLES: &str = "\
+Examples:
+  anydisk compare disk.vmdk disk.qcow2
+  anydisk compare -f raw -F qcow2 disk.img disk.qcow2
+
+Exit codes: 0 the same, 1 different, 2 cannot open, 3 a map cannot be read, 4 data cannot be read";
+
+/// Exit code: a disk cannot be opened, or the arguments make no sense.
+pub(crate) const CANNOT_OPEN: u8 = 2;
+const DIFFERENT: u8 = 1;
+const NO_MAP: u8 = 3;
+const NO_DATA: u8 = 4;
+
+/// Compares two disks.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Compare {
+    /// The format of the first disk, instead of looking at its bytes
+    #[arg(short = 'f', long)]
+    a_format: Option<String>,
+    /// The format of the second disk
+    #[arg(short = 'F', long)]
+    b_format: Option<String>,
+    /// How the host caches the files
+    #[arg(short = 'T', long, value_enum, default_value = "writeback")]
+    cache: Cache,
+    /// Print progress
+    #[arg(short, long)]
+    progress: bool,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+    /// Sizes and allocation must agree too
+    #[arg(short, long)]
+    strict: bool,
+    /// The first disk
+    first: OsString,
+    /// The second disk
+    second: OsString,
+    #[command(flatten)]
+    reading: Reading,
+    #[command(flatten)]
+    not_done: NotDone,
+}
+
+impl Compare {
+    pub(crate) fn run(self) -> Outcome {
+        let [first, second] = self.open().map_err(|failure| failure.with_code(CANNOT_OPEN))?;
+        let strictness = if self.strict { Strictness::Allocation } else { Strictness::Content };
+        let progress = Progress::new(self.progress, self.quiet);
+        let settings = Settings::default();
+        let found = convert::compare(&first, &second, strictness, &settings, &progress)
+            .map_err(|error| Failure::from_compare(&error))?;
+        progress.finish();
+        let (text, code) = verdict(found, first.size(), second.size());
+        if !self.quiet {
+            output::print(&text)?;
+        }
+        Ok(code)
+    }
+
+    fn open(&self) -> Result<[Disk; 2], Failure> {
+        self.not_done.refuse()?;
+        let direct = self.cache.is_direct();
+        Ok([
+            self.reading.disk(&self.first, self.a_format.as_deref(), direct)?,
+            self.reading.disk(&self.second, self.b_format.as_deref(), direct)?,
+        ])
+    }
+}
+
+impl Failure {
+    fn from_compare(error: &convert::Error) -> Self {
+        let code = match error {
+            convert::Error::Read { source, .. } => match source.kind() {
+                anydisk::Error::Invalid(_)
+                | anydisk::Error::Limit { .. }
+                | anydisk::Error::Unsupported { .. } => NO_MAP,
+                _ => NO_DATA,
+            },
+            _ => NO_DATA,
+        };
+        Self::new(error.to_string()).with_code(code)
+    }
+}
+
+/// What is said, and the exit code.
+fn verdict(found: Comparison, first: u64, second: u64) -> (String, u8) {
+    const SIZES: &str = "Warning: Image size mismatch!\n";
+    match found {
+        Comparison::Identical { sizes_differ } => {
+            let warning = if sizes_differ { SIZES } else { "" };
+            (format!("{warning}Images are identical.\n"), 0)
+        }
+        Comparison::ContentDiffers(at) => {
+            // The warning comes when the end of the shorter disk has been passed.
+            let warning = if at.get() >= first.min(second) { SIZES } else { "" };
+            (format!("{warning}Content mismatch at offset {}!\n", at.get()), DIFFERENT)
+        }
+        Comparison::SizeDiffers => ("Strict mode: Image size mismatch!\n".into(), DIFFERENT),
+        Comparison::AllocationDiffers(at) => {
+            let at = at.get();
+            (format!("Strict mode: Offset {at} block status mismatch!\n"), DIFFERENT)
+        }
+        _ => ("The images differ.\n".into(), DIFFERENT),
+    }
+}

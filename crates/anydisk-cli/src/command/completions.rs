@@ -1,0 +1,26 @@
+//! `anydisk completions`.
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use crate::args::CommandLine;
+use crate::failure::Outcome;
+use crate::output;
+
+/// Prints completions.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  anydisk completions bash > /etc/bash_completion.d/anydisk")]
+pub(crate) struct Completions {
+    /// The shell
+    shell: Shell,
+}
+
+impl Completions {
+    pub(crate) fn run(self) -> Outcome {
+        let mut script = Vec::new();
+        let mut command = CommandLine::command();
+        clap_complete::generate(self.shell, &mut command, "anydisk", &mut script);
+        output::print(&String::from_utf8_lossy(&script))?;
+        Ok(0)
+    }
+}

@@ -1,0 +1,236 @@
+//! `anydisk convert`.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use anydisk::convert::{NewImage, Settings, Sources, copy_to_disk, copy_to_file, create_file};
+use anydisk::{Disk, Format, OpenDisk, Policy};
+use clap::Args;
+
+use super::create;
+use crate::args::{Cache, NotDone, Reading, refuse};
+use crate::failure::{Failure, Outcome};
+use crate::options::{self, Given};
+use crate::output;
+use crate::progress::Progress;
+
+const EXAMPLES: &str = "\
+Examples:
+  anydisk convert disk.vmdk disk.raw
+  anydisk convert -p -O qcow2 -c disk.raw disk.qcow2
+  anydisk convert -O qcow2 -o compression_type=zstd -c disk.vmdk disk.qcow2
+  anydisk convert part1.raw part2.raw whole.raw
+
+The new file gets its name when it is whole: an error leaves what was there before.";
+
+/// Copies disks into a new image.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Convert {
+    /// The format of the sources, instead of looking at their bytes
+    #[arg(short = 'f', long)]
+    source_format: Option<String>,
+    /// The format of the new image
+    #[arg(short = 'O', long, default_value = "raw")]
+    target_format: String,
+    /// Options of the new image's format, name=value,...; `help` lists them
+    #[arg(short = 'o', long)]
+    options: Vec<OsString>,
+    /// Compress the data
+    #[arg(short, long)]
+    compress: bool,
+    /// Zeroes of at least this size are not written; 0: all are
+    #[arg(short = 'S', long, default_value = "4k")]
+    sparse_size: String,
+    /// Threads; as many as the machine has cores if it is not given
+    #[arg(short = 'm', long, value_parser = clap::value_parser!(u16).range(1..))]
+    parallel: Option<u16>,
+    /// Write in any order (always done; for qemu-img's sake)
+    #[arg(short = 'W', long)]
+    oob_writes: bool,
+    /// Write into an image that exists
+    #[arg(short, long)]
+    no_create: bool,
+    /// Print progress
+    #[arg(short, long)]
+    progress: bool,
+    /// Print nothing
+    #[arg(short, long)]
+    quiet: bool,
+    /// How the host caches the new file; only `unsafe` ends before all is on stable storage
+    #[arg(short = 't', long, value_enum, default_value = "unsafe")]
+    target_cache: Cache,
+    /// How the host caches the sources
+    #[arg(short = 'T', long, value_enum, default_value = "writeback")]
+    source_cache: Cache,
+    /// The image below the new one; it must hold what is below the source
+    #[arg(short = 'B', long)]
+    backing: Option<OsString>,
+    /// The format of the image below
+    #[arg(short = 'F', long)]
+    backing_format: Option<String>,
+    /// With -n: the target reads as zero, so zeroes need not be written
+    #[arg(long, requires = "no_create")]
+    target_is_zero: bool,
+    /// The sources, end to end, and the new file
+    #[arg(required_unless_present = "options")]
+    files: Vec<OsString>,
+    #[command(flatten)]
+    reading: Reading,
+    #[command(flatten)]
+    not_done: NotDone,
+    #[command(flatten)]
+    not_done_here: NotDoneHere,
+}
+
+/// Options of qemu-img's convert that are known and not done here.
+#[derive(Args, Debug)]
+struct NotDoneHere {
+    #[arg(short = 'l', hide = true)]
+    snapshot: Option<OsString>,
+    #[arg(short = 'r', long, hide = true)]
+    rate: Option<OsString>,
+    #[arg(short = 'C', hide = true)]
+    copy_range: bool,
+    #[arg(long, hide = true)]
+    target_image_opts: bool,
+    #[arg(long, hide = true)]
+    bitmaps: bool,
+    #[arg(long, hide = true)]
+    skip_broken_bitmaps: bool,
+    #[arg(long, hide = true)]
+    salvage: bool,
+}
+
+impl NotDoneHere {
+    fn refuse(&self) -> Result<(), Failure> {
+        refuse(&[
+            ("-l", self.snapshot.is_some()),
+            ("-r", self.rate.is_some()),
+            ("-C", self.copy_range),
+            ("--target-image-opts", self.target_image_opts),
+            ("--bitmaps", self.bitmaps),
+            ("--skip-broken-bitmaps", self.skip_broken_bitmaps),
+            ("--salvage", self.salvage),
+        ])
+    }
+}
+
+impl Convert {
+    pub(crate) fn run(self) -> Outcome {
+        self.not_done.refuse()?;
+        self.not_done_here.refuse()?;
+        let registry = anydisk::formats();
+        let format = registry
+            .by_name(&self.target_format)
+            .map_err(|_| create::unknown(&self.target_format))?;
+        if options::asks_for_help(&self.options) {
+            output::print(&options::help(format))?;
+            return Ok(0);
+        }
+        let Some((target, sources @ [_, ..])) = self.files.split_last() else {
+            return Err(Failure::new("Must specify image file name"));
+        };
+        let disks = self.open_sources(sources)?;
+        let progress = Progress::new(self.progress, self.quiet);
+        self.copy(&disks, Path::new(target), format, &progress)?;
+        progress.finish();
+        Ok(0)
+    }
+
+    fn open_sources(&self, paths: &[OsString]) -> Result<Vec<Disk>, Failure> {
+        let direct = self.source_cache.is_direct();
+        let open = |path: &OsString| self.reading.disk(path, self.source_format.as_deref(), direct);
+        paths.iter().map(open).collect()
+    }
+
+    fn copy(
+        &self,
+        disks: &[Disk],
+        target: &Path,
+        format: &dyn Format,
+        progress: &Progress,
+    ) -> Result<(), Failure> {
+        let settings = self.settings()?;
+        let sources = Sources::concatenated(disks);
+        if self.no_create {
+            let disk = self.open_target(target, Some(&self.target_format))?;
+            copy_to_disk(&sources, &disk, &settings, progress)?;
+            return Ok(());
+        }
+        let mut given = Given::parse(&self.options, format)?;
+        given.backing_file = self.backing.clone().or(given.backing_file);
+        given.backing_format = self.backing_format.clone().or(given.backing_format);
+        let backing = create::backing(&given)?;
+        let size = given.size.unwrap_or(sources.size());
+        let image = NewImage { format, options: &given.options, size, backing: backing.as_ref() };
+        if backing.is_some() {
+            return self.copy_over_backing(disks, target, &image, &settings, progress);
+        }
+        copy_to_file(&sources, target, &image, &settings, progress)?;
+        Ok(())
+    }
+
+    /// Copies what lies above the source's own backing file.
+    ///
+    /// The target must be open with the image below it, so that zeroes hide it and half written
+    /// units are filled from it. So it is made first, and taken away if the copy fails.
+    fn copy_over_backing(
+        &self,
+        disks: &[Disk],
+        target: &Path,
+        image: &NewImage<'_>,
+        settings: &Settings,
+        progress: &Progress,
+    ) -> Result<(), Failure> {
+        let [source] = disks else {
+            return Err(Failure::new(
+                "Having a backing file for the target makes no sense when \
+                                     concatenating multiple input images",
+            ));
+        };
+        let sources = Sources::one(source);
+        let sources = if source.layers().len() > 1 { sources.above(1) } else { sources };
+        create_file(target, image)?;
+        let copy = || -> Result<(), Failure> {
+            let disk = self.open_target(target, Some(image.format.name()))?;
+            copy_to_disk(&sources, &disk, settings, progress)?;
+            Ok(())
+        };
+        copy().inspect_err(|_| {
+            // The error of the copy is what is told.
+            let _ = std::fs::remove_file(target);
+        })
+    }
+
+    fn open_target(&self, path: &Path, format: Option<&str>) -> Result<Disk, Failure> {
+        let options = OpenDisk::new()
+            .write(true)
+            .policy(Policy::LikeQemu)
+            .direct(self.target_cache.is_direct())
+            .format(format.unwrap_or("raw"));
+        Ok(options.path(path)?)
+    }
+
+    fn settings(&self) -> Result<Settings, Failure> {
+        let mut settings = Settings::default();
+        settings.threads = self.parallel.map_or(0, usize::from);
+        settings.compress = self.compress;
+        settings.zero_run = zero_run(&self.sparse_size)?;
+        settings.target_is_zero = self.target_is_zero;
+        settings.durable = self.target_cache.is_durable();
+        Ok(settings)
+    }
+}
+
+/// Zeroes are looked for sector by sector.
+fn zero_run(text: &str) -> Result<usize, Failure> {
+    let size = anydisk::parse_size(text).and_then(|size| usize::try_from(size).ok());
+    size.filter(|size| size % 512 == 0 && *size <= 16 << 20).ok_or_else(|| {
+        let text = OsStr::new(text).display();
+        Failure::new(format!(
+            "Invalid buffer size for sparse output specified: '{text}'; expected 0 to 16M, a \
+             multiple of 512"
+        ))
+    })
+}

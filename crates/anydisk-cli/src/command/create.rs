@@ -1,0 +1,124 @@
+//! `anydisk create`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anydisk::convert::{NewImage, create_file};
+use anydisk::{Format, Location, Reference, Role, path_like_qemu};
+use clap::Args;
+
+use crate::args::{NotDone, Reading};
+use crate::failure::{Failure, Outcome};
+use crate::options::{self, Given};
+use crate::output;
+
+const EXAMPLES: &str = "\
+Examples:
+  anydisk create disk.raw 10G
+  anydisk create -f qcow2 -o cluster_size=128k,lazy_refcounts=on disk.qcow2 10G
+  anydisk create -f qcow2 -b base.qcow2 -F qcow2 overlay.qcow2
+  anydisk create -f qcow2 -o help";
+
+/// Makes an image.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Create {
+    /// The format of the new image
+    #[arg(short, long, default_value = "raw")]
+    format: String,
+    /// The image below: the new one shows it where it has nothing itself
+    #[arg(short, long)]
+    backing: Option<OsString>,
+    /// The format of the image below
+    #[arg(short = 'F', long)]
+    backing_format: Option<String>,
+    /// Do not look at the image below
+    #[arg(short = 'u', long = "unsafe")]
+    unchecked: bool,
+    /// Options of the format, name=value,...; `help` lists them
+    #[arg(short = 'o', long)]
+    options: Vec<OsString>,
+    /// Print nothing
+    #[arg(short, long)]
+    quiet: bool,
+    /// The file that is made
+    #[arg(required_unless_present = "options")]
+    file: Option<OsString>,
+    /// Virtual size; that of the image below if it is not given
+    size: Option<String>,
+    #[command(flatten)]
+    reading: Reading,
+    #[command(flatten)]
+    not_done: NotDone,
+}
+
+impl Create {
+    pub(crate) fn run(self) -> Outcome {
+        self.not_done.refuse()?;
+        let registry = anydisk::formats();
+        let format = registry.by_name(&self.format).map_err(|_| unknown(&self.format))?;
+        if options::asks_for_help(&self.options) {
+            output::print(&options::help(format))?;
+            return Ok(0);
+        }
+        let file = self.file.as_deref().ok_or_else(|| Failure::new("Expecting image file name"))?;
+        self.create(format, file)
+            .map_err(|failure| Failure::new(named(file, &failure.text)).with_code(failure.code))?;
+        Ok(0)
+    }
+
+    fn create(&self, format: &dyn Format, file: &OsStr) -> Result<(), Failure> {
+        let mut given = Given::parse(&self.options, format)?;
+        given.backing_file = self.backing.clone().or(given.backing_file);
+        given.backing_format = self.backing_format.clone().or(given.backing_format);
+        let backing = backing(&given)?;
+        let size = self.size(&given, backing.as_ref(), file)?;
+        if !self.quiet {
+            let name = file.to_string_lossy();
+            output::print(&options::formatting(&name, format, &given, size))?;
+        }
+        let image = NewImage { format, options: &given.options, size, backing: backing.as_ref() };
+        Ok(create_file(Path::new(file), &image)?)
+    }
+
+    /// The size that is given, else that of the image below, which must be there in any case.
+    fn size(
+        &self,
+        given: &Given,
+        backing: Option<&Reference>,
+        file: &OsStr,
+    ) -> Result<u64, Failure> {
+        let size = self.size.as_deref().map(options::size).transpose()?.or(given.size);
+        let below = match backing {
+            Some(reference) if !self.unchecked => {
+                let path = path_like_qemu(reference, &Location::Path(PathBuf::from(file)));
+                let format = reference.format.as_deref();
+                Some(self.reading.disk(path.as_os_str(), format, false)?.size())
+            }
+            _ => None,
+        };
+        size.or(below).ok_or_else(|| Failure::new("Image creation needs a size parameter"))
+    }
+}
+
+/// The image below, as it will stand in the new one.
+pub(crate) fn backing(given: &Given) -> Result<Option<Reference>, Failure> {
+    let Some(name) = &given.backing_file else { return Ok(None) };
+    if given.backing_format.is_none() {
+        return Err(Failure::new("Backing file specified without backing format"));
+    }
+    let mut reference = Reference::new(Role::Backing, name.as_bytes());
+    reference.format = given.backing_format.clone();
+    Ok(Some(reference))
+}
+
+pub(crate) fn unknown(format: &str) -> Failure {
+    Failure::new(format!("Unknown file format '{format}'"))
+}
+
+/// The error, with the name of the file unless it begins with it.
+fn named(file: &OsStr, text: &str) -> String {
+    let name = file.to_string_lossy();
+    if text.starts_with(&*name) { text.to_owned() } else { format!("{name}: {text}") }
+}

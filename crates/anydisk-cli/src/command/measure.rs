@@ -1,0 +1,129 @@
+//! `anydisk measure`.
+
+use std::ffi::OsString;
+
+use anydisk::{Disk, GuestRange, MeasureRequest, Result as CoreResult, Source};
+use clap::Args;
+
+use super::create;
+use crate::args::{Form, NotDone, Reading, refuse};
+use crate::failure::{Failure, Outcome};
+use crate::options::{self, Given};
+use crate::output;
+use crate::output::json::{self, Object};
+
+const EXAMPLES: &str = "\
+Examples:
+  anydisk measure -O qcow2 disk.raw
+  anydisk measure -O qcow2 -o cluster_size=2M --size 100G";
+
+/// Formats that hold bitmaps; a copy from one to the other would bring them along.
+const HOLD_BITMAPS: &[&str] = &["qcow2"];
+
+/// Tells how large an image would become.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Measure {
+    /// What to print
+    #[arg(long, value_enum, default_value = "human")]
+    output: Form,
+    /// The format of the image that would be made
+    #[arg(short = 'O', long, default_value = "raw")]
+    target_format: String,
+    /// Options of that format, name=value,...; `help` lists them
+    #[arg(short = 'o', long)]
+    options: Vec<OsString>,
+    /// Of an empty disk of this size
+    #[arg(long, conflicts_with_all = ["file", "format"])]
+    size: Option<String>,
+    /// The format of the image there is, instead of looking at its bytes
+    #[arg(short, long)]
+    format: Option<String>,
+    /// The image whose content would be copied
+    #[arg(required_unless_present_any = ["size", "options"])]
+    file: Option<OsString>,
+    #[command(flatten)]
+    reading: Reading,
+    #[arg(short = 'l', hide = true)]
+    snapshot: Option<OsString>,
+    #[command(flatten)]
+    not_done: NotDone,
+}
+
+/// What would be copied.
+#[derive(Default)]
+struct Content {
+    size: u64,
+    data: Vec<GuestRange>,
+    holds_bitmaps: bool,
+}
+
+impl Measure {
+    pub(crate) fn run(self) -> Outcome {
+        self.not_done.refuse()?;
+        refuse(&[("-l", self.snapshot.is_some())])?;
+        let registry = anydisk::formats();
+        let format = registry
+            .by_name(&self.target_format)
+            .map_err(|_| create::unknown(&self.target_format))?;
+        if options::asks_for_help(&self.options) {
+            output::print(&options::help(format))?;
+            return Ok(0);
+        }
+        let given = Given::parse(&self.options, format)?;
+        let content = self.content()?;
+        let request =
+            MeasureRequest { size: content.size, options: &given.options, data: &content.data };
+        let measure = format.measure(&request)?;
+        let bitmaps = content.holds_bitmaps && HOLD_BITMAPS.contains(&format.name());
+        output::print(&text(measure, bitmaps, self.output))?;
+        Ok(0)
+    }
+
+    fn content(&self) -> Result<Content, Failure> {
+        match (&self.size, &self.file) {
+            (Some(size), _) => Ok(Content { size: options::size(size)?, ..Content::default() }),
+            (None, Some(file)) => {
+                let disk = self.reading.disk(file, self.format.as_deref(), false)?;
+                let holds_bitmaps = HOLD_BITMAPS.contains(&disk.top().info().format);
+                Ok(Content { size: disk.size(), data: data(&disk)?, holds_bitmaps })
+            }
+            (None, None) => Err(Failure::new("Either --size N or one filename must be specified.")),
+        }
+    }
+}
+
+/// The ranges of a disk that hold data.
+fn data(disk: &Disk) -> CoreResult<Vec<GuestRange>> {
+    let mut data: Vec<GuestRange> = Vec::new();
+    let mut rest = GuestRange::whole(disk.size());
+    while !rest.is_empty() {
+        let found = disk.status(rest)?;
+        let run = rest.first(found.extent.len);
+        if !matches!(found.extent.source, Source::Zero { .. } | Source::Absent { .. }) {
+            match data.last_mut().filter(|last| last.end() == run.start()) {
+                Some(last) => *last = GuestRange::between(last.start(), run.end()),
+                None => data.push(run),
+            }
+        }
+        rest = rest.skip(run.len());
+    }
+    Ok(data)
+}
+
+fn text(measure: anydisk::Measure, bitmaps: bool, form: Form) -> String {
+    let anydisk::Measure { required, fully_allocated } = measure;
+    match form {
+        Form::Json => {
+            let object = Object::default()
+                .with("required", required)
+                .with("fully-allocated", fully_allocated)
+                .with_any("bitmaps", bitmaps.then_some(0));
+            json::document(&object.into())
+        }
+        Form::Human => {
+            let bitmaps = if bitmaps { "bitmaps size: 0\n" } else { "" };
+            format!("required size: {required}\nfully allocated size: {fully_allocated}\n{bitmaps}")
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Virtual disk images on the command line: qemu-img's words, options, output and exit codes.
+//!
+//! | module | |
+//! |---|---|
+//! | `args` | the command line, and the options that several commands share |
+//! | `command` | one file for each command |
+//! | `open` | how disks are opened: policy, warnings |
+//! | `options` | `-o` lists |
+//! | `extents` | what a disk holds, run by run |
+//! | `output` | JSON and texts, byte for byte as qemu-img prints them |
+//! | `picture` | the disk drawn |
+//! | `progress` | how far a job is |
+
+mod args;
+mod command;
+mod extents;
+mod failure;
+mod open;
+mod options;
+mod output;
+mod picture;
+mod progress;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    command::run(std::env::args_os().collect())
+}

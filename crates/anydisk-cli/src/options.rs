@@ -1,0 +1,175 @@
+//! Creation options: `-o name=value,...`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use anydisk::{Format, OptionKind, Options, parse_size};
+
+use crate::failure::Failure;
+
+/// What `-o` lists say, apart.
+#[derive(Debug)]
+pub(crate) struct Given {
+    /// `size`, in bytes.
+    pub(crate) size: Option<u64>,
+    /// `backing_file`.
+    pub(crate) backing_file: Option<OsString>,
+    /// `backing_fmt`.
+    pub(crate) backing_format: Option<String>,
+    /// What is the format's own.
+    pub(crate) options: Options,
+}
+
+/// Whether the lists ask for help.
+pub(crate) fn asks_for_help(lists: &[OsString]) -> bool {
+    lists.iter().flat_map(|list| split(list)).any(|item| item == "help" || item == "?")
+}
+
+impl Given {
+    /// Reads the lists, for images of `format`.
+    pub(crate) fn parse(lists: &[OsString], format: &dyn Format) -> Result<Self, Failure> {
+        let options = Options::of(format);
+        let mut given = Self { size: None, backing_file: None, backing_format: None, options };
+        for item in lists.iter().flat_map(|list| split(list)) {
+            given.set(&item)?;
+        }
+        Ok(given)
+    }
+
+    fn set(&mut self, item: &OsStr) -> Result<(), Failure> {
+        let bytes = item.as_bytes();
+        let equals = bytes.iter().position(|byte| *byte == b'=');
+        // A bare name is a flag that is on.
+        let (name, value) =
+            equals.map_or((bytes, &b"on"[..]), |at| (&bytes[..at], &bytes[at + 1..]));
+        let text = |bytes| {
+            str::from_utf8(bytes)
+                .map_err(|_| Failure::new(format!("the option {item:?} is not UTF-8")))
+        };
+        match text(name)? {
+            "size" => self.size = Some(size(text(value)?)?),
+            "backing_file" => self.backing_file = Some(OsStr::from_bytes(value).to_owned()),
+            "backing_fmt" => self.backing_format = Some(text(value)?.to_owned()),
+            name => self.options.set(name, text(value)?)?,
+        }
+        Ok(())
+    }
+}
+
+/// A size on the command line.
+pub(crate) fn size(text: &str) -> Result<u64, Failure> {
+    parse_size(text).ok_or_else(|| Failure::new(format!("Invalid image size specified: '{text}'.")))
+}
+
+/// The items of a list. A comma inside a value is written twice.
+fn split(list: &OsStr) -> Vec<OsString> {
+    let mut items = vec![Vec::new()];
+    let mut bytes = list.as_bytes().iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        if byte == b',' && bytes.next_if_eq(&b',').is_none() {
+            items.push(Vec::new());
+        } else if let Some(item) = items.last_mut() {
+            item.push(byte);
+        }
+    }
+    items.into_iter().filter(|item| !item.is_empty()).map(OsString::from_vec).collect()
+}
+
+/// What `-o help` prints.
+pub(crate) fn help(format: &dyn Format) -> String {
+    let mut lines: Vec<String> = format
+        .create_options()
+        .iter()
+        .map(|spec| line(spec.name, kind(spec.kind), spec.help))
+        .chain([line("size", "size", "Virtual disk size")])
+        .collect();
+    lines.sort();
+    lines.dedup();
+    format!("Supported {} options:\n{}", format.name(), lines.concat())
+}
+
+fn line(name: &str, kind: &str, help: &str) -> String {
+    format!("  {:<22} - {help}\n", format!("{name}=<{kind}>"))
+}
+
+fn kind(kind: OptionKind) -> &'static str {
+    match kind {
+        OptionKind::Flag => "bool (on/off)",
+        OptionKind::Number => "num",
+        OptionKind::Size => "size",
+        _ => "str",
+    }
+}
+
+/// The options that qemu-img prints before the others, by format. It goes by the order in which
+/// its own source lists them.
+fn printed_first(format: &str) -> &'static [&'static str] {
+    match format {
+        "qcow2" => &[
+            "cluster_size",
+            "extended_l2",
+            "preallocation",
+            "compression_type",
+            "size",
+            "compat",
+            "backing_file",
+            "backing_fmt",
+            "data_file",
+            "data_file_raw",
+            "lazy_refcounts",
+            "refcount_bits",
+        ],
+        _ => &["size", "backing_file", "backing_fmt"],
+    }
+}
+
+/// The line that tells what is made: every option that is given or has a default.
+pub(crate) fn formatting(file: &str, format: &dyn Format, given: &Given, size: u64) -> String {
+    let backing_file = given.backing_file.as_ref().map(|name| name.to_string_lossy());
+    let mut words = vec![("size", Some(size.to_string()))];
+    words.push(("backing_file", backing_file.map(|name| name.replace(',', ",,"))));
+    words.push(("backing_fmt", given.backing_format.clone()));
+    for spec in format.create_options() {
+        if !words.iter().any(|(name, _)| *name == spec.name) {
+            words.push((spec.name, printed(spec.name, spec.kind, &given.options)));
+        }
+    }
+    let order = printed_first(format.name());
+    words.sort_by_key(|(name, _)| {
+        order.iter().position(|first| first == name).unwrap_or(usize::MAX)
+    });
+    let words: String =
+        words.into_iter().filter_map(|(name, value)| Some(format!(" {name}={}", value?))).collect();
+    format!("Formatting '{file}', fmt={}{words}\n", format.name())
+}
+
+fn printed(name: &str, kind: OptionKind, options: &Options) -> Option<String> {
+    let number = || options.number(name).map(|number| number.to_string());
+    match kind {
+        OptionKind::Size | OptionKind::Number => number(),
+        _ => options.text(name).map(|text| text.replace(',', ",,")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_doubled_comma_belongs_to_the_value() {
+        let items = |list: &str| split(OsStr::new(list));
+        assert_eq!(items("a=1,b=2"), ["a=1", "b=2"]);
+        assert_eq!(items("a=x,,y,b"), ["a=x,y", "b"]);
+        assert_eq!(items(""), [""; 0]);
+    }
+
+    #[test]
+    fn the_size_and_the_backing_file_are_not_the_formats_own() {
+        let registry = anydisk::formats();
+        let raw = registry.by_name("raw").unwrap();
+        let lists = ["size=1k,backing_file=a,,b".into(), "backing_fmt=raw".into()];
+        let given = Given::parse(&lists, raw).unwrap();
+        assert_eq!((given.size, given.backing_file), (Some(1024), Some("a,b".into())));
+        assert_eq!(given.backing_format.as_deref(), Some("raw"));
+    }
+}
