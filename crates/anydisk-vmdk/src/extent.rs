@@ -1,14 +1,17 @@
 //! The extents of an open image: which file, where, and how it is divided.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Release},
+};
 
 use anydisk_core::{Error, GuestRange, HostOffset, Invalid, Result, Storage, Value};
 
 use crate::NAME;
 use crate::layout::{GrainMarker, SECTOR};
 use crate::limits;
-use crate::table::{ENTRY, Geometry, Grain, sector_at};
+use crate::table::{ENTRY, Geometry, Grain, SLICE, sector_at};
 
 /// A file the image is made of. Extents name it by its number.
 #[derive(Debug)]
@@ -16,8 +19,8 @@ pub(crate) struct File {
     pub(crate) store: Arc<dyn Storage>,
     /// As a person would name it.
     pub(crate) name: String,
-    /// Something was written since the last flush.
-    pub(crate) written: AtomicBool,
+    /// Bytes of it were given out to be written, so every flush flushes it.
+    pub(crate) used: AtomicBool,
 }
 
 /// A part of the disk, with where its bytes are.
@@ -118,7 +121,17 @@ impl Flat {
 impl Sparse {
     /// Where the file ends, or the last grain that was committed.
     pub(crate) fn end(&self) -> HostOffset {
-        HostOffset(self.end.load(Relaxed))
+        HostOffset(self.end.load(Acquire))
+    }
+
+    /// A grain that ends at `end` is about to be named.
+    pub(crate) fn grow_to(&self, end: HostOffset) {
+        self.end.fetch_max(end.get(), Release);
+    }
+
+    /// Grains in `len` bytes, a part of one being one; at most what a slice of a table names.
+    pub(crate) fn grains_of(&self, len: u64) -> u32 {
+        u32::try_from(len.div_ceil(self.geometry.grain())).unwrap_or(SLICE)
     }
 
     /// Sectors of a grain.

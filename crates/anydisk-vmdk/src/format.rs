@@ -1,11 +1,17 @@
 //! Recognising, opening and creating.
 
+use std::io::Write;
 use std::sync::Arc;
 
-use anydisk_core::{Format, OpenRequest, Opened, Result, Sample, Verdict};
+use anydisk_core::{
+    CreateRequest, Format, Image, Measure, MeasureRequest, OpenRequest, Opened, OptionSpec, Result,
+    Sample, Sink, SinkRequest, Verdict,
+};
 
+use crate::create::{self, STREAM};
 use crate::descriptor::is_descriptor;
 use crate::layout::{COWD_MAGIC, MAGIC, SESPARSE_MAGIC};
+use crate::sink::StreamSink;
 use crate::{NAME, VmdkImage};
 
 /// The VMDK format.
@@ -38,5 +44,28 @@ impl Format for VmdkFormat {
         let image = VmdkImage::open(&request)?;
         let backing = image.backing().cloned();
         Ok(Opened { image: Arc::new(image), backing })
+    }
+
+    fn create_options(&self) -> &'static [OptionSpec] {
+        create::OPTIONS
+    }
+
+    fn create(&self, request: CreateRequest<'_>) -> Result<Arc<dyn Image>> {
+        create::create(&request)
+    }
+
+    fn sink(
+        &self,
+        request: &SinkRequest<'_>,
+        out: Box<dyn Write + Send>,
+    ) -> Result<Option<Box<dyn Sink>>> {
+        if create::subformat(request.options) != STREAM {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(StreamSink::new(request, out)?)))
+    }
+
+    fn measure(&self, request: &MeasureRequest<'_>) -> Result<Measure> {
+        create::measure(request)
     }
 }

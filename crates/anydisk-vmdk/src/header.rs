@@ -354,7 +354,8 @@ mod tests {
 
     #[test]
     fn every_broken_field_is_refused_with_its_place_and_value() {
-        let cases: [(fn(&mut SparseHeader), &str); 11] = [
+        type Change = fn(&mut SparseHeader);
+        let cases: [(Change, &str); 11] = [
             (|raw| raw.magic[0] = b'X', "vmdk: magic at 0x0 is \"XDMV\", expected \"KDMV\""),
             (|raw| raw.version = 4.into(), "vmdk: header version 4 is not supported"),
             (

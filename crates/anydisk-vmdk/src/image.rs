@@ -1,10 +1,11 @@
 //! The image: locate (pure), load the table (I/O elsewhere), answer (pure).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use anydisk_core::{
     Access, Codec, Encoded, Error, Extent, GuestOffset, GuestRange, HostOffset, Image, ImageInfo,
-    Inserted, Lease, Leases, Limits, Lookup, Need, OpenRequest, Reference, Result, Role, Source,
+    ImageWrite, Lease, Leases, Limits, Lookup, Need, OpenRequest, Reference, Result, Role, Source,
     Supplied, TableCache, Ticket,
 };
 use zerocopy::FromBytes;
@@ -15,7 +16,8 @@ use crate::descriptor::Descriptor;
 use crate::extent::{Body, File, Packed, Part, Sparse};
 use crate::layout::GrainMarker;
 use crate::open::{self, Assembly};
-use crate::table::{ENTRY, Grain, SLICE, SliceAt, run};
+use crate::table::{Grain, SLICE, SliceAt, run};
+use crate::write::Writer;
 use crate::{info, limits};
 
 /// Memory for the places and lengths of packed grains, in bytes: those of 256 MiB of disk.
@@ -33,6 +35,7 @@ pub struct VmdkImage {
     /// What stands before packed grains (sector, length), by [`key`].
     markers: TableCache,
     pub(crate) leases: Leases,
+    pub(crate) writer: Option<Writer>,
     info: ImageInfo,
 }
 
@@ -55,27 +58,42 @@ impl VmdkImage {
     /// [`Error::Denied`] for extents that the resolver does not open, [`Error::ReadOnly`] and
     /// [`Error::NeedsRepair`] for images that cannot be written as asked.
     pub fn open(request: &OpenRequest<'_>) -> Result<Self> {
-        let assembly = open::assemble(request)?;
-        if request.access == Access::ReadWrite {
-            return Err(Error::ReadOnly { why: "this version reads only".into() });
-        }
-        Ok(Self::new(assembly, request.limits))
+        Self::build(request, false)
     }
 
-    fn new(assembly: Assembly, limits: &Limits) -> Self {
+    /// Opens an image that was just made.
+    pub(crate) fn open_new(request: &OpenRequest<'_>) -> Result<Self> {
+        Self::build(request, true)
+    }
+
+    fn build(request: &OpenRequest<'_>, is_new: bool) -> Result<Self> {
+        let assembly = open::assemble(request)?;
         let info = info::of(&assembly);
-        let Assembly { files, parts, descriptor, .. } = assembly;
+        let Assembly { files, parts, descriptor, room } = assembly;
         let packed = parts.iter().any(Part::is_packed);
-        Self {
+        let mut image = Self {
             size: parts.last().map_or(0, |part| part.range.end().get()),
             backing: backing(&descriptor),
-            tables: table_cache(&parts, limits),
+            tables: table_cache(&parts, request.limits),
             markers: TableCache::new(2, if packed { MARKER_CACHE } else { 0 }),
             leases: Leases::new(),
+            writer: None,
             files,
             parts,
             info,
+        };
+        if request.access == Access::ReadWrite {
+            // What was written to make it must be flushed too.
+            image.files[0].used.store(is_new, Relaxed);
+            let writer = Writer::new(&image, descriptor, room, is_new, request.limits)?;
+            image.writer = Some(writer);
         }
+        Ok(image)
+    }
+
+    /// Bytes of a grain, the largest if extents differ.
+    pub(crate) fn grain(&self) -> Option<u64> {
+        self.info.cluster_size
     }
 
     /// The image below, as the descriptor names it.
@@ -106,14 +124,13 @@ impl VmdkImage {
             Look::NoTable(len) => return Ok(found(len, Source::Absent { reserved: None })),
             Look::Run { answer, len, slice } => (answer, len, slice),
         };
-        let entry_at = slice.at.saturating_add(u64::from(slice.index) * ENTRY);
+        let entry_at = slice.entry_at();
         let within = part.offset_of(range) & (sparse.geometry.grain() - 1);
         match answer {
             Grain::Absent => Ok(found(len, Source::Absent { reserved: None })),
             Grain::Zero => Ok(found(len, Source::Zero { reserved: None })),
             Grain::Sector(sector) if sparse.packed == Packed::No => {
-                let count = (within + len).div_ceil(sparse.geometry.grain());
-                let count = u32::try_from(count).unwrap_or(SLICE);
+                let count = sparse.grains_of(within + len);
                 let at = sparse.grain_at(sector, count, entry_at)?.saturating_add(within);
                 let store = &self.files[sparse.file].store;
                 let source = Source::Data { store, at, shared: false };
@@ -146,8 +163,7 @@ impl VmdkImage {
             Table::At(table) => table,
         };
         let slice = geometry.table_slice(table, place.entry);
-        let grains = (place.within + range.len()).div_ceil(geometry.grain());
-        let grains = u32::try_from(grains).unwrap_or(SLICE);
+        let grains = sparse.grains_of(place.within + range.len());
         let end = slice.index.saturating_add(grains).min(slice.count);
         let step = sparse.grain_sectors();
         let seen = self.tables.read(key(sparse.file, slice.at), |entries| {
@@ -165,7 +181,7 @@ impl VmdkImage {
 
     /// Where the grain table `number` is. A directory entry that cannot be is looked up in the
     /// second directory, if there is one.
-    fn table<'a>(&'a self, sparse: &'a Sparse, number: u64) -> Result<Table<'a>> {
+    pub(crate) fn table<'a>(&'a self, sparse: &'a Sparse, number: u64) -> Result<Table<'a>> {
         let first = self.table_in(sparse, sparse.directory, number);
         match (first, sparse.redundant) {
             (Err(error), Some(redundant)) => {
@@ -191,8 +207,7 @@ impl VmdkImage {
         let Some((entry, absent)) = seen else {
             return Ok(Table::Need(self.need_table(sparse, slice)));
         };
-        let at = slice.at.saturating_add(u64::from(slice.index) * ENTRY);
-        Ok(match sparse.table_at(entry, at)? {
+        Ok(match sparse.table_at(entry, slice.entry_at())? {
             Some(table) => Table::At(table),
             None => Table::Absent(absent),
         })
@@ -230,7 +245,7 @@ impl VmdkImage {
         Ok(Lookup::Found(Extent { len: range.len(), source, lease }))
     }
 
-    fn need_table<'a>(&'a self, sparse: &Sparse, slice: SliceAt) -> Need<'a> {
+    pub(crate) fn need_table<'a>(&'a self, sparse: &Sparse, slice: SliceAt) -> Need<'a> {
         let place = key(sparse.file, slice.at);
         Need {
             store: &self.files[sparse.file].store,
@@ -242,7 +257,7 @@ impl VmdkImage {
 }
 
 /// Where a grain table is.
-enum Table<'a> {
+pub(crate) enum Table<'a> {
     Need(Need<'a>),
     /// Nowhere, like so many in a row.
     Absent(u64),
@@ -324,11 +339,19 @@ impl Image for VmdkImage {
             true => self.markers.insert(place, came, marker(bytes)),
             false => self.tables.insert(place, came, table_entries(bytes)),
         };
-        Ok(if taken == Inserted::Full { Supplied::Full } else { Supplied::Taken })
+        Ok(taken.into())
     }
 
     fn info(&self) -> ImageInfo {
-        self.info.clone()
+        let mut info = self.info.clone();
+        if let Some(id) = self.writer.as_ref().and_then(Writer::content_id) {
+            info::set_content_id(&mut info, id);
+        }
+        info
+    }
+
+    fn writer(&self) -> Option<&dyn ImageWrite> {
+        self.writer.is_some().then_some(self)
     }
 }
 

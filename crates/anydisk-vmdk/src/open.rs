@@ -158,7 +158,7 @@ impl<'a> Assembler<'a> {
         let own = File {
             store: Arc::clone(&request.store),
             name: request.location.to_string(),
-            written: AtomicBool::new(false),
+            used: AtomicBool::new(false),
         };
         Self { request, files: vec![own], parts: Vec::new(), by_name: HashMap::new() }
     }
@@ -222,9 +222,9 @@ impl<'a> Assembler<'a> {
         if own.is_some() && located.store.identity() == own {
             return Err(reference.denied("it is the descriptor itself"));
         }
-        let written = AtomicBool::new(false);
+        let used = AtomicBool::new(false);
         let name = located.location.to_string();
-        self.files.push(File { store: located.store, name, written });
+        self.files.push(File { store: located.store, name, used });
         let file = self.files.len() - 1;
         self.by_name.insert(line.name.clone(), file);
         Ok(file)

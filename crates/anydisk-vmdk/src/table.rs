@@ -41,6 +41,13 @@ pub(crate) struct SliceAt {
     pub(crate) index: u32,
 }
 
+impl SliceAt {
+    /// The place of the entry looked for.
+    pub(crate) fn entry_at(&self) -> HostOffset {
+        self.at.saturating_add(u64::from(self.index) * ENTRY)
+    }
+}
+
 impl Geometry {
     /// `grain` bytes and `entries` are powers of two.
     pub(crate) fn new(grain: u64, entries: u32, capacity: u64) -> Self {

@@ -109,12 +109,20 @@ impl Descriptor {
     }
 
     /// Gives the content a new number, in all places that keep it. False if there is none.
+    ///
+    /// A number of a few digits less (qemu leaves zeroes away) gets one as long, so that the text
+    /// does not move and a crash cannot leave half of it moved.
     pub(crate) fn set_content_id(&mut self, id: u32, long: [u32; 3]) -> bool {
+        let Some(digits) = self.value("CID").map(<[u8]>::len) else { return false };
+        let (digits, id) = match digits {
+            6 | 7 => (digits, id % (1 << (4 * digits))),
+            _ => (8, id),
+        };
         let [a, b, c] = long;
         // The last 8 digits of the long number are the short one.
         self.set("ddb.longContentID", &format!("{a:08x}{b:08x}{c:08x}{id:08x}"));
         self.content_id = Some(id);
-        self.set("CID", &format!("{id:08x}"))
+        self.set("CID", &format!("{id:0digits$x}"))
     }
 
     /// The text, byte for byte.

@@ -132,6 +132,16 @@ fn a_new_content_id_changes_its_own_lines_only() {
     assert_eq!(again.expect("valid").content_id, Some(0xab));
 }
 
+/// qemu prints the number without leading zeroes.
+#[test]
+fn a_short_content_id_is_replaced_by_one_as_short() {
+    let text = SPARSE.replace("1a2b3c4d", "a2b3c4d");
+    let mut descriptor = parse(&text).expect("valid");
+    assert!(descriptor.set_content_id(0x1234_5678, [0; 3]));
+    assert_eq!(descriptor.to_bytes(), text.replace("a2b3c4d", "2345678").as_bytes());
+    assert_eq!(descriptor.content_id, Some(0x0234_5678));
+}
+
 #[test]
 fn the_padding_of_an_embedded_descriptor_is_no_text() {
     let padded = format!("{SPARSE}{}", "\0".repeat(100));

@@ -1,0 +1,123 @@
+//! What must hold before a sparse extent is written: the tables are where tables belong, every
+//! grain is in the file. Else a write might land in the metadata, or in another grain.
+
+use anydisk_core::{Error, HostOffset, Result, Storage, StorageExt};
+
+use crate::NAME;
+use crate::extent::Sparse;
+use crate::header::limit;
+use crate::layout::SECTOR;
+use crate::limits;
+use crate::table::{ENTRY, Grain, sector_at};
+
+/// Where the tables of an extent are, and their second copies.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    /// Sectors of the tables, rising, each with that of its second copy.
+    pairs: Vec<(u32, u32)>,
+}
+
+impl Mirror {
+    /// Checks an extent and finds its tables. `reserved`: what else lies among the metadata.
+    ///
+    /// # Errors
+    /// [`Error::NeedsRepair`] for tables or grains that must not be written to,
+    /// [`Error::Unsupported`] for directories that name no table.
+    pub(crate) fn of(
+        sparse: &Sparse,
+        store: &dyn Storage,
+        reserved: &[(HostOffset, u64)],
+    ) -> Result<Self> {
+        let primary = directory(sparse, store, sparse.directory)?;
+        let second = match sparse.redundant {
+            Some(at) => Some(directory(sparse, store, at)?),
+            None => None,
+        };
+        check_places(sparse, reserved, &primary, second.as_deref())?;
+        check_grains(sparse, store, &primary)?;
+        let second = second.unwrap_or_default();
+        let mut pairs: Vec<_> = primary.into_iter().zip(second).collect();
+        pairs.sort_unstable();
+        Ok(Self { pairs })
+    }
+
+    /// Where the second copy of the table at `table` is, if there is one.
+    pub(crate) fn second(&self, table: HostOffset) -> Option<HostOffset> {
+        let index = self.pairs.binary_search_by_key(&table, |pair| sector_at(pair.0)).ok()?;
+        Some(sector_at(self.pairs[index].1))
+    }
+}
+
+/// All entries of a directory.
+fn directory(sparse: &Sparse, store: &dyn Storage, at: HostOffset) -> Result<Vec<u32>> {
+    let len = sparse.geometry.tables() * ENTRY;
+    limit("size of a grain directory to be written, in bytes", len, limits::WRITABLE_DIRECTORY)?;
+    let tables = entries(store, at, len)?;
+    if tables.contains(&0) {
+        let feature = "writing to a sparse extent without all of its grain tables";
+        return Err(Error::Unsupported { format: NAME, feature: feature.into() });
+    }
+    Ok(tables)
+}
+
+/// The entries of a table of `len` bytes.
+fn entries(store: &dyn Storage, at: HostOffset, len: u64) -> Result<Vec<u32>> {
+    let mut bytes = vec![0; usize::try_from(len).expect("limited by the caller")];
+    store.read_padded_at(at, &mut bytes)?;
+    Ok(bytes.as_chunks().0.iter().map(|entry| u32::from_le_bytes(*entry)).collect())
+}
+
+/// All metadata lies before the first grain, and no two pieces of it share a byte.
+fn check_places(
+    sparse: &Sparse,
+    reserved: &[(HostOffset, u64)],
+    primary: &[u32],
+    second: Option<&[u32]>,
+) -> Result<()> {
+    let directory_len = sparse.geometry.tables() * ENTRY;
+    let table_len = u64::from(sparse.geometry.entries()) * ENTRY;
+    let mut pieces = vec![(HostOffset::ZERO, SECTOR), (sparse.directory, directory_len)];
+    pieces.extend_from_slice(reserved);
+    pieces.extend(sparse.redundant.map(|at| (at, directory_len)));
+    let tables = primary.iter().chain(second.unwrap_or_default());
+    pieces.extend(tables.map(|sector| (sector_at(*sector), table_len)));
+    pieces.sort_unstable();
+    let mut end = HostOffset::ZERO;
+    for (at, len) in pieces {
+        if at < end {
+            return Err(needs_repair(format!("metadata at {at} lies on other metadata")));
+        }
+        end = at.saturating_add(len);
+    }
+    if end > sparse.overhead {
+        let first = sparse.overhead;
+        return Err(needs_repair(format!(
+            "metadata reaches to {end}, and grains begin at {first}"
+        )));
+    }
+    Ok(())
+}
+
+/// Every grain that a table names lies in the file: a grain behind its end would be handed out
+/// again.
+fn check_grains(sparse: &Sparse, store: &dyn Storage, tables: &[u32]) -> Result<()> {
+    let table_len = u64::from(sparse.geometry.entries()) * ENTRY;
+    let grains = sparse.geometry.capacity().div_ceil(sparse.geometry.grain());
+    let mut left = usize::try_from(grains).unwrap_or(usize::MAX);
+    for sector in tables {
+        let at = sector_at(*sector);
+        for (entry, place) in entries(store, at, table_len)?.into_iter().take(left).zip(0_u64..) {
+            let entry_at = at.saturating_add(place * ENTRY);
+            if let Grain::Sector(sector) = sparse.decode(entry.into()) {
+                let checked = sparse.grain_at(sector, 1, entry_at);
+                checked.map_err(|error| needs_repair(error.to_string()))?;
+            }
+        }
+        left = left.saturating_sub(sparse.geometry.entries() as usize);
+    }
+    Ok(())
+}
+
+fn needs_repair(why: String) -> Error {
+    Error::NeedsRepair { format: NAME, why: why.into() }
+}

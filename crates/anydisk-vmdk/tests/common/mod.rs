@@ -1,0 +1,85 @@
+//! What several tests use.
+
+use anydisk_core::{HostOffset, Storage, StorageExt};
+
+/// A sparse image made by hand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ByHand {
+    /// Sectors of the disk.
+    pub(crate) sectors: u64,
+    /// Sectors of a grain.
+    pub(crate) grain: u64,
+    /// Entry 1 of a table is a grain of zeroes.
+    pub(crate) zeroed_grain: bool,
+    /// The content ID of the image below.
+    pub(crate) parent: Option<u32>,
+}
+
+impl ByHand {
+    /// The file: header, descriptor, two directories with a table each, no grain.
+    pub(crate) fn bytes(self) -> Vec<u8> {
+        assert!(self.sectors <= 512 * self.grain, "one table is enough");
+        let (version, flags) = if self.zeroed_grain { (2, 7) } else { (1, 3) };
+        let mut file = Vec::new();
+        file.extend(b"KDMV");
+        file.extend([version, flags].map(u32::to_le_bytes).concat());
+        file.extend([self.sectors, self.grain, 1, 4].map(u64::to_le_bytes).concat());
+        file.extend(512_u32.to_le_bytes());
+        file.extend([5, 10, 16_u64].map(u64::to_le_bytes).concat());
+        file.extend(b"\0\n \r\n\0\0");
+        file.resize(512, 0);
+        file.extend(self.descriptor().bytes());
+        for (directory, table) in [(5, 6_u32), (10, 11)] {
+            file.resize(directory * 512, 0);
+            file.extend(table.to_le_bytes());
+        }
+        file.resize(16 * 512, 0);
+        file
+    }
+
+    fn descriptor(self) -> String {
+        let hint = match self.parent {
+            Some(id) => format!("parentCID={id:08x}\nparentFileNameHint=\"below.vmdk\""),
+            None => "parentCID=ffffffff".to_owned(),
+        };
+        format!(
+            "# Disk DescriptorFile\nversion=1\nCID=0badcafe\n{hint}\n\
+             createType=\"monolithicSparse\"\nRW {} SPARSE \"x.vmdk\"\n\
+             ddb.longContentID = \"00112233445566778899aabb0badcafe\"\n",
+            self.sectors
+        )
+    }
+}
+
+/// Looks for damage in a sparse image, with a reader of its own: every grain whole in the file,
+/// behind the metadata, on a boundary of its size, and named once.
+///
+/// # Errors
+/// What is wrong.
+pub(crate) fn check_sparse(store: &dyn Storage, zeroed_grain: bool) -> Result<(), String> {
+    let number = |at: u64, len: usize| {
+        let mut bytes = [0; 8];
+        store.read_exact_at(HostOffset(at), &mut bytes[..len]).map_err(|e| e.to_string())?;
+        Ok::<u64, String>(u64::from_le_bytes(bytes))
+    };
+    let (capacity, size, overhead) = (number(12, 8)?, number(20, 8)?, number(64, 8)?);
+    let len = store.len().map_err(|e| e.to_string())?;
+    let mut seen = std::collections::HashSet::new();
+    for grain in 0..capacity.div_ceil(size) {
+        let directory = number(56, 8)? * 512;
+        let table = number(directory + grain / 512 * 4, 4)? * 512;
+        let entry = number(table + grain % 512 * 4, 4)?;
+        let is_fine = match entry {
+            0 => true,
+            1 => zeroed_grain,
+            sector => {
+                let whole = (sector + size) * 512 <= len;
+                sector >= overhead && sector % size == 0 && whole && seen.insert(sector)
+            }
+        };
+        if !is_fine {
+            return Err(format!("grain {grain} is at sector {entry:#x} of {len:#x} bytes"));
+        }
+    }
+    Ok(())
+}
