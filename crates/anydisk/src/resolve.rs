@@ -34,10 +34,11 @@ pub struct LikeQemu {
 }
 
 impl SameFolder {
-    /// With these options for opening files (locks, direct I/O).
+    /// With these options for opening files (locks, direct I/O); no block devices, whatever they
+    /// say.
     #[must_use]
     pub fn new(open: OpenOptions) -> Self {
-        Self { open }
+        Self { open: open.block_devices(false) }
     }
 }
 
@@ -90,11 +91,10 @@ impl Resolver for LikeQemu {
             });
         }
         let name = Path::new(OsStr::from_bytes(name));
-        let path = match from.folder() {
-            Some(folder) => folder.join(name),
-            None if name.is_absolute() => name.to_owned(),
-            None => return Err(reference.denied("the image that names it is in no folder")),
-        };
+        if !name.is_absolute() && from.folder().is_none() {
+            return Err(reference.denied("the image that names it is in no folder"));
+        }
+        let path = beside(from, name);
         let store = FileStorage::open(&path, &file::with_access(&self.open, access))?;
         Ok(located(store, path))
     }
@@ -105,11 +105,15 @@ impl Resolver for LikeQemu {
 pub fn path_like_qemu(reference: &Reference, from: &Location) -> PathBuf {
     let name = reference.name.strip_prefix(b"file:").unwrap_or(&reference.name);
     let path = Path::new(OsStr::from_bytes(name));
-    match from.folder() {
-        Some(folder) if protocol_of(name).is_none() && folder != Path::new(".") => {
-            folder.join(path)
-        }
-        _ => path.to_owned(),
+    if protocol_of(name).is_some() { path.to_owned() } else { beside(from, path) }
+}
+
+/// `name` in the folder of the file at `from`, written as the path of that file is: a bare name
+/// stays one.
+fn beside(from: &Location, name: &Path) -> PathBuf {
+    match from {
+        Location::Path(path) => path.parent().unwrap_or(Path::new("")).join(name),
+        _ => name.to_owned(),
     }
 }
 
@@ -174,6 +178,14 @@ mod tests {
         let from = Location::Path(folder.path().join("top.qcow2"));
         let reference = Reference::new(Role::Backing, "base");
         assert!(SameFolder::default().resolve(&reference, &from, Access::Read).is_err());
+    }
+
+    #[test]
+    fn block_devices_are_not_opened_in_the_same_folder_even_if_the_top_image_may_be_one() {
+        let resolver = SameFolder::new(OpenOptions::new().block_devices(true));
+        // A device cannot be made here without rights, so the options themselves are looked at.
+        let expected = SameFolder::default();
+        assert_eq!(format!("{resolver:?}"), format!("{expected:?}"));
     }
 
     #[test]
