@@ -85,7 +85,8 @@ impl Claims {
 
     /// As [`try_claim`](Self::try_claim); the claim ends with the answer.
     pub fn try_hold(&self, range: GuestRange) -> Option<Claim<'_>> {
-        self.try_claim(range).then_some(Claim { claims: self, range })
+        // Lazily: a claim that is made only to be dropped would end the one that is held.
+        self.try_claim(range).then(|| Claim { claims: self, range })
     }
 
     /// As [`claim`](Self::claim); the claim ends with the answer.
@@ -188,6 +189,7 @@ mod tests {
         let claims = Claims::default();
         let held = claims.try_hold(range).expect("nobody else");
         assert!(claims.try_hold(range).is_none());
+        assert!(!claims.try_claim(range), "a refused claim took the held one with it");
         drop(held);
         claims.hold(range).keep();
         assert!(!claims.try_claim(range));
