@@ -1,7 +1,9 @@
 //! What a disk holds, run by run, in qemu-img's terms.
 
 use anydisk::storage::Storage;
-use anydisk::{Disk, DiskExtent, GuestRange, Result, Source};
+use anydisk::{Disk, DiskExtent, GuestRange, Layer, Result, Source};
+
+const RAW: &str = "raw";
 
 /// A run of the disk with one answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,8 +62,7 @@ impl<'a> Entries<'a> {
         if self.rest.is_empty() {
             return Ok(None);
         }
-        let found = look(self.disk, self.rest)?;
-        let entry = entry(self.disk, &found, self.rest);
+        let entry = look(self.disk, self.rest)?;
         self.rest = self.rest.skip(entry.length);
         Ok(Some(entry))
     }
@@ -90,14 +91,28 @@ impl Iterator for Entries<'_> {
     }
 }
 
-/// The answer of the disk. As in qemu-img, a hole in the file of a raw image is a hole of the disk;
-/// in the file of any other format the format's own word counts.
-fn look(disk: &Disk, range: GuestRange) -> Result<DiskExtent<'_>> {
+/// The answer of the disk. As in qemu-img, holes of a host file count where its bytes are those of
+/// the disk: in raw images and in extents that are files of their own. Elsewhere the format's own
+/// word counts.
+fn look(disk: &Disk, range: GuestRange) -> Result<Entry> {
     let found = disk.map(range)?;
-    if disk.layers()[found.layer].image.info().format == "raw" {
-        return disk.status(range.first(found.extent.len));
+    let told = entry(disk, &found, range);
+    let layer = &disk.layers()[found.layer];
+    let is_raw = layer.image.info().format == RAW;
+    match &found.extent.source {
+        Source::Data { store, .. } if is_raw || is_extent(layer, &**store) => {
+            let status = disk.status(range.first(told.length))?.extent;
+            let zero = matches!(status.source, Source::Zero { .. });
+            // A hole in an extent is stored data that happens to be zero.
+            Ok(Entry { length: status.len, zero, data: !(zero && is_raw), ..told })
+        }
+        _ => Ok(told),
     }
-    Ok(found)
+}
+
+/// Whether `store` is another file than the one that the image was opened by.
+fn is_extent(layer: &Layer, store: &dyn Storage) -> bool {
+    store.name() != layer.location.to_string()
 }
 
 fn entry(disk: &Disk, found: &DiskExtent<'_>, range: GuestRange) -> Entry {
@@ -108,32 +123,28 @@ fn entry(disk: &Disk, found: &DiskExtent<'_>, range: GuestRange) -> Entry {
         present: true,
         ..Entry::default()
     };
-    let layer_file = || disk.layers()[found.layer].location.to_string();
-    match &found.extent.source {
+    let layer = &disk.layers()[found.layer];
+    let place = match &found.extent.source {
         Source::Data { store, at, .. } => {
             entry.data = true;
-            entry.offset = Some(at.get());
-            entry.file = Some(shown(disk, store.name()));
+            entry.file = Some(store.name().to_owned());
+            return Entry { offset: Some(at.get()), ..entry };
         }
-        Source::Encoded(_) => (entry.data, entry.compressed) = (true, true),
+        Source::Encoded(_) => {
+            (entry.data, entry.compressed) = (true, true);
+            None
+        }
         Source::Zero { reserved } => {
             entry.zero = true;
-            entry.offset = reserved.map(anydisk::HostOffset::get);
-            entry.file = reserved.map(|_| shown(disk, &layer_file()));
+            reserved.as_ref()
         }
-        _ => {
-            entry.zero = true;
-            // Behind the end of a shorter image below it is that image that says zero.
-            entry.present = found.layer + 1 < disk.layers().len();
-            entry.depth += usize::from(entry.present);
+        Source::Absent { reserved } => {
+            (entry.zero, entry.present) = (true, false);
+            reserved.as_ref()
         }
-    }
+        _ => None,
+    };
+    entry.offset = place.map(|at| at.get());
+    entry.file = place.map(|_| layer.location.to_string());
     entry
-}
-
-/// The name of a file as qemu-img shows it: the folder of the top image is written only if it was
-/// typed.
-fn shown(disk: &Disk, name: &str) -> String {
-    let typed = disk.layers()[0].location.to_string().starts_with("./");
-    name.strip_prefix("./").filter(|_| !typed).unwrap_or(name).to_owned()
 }

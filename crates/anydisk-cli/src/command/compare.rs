@@ -18,11 +18,14 @@ Examples:
 
 Exit codes: 0 the same, 1 different, 2 cannot open, 3 a map cannot be read, 4 data cannot be read";
 
-/// Exit code: a disk cannot be opened, or the arguments make no sense.
-pub(crate) const CANNOT_OPEN: u8 = 2;
+/// Exit codes; 1 is also for arguments that make no sense.
+const CANNOT_OPEN: u8 = 2;
 const DIFFERENT: u8 = 1;
 const NO_MAP: u8 = 3;
 const NO_DATA: u8 = 4;
+
+/// qemu-img names the sector that differs, not the byte.
+const SECTOR: u64 = 512;
 
 /// Compares two disks.
 #[derive(Args, Debug)]
@@ -108,7 +111,8 @@ fn verdict(found: Comparison, first: u64, second: u64) -> (String, u8) {
         Comparison::ContentDiffers(at) => {
             // The warning comes when the end of the shorter disk has been passed.
             let warning = if at.get() >= first.min(second) { SIZES } else { "" };
-            (format!("{warning}Content mismatch at offset {}!\n", at.get()), DIFFERENT)
+            let sector = at.get() / SECTOR * SECTOR;
+            (format!("{warning}Content mismatch at offset {sector}!\n"), DIFFERENT)
         }
         Comparison::SizeDiffers => ("Strict mode: Image size mismatch!\n".into(), DIFFERENT),
         Comparison::AllocationDiffers(at) => {

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use anydisk::{Detail, DetailValue, Layer, Location, path_like_qemu};
+use anydisk::{Detail, DetailValue, ImageInfo, Layer, Location, path_like_qemu};
 use clap::Args;
 
 use crate::args::{Form, NotDone, Reading};
@@ -66,30 +66,29 @@ impl Info {
     fn facts(&self) -> Result<Vec<Facts>, Failure> {
         let format = self.format.as_deref();
         if !self.backing_chain {
-            return Ok(vec![Facts::of(&self.reading.top(&self.file, format)?, None)?]);
+            return Ok(vec![Facts::of(&self.reading.top(&self.file, format)?)?]);
         }
         let disk = self.reading.disk(&self.file, format, false)?;
-        let mut all: Vec<Facts> = Vec::new();
-        for layer in disk.layers() {
-            let name = all.last().and_then(|above| above.backing.as_ref());
-            let name = name.map(|backing| backing.path.clone());
-            all.push(Facts::of(layer, name)?);
-        }
-        Ok(all)
+        disk.layers().iter().map(Facts::of).collect()
     }
 }
 
 /// What is shown of an image.
 struct Facts {
     name: String,
-    image: anydisk::ImageInfo,
+    image: ImageInfo,
     size: u64,
-    file: File,
+    /// Those it is made of, the last one opened first.
+    files: Vec<File>,
     backing: Option<Backing>,
 }
 
 /// The file on the host.
 struct File {
+    /// What the image calls it.
+    node: String,
+    /// Where it is.
+    name: String,
     /// Whole sectors, in bytes.
     length: u64,
     /// Bytes on the medium, where the file system tells.
@@ -104,19 +103,22 @@ struct Backing {
 }
 
 impl Facts {
-    /// `name`: as the image above leads to it; else as it was typed.
-    fn of(layer: &Layer, name: Option<String>) -> Result<Self, Failure> {
-        let name = name.unwrap_or_else(|| layer.location.to_string());
+    fn of(layer: &Layer) -> Result<Self, Failure> {
+        let Location::Path(path) = &layer.location else {
+            return Err(Failure::new(format!("{}: not a file", layer.location)));
+        };
         let backing = layer.backing.as_ref().map(|reference| Backing {
             name: reference.display_name(),
-            path: path_like_qemu(reference, &Location::Path((&name).into())).display().to_string(),
+            path: path_like_qemu(reference, &layer.location).display().to_string(),
             format: reference.format.clone(),
         });
+        let image = layer.image.info();
+        let files = files(path, &image)?;
         Ok(Self {
-            image: layer.image.info(),
+            name: path.display().to_string(),
             size: layer.image.size(),
-            file: File::of(&layer.location)?,
-            name,
+            image,
+            files,
             backing,
         })
     }
@@ -124,21 +126,19 @@ impl Facts {
     fn object(&self) -> Object {
         let backing = self.backing.as_ref();
         let image = &self.image;
-        let dirty = image.dirty;
         Object::default()
             .with("filename", self.name.as_str())
             .with("format", image.format)
             .with("virtual-size", self.size)
-            .with_any("actual-size", self.file.used)
+            .with_any("actual-size", self.used())
             .with_any("cluster-size", image.cluster_size)
             .with_any("encrypted", image.encrypted.then_some(true))
-            .with_any("compressed", image.compressed.then_some(true))
-            .with("dirty-flag", dirty)
+            .with("dirty-flag", image.dirty)
             .with_any("backing-filename", backing.map(|backing| backing.name.as_str()))
             .with_any("full-backing-filename", backing.map(|backing| backing.path.as_str()))
             .with_any("backing-filename-format", backing.and_then(|b| b.format.as_deref()))
             .with_any("format-specific", self.specific())
-            .with("children", vec![self.child()])
+            .with("children", self.files.iter().map(File::value).collect::<Vec<_>>())
     }
 
     fn specific(&self) -> Option<Object> {
@@ -147,28 +147,19 @@ impl Facts {
         (!data.is_empty()).then(|| object.with("data", data))
     }
 
-    fn child(&self) -> Value {
-        let specific = Object::default().with("type", "file").with("data", Object::default());
-        let info = Object::default()
-            .with("filename", self.name.as_str())
-            .with("format", self.file.protocol)
-            .with("virtual-size", self.file.length)
-            .with_any("actual-size", self.file.used)
-            .with("dirty-flag", false)
-            .with("format-specific", specific)
-            .with("children", Vec::new());
-        Object::default().with("name", "file").with("info", info).into()
+    /// Bytes on the medium of all files, as far as the file systems tell.
+    fn used(&self) -> Option<u64> {
+        self.files.iter().map(|file| file.used).sum()
     }
 
     fn text(&self) -> String {
-        let used = || self.file.used.map(|used| format!("disk size: {}", human::size(used)));
         let image = &self.image;
         let mut lines = vec![
             format!("image: {}", self.name),
             format!("file format: {}", image.format),
             format!("virtual size: {} ({} bytes)", human::size(self.size), self.size),
         ];
-        lines.extend(used());
+        lines.extend(self.used().map(|used| format!("disk size: {}", human::size(used))));
         lines.extend(image.encrypted.then(|| "encrypted: yes".into()));
         lines.extend(image.cluster_size.map(|size| format!("cluster_size: {size}")));
         lines.extend(image.dirty.then(|| "cleanly shut down: no".into()));
@@ -179,15 +170,7 @@ impl Facts {
             text.push_str("Format specific information:\n");
             human::write_object(&mut text, &data, 1);
         }
-        let length = self.file.length;
-        let mut child = vec![
-            "Child node '/file':".to_owned(),
-            format!("    filename: {}", self.name),
-            format!("    protocol type: {}", self.file.protocol),
-            format!("    file length: {} ({length} bytes)", human::size(length)),
-        ];
-        child.extend(used().map(|line| format!("    {line}")));
-        text + &child.join("\n") + "\n"
+        text + &self.files.iter().map(File::text).collect::<String>()
     }
 }
 
@@ -202,21 +185,71 @@ impl Backing {
     }
 }
 
+/// The files that an image is made of: its own, and its extents that are files of their own.
+fn files(path: &Path, image: &ImageInfo) -> Result<Vec<File>, Failure> {
+    let own = path.display().to_string();
+    let mut files = vec![File::of(path, "file".into())?];
+    for (index, name) in extents(&image.details).into_iter().enumerate() {
+        if name != own {
+            files.push(File::of(Path::new(name), format!("extents.{index}"))?);
+        }
+    }
+    files.reverse();
+    Ok(files)
+}
+
+/// The names of the files in the details of a format that has extents.
+fn extents(details: &[Detail]) -> Vec<&str> {
+    let list = details.iter().find(|detail| detail.name == "extents").map(|detail| &detail.value);
+    let Some(DetailValue::List(extents)) = list else { return Vec::new() };
+    let name = |extent| match extent {
+        &DetailValue::Map(ref members) => members.iter().find_map(file_name),
+        _ => None,
+    };
+    extents.iter().filter_map(name).collect()
+}
+
+fn file_name(detail: &Detail) -> Option<&str> {
+    match &detail.value {
+        DetailValue::Text(name) if detail.name == "filename" => Some(name),
+        _ => None,
+    }
+}
+
 impl File {
-    fn of(location: &Location) -> Result<Self, Failure> {
-        let Location::Path(path) = location else {
-            return Err(Failure::new(format!("{location}: not a file")));
-        };
-        let meta = fs::metadata(path)?;
+    fn of(path: &Path, node: String) -> Result<Self, Failure> {
+        let name = path.display().to_string();
+        let meta = fs::metadata(path).map_err(|error| Failure::new(format!("{name}: {error}")))?;
         if meta.file_type().is_block_device() {
-            return Ok(Self {
-                length: device_length(path)?,
-                used: Some(0),
-                protocol: "host_device",
-            });
+            let length = device_length(path)?;
+            return Ok(Self { node, name, length, used: Some(0), protocol: "host_device" });
         }
         let length = meta.len().next_multiple_of(SECTOR);
-        Ok(Self { length, used: Some(meta.blocks() * 512), protocol: "file" })
+        Ok(Self { node, name, length, used: Some(meta.blocks() * 512), protocol: "file" })
+    }
+
+    fn value(&self) -> Value {
+        let specific = Object::default().with("type", "file").with("data", Object::default());
+        let info = Object::default()
+            .with("filename", self.name.as_str())
+            .with("format", self.protocol)
+            .with("virtual-size", self.length)
+            .with_any("actual-size", self.used)
+            .with("dirty-flag", false)
+            .with("format-specific", specific)
+            .with("children", Vec::new());
+        Object::default().with("name", self.node.as_str()).with("info", info).into()
+    }
+
+    fn text(&self) -> String {
+        let mut lines = vec![
+            format!("Child node '/{}':", self.node),
+            format!("    filename: {}", self.name),
+            format!("    protocol type: {}", self.protocol),
+            format!("    file length: {} ({} bytes)", human::size(self.length), self.length),
+        ];
+        lines.extend(self.used.map(|used| format!("    disk size: {}", human::size(used))));
+        lines.join("\n") + "\n"
     }
 }
 

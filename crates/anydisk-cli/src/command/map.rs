@@ -58,7 +58,7 @@ impl Map {
         let mut out = BufWriter::new(io::stdout().lock());
         let written = match self.output {
             Form::Human => write_human(&mut out, Entries::new(&disk, range)),
-            Form::Json => write_json(&mut out, Entries::new(&disk, range), range),
+            Form::Json => write_json(&mut out, Entries::new(&disk, range), start),
         };
         out.flush()?; // What was found before an error is shown.
         written.map(|()| 0)
@@ -81,6 +81,9 @@ fn write_human(out: &mut impl Write, entries: Entries<'_>) -> Result<(), Failure
             let why = "File contains external, encrypted or compressed clusters.";
             return Err(Failure::new(why));
         };
+        if entry.zero {
+            continue;
+        }
         for number in [entry.start, entry.length, offset] {
             write!(out, "{:<16}", hex(number))?;
         }
@@ -94,20 +97,16 @@ fn hex(number: u64) -> String {
     if number == 0 { "0".into() } else { format!("{number:#x}") }
 }
 
-fn write_json(
-    out: &mut impl Write,
-    entries: Entries<'_>,
-    range: GuestRange,
-) -> Result<(), Failure> {
+fn write_json(out: &mut impl Write, entries: Entries<'_>, start: u64) -> Result<(), Failure> {
     write!(out, "[")?;
     let mut separator = "";
     for entry in entries {
         write!(out, "{separator}{}", json(&entry?))?;
         separator = ",\n";
     }
-    if range.is_empty() {
-        // qemu-img prints the entry that it begins with.
-        write!(out, "{}", json(&Entry { start: range.start().get(), ..Entry::default() }))?;
+    if separator.is_empty() {
+        // Nothing was asked about: qemu-img prints the entry that it begins with.
+        write!(out, "{}", json(&Entry { start, ..Entry::default() }))?;
     }
     writeln!(out, "]")?;
     Ok(())

@@ -19,10 +19,9 @@ use crate::output;
 
 /// Runs the command that the arguments name; the first of them is the program.
 pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
-    let is_compare = arguments.get(1).is_some_and(|word| word == "compare");
     let line = match CommandLine::try_parse_from(arguments) {
         Ok(line) => line,
-        Err(error) => return usage(&error, is_compare),
+        Err(error) => return usage(&error),
     };
     match perform(line.command) {
         Ok(code) => code.into(),
@@ -47,13 +46,9 @@ fn perform(command: Command) -> Outcome {
     }
 }
 
-/// Help and version are no errors; what cannot be understood is, with qemu-img's exit codes.
-fn usage(error: &clap::Error, is_compare: bool) -> ExitCode {
+/// Help and version are no errors; what cannot be understood is.
+fn usage(error: &clap::Error) -> ExitCode {
     // Where the text cannot be printed, the exit code still tells.
     let _ = error.print();
-    match (error.use_stderr(), is_compare) {
-        (false, _) => ExitCode::SUCCESS,
-        (true, true) => compare::CANNOT_OPEN.into(),
-        (true, false) => ExitCode::FAILURE,
-    }
+    if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -1,0 +1,99 @@
+//! `anydisk convert`.
+
+mod common;
+
+use common::{Bench, Qemu};
+
+#[test]
+fn disks_of_all_kinds_become_the_raw_disk_that_qemu_makes() {
+    let Some(_) = Qemu::find() else { return };
+    let bench = Bench::new();
+    for disk in bench.disks() {
+        if disk == "split.vmdk" {
+            continue; // 5 GiB of nothing.
+        }
+        bench.prints(&["convert", disk, "ours.raw"]);
+        bench.qemu(&format!("convert {disk} qemu.raw"));
+        let read = |name| std::fs::read(bench.path(name)).unwrap();
+        assert!(read("ours.raw") == read("qemu.raw"), "{disk}");
+    }
+}
+
+#[test]
+fn several_sources_are_laid_end_to_end() {
+    let bench = Bench::new();
+    bench.raw("a", 512, &[(0, &[1; 512])]);
+    bench.raw("b", 1024, &[(512, &[2; 512])]);
+    bench.prints(&["convert", "-f", "raw", "a", "b", "c"]);
+    assert_eq!(std::fs::read(bench.path("c")).unwrap(), [[1; 512], [0; 512], [2; 512]].concat());
+}
+
+#[test]
+fn zeroes_are_left_out_unless_all_is_to_be_written() {
+    use std::os::unix::fs::MetadataExt;
+    let bench = Bench::new();
+    bench.raw("zeroes", 1 << 20, &[(0, &[0; 1 << 16])]);
+    let blocks = |name| std::fs::metadata(bench.path(name)).unwrap().blocks();
+    assert!(blocks("zeroes") > 0);
+    bench.prints(&["convert", "-f", "raw", "zeroes", "sparse"]);
+    assert_eq!(blocks("sparse"), 0);
+    bench.prints(&["convert", "-f", "raw", "-S", "0", "zeroes", "full"]);
+    assert!(blocks("full") >= (1 << 20) / 512);
+    let error = bench.fails(&["convert", "-S", "100", "zeroes", "x"], 1);
+    assert!(error.contains("Invalid buffer size for sparse output specified: '100'"), "{error}");
+}
+
+#[test]
+fn a_target_that_exists_is_written_in_place() {
+    let bench = Bench::new();
+    bench.raw("source", 512, &[(0, &[1; 512])]);
+    bench.raw("target", 1024, &[(0, &[7; 1024])]);
+    bench.prints(&["convert", "-n", "-f", "raw", "source", "target"]);
+    let target = std::fs::read(bench.path("target")).unwrap();
+    assert_eq!(target, [[1; 512], [7; 512]].concat());
+    bench.raw("small", 256, &[]);
+    let error = bench.fails(&["convert", "-n", "-f", "raw", "source", "small"], 1);
+    assert!(error.contains("the source has 512 bytes, the target only 256"), "{error}");
+}
+
+#[test]
+fn an_error_leaves_the_file_that_was_there() {
+    let bench = Bench::new();
+    bench.raw("source", 512, &[(0, &[1; 512])]);
+    std::fs::write(bench.path("target"), "precious").unwrap();
+    let error = bench.fails(&["convert", "-c", "-O", "raw", "source", "target"], 1);
+    assert!(error.contains("compressed writing is not supported"), "{error}");
+    assert_eq!(std::fs::read(bench.path("target")).unwrap(), b"precious");
+}
+
+#[test]
+fn progress_is_printed_as_qemu_prints_it() {
+    let bench = Bench::new();
+    bench.raw("a", 512, &[(0, b"a")]);
+    let text = bench.prints(&["convert", "-p", "-f", "raw", "a", "b"]);
+    assert_eq!(text, "    (0.00/100%)\r    (100.00/100%)\r\n");
+    assert_eq!(bench.prints(&["convert", "-p", "-q", "-f", "raw", "a", "b"]), "");
+}
+
+#[test]
+fn options_that_are_not_done_are_refused_by_name() {
+    let bench = Bench::new();
+    bench.raw("a", 512, &[]);
+    for option in [&["-l", "snap"][..], &["-r", "1M"], &["-C"], &["--bitmaps"], &["--salvage"]] {
+        let error = bench.fails(&[&["convert"], option, &["a", "b"]].concat(), 1);
+        assert!(error.contains(&format!("the option {} is not supported", option[0])), "{error}");
+        assert!(!bench.path("b").exists());
+    }
+}
+
+#[test]
+fn a_strangers_image_with_a_backing_file_is_refused() {
+    let Some(_) = Qemu::find() else { return };
+    let bench = Bench::new();
+    bench.raw("secret", 512, &[(0, b"secret")]);
+    bench.qemu("create -q -f qcow2 -b secret -F raw top.qcow2");
+    let error = bench.fails(&["convert", "--untrusted", "top.qcow2", "out"], 1);
+    assert!(error.contains("top.qcow2"), "{error}");
+    assert!(!bench.path("out").exists());
+    bench.prints(&["convert", "top.qcow2", "out"]);
+}

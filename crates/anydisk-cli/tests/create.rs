@@ -1,0 +1,61 @@
+//! `anydisk create`.
+
+mod common;
+
+use common::{Bench, Qemu};
+
+#[test]
+fn a_raw_disk_is_a_sparse_file_of_the_size() {
+    use std::os::unix::fs::MetadataExt;
+    let bench = Bench::new();
+    assert_eq!(
+        bench.prints(&["create", "disk.raw", "1.5G"]),
+        "Formatting 'disk.raw', fmt=raw size=1610612736\n"
+    );
+    let meta = std::fs::metadata(bench.path("disk.raw")).unwrap();
+    assert_eq!((meta.len(), meta.blocks()), (1_610_612_736, 0));
+    assert_eq!(bench.prints(&["create", "-q", "disk.raw", "1M"]), "");
+}
+
+#[test]
+fn what_is_said_is_qemus() {
+    let Some(_) = Qemu::find() else { return };
+    let bench = Bench::new();
+    for line in [
+        "create a.raw 1M",
+        "create -f raw -o preallocation=full a.raw 64k",
+        "create -f raw -o size=1M a.raw",
+        "create -f raw a,b.raw 1k",
+        "create a.raw",
+        "create a.raw much",
+        "create -f raw -o nothing=1 a.raw 1M",
+        "create -f unknown a.raw 1M",
+        "create",
+    ] {
+        bench.assert_same(line);
+    }
+}
+
+#[test]
+fn an_unknown_option_is_refused_with_those_there_are() {
+    let bench = Bench::new();
+    let error = bench.fails(&["create", "-o", "nothing=1", "a.raw", "1M"], 1);
+    assert!(error.contains("a.raw: raw: option nothing=1"), "{error}");
+    assert!(error.contains("preallocation"), "{error}");
+    assert!(!bench.path("a.raw").exists());
+}
+
+#[test]
+fn a_backing_file_needs_its_format() {
+    let bench = Bench::new();
+    bench.raw("base", 512, &[]);
+    let error = bench.fails(&["create", "-f", "qcow2", "-b", "base", "top.qcow2"], 1);
+    assert!(error.contains("top.qcow2: Backing file specified without backing format"), "{error}");
+}
+
+#[test]
+fn help_lists_the_options_of_the_format() {
+    let text = Bench::new().prints(&["create", "-f", "raw", "-o", "help"]);
+    assert!(text.starts_with("Supported raw options:\n  preallocation=<str> "), "{text}");
+    assert!(text.ends_with("  size=<size>            - Virtual disk size\n"), "{text}");
+}
