@@ -1,6 +1,6 @@
 //! Each fuzz target for a short while.
 
-use crate::run::{is_there, root, run};
+use crate::run::{cargo, is_there, root, run};
 
 /// Seconds for one target.
 const SECONDS: &str = "20";
@@ -15,8 +15,9 @@ pub(crate) fn task() -> Result<(), String> {
         .filter_map(|name| name.strip_suffix(".rs").map(String::from))
         .collect();
     names.sort();
+    cargo(&["run", "--quiet", "--locked", "--manifest-path", "fuzz/Cargo.toml", "--bin", "seed"])?;
+    let limit = format!("-max_total_time={SECONDS}");
     for name in &names {
-        let limit = format!("-max_total_time={SECONDS}");
         run(
             "cargo",
             &["+nightly", "fuzz", "run", name, "--", &limit, "-rss_limit_mb=2048", "-timeout=10"],

@@ -1,0 +1,107 @@
+//! What the fuzz targets share: opening bytes from strangers and looking at all they say, with
+//! bounded work.
+//!
+//! Any error is a good answer. A panic, an endless loop, too much memory, or two answers that
+//! contradict each other are findings.
+
+use std::sync::Arc;
+
+use anydisk_core::{
+    Access, Disk, DiskExtent, Format, GuestOffset, GuestRange, Limits, Location, NoReferences,
+    OpenRequest, Registry, Resolver, Result, Source, Storage,
+};
+use anydisk_storage::MemoryStorage;
+
+/// Runs of the map that one input is asked for.
+const RUNS: usize = 256;
+/// Bytes that are read at the start of a run.
+const PIECE: u64 = 8 << 10;
+
+/// All formats.
+#[must_use]
+pub fn formats() -> Registry {
+    Registry::new(&[&anydisk_qcow2::QCOW2, &anydisk_vmdk::VMDK, &anydisk_raw::RAW])
+}
+
+/// Opens `bytes` as a stranger's image of `format` that needs no other file, and looks at it.
+pub fn explore(format: &dyn Format, bytes: Vec<u8>) {
+    explore_with(format, bytes, &NoReferences);
+}
+
+/// The same with files that the image may name.
+pub fn explore_with(format: &dyn Format, bytes: Vec<u8>, resolver: &dyn Resolver) {
+    let limits = Limits::strict();
+    let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes));
+    let request = OpenRequest {
+        store,
+        location: &Location::Other("input".into()),
+        access: Access::Read,
+        resolver,
+        limits: &limits,
+    };
+    if let Ok(opened) = format.open(request) {
+        let _ = opened.image.info();
+        walk(&Disk::new(opened.image));
+    }
+}
+
+/// Walks the map from the start, as far as it goes without an error, and reads at each run.
+fn walk(disk: &Disk) {
+    let mut rest = GuestRange::whole(disk.size());
+    for _ in 0..RUNS {
+        if rest.is_empty() {
+            return;
+        }
+        let Ok(len) = check_run(disk, rest) else { break };
+        rest = rest.skip(len);
+    }
+    let last = disk.size().saturating_sub(512);
+    let _ = read(disk, last, disk.size() - last);
+}
+
+/// The run at the start of `rest`: its length is sane, its middle has the answer of its start, and
+/// reading agrees with it. Returns its length.
+fn check_run(disk: &Disk, rest: GuestRange) -> Result<u64> {
+    let found = disk.map(rest)?;
+    let len = found.extent.len;
+    assert!((1..=rest.len()).contains(&len), "{len} bytes of {rest:?}");
+    let half = len / 2;
+    let middle = disk.map(rest.first(len).skip(half))?;
+    assert_eq!(
+        answer(&found, half),
+        answer(&middle, 0),
+        "byte {half} of the run at {:?} of {len} bytes",
+        rest.start()
+    );
+    let zero = matches!(found.extent.source, Source::Zero { .. } | Source::Absent { .. });
+    // The lease of the run ends here: reading takes its own.
+    drop((found, middle));
+    if let Ok(bytes) = read(disk, rest.start().get(), len.min(PIECE)) {
+        assert!(!zero || bytes.iter().all(|&byte| byte == 0), "{rest:?} is zero only in the map");
+    }
+    Ok(len)
+}
+
+/// What a run says, as seen `skipped` bytes further.
+fn answer(found: &DiskExtent<'_>, skipped: u64) -> (&'static str, u64) {
+    match &found.extent.source {
+        Source::Data { at, .. } => ("data", at.get().saturating_add(skipped)),
+        Source::Zero { .. } => ("zero", 0),
+        Source::Absent { .. } => ("absent", 0),
+        Source::Encoded(encoded) => ("encoded", encoded.at.get()),
+        _ => ("other", 0),
+    }
+}
+
+/// Reads in one piece and in two, which must agree.
+fn read(disk: &Disk, at: u64, len: u64) -> Result<Vec<u8>> {
+    let len = usize::try_from(len).expect("a small piece");
+    let mut whole = vec![0; len];
+    disk.read(GuestOffset(at), &mut whole)?;
+    let mut parts = vec![0xFF; len];
+    let (head, tail) = parts.split_at_mut(len / 3);
+    disk.read(GuestOffset(at), head)?;
+    disk.read(GuestOffset(at + head.len() as u64), tail)?;
+    assert!(whole == parts, "{len} bytes at {at} read differently in two pieces");
+    Ok(whole)
+}

@@ -1,0 +1,24 @@
+//! Decoding of any bytes by every codec: into a unit of any length, whole or in part.
+#![no_main]
+
+use anydisk_codec::{Codec, Decoder};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let Some(([kind, low, high], stream)) = data.split_first_chunk::<3>() else { return };
+    let codec = [Codec::Deflate, Codec::Zlib, Codec::Zstd][usize::from(kind % 3)];
+    let mut out = vec![0; usize::from(u16::from_le_bytes([*low, *high])) + 1];
+    let mut again = out.clone();
+    let first = Decoder::new().decode_prefix(codec, stream, &mut out);
+
+    // A decoder that has seen a broken stream decodes the next one like a new one.
+    let mut used = Decoder::new();
+    let _ = used.decode(codec, &stream[stream.len() / 2..], &mut again);
+    again.fill(0);
+    let second = used.decode_prefix(codec, stream, &mut again);
+    assert_eq!(first.is_ok(), second.is_ok());
+    if let Ok(len) = first {
+        assert!(len <= out.len());
+        assert!(out[..len] == again[..len]);
+    }
+});
