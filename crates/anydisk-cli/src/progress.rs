@@ -22,7 +22,7 @@ enum Style {
     Bar,
 }
 
-const WHOLE: u64 = 100_00;
+const WHOLE: u64 = 10_000;
 const BAR: u64 = 40;
 
 impl Progress {

@@ -97,3 +97,41 @@ fn a_strangers_image_with_a_backing_file_is_refused() {
     assert!(!bench.path("out").exists());
     bench.prints(&["convert", "top.qcow2", "out"]);
 }
+
+#[test]
+fn what_is_written_in_any_format_is_the_same_disk_to_qemu() {
+    let Some(qemu) = Qemu::find() else { return };
+    let bench = Bench::new();
+    bench.raw("source", 3 << 20, &[(0, b"x"), (70_000, &[7; 200_000])]);
+    for options in [
+        &["-O", "vmdk"][..],
+        &["-O", "vmdk", "-o", "subformat=streamOptimized"],
+        &["-O", "vmdk", "-m", "1", "-W", "-S", "64k", "-t", "none", "-T", "none"],
+    ] {
+        let files = ["-f", "raw", "source", "target"];
+        bench.prints(&[&["convert", "-q"], options, &files].concat());
+        qemu.assert_same((&bench.path("target"), options[1]), (&bench.path("source"), "raw"));
+    }
+}
+
+#[test]
+fn a_copy_over_a_backing_file_holds_only_what_the_source_has_above_its_own() {
+    let Some(qemu) = Qemu::find() else { return };
+    let bench = Bench::new();
+    bench.raw("data", 1 << 20, &[(0, &[1; 1 << 20])]);
+    bench.qemu("convert -f raw -O vmdk data base.vmdk");
+    bench.qemu("create -q -f vmdk -b base.vmdk -F vmdk top.vmdk");
+    let top = bench.path("top.vmdk");
+    qemu.io(&top, "vmdk", &["write -P 7 64k 64k", "write -P 0 256k 64k"]);
+    let options = ["convert", "-O", "vmdk", "-B", "base.vmdk", "-F", "vmdk"];
+    bench.prints(&[&options[..], &["top.vmdk", "copy.vmdk"]].concat());
+    let copy = bench.path("copy.vmdk");
+    qemu.assert_same((&copy, "vmdk"), (&top, "vmdk"));
+    let own = qemu
+        .map(&copy, "vmdk")
+        .iter()
+        .filter(|run| run.depth == 0)
+        .map(|run| run.length)
+        .sum::<u64>();
+    assert_eq!(own, 128 << 10);
+}

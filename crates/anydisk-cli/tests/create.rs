@@ -30,6 +30,13 @@ fn what_is_said_is_qemus() {
         "create a.raw much",
         "create -f raw -o nothing=1 a.raw 1M",
         "create -f unknown a.raw 1M",
+        "create -f raw -b a.raw -F raw b.raw",
+        "create -f vmdk a.vmdk 64M",
+        "create -f vmdk -o adapter_type=lsilogic,compat6=on b.vmdk 64M",
+        "create -f vmdk -o zeroed_grain=on c.vmdk 64M",
+        "create -f vmdk -o subformat=streamOptimized d.vmdk 64M",
+        "create -f vmdk -b a.vmdk -F vmdk e.vmdk",
+        "create -f vmdk -b missing.vmdk -F vmdk e.vmdk",
         "create",
     ] {
         bench.assert_same(line);
@@ -49,8 +56,8 @@ fn an_unknown_option_is_refused_with_those_there_are() {
 fn a_backing_file_needs_its_format() {
     let bench = Bench::new();
     bench.raw("base", 512, &[]);
-    let error = bench.fails(&["create", "-f", "qcow2", "-b", "base", "top.qcow2"], 1);
-    assert!(error.contains("top.qcow2: Backing file specified without backing format"), "{error}");
+    let error = bench.fails(&["create", "-f", "vmdk", "-b", "base", "top.vmdk"], 1);
+    assert!(error.contains("top.vmdk: Backing file specified without backing format"), "{error}");
 }
 
 #[test]
@@ -58,4 +65,14 @@ fn help_lists_the_options_of_the_format() {
     let text = Bench::new().prints(&["create", "-f", "raw", "-o", "help"]);
     assert!(text.starts_with("Supported raw options:\n  preallocation=<str> "), "{text}");
     assert!(text.ends_with("  size=<size>            - Virtual disk size\n"), "{text}");
+}
+
+#[test]
+fn an_overlay_shows_the_image_below_to_qemu() {
+    let Some(qemu) = Qemu::find() else { return };
+    let bench = Bench::new();
+    bench.raw("data", 1 << 20, &[(0, b"x"), (70_000, b"y")]);
+    bench.qemu("convert -f raw -O vmdk data base.vmdk");
+    bench.prints(&["create", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", "top.vmdk"]);
+    qemu.assert_same((&bench.path("top.vmdk"), "vmdk"), (&bench.path("data"), "raw"));
 }

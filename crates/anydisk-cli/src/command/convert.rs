@@ -154,14 +154,15 @@ impl Convert {
         let settings = self.settings()?;
         let sources = Sources::concatenated(disks);
         if self.no_create {
-            let disk = self.open_target(target, Some(&self.target_format))?;
-            copy_to_disk(&sources, &disk, &settings, progress)?;
-            return Ok(());
+            return self.copy_into(&sources, target, format, settings, progress);
         }
         let mut given = Given::parse(&self.options, format)?;
         given.backing_file = self.backing.clone().or(given.backing_file);
         given.backing_format = self.backing_format.clone().or(given.backing_format);
-        let backing = create::backing(&given)?;
+        let mut backing = create::backing(&given, format)?;
+        if let Some(reference) = &mut backing {
+            create::look_below(reference, target, self.reading)?;
+        }
         let size = given.size.unwrap_or(sources.size());
         let image = NewImage { format, options: &given.options, size, backing: backing.as_ref() };
         if backing.is_some() {
@@ -192,24 +193,32 @@ impl Convert {
         let sources = Sources::one(source);
         let sources = if source.layers().len() > 1 { sources.above(1) } else { sources };
         create_file(target, image)?;
-        let copy = || -> Result<(), Failure> {
-            let disk = self.open_target(target, Some(image.format.name()))?;
-            copy_to_disk(&sources, &disk, settings, progress)?;
-            Ok(())
-        };
-        copy().inspect_err(|_| {
+        let copied = self.copy_into(&sources, target, image.format, settings.clone(), progress);
+        copied.inspect_err(|_| {
             // The error of the copy is what is told.
             let _ = std::fs::remove_file(target);
         })
     }
 
-    fn open_target(&self, path: &Path, format: Option<&str>) -> Result<Disk, Failure> {
-        let options = OpenDisk::new()
+    /// Copies into an image that is there.
+    fn copy_into(
+        &self,
+        sources: &Sources<'_>,
+        target: &Path,
+        format: &dyn Format,
+        mut settings: Settings,
+        progress: &Progress,
+    ) -> Result<(), Failure> {
+        let disk = OpenDisk::new()
             .write(true)
             .policy(Policy::LikeQemu)
             .direct(self.target_cache.is_direct())
-            .format(format.unwrap_or("raw"));
-        Ok(options.path(path)?)
+            .format(format.name())
+            .path(target)?;
+        // The image's tables reach its file only when it is flushed.
+        settings.durable = true;
+        copy_to_disk(sources, &disk, &settings, progress)?;
+        Ok(())
     }
 
     fn settings(&self) -> Result<Settings, Failure> {

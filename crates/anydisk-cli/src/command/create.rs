@@ -2,9 +2,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anydisk::convert::{NewImage, create_file};
+use anydisk::convert::{NewImage, Settings, Sources, Unwatched, copy_to_file};
 use anydisk::{Format, Location, Reference, Role, path_like_qemu};
 use clap::Args;
 
@@ -72,45 +72,53 @@ impl Create {
         let mut given = Given::parse(&self.options, format)?;
         given.backing_file = self.backing.clone().or(given.backing_file);
         given.backing_format = self.backing_format.clone().or(given.backing_format);
-        let backing = backing(&given)?;
-        let size = self.size(&given, backing.as_ref(), file)?;
+        let mut backing = backing(&given, format)?;
+        let below = match &mut backing {
+            Some(reference) if !self.unchecked => {
+                Some(look_below(reference, Path::new(file), self.reading)?)
+            }
+            _ => None,
+        };
+        let size = self.size.as_deref().map(options::size).transpose()?.or(given.size).or(below);
+        let size = size.ok_or_else(|| Failure::new("Image creation needs a size parameter"))?;
         if !self.quiet {
             let name = file.to_string_lossy();
             output::print(&options::formatting(&name, format, &given, size))?;
         }
         let image = NewImage { format, options: &given.options, size, backing: backing.as_ref() };
-        Ok(create_file(Path::new(file), &image)?)
-    }
-
-    /// The size that is given, else that of the image below, which must be there in any case.
-    fn size(
-        &self,
-        given: &Given,
-        backing: Option<&Reference>,
-        file: &OsStr,
-    ) -> Result<u64, Failure> {
-        let size = self.size.as_deref().map(options::size).transpose()?.or(given.size);
-        let below = match backing {
-            Some(reference) if !self.unchecked => {
-                let path = path_like_qemu(reference, &Location::Path(PathBuf::from(file)));
-                let format = reference.format.as_deref();
-                Some(self.reading.disk(path.as_os_str(), format, false)?.size())
-            }
-            _ => None,
-        };
-        size.or(below).ok_or_else(|| Failure::new("Image creation needs a size parameter"))
+        // Nothing is copied, so that formats that are written in one pass are made as well.
+        let nothing = Sources::concatenated([]);
+        copy_to_file(&nothing, Path::new(file), &image, &Settings::default(), &Unwatched)?;
+        Ok(())
     }
 }
 
 /// The image below, as it will stand in the new one.
-pub(crate) fn backing(given: &Given) -> Result<Option<Reference>, Failure> {
+pub(crate) fn backing(given: &Given, format: &dyn Format) -> Result<Option<Reference>, Failure> {
     let Some(name) = &given.backing_file else { return Ok(None) };
+    if !format.create_options().iter().any(|spec| spec.name == "backing_file") {
+        let name = format.name();
+        return Err(Failure::new(format!("Backing file not supported for file format '{name}'")));
+    }
     if given.backing_format.is_none() {
         return Err(Failure::new("Backing file specified without backing format"));
     }
     let mut reference = Reference::new(Role::Backing, name.as_bytes());
     reference.format = given.backing_format.clone();
     Ok(Some(reference))
+}
+
+/// Opens the image that a new image at `file` will have below it, notes the state of its content
+/// in the reference, and returns its virtual size in bytes.
+pub(crate) fn look_below(
+    reference: &mut Reference,
+    file: &Path,
+    reading: Reading,
+) -> Result<u64, Failure> {
+    let path = path_like_qemu(reference, &Location::Path(file.to_owned()));
+    let disk = reading.disk(path.as_os_str(), reference.format.as_deref(), false)?;
+    reference.content_id = disk.top().info().content_id;
+    Ok(disk.size())
 }
 
 pub(crate) fn unknown(format: &str) -> Failure {

@@ -202,11 +202,12 @@ fn files(path: &Path, image: &ImageInfo) -> Result<Vec<File>, Failure> {
 fn extents(details: &[Detail]) -> Vec<&str> {
     let list = details.iter().find(|detail| detail.name == "extents").map(|detail| &detail.value);
     let Some(DetailValue::List(extents)) = list else { return Vec::new() };
-    let name = |extent| match extent {
-        &DetailValue::Map(ref members) => members.iter().find_map(file_name),
-        _ => None,
-    };
-    extents.iter().filter_map(name).collect()
+    extents.iter().filter_map(extent_file).collect()
+}
+
+fn extent_file(extent: &DetailValue) -> Option<&str> {
+    let DetailValue::Map(members) = extent else { return None };
+    members.iter().find_map(file_name)
 }
 
 fn file_name(detail: &Detail) -> Option<&str> {

@@ -1,28 +1,28 @@
 //! A folder with disks in it, where anydisk and qemu-img are run side by side.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-pub use anydisk_testkit::oracle::Qemu;
+pub(crate) use anydisk_testkit::oracle::Qemu;
 
 /// A folder of its own for a test.
-pub struct Bench {
+pub(crate) struct Bench {
     folder: tempfile::TempDir,
 }
 
 impl Bench {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().expect("a folder") }
     }
 
-    pub fn path(&self, name: impl AsRef<OsStr>) -> PathBuf {
+    pub(crate) fn path(&self, name: impl AsRef<OsStr>) -> PathBuf {
         self.folder.path().join(name.as_ref())
     }
 
     /// Makes a file of `size` zero bytes with `data` in it.
-    pub fn raw(&self, name: &str, size: u64, data: &[(u64, &[u8])]) {
+    pub(crate) fn raw(&self, name: &str, size: u64, data: &[(u64, &[u8])]) {
         use std::os::unix::fs::FileExt;
         let file = std::fs::File::create(self.path(name)).expect("a file");
         file.set_len(size).expect("its length");
@@ -32,38 +32,38 @@ impl Bench {
     }
 
     /// Runs anydisk in the folder.
-    pub fn anydisk(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn anydisk(&self, arguments: &[&str]) -> Output {
         self.command(env!("CARGO_BIN_EXE_anydisk")).args(arguments).output().expect("anydisk runs")
     }
 
-    pub fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.folder.path());
         command
     }
 
     /// Runs anydisk, which must succeed, and returns what it prints.
-    pub fn prints(&self, arguments: &[&str]) -> String {
+    pub(crate) fn prints(&self, arguments: &[&str]) -> String {
         let output = self.anydisk(arguments);
         assert!(output.status.success(), "{arguments:?}: {}", said(&output));
         String::from_utf8(output.stdout).expect("text")
     }
 
     /// Runs anydisk, which must fail with `code`, and returns its complaint.
-    pub fn fails(&self, arguments: &[&str], code: i32) -> String {
+    pub(crate) fn fails(&self, arguments: &[&str], code: i32) -> String {
         let output = self.anydisk(arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", said(&output));
         said(&output)
     }
 
     /// Runs qemu-img, which must succeed.
-    pub fn qemu(&self, line: &str) {
+    pub(crate) fn qemu(&self, line: &str) {
         let output = self.command("qemu-img").args(line.split(' ')).output().expect("qemu-img");
         assert!(output.status.success(), "qemu-img {line}: {}", said(&output));
     }
 
     /// Fails unless both programs print the same and end with the same code.
-    pub fn assert_same(&self, line: &str) {
+    pub(crate) fn assert_same(&self, line: &str) {
         let [qemu, anydisk] = ["qemu-img", env!("CARGO_BIN_EXE_anydisk")]
             .map(|program| self.command(program).args(line.split(' ')).output().expect(program));
         let text = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
@@ -72,7 +72,7 @@ impl Bench {
     }
 
     /// Disks of many kinds, made by qemu: their names.
-    pub fn disks(&self) -> Vec<&'static str> {
+    pub(crate) fn disks(&self) -> Vec<&'static str> {
         self.raw("plain.raw", 1 << 20, &[(0, b"begin"), (70_000, b"middle")]);
         self.raw("empty.raw", 0, &[]);
         for line in [
@@ -108,6 +108,6 @@ impl Bench {
 }
 
 /// All that a program said.
-pub fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes)).concat()
 }
