@@ -1,7 +1,5 @@
 //! What several tests use.
 
-use anydisk_core::{HostOffset, Storage, StorageExt};
-
 /// A sparse image made by hand.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ByHand {
@@ -49,37 +47,4 @@ impl ByHand {
             self.sectors
         )
     }
-}
-
-/// Looks for damage in a sparse image, with a reader of its own: every grain whole in the file,
-/// behind the metadata, on a boundary of its size, and named once.
-///
-/// # Errors
-/// What is wrong.
-pub(crate) fn check_sparse(store: &dyn Storage, zeroed_grain: bool) -> Result<(), String> {
-    let number = |at: u64, len: usize| {
-        let mut bytes = [0; 8];
-        store.read_exact_at(HostOffset(at), &mut bytes[..len]).map_err(|e| e.to_string())?;
-        Ok::<u64, String>(u64::from_le_bytes(bytes))
-    };
-    let (capacity, size, overhead) = (number(12, 8)?, number(20, 8)?, number(64, 8)?);
-    let len = store.len().map_err(|e| e.to_string())?;
-    let mut seen = std::collections::HashSet::new();
-    for grain in 0..capacity.div_ceil(size) {
-        let directory = number(56, 8)? * 512;
-        let table = number(directory + grain / 512 * 4, 4)? * 512;
-        let entry = number(table + grain % 512 * 4, 4)?;
-        let is_fine = match entry {
-            0 => true,
-            1 => zeroed_grain,
-            sector => {
-                let whole = (sector + size) * 512 <= len;
-                sector >= overhead && sector % size == 0 && whole && seen.insert(sector)
-            }
-        };
-        if !is_fine {
-            return Err(format!("grain {grain} is at sector {entry:#x} of {len:#x} bytes"));
-        }
-    }
-    Ok(())
 }
