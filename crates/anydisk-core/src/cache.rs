@@ -16,7 +16,11 @@
 //!    quarantine may release.
 //!
 //! An entry that changed after its picture was taken stays dirty. A write-back that finds nothing
-//! dirty flushes all the same.
+//! dirty flushes all the same. A format with tables of one level and blocks that lie behind each
+//! other has all of this in [`BlockSpace::write_back`](crate::BlockSpace::write_back).
+//!
+//! A picture is a whole slice, so a table ends with a whole slice, or the format cuts the last
+//! picture where something else begins.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{

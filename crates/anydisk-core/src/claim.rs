@@ -8,7 +8,9 @@ use crate::GuestRange;
 /// The guest ranges whose mapping is being changed by someone. A claim is on units, not on the
 /// image: everything else goes on meanwhile, also reading the claimed range.
 ///
-/// Claim first, **then** look at the mapping: a look before the claim may be out of date.
+/// Claim first, **then** look at the mapping: a look before the claim may be out of date. A format
+/// holds a [`Claim`] while it looks and [keeps](Claim::keep) it when it hands out the reservation;
+/// its `try_commit` and `abandon` [release](Self::release) the range.
 #[derive(Debug, Default)]
 pub struct Claims {
     state: Mutex<State>,

@@ -178,18 +178,21 @@ pub trait ImageWrite: Image {
     /// as [zeroed](Reserved::zeroed) again.
     fn abandon(&self, reserved: &Reserved);
 
-    /// Makes the start of `range` read as zero by metadata alone, where the format can. Claims the
-    /// units it changes, so it waits for whoever has reserved them; may read metadata.
+    /// Makes the start of `range` read as zero by metadata alone, where the format can: for whole
+    /// units, and for what is zero already. Claims the units it changes, so it waits for whoever has
+    /// reserved them; may read metadata. Freed space is [retired](crate::Quarantine::retire).
     fn zero(&self, range: GuestRange, how: Zeroing) -> Result<Handled>;
 
     /// Gives the space of the start of `range` back. Afterwards it reads as zero, or, where the
-    /// format has no other way, as before; never as the layer below or as old host bytes. Claims
-    /// the units it changes, as [`zero`](Self::zero).
+    /// format has no other way, as before; never as the layer below, unless that is what it read
+    /// before, or as old host bytes. Claims the units it changes, as [`zero`](Self::zero), which
+    /// with [`Zeroing::unmap`] is a discard that every format may use.
     fn discard(&self, range: GuestRange, below: Below) -> Result<Handled>;
 
     /// Returns when every write, zero and discard that returned before is on stable storage. It
     /// flushes every store that data was placed in, also if no table changed, and does not wait for
-    /// reservations that are not committed.
+    /// reservations that are not committed. Nothing else makes anything durable: an image that is
+    /// dropped writes nothing back.
     fn flush(&self) -> Result<()>;
 
     /// How this image packs units, if it does.
@@ -249,8 +252,10 @@ pub enum Attempt<'a> {
     Placed(Placement<'a>),
     /// Metadata is missing.
     Need(Need<'a>),
-    /// Someone is changing the mapping of this range: [wait](Claims::wait) for it, or have yourself
-    /// [told](Claims::notify). It may be you: never wait on a thread that has to commit.
+    /// Someone is changing the mapping of this range, or changed it between two looks at it:
+    /// [wait](Claims::wait) for it, or have yourself [told](Claims::notify), and ask again; where
+    /// nobody holds a claim any more, at once. It may be you: never wait on a thread that has to
+    /// commit.
     Busy,
 }
 
@@ -282,9 +287,11 @@ pub struct Reserved {
     pub at: HostOffset,
     /// The host space is known to read as zero: zeroes need not be written there. Only space that
     /// lies behind every byte ever written while the image was open, and behind the end of the
-    /// file as it was opened, is known to.
+    /// file as it was opened, is known to. The caller may then leave any of it unwritten, so the
+    /// format sees to it that the file reaches the end of the space before a table names it
+    /// ([`BlockSpace`](crate::BlockSpace) does).
     pub zeroed: bool,
-    /// The image's own.
+    /// The image's own: what it wants to find again at commit, 0 if nothing.
     pub token: u64,
 }
 

@@ -1,4 +1,30 @@
 //! The traits and the one read and write loop that every anydisk format shares.
+//!
+//! ```text
+//!   Opener --> Registry --> Format::probe, open, create
+//!                              |
+//!   Disk --- place, commit --> Image + ImageWrite        the format: where is it, where may it go
+//!    |  `--- map ------------>   |  TableCache           its tables, in memory and written in order
+//!    |                           |  Claims, Leases       who changes a unit, who still uses a place
+//!    |                           |  BlockSpace           free blocks and the end of the file
+//!    |  reads and writes         | names bytes to be read (Need)
+//!    v                           v
+//!   Storage ---------------------+
+//! ```
+//!
+//! A format translates and keeps space; [`Disk`] moves the bytes. To write one, begin with what is
+//! pure (header, entries), then [`Image`], then [`ImageWrite`], then [`Format`]:
+//!
+//! | duty | rule |
+//! |---|---|
+//! | [`Image::map_cached`] | take the lease **before** the look at the table, check the entry after it |
+//! | [`ImageWrite::try_place`] | own space: in place, under that lease; else claim, look again, reserve |
+//! | [`ImageWrite::try_commit`] | set the entry, then release the claim |
+//! | [`ImageWrite::zero`], [`discard`](ImageWrite::discard) | claim, change the entry, then retire the space |
+//! | [`ImageWrite::flush`] | one write-back round: data, tables, then freed space |
+//!
+//! `examples/new_format.rs` of the repository is a whole format in one file, and the behaviour suite
+//! of `anydisk-testkit` says whether a format keeps these rules.
 
 mod address;
 mod cache;

@@ -76,6 +76,9 @@ impl BlockSpace {
     }
 
     /// Takes a block: a free one, else a new one at the end. From memory alone.
+    ///
+    /// A lease keeps freed blocks from coming back, the caller's own included: let go of the one
+    /// under which the table was looked at.
     #[must_use = "a block that is forgotten is lost until the image is opened again"]
     pub fn take(&self) -> TakenBlock {
         let mut state = self.lock();
