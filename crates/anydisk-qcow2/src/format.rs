@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, Error, Format, OpenRequest, Opened, Reference, Result, Role, Sample, Verdict,
+    Access, CreateRequest, Error, Format, Image, Measure, MeasureRequest, OpenRequest, Opened,
+    OptionSpec, Reference, Result, Role, Sample, Verdict,
 };
 
 use crate::layout::MAGIC;
-use crate::{Header, NAME, Qcow2Image};
+use crate::{Header, NAME, Qcow2Image, WritableImage, create, measure};
 
 /// The qcow2 format.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,13 +31,26 @@ impl Format for Qcow2Format {
     }
 
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
-        let image = Qcow2Image::open(request.store, request.limits)?;
         if request.access == Access::ReadWrite {
-            check_writable(image.header())?;
-            return Err(Error::Unsupported { format: NAME, feature: "writing".into() });
+            let image = WritableImage::open(request.store, request.limits)?;
+            let backing = backing(image.header());
+            return Ok(Opened { image: Arc::new(image), backing });
         }
+        let image = Qcow2Image::open(request.store, request.limits)?;
         let backing = backing(image.header());
         Ok(Opened { image: Arc::new(image), backing })
+    }
+
+    fn create_options(&self) -> &'static [OptionSpec] {
+        create::OPTIONS
+    }
+
+    fn create(&self, request: CreateRequest<'_>) -> Result<Arc<dyn Image>> {
+        create::create(&request)
+    }
+
+    fn measure(&self, request: &MeasureRequest<'_>) -> Result<Measure> {
+        measure::measure(request)
     }
 }
 

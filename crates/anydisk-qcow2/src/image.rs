@@ -42,26 +42,33 @@ pub(crate) struct Shared {
 pub(crate) enum Table {
     L1,
     L2,
+    /// A refcount block. Writing only.
+    Refcounts,
+    /// Nothing: there is no room for changes. Writing only.
+    Room,
 }
 
 impl Table {
     const BITS: u32 = 2;
 
-    fn ticket(self, ticket: Ticket) -> u64 {
+    pub(crate) fn ticket(self, ticket: Ticket) -> u64 {
         let kind = match self {
             Self::L1 => 0,
             Self::L2 => 1,
+            Self::Refcounts => 2,
+            Self::Room => 3,
         };
         ticket.to_bits() << Self::BITS | kind
     }
 
-    fn of(ticket: u64) -> Option<(Self, Ticket)> {
+    pub(crate) fn of(ticket: u64) -> (Self, Ticket) {
         let table = match ticket & ((1 << Self::BITS) - 1) {
             0 => Self::L1,
             1 => Self::L2,
-            _ => return None,
+            2 => Self::Refcounts,
+            _ => Self::Room,
         };
-        Some((table, Ticket::from_bits(ticket >> Self::BITS)))
+        (table, Ticket::from_bits(ticket >> Self::BITS))
     }
 }
 
@@ -129,32 +136,41 @@ impl Shared {
         HostOffset(self.l1_table.load(Relaxed))
     }
 
+    /// See [`Image::info`].
+    pub(crate) fn info(&self) -> ImageInfo {
+        let mut info = ImageInfo::new(NAME);
+        info.cluster_size = Some(self.header.cluster_size());
+        info.dirty = self.header.is_dirty();
+        info.details = details(&self.header);
+        info
+    }
+
     /// The question for a slice that is not in the cache.
     #[cold]
     pub(crate) fn need(&self, table: Table, slice: HostOffset) -> Need<'_> {
-        let ticket = table.ticket(self.cache(table).ticket(slice));
+        let cache = if table == Table::L1 { &self.l1 } else { &self.l2 };
+        let ticket = table.ticket(cache.ticket(slice));
         Need { store: &self.store, at: slice, len: self.geometry.slice_len(), ticket }
     }
 
-    fn cache(&self, table: Table) -> &TableCache {
-        match table {
+    pub(crate) fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Supplied {
+        let (table, ticket) = Table::of(need.ticket);
+        let cache = match table {
             Table::L1 => &self.l1,
             Table::L2 => &self.l2,
-        }
-    }
-
-    pub(crate) fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Supplied {
-        let Some((table, ticket)) = Table::of(need.ticket) else { return Supplied::Taken };
+            Table::Refcounts | Table::Room => return Supplied::Taken,
+        };
         let (words, _) = bytes.as_chunks::<8>();
         let entries = words.iter().map(|word| u64::from_be_bytes(*word));
-        match self.cache(table).insert(need.at, ticket, entries) {
+        match cache.insert(need.at, ticket, entries) {
             Inserted::Yes | Inserted::Stale => Supplied::Taken,
             Inserted::Full => Supplied::Full,
         }
     }
 
+    /// See [`Image::map_cached`].
     #[inline]
-    fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
+    pub(crate) fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
         // Before any table is read: what the tables name then stays in its place.
         let lease = self.leases.take();
         let geometry = &self.geometry;

@@ -58,17 +58,29 @@
 //! # Ok::<(), anydisk_core::Error>(())
 //! ```
 
+mod alloc;
+mod blocks;
+mod create;
 mod entry;
 mod extensions;
 pub mod features;
+mod flush;
 mod format;
+mod guard;
 mod header;
 mod image;
 pub mod layout;
 mod limits;
+mod measure;
+mod packed;
+mod plan;
+mod refcount;
 mod rules;
 mod snapshot;
+mod survey;
 mod table;
+mod write;
+mod zero;
 
 pub use entry::{Cluster, Compressed, L1Entry, L2Entry};
 pub use extensions::Extension;
@@ -76,6 +88,7 @@ pub use format::{QCOW2, Qcow2Format};
 pub use header::{Compression, Header};
 pub use image::Qcow2Image;
 pub use table::Geometry;
+pub use write::WritableImage;
 
 /// The name of the format.
 pub(crate) const NAME: &str = "qcow2";

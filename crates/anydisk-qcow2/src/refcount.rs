@@ -45,7 +45,8 @@ impl Width {
     const fn shift(self, index: usize) -> u32 {
         let bit = (index % self.per_word()) << self.order;
         let (byte, within) = (bit / 8, bit % 8);
-        let shift = if self.order < 3 { 56 - byte * 8 + within } else { 64 - bit - (1 << self.order) };
+        let shift =
+            if self.order < 3 { 56 - byte * 8 + within } else { 64 - bit - (1 << self.order) };
         #[expect(clippy::cast_possible_truncation, reason = "a shift is below 64")]
         return shift as u32;
     }
@@ -53,6 +54,11 @@ impl Width {
     /// Refcount number `index` of a slice; 0 past its end.
     pub(crate) fn get(self, slice: &(impl Words + ?Sized), index: usize) -> u64 {
         slice.word(index / self.per_word()) >> self.shift(index) & self.max()
+    }
+
+    /// As [`get`](Self::get), while the slice is changed.
+    pub(crate) fn get_mut(self, slice: &SliceMut<'_>, index: usize) -> u64 {
+        slice.get(index / self.per_word()) >> self.shift(index) & self.max()
     }
 
     /// Changes refcount number `index` of a slice to `count`, which fits the width.
@@ -64,14 +70,18 @@ impl Width {
 
     /// The first free cluster of a slice from `from` on, and how many follow it without a gap,
     /// itself included, up to `most`. `None` if there is none.
-    pub(crate) fn free_run(self, slice: &(impl Words + ?Sized), from: usize, most: usize) -> Option<FreeRun> {
+    pub(crate) fn free_run(
+        self,
+        slice: &(impl Words + ?Sized),
+        from: usize,
+        most: usize,
+    ) -> Option<FreeRun> {
         let end = self.per_words(slice.count());
         let first = (from..end).find(|index| self.get(slice, *index) == 0)?;
         let limit = end.min(first.saturating_add(most));
         let len = (first..limit).take_while(|index| self.get(slice, *index) == 0).count();
         Some(FreeRun { first, len })
     }
-
 }
 
 /// Free clusters that follow each other, by their indices in a slice.
@@ -142,7 +152,7 @@ mod tests {
             let index = index.index(width.per_words(8));
             let cache = TableCache::new(8, 4096);
             prop_assert_eq!(cache.insert(AT, cache.ticket(AT), values.iter().copied()), Inserted::Yes);
-            cache.update(AT, |slice| width.set(slice, index, count)).expect("cached");
+            cache.update(AT, |slice| width.set(slice, index, count)).done().expect("cached");
             for other in 0..width.per_words(8) {
                 let expected = match other == index {
                     true => count & width.max(),

@@ -20,7 +20,7 @@ const SLICE_BITS: u32 = 12;
 /// Subclusters in a cluster, with extended L2 entries.
 pub(crate) const SUBCLUSTERS: u64 = 32;
 /// The low half of a bitmap: the "allocated" bits.
-const ALLOCATED: u64 = 0xFFFF_FFFF;
+pub(crate) const ALLOCATED: u64 = 0xFFFF_FFFF;
 
 /// How guest offsets are spread over the tables of one image. Never changes while it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +131,12 @@ impl Geometry {
         self.l2_bits + 4 == self.cluster_bits
     }
 
+    /// Whether the image has version 2, without zero entries.
+    #[must_use]
+    pub fn is_version_2(&self) -> bool {
+        self.version < 3
+    }
+
     /// Binary logarithm of the guest bytes that one L2 table maps.
     #[must_use]
     pub fn l2_coverage_bits(&self) -> u32 {
@@ -231,7 +237,7 @@ impl Geometry {
     /// What the entry at `word` says about byte `within` of its cluster, and for how many bytes
     /// that holds inside the cluster.
     #[inline]
-    fn answer<W: Words + ?Sized>(
+    pub(crate) fn answer<W: Words + ?Sized>(
         &self,
         l2: &W,
         word: usize,
@@ -302,7 +308,7 @@ impl Geometry {
     }
 
     /// The extent that a compressed entry declares (qcow2, "Compressed Clusters Descriptor").
-    fn compressed(&self, entry: L2Entry) -> Result<Compressed, Rule> {
+    pub(crate) fn compressed(&self, entry: L2Entry) -> Result<Compressed, Rule> {
         let bits = self.stream_offset_bits();
         let at = entry.word & ((1 << bits) - 1);
         if at >= HOST_END {

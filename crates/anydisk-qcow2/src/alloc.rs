@@ -1,0 +1,631 @@
+//! Free space: which clusters are handed out next, and when freed ones come back.
+//!
+//! ```text
+//!             hunt                                end          virgin
+//!   0 ---------|-----------------------------------|-------------|------------>
+//!     searched   free clusters may be found here     all free       never written:
+//!                                                                   reads as zero
+//! ```
+//!
+//! Space is sought by a cursor, `hunt`, which moves up and is set back when a lower cluster comes
+//! free. It never delays a write for long: after a few slices of refcounts that had to be read in
+//! vain, the clusters come from `end`, behind everything in use.
+//!
+//! A reference that is dropped lowers no refcount at once. It is [retired](Allocator::retire), and
+//! when the tables without it are on the medium the refcount is [lowered](Allocator::lower). A
+//! cluster whose count thereby falls to 0 stays under **embargo** until nobody can be using it
+//! any more; see [`Quarantine`].
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anydisk_core::{
+    DirtySlice, Error, HostOffset, Inserted, Leases, Quarantine, Result, Storage, StorageExt,
+    Supplied, TableCache, Ticket, Updated,
+};
+
+use crate::guard::{Clusters, Guard, Metadata, Overlap};
+use crate::layout::entry::HOST_END;
+use crate::refcount::Width;
+use crate::{Header, NAME};
+
+/// Slices of refcounts that are read for one allocation before it gives up looking for holes.
+const PATIENCE: u32 = 8;
+/// Binary logarithm of the largest slice of refcounts in bytes.
+const SLICE_BITS: u32 = 12;
+
+/// The allocator of one image, for any number of threads.
+#[derive(Debug)]
+pub(crate) struct Allocator {
+    pub(super) store: Arc<dyn Storage>,
+    pub(super) cluster_bits: u32,
+    pub(super) width: Width,
+    slice_bits: u32,
+    /// Refcount blocks in slices. Changed under the lock of `state` only. Its changes may be
+    /// written at any time: a count that is raised too early, or lowered late, is a leak at worst.
+    pub(super) counts: TableCache,
+    pub(super) guard: Guard,
+    pub(super) leases: Leases,
+    pub(super) state: Mutex<State>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) table: RefcountTable,
+    hunt: u64,
+    patience: u32,
+    /// No cluster from here on has a refcount.
+    pub(super) end: u64,
+    /// No cluster from here on was ever written.
+    pub(super) virgin: u64,
+    /// Where the last packed stream ended, if its cluster has room left.
+    pub(super) packed: Option<u64>,
+    /// References dropped in memory only.
+    retired: Vec<Freed>,
+    /// Clusters without a refcount that are still in use: first -> end.
+    embargo: BTreeMap<u64, u64>,
+    quarantine: Quarantine<Freed>,
+    /// The refcounts contradict the tables: nothing more is handed out.
+    damage: Option<String>,
+}
+
+/// The refcount table in memory.
+#[derive(Debug)]
+pub(super) struct RefcountTable {
+    pub(super) at: HostOffset,
+    pub(super) clusters: u64,
+    /// Places of the refcount blocks; 0 where there is none.
+    pub(super) blocks: Vec<u64>,
+    /// Entries that are not in the file yet.
+    pub(super) changed: Option<Range<usize>>,
+    /// The header still names another place.
+    pub(super) moved: bool,
+}
+
+/// References that were dropped, one to each of the clusters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Freed {
+    pub(crate) clusters: Clusters,
+    /// The guest gave the space back: so does the file.
+    pub(crate) discard: bool,
+}
+
+/// How many clusters are wanted in one piece.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) least: u64,
+    pub(crate) most: u64,
+}
+
+impl Wanted {
+    pub(crate) const ONE: Self = Self { least: 1, most: 1 };
+
+    pub(crate) const fn up_to(most: u64) -> Self {
+        Self { least: 1, most }
+    }
+
+    pub(crate) const fn exactly(count: u64) -> Self {
+        Self { least: count, most: count }
+    }
+}
+
+/// The answer to a request for space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Taken<T> {
+    /// New space; its refcounts are raised.
+    Space(T),
+    /// The slice of refcounts at this place must be read first.
+    Missing(HostOffset),
+    /// Too many refcounts are changed and not written back.
+    Full,
+}
+
+/// New clusters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fresh {
+    pub(crate) clusters: Clusters,
+    /// They read as zero.
+    pub(crate) zeroed: bool,
+}
+
+/// Why counts in memory cannot be changed now.
+enum Blocked {
+    Missing(HostOffset),
+    Full,
+}
+
+/// What one look at the refcounts found.
+enum Look {
+    Free(Clusters),
+    /// Nothing before this cluster.
+    Next(u64),
+    /// The cluster lies where no refcount block is yet: it is free, and cannot be counted.
+    Uncounted(u64),
+    Missing(HostOffset),
+}
+
+impl Allocator {
+    /// The allocator of the image in `store`, which was opened for writing.
+    ///
+    /// # Errors
+    /// Those of reading the refcount table.
+    pub(crate) fn open(
+        store: &Arc<dyn Storage>,
+        header: &Header,
+        guard: Guard,
+        leases: Leases,
+        cache: usize,
+    ) -> Result<Self> {
+        let table = RefcountTable::read(&**store, header)?;
+        let slice_bits = header.cluster_bits.min(SLICE_BITS);
+        let virgin = store.len()?.div_ceil(header.cluster_size());
+        let state = State {
+            table,
+            hunt: 1,
+            patience: 0,
+            end: 1,
+            virgin,
+            packed: None,
+            retired: Vec::new(),
+            embargo: BTreeMap::new(),
+            quarantine: Quarantine::default(),
+            damage: None,
+        };
+        let allocator = Self {
+            store: Arc::clone(store),
+            cluster_bits: header.cluster_bits,
+            width: Width::of_order(header.refcount_order),
+            slice_bits,
+            counts: TableCache::new(1 << (slice_bits - 3), cache),
+            guard,
+            leases,
+            state: Mutex::new(state),
+        };
+        allocator.guard_blocks()?;
+        allocator.find_end()?;
+        Ok(allocator)
+    }
+
+    /// Notes where the refcount blocks are.
+    fn guard_blocks(&self) -> Result<()> {
+        let state = self.lock();
+        for block in state.table.blocks.iter().filter(|block| **block != 0) {
+            if !HostOffset(*block).is_aligned(1 << self.cluster_bits) {
+                let why = format!("refcount table entry {block:#x} is not a cluster's place");
+                return Err(needs_repair(why));
+            }
+            let clusters = Clusters::new(block >> self.cluster_bits, 1);
+            self.guard.add(clusters, Metadata::RefcountBlock).map_err(overlapping)?;
+        }
+        Ok(())
+    }
+
+    /// Sets `end` behind the last cluster in use, which the last block tells.
+    fn find_end(&self) -> Result<()> {
+        let mut state = self.lock();
+        let Some(last) = state.table.blocks.iter().rposition(|block| *block != 0) else {
+            return Ok(());
+        };
+        let per_slice = self.per_slice();
+        let first = last as u64 * self.per_block();
+        for slice in (0..self.per_block() / per_slice).rev() {
+            let from = first + slice * per_slice;
+            let Some((at, _)) = self.slot(&state, from) else { continue };
+            let words = self.read_slice(at)?;
+            let used = (0..self.width.per_words(words.len()))
+                .rposition(|index| self.width.get(words.as_slice(), index) != 0);
+            if let Some(used) = used {
+                state.end = (from + used as u64 + 1).max(1);
+                return Ok(());
+            }
+        }
+        state.end = first.max(1);
+        Ok(())
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the metadata is.
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Place of a cluster in the file.
+    pub(crate) fn offset(&self, cluster: u64) -> HostOffset {
+        HostOffset(cluster << self.cluster_bits)
+    }
+
+    /// Clusters that one refcount block counts.
+    pub(super) fn per_block(&self) -> u64 {
+        1 << (self.cluster_bits + 3 - self.width.bits().trailing_zeros())
+    }
+
+    /// Clusters that one slice of a block counts.
+    pub(super) fn per_slice(&self) -> u64 {
+        1 << (self.slice_bits + 3 - self.width.bits().trailing_zeros())
+    }
+
+    /// The slice that counts a cluster and the index there; `None` if there is no block for it.
+    pub(super) fn slot(&self, state: &State, cluster: u64) -> Option<(HostOffset, usize)> {
+        let block = usize::try_from(cluster / self.per_block()).ok()?;
+        let block = state.table.blocks.get(block).copied().filter(|block| *block != 0)?;
+        let slice = cluster % self.per_block() / self.per_slice();
+        let index = usize::try_from(cluster % self.per_slice()).ok()?;
+        Some((HostOffset(block).saturating_add(slice << self.slice_bits), index))
+    }
+
+    /// Takes clusters in one piece. For metadata, `holds` says of which kind.
+    ///
+    /// # Errors
+    /// [`Error::NeedsRepair`] if the refcounts call a cluster free that holds metadata;
+    /// [`Error::Limit`] if the file is full.
+    pub(crate) fn take(&self, wanted: Wanted, holds: Option<Metadata>) -> Result<Taken<Fresh>> {
+        let mut state = self.lock();
+        state.check()?;
+        loop {
+            let from = state.position();
+            match self.look(&state, from, wanted.most) {
+                Look::Missing(slice) => {
+                    state.patience += 1;
+                    return Ok(Taken::Missing(slice));
+                }
+                Look::Next(next) => state.pass(from, next),
+                Look::Free(run) if run.count < wanted.least => state.pass(from, run.end()),
+                Look::Uncounted(cluster) => self.add_block(&mut state, cluster)?,
+                Look::Free(run) => {
+                    let taken = self.hand_out(&mut state, run, holds)?;
+                    if let Taken::Space(_) = taken {
+                        state.pass(from, run.end());
+                        state.patience = 0;
+                    }
+                    return Ok(taken);
+                }
+            }
+        }
+    }
+
+    /// Looks for up to `most` free clusters from cluster `from` on, in one slice.
+    fn look(&self, state: &State, from: u64, most: u64) -> Look {
+        let Some((slice, index)) = self.slot(state, from) else { return Look::Uncounted(from) };
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let base = from - index as u64;
+        match self.counts.read(slice, |words| self.width.free_run(&words, index, most)) {
+            None => Look::Missing(slice),
+            Some(None) => Look::Next(base + self.per_slice()),
+            Some(Some(run)) => {
+                state.allowed(Clusters::new(base + run.first as u64, run.len as u64))
+            }
+        }
+    }
+
+    /// Raises the refcounts of free clusters, which lie in one slice, to 1.
+    fn hand_out(
+        &self,
+        state: &mut State,
+        run: Clusters,
+        holds: Option<Metadata>,
+    ) -> Result<Taken<Fresh>> {
+        self.check_free(state, run)?;
+        let Some((slice, first)) = self.slot(state, run.first) else {
+            return Ok(Taken::Missing(HostOffset::ZERO));
+        };
+        let count = usize::try_from(run.count).unwrap_or(0);
+        let raised = self.counts.update(slice, |words| {
+            (first..first + count).for_each(|index| self.width.set(words, index, 1));
+        });
+        match raised {
+            Updated::Done(()) => {}
+            Updated::Missing => return Ok(Taken::Missing(slice)),
+            Updated::Full => return Ok(Taken::Full),
+        }
+        if let Some(holds) = holds {
+            self.guard.add(run, holds).map_err(overlapping)?;
+        }
+        Ok(Taken::Space(Fresh { clusters: run, zeroed: state.enter(run) }))
+    }
+
+    /// A cluster that is free by its refcount holds no metadata, and an entry can name it.
+    pub(super) fn check_free(&self, state: &mut State, run: Clusters) -> Result<()> {
+        if let Some(Overlap { cluster, holds }) = self.guard.find(run) {
+            let at = self.offset(cluster);
+            state.damage(format!("the refcount of {holds} at {at} is 0"));
+        }
+        let limit = HOST_END >> self.cluster_bits;
+        if run.end() > limit {
+            let what = "clusters in the file".into();
+            return Err(Error::Limit { format: NAME, what, found: run.end(), limit });
+        }
+        state.check()
+    }
+
+    /// Notes references that the tables in memory have dropped. Call it **after** changing the
+    /// tables, while the write-back cannot begin.
+    pub(crate) fn retire(&self, freed: impl IntoIterator<Item = Freed>) {
+        let mut freed = freed.into_iter().peekable();
+        if freed.peek().is_some() {
+            let mut state = self.lock();
+            freed.for_each(|freed| state.retire(freed));
+        }
+    }
+
+    /// Takes what has been retired so far, to be [lowered](Self::lower) when the tables are on the
+    /// medium, or [put back](Self::retire).
+    pub(crate) fn take_retired(&self) -> Vec<Freed> {
+        std::mem::take(&mut self.lock().retired)
+    }
+
+    /// Lowers the refcount of each cluster by one: nothing on the medium needs the reference. Does
+    /// not write. Returns the clusters that nothing refers to now.
+    ///
+    /// # Errors
+    /// Those of reading refcounts; `freed` is then shorter by what was done.
+    pub(crate) fn lower(&self, freed: &mut Freed) -> Result<Vec<Clusters>> {
+        let mut free = Vec::new();
+        while freed.clusters.count > 0 {
+            let mut state = self.lock();
+            match self.lower_slice(&mut state, freed, &mut free) {
+                Ok(done) => {
+                    freed.clusters.first += done;
+                    freed.clusters.count -= done;
+                }
+                Err(Blocked::Missing(slice)) => {
+                    drop(state);
+                    self.load(slice)?;
+                }
+                Err(Blocked::Full) => {
+                    drop(state);
+                    self.write_counts()?;
+                }
+            }
+        }
+        Ok(free)
+    }
+
+    /// Lowers the counts that lie in the first slice; how many these are.
+    fn lower_slice(
+        &self,
+        state: &mut State,
+        freed: &Freed,
+        free: &mut Vec<Clusters>,
+    ) -> Result<u64, Blocked> {
+        let first = freed.clusters.first;
+        let Some((slice, index)) = self.slot(state, first) else {
+            state.damage(format!("no refcount block for the cluster at {}", self.offset(first)));
+            return Ok(freed.clusters.count.min(self.per_block() - first % self.per_block()));
+        };
+        let count = freed.clusters.count.min(self.per_slice() - index as u64);
+        let end = index + usize::try_from(count).unwrap_or(0);
+        let lowered = self.counts.update(slice, |words| {
+            let mut zero = Vec::new();
+            let mut wrong = None;
+            for at in index..end {
+                match self.width.get_mut(words, at) {
+                    0 => wrong = Some(at),
+                    count => {
+                        self.width.set(words, at, count - 1);
+                        zero.extend((count == 1).then_some(at));
+                    }
+                }
+            }
+            (zero, wrong)
+        });
+        let (zero, wrong) = match lowered {
+            Updated::Done(lowered) => lowered,
+            Updated::Missing => return Err(Blocked::Missing(slice)),
+            Updated::Full => return Err(Blocked::Full),
+        };
+        let number = |at: usize| first - index as u64 + at as u64;
+        if let Some(wrong) = wrong {
+            let at = self.offset(number(wrong));
+            state.damage(format!("the refcount of the cluster at {at}, which was in use, is 0"));
+        }
+        for run in runs(zero.into_iter().map(number)) {
+            state.lay_aside(Freed { clusters: run, discard: freed.discard }, self.cluster_bits);
+            free.push(run);
+        }
+        Ok(count)
+    }
+
+    /// Gives the space that nobody can be using any more back to whoever asks next, and to the
+    /// file system where the guest gave it up.
+    pub(crate) fn release(&self) {
+        let released = self.lock().quarantine.release(&self.leases);
+        for freed in released.iter().filter(|freed| freed.discard) {
+            let (at, len) = (self.offset(freed.clusters.first), freed.clusters.count);
+            if let Some(space) = self.store.space() {
+                // Only the host's space is at stake: not every file system can.
+                let _ = space.discard(at, len << self.cluster_bits);
+            }
+        }
+        let mut state = self.lock();
+        for freed in released {
+            state.embargo.remove(&freed.clusters.first);
+            state.hunt = state.hunt.min(freed.clusters.first);
+        }
+    }
+
+    /// Reads a slice of refcounts into the cache.
+    pub(crate) fn load(&self, slice: HostOffset) -> Result<()> {
+        loop {
+            let ticket = self.counts.ticket(slice);
+            let words = self.read_slice(slice)?;
+            match self.counts.insert(slice, ticket, words) {
+                Inserted::Yes => return Ok(()),
+                Inserted::Stale => {}
+                Inserted::Full => self.write_counts()?,
+            }
+        }
+    }
+
+    /// The state of the cache before a slice is read.
+    pub(crate) fn counts_ticket(&self, slice: HostOffset) -> Ticket {
+        self.counts.ticket(slice)
+    }
+
+    /// Takes a slice of refcounts that was read.
+    pub(crate) fn supply(&self, slice: HostOffset, ticket: Ticket, bytes: &[u8]) -> Supplied {
+        self.counts.insert(slice, ticket, words_of(bytes)).into()
+    }
+
+    /// Pictures of all changed refcounts.
+    pub(crate) fn dirty_counts(&self) -> Vec<DirtySlice> {
+        self.counts.dirty()
+    }
+
+    /// The pictures are on the medium.
+    pub(crate) fn settle_counts(&self, pictures: &[DirtySlice]) {
+        pictures.iter().for_each(|picture| self.counts.settle(picture));
+    }
+
+    /// Makes the file as long as the clusters that were handed out: nothing may refer to a cluster
+    /// behind its end, also if nobody wrote there because it is zero anyway.
+    pub(crate) fn extend_file(&self) -> Result<()> {
+        // Under the lock nobody is given clusters behind this end, so nobody writes there.
+        let state = self.lock();
+        let len = self.offset(state.virgin).get();
+        if self.store.len()? < len {
+            self.store.set_len(len)?;
+        }
+        Ok(())
+    }
+
+    fn read_slice(&self, slice: HostOffset) -> Result<Vec<u64>> {
+        let mut bytes = vec![0; self.slice_len()];
+        self.store.read_padded_at(slice, &mut bytes)?;
+        Ok(words_of(&bytes))
+    }
+
+    /// Bytes in a slice of refcounts.
+    pub(crate) fn slice_len(&self) -> usize {
+        1 << self.slice_bits
+    }
+
+    /// Writes all changed refcounts, in no particular order and without making them durable.
+    pub(crate) fn write_counts(&self) -> Result<()> {
+        for picture in self.counts.dirty() {
+            self.store.write_at(picture.at, &bytes_of(&picture.entries))?;
+            self.counts.settle(&picture);
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Where to look next.
+    fn position(&self) -> u64 {
+        let hunting = self.hunt < self.end && self.patience < PATIENCE;
+        if hunting { self.hunt } else { self.end }
+    }
+
+    /// There is nothing between `from` and `next` any more.
+    fn pass(&mut self, from: u64, next: u64) {
+        if from == self.hunt {
+            self.hunt = next;
+        }
+        self.end = self.end.max(if from >= self.end { next } else { 0 });
+    }
+
+    /// Clusters come into use. Whether they still read as zero.
+    pub(super) fn enter(&mut self, run: Clusters) -> bool {
+        let zeroed = run.first >= self.virgin;
+        self.virgin = self.virgin.max(run.end());
+        self.end = self.end.max(run.end());
+        zeroed
+    }
+
+    pub(super) fn retire(&mut self, freed: Freed) {
+        let Freed { clusters, discard } = freed;
+        match self.retired.last_mut() {
+            Some(last) if last.clusters.end() == clusters.first && last.discard == discard => {
+                last.clusters.count += clusters.count;
+            }
+            _ => self.retired.push(freed),
+        }
+    }
+
+    /// The part of `run` before the first cluster under embargo.
+    fn allowed(&self, run: Clusters) -> Look {
+        if let Some((_, end)) = self.embargo.range(..=run.first).next_back()
+            && *end > run.first
+        {
+            return Look::Next(*end);
+        }
+        let next = self.embargo.range(run.first..run.end()).next();
+        let count = next.map_or(run.count, |(first, _)| first - run.first);
+        Look::Free(Clusters::new(run.first, count))
+    }
+
+    /// Whether a cluster without a refcount may be used.
+    pub(super) fn is_under_embargo(&self, cluster: u64) -> bool {
+        self.embargo.range(..=cluster).next_back().is_some_and(|(_, end)| *end > cluster)
+    }
+
+    /// Nothing on the medium refers to the clusters; someone may still be reading or writing them.
+    fn lay_aside(&mut self, freed: Freed, cluster_bits: u32) {
+        let run = freed.clusters;
+        self.embargo.insert(run.first, run.end());
+        self.quarantine.retire(freed);
+        if self.packed.is_some_and(|at| (run.first..run.end()).contains(&(at >> cluster_bits))) {
+            self.packed = None;
+        }
+    }
+
+    /// Notes that refcounts contradict the tables.
+    pub(super) fn damage(&mut self, why: String) {
+        self.damage.get_or_insert(why);
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        match &self.damage {
+            Some(why) => Err(needs_repair(why.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Allocator {
+    /// What was laid aside is unreferenced on the medium: it waits for leases only.
+    pub(crate) fn age(&self) {
+        let mut state = self.lock();
+        let sealed = state.quarantine.seal();
+        state.quarantine.durable(&self.leases, sealed);
+    }
+}
+
+/// The words of a table as it is in the file.
+pub(crate) fn words_of(bytes: &[u8]) -> Vec<u64> {
+    let word = |bytes: &[u8; 8]| u64::from_be_bytes(*bytes);
+    bytes.as_chunks().0.iter().map(word).collect()
+}
+
+/// The bytes of words of a table.
+pub(crate) fn bytes_of(words: &[u64]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_be_bytes()).collect()
+}
+
+/// Rising numbers as runs.
+fn runs(numbers: impl Iterator<Item = u64>) -> Vec<Clusters> {
+    let mut runs: Vec<Clusters> = Vec::new();
+    for number in numbers {
+        match runs.last_mut() {
+            Some(last) if last.end() == number => last.count += 1,
+            _ => runs.push(Clusters::new(number, 1)),
+        }
+    }
+    runs
+}
+
+#[cold]
+pub(crate) fn needs_repair(why: impl Into<String>) -> Error {
+    Error::NeedsRepair { format: NAME, why: why.into().into() }
+}
+
+#[cold]
+pub(crate) fn overlapping(overlap: Overlap) -> Error {
+    let Overlap { cluster, holds } = overlap;
+    needs_repair(format!("{holds} and other metadata both claim host cluster {cluster}"))
+}

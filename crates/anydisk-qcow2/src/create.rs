@@ -1,0 +1,286 @@
+//! New images.
+//!
+//! ```text
+//!   header | refcount table | refcount blocks | L1 table | data, L2 tables ...
+//! ```
+//!
+//! Everything before the data is in the order qemu writes it. What is zero is not written: a new
+//! file reads as zero, so an image of any size costs the same.
+
+use std::sync::Arc;
+
+use anydisk_core::{
+    Attempt, CreateRequest, Error, GuestRange, HostOffset, Image, ImageWrite, OptionKind,
+    OptionSpec, Options, Placement, Reference, Reservation, Result, Storage,
+};
+
+use crate::extensions::Extension;
+use crate::features::{compatible, incompatible, name_table};
+use crate::header::Compression;
+use crate::layout::extension;
+use crate::measure::Layout;
+use crate::write::Purpose;
+use crate::{Header, NAME, WritableImage, limits};
+
+/// The options of creation.
+pub(crate) const OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "compat",
+        help: "version of the format: v3 (1.1), or v2 (0.10) for readers of before 2011",
+        kind: OptionKind::Word(&["v2", "0.10", "v3", "1.1"]),
+        default: None,
+    },
+    OptionSpec {
+        name: "backing_file",
+        help: "name of the image below, as it will stand in the file",
+        kind: OptionKind::Text,
+        default: None,
+    },
+    OptionSpec {
+        name: "backing_fmt",
+        help: "format of the image below",
+        kind: OptionKind::Text,
+        default: None,
+    },
+    OptionSpec {
+        name: "cluster_size",
+        help: "unit of allocation, 512 to 2M, a power of two",
+        kind: OptionKind::Size,
+        default: Some("65536"),
+    },
+    OptionSpec {
+        name: "preallocation",
+        help: "off; metadata: map everything; falloc: also reserve space; full: also write zeroes",
+        kind: OptionKind::Word(&["off", "metadata", "falloc", "full"]),
+        default: None,
+    },
+    OptionSpec {
+        name: "extended_l2",
+        help: "32 subclusters in each cluster, which needs clusters of 16k or more",
+        kind: OptionKind::Flag,
+        default: Some("off"),
+    },
+    OptionSpec {
+        name: "compression_type",
+        help: "how compressed clusters are packed",
+        kind: OptionKind::Word(&["zlib", "zstd"]),
+        default: Some("zlib"),
+    },
+    OptionSpec {
+        name: "lazy_refcounts",
+        help: "let later writers postpone refcounts",
+        kind: OptionKind::Flag,
+        default: Some("off"),
+    },
+    OptionSpec {
+        name: "refcount_bits",
+        help: "width of a refcount, 1 to 64, a power of two",
+        kind: OptionKind::Number,
+        default: Some("16"),
+    },
+];
+
+/// Creates an image in an empty store.
+pub(crate) fn create(request: &CreateRequest<'_>) -> Result<Arc<dyn Image>> {
+    let size = request.size.checked_next_multiple_of(512).unwrap_or(u64::MAX);
+    let plan = Plan::of(request.options, size)?;
+    let header = plan.header(size, backing(request))?;
+    check_preallocation(request)?;
+    write_empty(&*request.store, &header, &plan.layout(size))?;
+    let image = WritableImage::open(Arc::clone(&request.store), request.limits)?;
+    preallocate(&image, request.options.text("preallocation").unwrap_or("off"))?;
+    Ok(Arc::new(image))
+}
+
+/// The image below: the request's, else what the options name.
+fn backing(request: &CreateRequest<'_>) -> Option<Reference> {
+    request.backing.cloned().or_else(|| {
+        let name = request.options.text("backing_file").filter(|name| !name.is_empty())?;
+        let mut reference = Reference::new(anydisk_core::Role::Backing, name.as_bytes());
+        reference.format = request.options.text("backing_fmt").map(str::to_owned);
+        Some(reference)
+    })
+}
+
+/// What the options ask for, checked against each other.
+pub(crate) struct Plan {
+    version: u32,
+    cluster_bits: u32,
+    refcount_order: u32,
+    extended_l2: bool,
+    lazy_refcounts: bool,
+    compression: Compression,
+}
+
+impl Plan {
+    pub(crate) fn of(options: &Options, size: u64) -> Result<Self> {
+        let version = match options.text("compat") {
+            Some("v2" | "0.10") => 2,
+            _ => 3,
+        };
+        let plan = Self {
+            version,
+            cluster_bits: power_of_two(options, "cluster_size", limits::CLUSTER_BITS, "512 to 2M")?,
+            refcount_order: power_of_two(
+                options,
+                "refcount_bits",
+                0..=limits::REFCOUNT_ORDER,
+                "1 to 64",
+            )?,
+            extended_l2: options.flag("extended_l2"),
+            lazy_refcounts: options.flag("lazy_refcounts"),
+            compression: match options.text("compression_type") {
+                Some("zstd") => Compression::Zstd,
+                _ => Compression::Deflate,
+            },
+        };
+        plan.check(options, size)?;
+        Ok(plan)
+    }
+
+    fn check(&self, options: &Options, size: u64) -> Result<()> {
+        if self.extended_l2 && self.cluster_bits < limits::EXTENDED_CLUSTER_BITS {
+            return Err(options.refuse("extended_l2", "off, or clusters of 16k or more"));
+        }
+        if self.version < 3 {
+            let needs = [
+                ("refcount_bits", self.refcount_order != 4, "16 with compat=v2"),
+                ("extended_l2", self.extended_l2, "off with compat=v2"),
+                ("lazy_refcounts", self.lazy_refcounts, "off with compat=v2"),
+                ("compression_type", self.compression == Compression::Zstd, "zlib with compat=v2"),
+            ];
+            if let Some((name, _, expected)) = needs.into_iter().find(|(_, wrong, _)| *wrong) {
+                return Err(options.refuse(name, expected));
+            }
+        }
+        let (found, limit) = (self.layout(size).l1_entries, u64::from(limits::L1_ENTRIES));
+        if found > limit {
+            let what = "L1 table of a disk of this size with these clusters, in entries".into();
+            return Err(Error::Limit { format: NAME, what, found, limit });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn layout(&self, size: u64) -> Layout {
+        Layout::new(self.cluster_bits, self.refcount_order, self.extended_l2, size)
+    }
+
+    fn header(&self, size: u64, backing: Option<Reference>) -> Result<Header> {
+        let layout = self.layout(size);
+        let to_u32 = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        let mut incompatible_features = 0;
+        if self.compression == Compression::Zstd {
+            incompatible_features |= incompatible::COMPRESSION;
+        }
+        if self.extended_l2 {
+            incompatible_features |= incompatible::EXTENDED_L2;
+        }
+        let format = backing.as_ref().and_then(|backing| backing.format.clone());
+        Ok(Header {
+            version: self.version,
+            cluster_bits: self.cluster_bits,
+            size,
+            crypt_method: 0,
+            l1_size: to_u32(layout.l1_entries),
+            l1_table_offset: layout.l1_table(),
+            refcount_table_offset: layout.refcount_table(),
+            refcount_table_clusters: to_u32(layout.table_clusters),
+            nb_snapshots: 0,
+            snapshots_offset: HostOffset::ZERO,
+            incompatible_features,
+            compatible_features: if self.lazy_refcounts { compatible::LAZY_REFCOUNTS } else { 0 },
+            autoclear_features: 0,
+            refcount_order: self.refcount_order,
+            compression: self.compression,
+            unknown_fields: Vec::new(),
+            extensions: self.extensions(format),
+            backing_file: backing.map(|backing| backing.name),
+        })
+    }
+
+    /// As qemu: feature names only where there is room for them.
+    fn extensions(&self, backing_format: Option<String>) -> Vec<Extension> {
+        let mut extensions = Vec::new();
+        if let Some(format) = backing_format {
+            extensions.push(Extension { kind: extension::BACKING_FORMAT, data: format.into() });
+        }
+        if self.version >= 3 && self.cluster_bits > 12 {
+            extensions.push(Extension { kind: extension::FEATURE_NAMES, data: name_table() });
+        }
+        extensions
+    }
+}
+
+/// The binary logarithm of an option that must be a power of two in a range.
+fn power_of_two(
+    options: &Options,
+    name: &str,
+    bits: std::ops::RangeInclusive<u32>,
+    range: &str,
+) -> Result<u32> {
+    let value = options.number(name).filter(|value| value.is_power_of_two());
+    let found = value.map(u64::trailing_zeros).filter(|found| bits.contains(found));
+    found.ok_or_else(|| options.refuse(name, format!("a power of two, {range}")))
+}
+
+fn check_preallocation(request: &CreateRequest<'_>) -> Result<()> {
+    let off = matches!(request.options.text("preallocation"), None | Some("off"));
+    if off || backing(request).is_none() || request.options.flag("extended_l2") {
+        return Ok(());
+    }
+    Err(request.options.refuse("preallocation", "off with a backing file and without extended_l2"))
+}
+
+/// Writes header and refcounts; the L1 table is the zeroes behind them.
+fn write_empty(store: &dyn Storage, header: &Header, layout: &Layout) -> Result<()> {
+    store.set_len(layout.end())?;
+    store.write_at(layout.refcount_table(), &layout.refcount_table_bytes())?;
+    layout.write_refcounts(store)?;
+    store.flush()?;
+    Ok(store.write_at(HostOffset::ZERO, &header.to_bytes()?)?)
+}
+
+/// Maps every cluster of the disk, and gives it space as `how` says.
+fn preallocate(image: &WritableImage, how: &str) -> Result<()> {
+    if how == "off" {
+        return Ok(());
+    }
+    let store = &image.shared.store;
+    let cluster = image.shared.geometry.cluster_size();
+    let mut rest = GuestRange::whole(image.size());
+    while !rest.is_empty() {
+        let Some(reservation) = reserve(image, rest)? else { break };
+        let (range, at) = (reservation.range(), reservation.at());
+        let len = range.grown_to(cluster).len();
+        give_space(&**store, at, len, how)?;
+        reservation.commit()?;
+        rest = rest.skip(range.len());
+    }
+    image.flush()
+}
+
+/// Space without content for the start of `range`; `None` where it has its own already.
+fn reserve(image: &WritableImage, range: GuestRange) -> Result<Option<Reservation<'_>>> {
+    loop {
+        match image.reserve(range, Purpose::Space)? {
+            Attempt::Placed(Placement::Fresh(reservation)) => return Ok(Some(reservation)),
+            Attempt::Placed(Placement::InPlace { .. }) => return Ok(None),
+            Attempt::Need(need) => image.satisfy(&need)?,
+            Attempt::Busy => image.claims.wait(range),
+        }
+    }
+}
+
+fn give_space(store: &dyn Storage, at: HostOffset, len: u64, how: &str) -> Result<()> {
+    let end = at.saturating_add(len).get();
+    match (how, store.space()) {
+        ("full", _) => Ok(store.write_at(at, &vec![0; usize::try_from(len).unwrap_or(0)])?),
+        ("falloc", Some(space)) => Ok(space.allocate(at, len)?),
+        ("falloc", None) => Err(Error::Unsupported {
+            format: NAME,
+            feature: "preallocation=falloc on this store".into(),
+        }),
+        _ if store.len()? < end => Ok(store.set_len(end)?),
+        _ => Ok(()),
+    }
+}

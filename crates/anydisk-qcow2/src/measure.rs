@@ -1,0 +1,170 @@
+//! How large an image is: where the tables of a new one lie, and what it will take.
+
+use anydisk_core::{GuestRange, HostOffset, Measure, MeasureRequest, Result, Storage};
+
+use crate::create::Plan;
+
+/// The metadata of a new, empty image: header, refcount table, refcount blocks, L1 table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    cluster_bits: u32,
+    refcount_order: u32,
+    /// Bytes of an L2 entry.
+    entry_bytes: u64,
+    size: u64,
+    /// Clusters of the refcount table.
+    pub(crate) table_clusters: u64,
+    /// Refcount blocks, one cluster each.
+    blocks: u64,
+    /// Entries of the L1 table.
+    pub(crate) l1_entries: u64,
+}
+
+impl Layout {
+    pub(crate) fn new(cluster_bits: u32, refcount_order: u32, extended: bool, size: u64) -> Self {
+        let entry_bytes = if extended { 16 } else { 8 };
+        let coverage = (1_u64 << cluster_bits) * ((1 << cluster_bits) / entry_bytes);
+        let mut layout = Self {
+            cluster_bits,
+            refcount_order,
+            entry_bytes,
+            size,
+            table_clusters: 1,
+            blocks: 1,
+            l1_entries: size.div_ceil(coverage),
+        };
+        // Tables count themselves: both numbers only grow until they fit.
+        loop {
+            let blocks = layout.clusters().div_ceil(layout.per_block());
+            let table_clusters = (blocks * 8).div_ceil(layout.cluster());
+            if (blocks, table_clusters) == (layout.blocks, layout.table_clusters) {
+                return layout;
+            }
+            (layout.blocks, layout.table_clusters) = (blocks, table_clusters);
+        }
+    }
+
+    fn cluster(&self) -> u64 {
+        1 << self.cluster_bits
+    }
+
+    /// Clusters that one refcount block counts.
+    fn per_block(&self) -> u64 {
+        (self.cluster() * 8) >> self.refcount_order
+    }
+
+    /// Clusters in use.
+    fn clusters(&self) -> u64 {
+        1 + self.table_clusters + self.blocks + (self.l1_entries * 8).div_ceil(self.cluster())
+    }
+
+    pub(crate) fn refcount_table(&self) -> HostOffset {
+        HostOffset(self.cluster())
+    }
+
+    fn first_block(&self) -> u64 {
+        (1 + self.table_clusters) << self.cluster_bits
+    }
+
+    pub(crate) fn l1_table(&self) -> HostOffset {
+        HostOffset(self.first_block() + (self.blocks << self.cluster_bits))
+    }
+
+    /// Length of the file: the last cluster of the L1 table is not filled up.
+    pub(crate) fn end(&self) -> u64 {
+        self.l1_table().get() + self.l1_entries * 8
+    }
+
+    pub(crate) fn refcount_table_bytes(&self) -> Vec<u8> {
+        let block = |index: u64| (self.first_block() + (index << self.cluster_bits)).to_be_bytes();
+        (0..self.blocks).flat_map(block).collect()
+    }
+
+    /// Writes a count of 1 for every cluster in use.
+    pub(crate) fn write_refcounts(&self, store: &dyn Storage) -> Result<()> {
+        let bits = 1_u64 << self.refcount_order;
+        let used = self.clusters();
+        for block in 0..self.blocks {
+            let count = (used - block * self.per_block()).min(self.per_block());
+            let at = self.first_block() + (block << self.cluster_bits);
+            store.write_at(HostOffset(at), &ones(bits, count))?;
+        }
+        Ok(())
+    }
+}
+
+/// `count` refcounts of 1, each `bits` wide.
+fn ones(bits: u64, count: u64) -> Vec<u8> {
+    let len = usize::try_from((bits * count).div_ceil(8)).expect("at most a cluster");
+    let mut bytes = vec![0; len];
+    for index in 0..count {
+        // Widths below a byte begin at the lowest bit; wider ones end with their lowest byte.
+        let (at, bit) = if bits < 8 {
+            (index * bits / 8, index * bits % 8)
+        } else {
+            ((index + 1) * bits / 8 - 1, 0)
+        };
+        bytes[usize::try_from(at).expect("inside")] |= 1 << bit;
+    }
+    bytes
+}
+
+/// Bytes that a new image takes (the formula of `qemu-img measure`).
+pub(crate) fn measure(request: &MeasureRequest<'_>) -> Result<Measure> {
+    let size = request.size.checked_next_multiple_of(512).unwrap_or(u64::MAX);
+    let layout = Plan::of(request.options, size)?.layout(size);
+    let cluster = layout.cluster();
+    let up = |bytes: u64, unit: u64| bytes.div_ceil(unit) * unit;
+    let entries = up(size.div_ceil(cluster), cluster / layout.entry_bytes);
+    let l2 = entries * layout.entry_bytes;
+    let meta = cluster + l2 + up(l2 / cluster, cluster / 8) * 8;
+    let data = up(size, cluster);
+    let counted = (meta + data) / cluster;
+    let (mut blocks, mut table) = (0, 0);
+    loop {
+        let more = (counted + blocks + table).div_ceil(layout.per_block());
+        let larger = more.div_ceil(cluster / 8);
+        if (more, larger) == (blocks, table) {
+            break;
+        }
+        (blocks, table) = (more, larger);
+    }
+    let fully_allocated = meta + (blocks + table) * cluster + data;
+    let sparse = matches!(request.options.text("preallocation"), None | Some("off" | "metadata"));
+    let used = if sparse { clusters_in(request.data, cluster) * cluster } else { data };
+    Ok(Measure { required: fully_allocated - data + used, fully_allocated })
+}
+
+/// Clusters that the ranges, which rise, touch.
+fn clusters_in(ranges: &[GuestRange], cluster: u64) -> u64 {
+    let (mut sum, mut end) = (0, 0);
+    for range in ranges {
+        let whole = range.grown_to(cluster);
+        let start = whole.start().get().max(end);
+        end = whole.end().get().max(end);
+        sum += (end - start) / cluster;
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_image_is_laid_out_as_qemu_does() {
+        let layout = Layout::new(16, 4, false, 64 << 20);
+        assert_eq!(layout.refcount_table(), HostOffset(0x10000));
+        assert_eq!(layout.l1_table(), HostOffset(0x30000));
+        assert_eq!(layout.end(), 3 * 65536 + 8);
+        assert_eq!(Layout::new(16, 4, false, 0).end(), 3 * 65536);
+    }
+
+    #[test]
+    fn refcounts_of_one_are_packed_as_their_width_asks() {
+        assert_eq!(ones(1, 10), [0xff, 3]);
+        assert_eq!(ones(4, 3), [0x11, 1]);
+        assert_eq!(ones(16, 2), [0, 1, 0, 1]);
+        assert_eq!(ones(64, 1), [0, 0, 0, 0, 0, 0, 0, 1]);
+    }
+}
