@@ -125,7 +125,8 @@ impl GuestRange {
         Self { start, len: end - start }
     }
 
-    /// The largest range of whole `unit`s inside this one; empty if there is none.
+    /// The largest range of whole `unit`s inside this one. If there is none it is empty, and where
+    /// it begins then means nothing.
     #[must_use]
     pub const fn shrunk_to(self, unit: u64) -> Self {
         let end = (self.start + self.len) & !(unit - 1);

@@ -1,0 +1,207 @@
+//! Prints the ratios of `docs/performance.md` as a table.
+//!
+//! Ours and theirs run in turn; the medians are compared. A row that cannot be measured says why
+//! and the others go on.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anydisk_benches::{MIB, Outcome, copy, create, open, places, write_raw};
+use anydisk_core::{Access, Disk, GuestOffset};
+
+/// Size of the disks that are read, written and converted, in bytes.
+const SIZE: u64 = 256 * MIB;
+const SMALL: u64 = 4 << 10;
+/// Times that each side of a ratio is measured.
+const ROUNDS: usize = 7;
+
+/// One side of a ratio.
+type Side<'a> = Box<dyn FnMut() -> Outcome<()> + 'a>;
+
+/// A row: what it measures, against what, in which unit of comparison, and how.
+type Row = (&'static str, &'static str, fn(&Files) -> Outcome<Times>);
+
+const ROWS: &[Row] = &[
+    ("4 KiB random read, qcow2, warm", "pread", |files| reads(files, "qcow2", SMALL, 1)),
+    ("4 KiB random read, raw, warm", "pread", |files| reads(files, "raw", SMALL, 1)),
+    ("1 MiB sequential read, qcow2", "pread", |files| reads(files, "qcow2", MIB, 1)),
+    ("1 MiB sequential read, raw", "pread", |files| reads(files, "raw", MIB, 1)),
+    ("4 KiB random read, qcow2, 2 threads", "pread, 2 threads", |files| {
+        reads(files, "qcow2", SMALL, 2)
+    }),
+    ("4 KiB random write, qcow2, allocated clusters", "pwrite", |files| writes(files, false)),
+    ("4 KiB random write, qcow2, fresh clusters", "pwrite, sparse file", |files| {
+        writes(files, true)
+    }),
+    ("convert raw to qcow2", "qemu-img convert", |files| converts(files, "raw", "qcow2", false)),
+    ("convert qcow2 to raw", "qemu-img convert", |files| converts(files, "qcow2", "raw", false)),
+    ("convert raw to qcow2, packed", "qemu-img convert -c", |files| {
+        converts(files, "raw", "qcow2", true)
+    }),
+    ("open a qcow2 image of 64 TiB", "one of 1 GiB", opens),
+];
+
+/// The images, all with the same content.
+struct Files {
+    folder: tempfile::TempDir,
+}
+
+/// Median times of the two sides.
+struct Times {
+    ours: Duration,
+    theirs: Duration,
+}
+
+impl Files {
+    fn make() -> Outcome<Self> {
+        let files = Self { folder: tempfile::tempdir()? };
+        write_raw(&files.path("raw"), SIZE)?;
+        let raw = open(&files.path("raw"), "raw", Access::Read)?;
+        copy(&raw, &files.path("qcow2"), "qcow2", false)?;
+        Ok(files)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+/// Measures the two sides in turn, after a round that only warms.
+fn compare(mut ours: Side<'_>, mut theirs: Side<'_>) -> Outcome<Times> {
+    let mut times = (Vec::new(), Vec::new());
+    for round in 0..=ROUNDS {
+        let (first, second) = (time(&mut ours)?, time(&mut theirs)?);
+        if round > 0 {
+            times.0.push(first);
+            times.1.push(second);
+        }
+    }
+    Ok(Times { ours: median(times.0), theirs: median(times.1) })
+}
+
+fn time(side: &mut Side<'_>) -> Outcome<Duration> {
+    let begin = Instant::now();
+    side()?;
+    Ok(begin.elapsed())
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+fn reads(files: &Files, format: &str, len: u64, threads: usize) -> Outcome<Times> {
+    let disk = open(&files.path(format), format, Access::Read)?;
+    let file = File::open(files.path("raw"))?;
+    let places = match len {
+        SMALL => places(50_000, len, SIZE),
+        _ => (0..SIZE / len).map(|piece| piece * len).collect(),
+    };
+    let ours = || on_threads(threads, len, &places, |at, buf| Ok(disk.read(GuestOffset(at), buf)?));
+    let theirs = || on_threads(threads, len, &places, |at, buf| Ok(file.read_exact_at(buf, at)?));
+    compare(Box::new(ours), Box::new(theirs))
+}
+
+/// Each thread reads at every place.
+fn on_threads(
+    threads: usize,
+    len: u64,
+    places: &[u64],
+    read: impl Fn(u64, &mut [u8]) -> Outcome<()> + Sync,
+) -> Outcome<()> {
+    let run = || -> Result<(), String> {
+        let mut buf = vec![0; usize::try_from(len).map_err(|error| error.to_string())?];
+        places.iter().try_for_each(|&at| read(at, &mut buf).map_err(|error| error.to_string()))
+    };
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+        running.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a panic")?)
+    })?;
+    Ok(())
+}
+
+/// Writes at places that are new to the image, each into a cluster of its own, or allocated.
+fn writes(files: &Files, fresh: bool) -> Outcome<Times> {
+    let (image, plain) = (files.path("written.qcow2"), files.path("written.raw"));
+    let data = [7; SMALL as usize];
+    let places = places(20_000, SMALL, SIZE);
+    let renew = |disk: &mut Option<Disk>, file: &mut Option<File>| -> Outcome<()> {
+        create(&image, "qcow2", SIZE)?;
+        *disk = Some(open(&image, "qcow2", Access::ReadWrite)?);
+        let new = File::create(&plain)?;
+        new.set_len(SIZE)?;
+        *file = Some(new);
+        Ok(())
+    };
+    let (mut disk, mut file) = (None, None);
+    let mut times = (Vec::new(), Vec::new());
+    for round in 0..=ROUNDS {
+        if fresh || round == 0 {
+            renew(&mut disk, &mut file)?;
+        }
+        let (Some(disk), Some(file)) = (&disk, &file) else { continue };
+        let places = if fresh { (0..SIZE).step_by(64 << 10).collect() } else { places.clone() };
+        let mut ours: Side<'_> =
+            Box::new(|| places.iter().try_for_each(|&at| Ok(disk.write(GuestOffset(at), &data)?)));
+        let mut theirs: Side<'_> =
+            Box::new(|| places.iter().try_for_each(|&at| Ok(file.write_all_at(&data, at)?)));
+        let (first, second) = (time(&mut ours)?, time(&mut theirs)?);
+        if round > 0 {
+            times.0.push(first);
+            times.1.push(second);
+        }
+    }
+    Ok(Times { ours: median(times.0), theirs: median(times.1) })
+}
+
+/// Ours in this process, theirs with the start of the program: a few milliseconds in their disfavour.
+fn converts(files: &Files, from: &str, to: &str, packed: bool) -> Outcome<Times> {
+    let source = files.path(from);
+    let disk = open(&source, from, Access::Read)?;
+    let (mine, other) = (files.path("ours"), files.path("theirs"));
+    let ours = || copy(&disk, &mine, to, packed);
+    let theirs = || qemu_img(&source, from, &other, to, packed);
+    compare(Box::new(ours), Box::new(theirs))
+}
+
+fn qemu_img(source: &Path, from: &str, target: &Path, to: &str, packed: bool) -> Outcome<()> {
+    let mut command = Command::new("qemu-img");
+    command.args(["convert", "-t", "writeback", "-f", from, "-O", to]);
+    command.args(packed.then_some("-c")).args([source, target]).stdin(Stdio::null());
+    let status = command.status().map_err(|error| format!("qemu-img: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("qemu-img convert: {status}").into()) }
+}
+
+fn opens(files: &Files) -> Outcome<Times> {
+    let (large, small) = (files.path("64T.qcow2"), files.path("1G.qcow2"));
+    create(&large, "qcow2", 64 << 40)?;
+    create(&small, "qcow2", 1 << 30)?;
+    let many = |path: &Path| -> Outcome<()> {
+        (0..200).try_for_each(|_| open(path, "qcow2", Access::Read).map(drop))
+    };
+    compare(Box::new(|| many(&large)), Box::new(|| many(&small)))
+}
+
+fn main() -> Outcome<()> {
+    let files = Files::make()?;
+    println!("| what | against | ours ms | theirs ms | rate, theirs = 1 |");
+    println!("|---|---|---|---|---|");
+    let mut missing = 0;
+    for (what, against, measure) in ROWS {
+        match measure(&files) {
+            Ok(Times { ours, theirs }) => {
+                let rate = theirs.as_secs_f64() / ours.as_secs_f64();
+                let (ours, theirs) = (ours.as_secs_f64() * 1e3, theirs.as_secs_f64() * 1e3);
+                println!("| {what} | {against} | {ours:.1} | {theirs:.1} | {rate:.2} |");
+            }
+            Err(error) => {
+                missing += 1;
+                println!("| {what} | {against} | NOT MEASURED: {error} | | |");
+            }
+        }
+    }
+    if missing > 0 { Err(format!("{missing} rows were not measured").into()) } else { Ok(()) }
+}

@@ -1,0 +1,89 @@
+//! What the benches share: images of the same content in every format, and places in them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anydisk_convert::{NewImage, Settings, Sources, Unwatched, copy_to_file, create_file};
+use anydisk_core::{
+    Access, Disk, Format, GuestOffset, Limits, Located, Location, NoReferences, Opener, Options,
+    Registry,
+};
+use anydisk_qcow2::QCOW2;
+use anydisk_raw::RAW;
+use anydisk_storage::{FileStorage, OpenOptions};
+use anydisk_testkit::Random;
+
+/// Bytes in a mebibyte.
+pub const MIB: u64 = 1 << 20;
+
+/// What goes wrong in a bench: told, never repaired.
+pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// The formats that are measured.
+#[must_use]
+pub fn format(name: &str) -> &'static dyn Format {
+    if name == "raw" { &RAW } else { &QCOW2 }
+}
+
+/// Opens the image at `path`.
+///
+/// # Errors
+/// What opening says.
+pub fn open(path: &Path, format: &str, access: Access) -> Outcome<Disk> {
+    let options = OpenOptions::new().write(access == Access::ReadWrite);
+    let store = Arc::new(FileStorage::open(path, &options)?);
+    let registry = Registry::new(&[&QCOW2, &RAW]);
+    let located = Located { store, location: Location::Path(path.to_owned()) };
+    let opener = Opener::new(&registry, &NoReferences).with_limits(Limits::default());
+    Ok(opener.open(located, Some(format), access)?)
+}
+
+/// Makes an empty image.
+///
+/// # Errors
+/// What creating says.
+pub fn create(path: &Path, name: &str, size: u64) -> Outcome<()> {
+    let options = Options::of(format(name));
+    let image = NewImage { format: format(name), options: &options, size, backing: None };
+    Ok(create_file(path, &image)?)
+}
+
+/// Copies a disk into a new image, packed or not, without waiting for the medium.
+///
+/// # Errors
+/// What copying says.
+pub fn copy(from: &Disk, to: &Path, name: &str, compress: bool) -> Outcome<()> {
+    let options = Options::of(format(name));
+    let image =
+        NewImage { format: format(name), options: &options, size: from.size(), backing: None };
+    let mut settings = Settings::default();
+    settings.compress = compress;
+    settings.durable = false;
+    copy_to_file(&Sources::one(from), to, &image, &settings, &Unwatched)?;
+    Ok(())
+}
+
+/// Writes a raw file whose every mebibyte is half noise and half one byte, so that it packs to half.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_raw(path: &Path, size: u64) -> Outcome<()> {
+    create(path, "raw", size)?;
+    let disk = open(path, "raw", Access::ReadWrite)?;
+    let mut random = Random::new(7);
+    let mut piece = vec![5; usize::try_from(MIB)?];
+    for at in (0..size).step_by(piece.len()) {
+        for part in piece.chunks_mut(8 << 10) {
+            random.fill(&mut part[..4 << 10]);
+        }
+        disk.write(GuestOffset(at), &piece)?;
+    }
+    Ok(disk.flush()?)
+}
+
+/// `count` places of pieces of `len` bytes on a disk of `size` bytes, the same in every run.
+#[must_use]
+pub fn places(count: usize, len: u64, size: u64) -> Vec<u64> {
+    let mut random = Random::new(11);
+    std::iter::repeat_with(|| random.below(size / len) * len).take(count).collect()
+}
