@@ -170,8 +170,10 @@ impl Geometry {
         if self.is_extended() {
             l2.set(word + 1, new.bitmap);
         }
-        let (gone, kept) = (self.references(old), self.references(new));
-        gone.filter(|_| gone != kept).map(|clusters| Freed { clusters, discard })
+        // Two streams are two references, also if they lie in the same cluster.
+        let is_kept = !old.is_compressed() && !new.is_compressed() && old.host() == new.host();
+        let gone = self.references(old).filter(|_| !is_kept);
+        gone.map(|clusters| Freed { clusters, discard })
     }
 
     /// The entry at `word` of a slice that is being changed.

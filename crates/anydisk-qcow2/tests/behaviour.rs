@@ -8,7 +8,6 @@ fn images(cluster: u64) -> FormatFixture {
     FormatFixture::new(&QCOW2, cluster)
         .option("cluster_size", &cluster.to_string())
         .granularity(512)
-        .granularity(512)
         .over("qcow2")
 }
 
