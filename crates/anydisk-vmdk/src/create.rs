@@ -1,10 +1,10 @@
-//! New images: what the options ask for, the first bytes of the file, how large it will be.
+//! New images: what the options ask for, and the first bytes of the file.
 
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, CreateRequest, GuestRange, HostOffset, Image, Location, Measure, MeasureRequest,
-    NoReferences, OpenRequest, OptionKind, OptionSpec, Options, Reference, Result, Storage,
+    Access, CreateRequest, HostOffset, Image, Location, NoReferences, OpenRequest, OptionKind,
+    OptionSpec, Options, Reference, Result, Storage,
 };
 use zerocopy::IntoBytes;
 
@@ -95,7 +95,7 @@ pub(crate) fn subformat(options: &Options) -> &str {
 
 /// What the options ask for, checked against each other.
 pub(crate) struct Plan<'a> {
-    subformat: &'a str,
+    pub(crate) subformat: &'a str,
     sectors: u64,
     adapter: &'a str,
     hardware: &'a str,
@@ -107,8 +107,7 @@ impl<'a> Plan<'a> {
     /// What the options ask for, for a disk of `size` bytes, which is rounded up to whole sectors.
     ///
     /// # Errors
-    /// [`Error::Option`] and [`Error::Unsupported`] for what cannot be, [`Error::Limit`] for a disk
-    /// that is too large.
+    /// `Option` and `Unsupported` for what cannot be, `Limit` for a disk that is too large.
     pub(crate) fn of(options: &'a Options, size: u64) -> Result<Self> {
         let subformat = subformat(options);
         if ![SPARSE, STREAM].contains(&subformat) {
@@ -182,8 +181,8 @@ impl<'a> Plan<'a> {
     /// The text of the descriptor, padded to the room it has.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a parent without a content ID or with a name that the text cannot
-    /// hold, [`Error::Limit`] for one that is too long.
+    /// `Unsupported` for a parent without a content ID or with a name that the text cannot
+    /// hold, `Limit` for one that is too long.
     pub(crate) fn descriptor(
         &self,
         location: &Location,
@@ -279,16 +278,17 @@ fn own_name(location: &Location) -> Vec<u8> {
 }
 
 /// Where things are in a new sparse image, in sectors.
-struct Layout {
+pub(crate) struct Layout {
     tables: u64,
     second_directory: u64,
     directory: u64,
-    overhead: u64,
+    /// The first sector behind the tables.
+    pub(crate) overhead: u64,
 }
 
 impl Layout {
     /// The places where qemu puts them: second directory and tables, then the first.
-    fn of(plan: &Plan<'_>) -> Self {
+    pub(crate) fn of(plan: &Plan<'_>) -> Self {
         let tables = plan.tables();
         let set = (tables * ENTRY).div_ceil(SECTOR) + tables * TABLE_SECTORS;
         let second_directory = DESCRIPTOR_SECTOR + DESCRIPTOR_SECTORS;
@@ -347,57 +347,10 @@ fn write_empty(store: &dyn Storage, request: &CreateRequest<'_>, plan: &Plan<'_>
     Ok(())
 }
 
-/// How large an image for the given data gets.
-///
-/// # Errors
-/// Those of [`Plan::of`].
-pub(crate) fn measure(request: &MeasureRequest<'_>) -> Result<Measure> {
-    let plan = Plan::of(request.options, request.size)?;
-    let all = [GuestRange::whole(plan.capacity())];
-    let size = match plan.subformat {
-        STREAM => stream_size,
-        _ => |plan: &Plan<'_>, data: &[GuestRange]| {
-            let grains = grains(data).count() as u64;
-            (Layout::of(plan).overhead + grains * GRAIN_SECTORS) * SECTOR
-        },
-    };
-    Ok(Measure { required: size(&plan, request.data), fully_allocated: size(&plan, &all) })
-}
-
-/// The most that a stream can take: data that does not shrink.
-fn stream_size(plan: &Plan<'_>, data: &[GuestRange]) -> u64 {
-    let grain = (limits::packed(GRAIN_SECTORS * SECTOR) + 12).div_ceil(SECTOR);
-    let mut tables = 0;
-    let mut last = None;
-    let mut count = 0;
-    for number in grains(data) {
-        let table = number / u64::from(TABLE_ENTRIES);
-        tables += u64::from(last.replace(table) != Some(table));
-        count += 1;
-    }
-    let directory = 1 + (plan.tables() * ENTRY).div_ceil(SECTOR);
-    // Behind the directory: the footer between its marker and the end of the stream.
-    let sectors = GRAIN_SECTORS + count * grain + tables * (1 + TABLE_SECTORS) + directory + 3;
-    sectors * SECTOR
-}
-
-/// The numbers of the grains that hold data, each once.
-fn grains(data: &[GuestRange]) -> impl Iterator<Item = u64> + '_ {
-    let grain = GRAIN_SECTORS * SECTOR;
-    let mut next = 0;
-    data.iter().filter(|range| !range.is_empty()).flat_map(move |range| {
-        let first = (range.start().get() / grain).max(next);
-        let end = range.end().get().div_ceil(grain);
-        next = end.max(next);
-        first..end
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::VMDK;
-    use anydisk_core::GuestOffset;
 
     fn options(given: &[(&str, &str)]) -> Options {
         let mut options = Options::of(&VMDK);
@@ -447,12 +400,5 @@ mod tests {
         assert_eq!(id(&[], 1 << 20), id(&[], 1 << 20));
         assert_ne!(id(&[], 1 << 20), id(&[], 1 << 21));
         assert_ne!(id(&[], 1 << 20), id(&[("adapter_type", "lsilogic")], 1 << 20));
-    }
-
-    #[test]
-    fn a_grain_that_two_ranges_touch_is_counted_once() {
-        let range = |start, len| GuestRange::new(GuestOffset(start), len).expect("small");
-        let data = [range(0, 1), range(5, 65536), range(65540, 2), range(1 << 20, 1)];
-        assert_eq!(grains(&data).collect::<Vec<_>>(), [0, 1, 16]);
     }
 }

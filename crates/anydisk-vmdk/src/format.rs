@@ -12,7 +12,7 @@ use crate::create::{self, STREAM};
 use crate::descriptor::is_descriptor;
 use crate::layout::{COWD_MAGIC, MAGIC, SESPARSE_MAGIC};
 use crate::sink::StreamSink;
-use crate::{NAME, VmdkImage};
+use crate::{NAME, VmdkImage, measure};
 
 /// The VMDK format.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,6 +66,6 @@ impl Format for VmdkFormat {
     }
 
     fn measure(&self, request: &MeasureRequest<'_>) -> Result<Measure> {
-        create::measure(request)
+        measure::measure(request)
     }
 }

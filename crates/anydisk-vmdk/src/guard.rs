@@ -10,6 +10,9 @@ use crate::layout::SECTOR;
 use crate::limits;
 use crate::table::{ENTRY, Grain, sector_at};
 
+/// Tables that are read at once when they lie in a row: 1 MiB.
+const TABLES_AT_ONCE: usize = 512;
+
 /// Where the tables of an extent are, and their second copies.
 #[derive(Debug)]
 pub(crate) struct Mirror {
@@ -18,7 +21,8 @@ pub(crate) struct Mirror {
 }
 
 impl Mirror {
-    /// Checks an extent and finds its tables. `reserved`: what else lies among the metadata.
+    /// Checks an extent and finds its tables. `reserved`: what else lies among the metadata;
+    /// `is_new`: the tables were just made, they name nothing.
     ///
     /// # Errors
     /// [`Error::NeedsRepair`] for tables or grains that must not be written to,
@@ -27,6 +31,7 @@ impl Mirror {
         sparse: &Sparse,
         store: &dyn Storage,
         reserved: &[(HostOffset, u64)],
+        is_new: bool,
     ) -> Result<Self> {
         let primary = directory(sparse, store, sparse.directory)?;
         let second = match sparse.redundant {
@@ -34,7 +39,9 @@ impl Mirror {
             None => None,
         };
         check_places(sparse, reserved, &primary, second.as_deref())?;
-        check_grains(sparse, store, &primary)?;
+        if !is_new {
+            check_grains(sparse, store, &primary)?;
+        }
         let second = second.unwrap_or_default();
         let mut pairs: Vec<_> = primary.into_iter().zip(second).collect();
         pairs.sort_unstable();
@@ -101,21 +108,34 @@ fn check_places(
 /// Every grain that a table names lies in the file: a grain behind its end would be handed out
 /// again.
 fn check_grains(sparse: &Sparse, store: &dyn Storage, tables: &[u32]) -> Result<()> {
-    let table_len = u64::from(sparse.geometry.entries()) * ENTRY;
+    let entries_each = sparse.geometry.entries() as usize;
     let grains = sparse.geometry.capacity().div_ceil(sparse.geometry.grain());
     let mut left = usize::try_from(grains).unwrap_or(usize::MAX);
-    for sector in tables {
-        let at = sector_at(*sector);
-        for (entry, place) in entries(store, at, table_len)?.into_iter().take(left).zip(0_u64..) {
-            let entry_at = at.saturating_add(place * ENTRY);
+    let mut rest = tables;
+    while let Some(first) = rest.first() {
+        let (row, others) = rest.split_at(in_a_row(sparse, rest));
+        let at = sector_at(*first);
+        let len = row.len() as u64 * u64::from(sparse.geometry.entries()) * ENTRY;
+        let entries = entries(store, at, len)?;
+        for (entry, place) in entries.into_iter().take(left).zip(0_u64..) {
             if let Grain::Sector(sector) = sparse.decode(entry.into()) {
-                let checked = sparse.grain_at(sector, 1, entry_at);
+                let checked = sparse.grain_at(sector, 1, at.saturating_add(place * ENTRY));
                 checked.map_err(|error| needs_repair(error.to_string()))?;
             }
         }
-        left = left.saturating_sub(sparse.geometry.entries() as usize);
+        left = left.saturating_sub(row.len() * entries_each);
+        rest = others;
     }
     Ok(())
+}
+
+/// How many of the tables follow each other in the file, so that they can be read at once.
+fn in_a_row(sparse: &Sparse, tables: &[u32]) -> usize {
+    let table_len = u64::from(sparse.geometry.entries()) * ENTRY;
+    let pairs = tables.iter().zip(tables.iter().skip(1)).take(TABLES_AT_ONCE - 1);
+    let follows =
+        |(a, b): &(&u32, &u32)| sector_at(**a).saturating_add(table_len) == sector_at(**b);
+    1 + pairs.take_while(follows).count()
 }
 
 fn needs_repair(why: String) -> Error {

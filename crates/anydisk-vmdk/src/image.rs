@@ -355,14 +355,15 @@ impl Image for VmdkImage {
     }
 }
 
-/// A cache for the tables of all extents: as large as allowed, or twice what there can be.
+/// A cache for the tables of all extents: as large as allowed, or with room for eight times what
+/// there can be, so that few slices meet in one set. An empty slot costs little.
 fn table_cache(parts: &[Part], limits: &Limits) -> TableCache {
     let slices = parts.iter().map(|part| match &part.body {
         Body::Sparse(sparse) => sparse.geometry.slices(),
         _ => 0,
     });
     let slice = SLICE as usize * size_of::<u64>();
-    let all = slices.fold(0, u64::saturating_add).saturating_mul(2 * slice as u64);
+    let all = slices.fold(0, u64::saturating_add).saturating_mul(8 * slice as u64);
     let bytes = usize::try_from(all).unwrap_or(usize::MAX).min(limits.table_cache);
     TableCache::new(SLICE as usize, bytes)
 }

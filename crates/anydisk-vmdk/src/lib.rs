@@ -70,6 +70,7 @@ mod image;
 mod info;
 mod layout;
 mod limits;
+mod measure;
 mod open;
 mod sink;
 mod table;

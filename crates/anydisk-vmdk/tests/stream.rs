@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use anydisk_core::{
-    Access, Codec, Disk, Error, Format, GuestOffset, GuestRange, Limits, Location,
-    MeasureRequest, NoReferences, OpenRequest, Options, Piece, Result, Sink, SinkRequest, Source,
+    Access, Codec, Disk, Error, Format, GuestOffset, GuestRange, Limits, Location, MeasureRequest,
+    NoReferences, OpenRequest, Options, Piece, Result, Sink, SinkRequest, Source,
 };
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::Random;

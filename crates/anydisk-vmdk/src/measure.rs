@@ -1,0 +1,67 @@
+//! How large a new image gets.
+
+use anydisk_core::{GuestRange, Measure, MeasureRequest, Result};
+
+use crate::create::{GRAIN_SECTORS, Layout, Plan, STREAM, TABLE_ENTRIES, TABLE_SECTORS};
+use crate::layout::SECTOR;
+use crate::limits;
+use crate::table::ENTRY;
+
+/// How large an image for the given data gets.
+///
+/// # Errors
+/// Those of [`Plan::of`].
+pub(crate) fn measure(request: &MeasureRequest<'_>) -> Result<Measure> {
+    let plan = Plan::of(request.options, request.size)?;
+    let all = [GuestRange::whole(plan.capacity())];
+    let size = match plan.subformat {
+        STREAM => stream_size,
+        _ => |plan: &Plan<'_>, data: &[GuestRange]| {
+            let grains = grains(data).count() as u64;
+            (Layout::of(plan).overhead + grains * GRAIN_SECTORS) * SECTOR
+        },
+    };
+    Ok(Measure { required: size(&plan, request.data), fully_allocated: size(&plan, &all) })
+}
+
+/// The most that a stream can take: data that does not shrink.
+fn stream_size(plan: &Plan<'_>, data: &[GuestRange]) -> u64 {
+    let grain = (limits::packed(GRAIN_SECTORS * SECTOR) + 12).div_ceil(SECTOR);
+    let mut tables = 0;
+    let mut last = None;
+    let mut count = 0;
+    for number in grains(data) {
+        let table = number / u64::from(TABLE_ENTRIES);
+        tables += u64::from(last.replace(table) != Some(table));
+        count += 1;
+    }
+    let directory = 1 + (plan.tables() * ENTRY).div_ceil(SECTOR);
+    // Behind the directory: the footer between its marker and the end of the stream.
+    let sectors = GRAIN_SECTORS + count * grain + tables * (1 + TABLE_SECTORS) + directory + 3;
+    sectors * SECTOR
+}
+
+/// The numbers of the grains that hold data, each once.
+fn grains(data: &[GuestRange]) -> impl Iterator<Item = u64> + '_ {
+    let grain = GRAIN_SECTORS * SECTOR;
+    let mut next = 0;
+    data.iter().filter(|range| !range.is_empty()).flat_map(move |range| {
+        let first = (range.start().get() / grain).max(next);
+        let end = range.end().get().div_ceil(grain);
+        next = end.max(next);
+        first..end
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anydisk_core::GuestOffset;
+
+    #[test]
+    fn a_grain_that_two_ranges_touch_is_counted_once() {
+        let range = |start, len| GuestRange::new(GuestOffset(start), len).expect("small");
+        let data = [range(0, 1), range(5, 65536), range(65540, 2), range(1 << 20, 1)];
+        assert_eq!(grains(&data).collect::<Vec<_>>(), [0, 1, 16]);
+    }
+}

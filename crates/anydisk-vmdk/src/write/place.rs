@@ -1,0 +1,154 @@
+//! Places for data: in place, or new grains that are reserved and then committed.
+
+use anydisk_core::{
+    Attempt, Committed, Lease, Placement, Reservation, Reserved, Result, Updated, WriteLease,
+};
+
+use super::{SparseWriter, Target, read_only, units};
+use crate::extent::{Body, Flat, Sparse};
+use crate::image::{Look, Table, VmdkImage, key};
+use crate::table::{Grain, SliceAt, sector_of, vacant};
+
+impl VmdkImage {
+    pub(super) fn place_flat<'a>(
+        &'a self,
+        target: &Target<'_>,
+        flat: &Flat,
+    ) -> Result<Placement<'a>> {
+        let (at, rest) = flat.place(target.part.offset_of(target.range))?;
+        self.begin(target, flat.file)?;
+        let len = target.range.len().min(rest);
+        let store = &self.files[flat.file].store;
+        Ok(Placement::InPlace { store, at, len, lease: WriteLease::eternal() })
+    }
+
+    pub(super) fn place_sparse<'a>(
+        &'a self,
+        target: &Target<'a>,
+        sparse: &'a Sparse,
+    ) -> Result<Attempt<'a>> {
+        let lease = self.leases.take();
+        let (answer, len, slice) = match self.look(target.part, sparse, target.range)? {
+            Look::Need(need) => return Ok(Attempt::Need(need)),
+            Look::NoTable(_) => return Err(read_only("a grain table is missing")),
+            Look::Run { answer, len, slice } => (answer, len, slice),
+        };
+        self.begin(target, sparse.file)?;
+        let extent = target.writer.extent(target.index)?;
+        extent.mark(sparse, &*self.files[sparse.file].store)?;
+        match answer {
+            Grain::Sector(sector) => {
+                self.in_place(target, sparse, InPlace { sector, len, slice, lease })
+            }
+            Grain::Absent | Grain::Zero => self.reserve(target, sparse, extent, slice),
+        }
+    }
+
+    fn in_place<'a>(
+        &'a self,
+        target: &Target<'_>,
+        sparse: &'a Sparse,
+        found: InPlace<'a>,
+    ) -> Result<Attempt<'a>> {
+        let InPlace { sector, len, slice, lease } = found;
+        let within = sparse.geometry.locate(target.part.offset_of(target.range)).within;
+        let count = sparse.grains_of(within + len);
+        let at = sparse.grain_at(sector, count, slice.entry_at())?.saturating_add(within);
+        let store = &self.files[sparse.file].store;
+        let lease = WriteLease::new(lease);
+        Ok(Attempt::Placed(Placement::InPlace { store, at, len, lease }))
+    }
+
+    /// New space for the grains from the start of the range on that have none.
+    fn reserve<'a>(
+        &'a self,
+        target: &Target<'a>,
+        sparse: &'a Sparse,
+        extent: &SparseWriter,
+        slice: SliceAt,
+    ) -> Result<Attempt<'a>> {
+        let place = sparse.geometry.locate(target.part.offset_of(target.range));
+        let wanted = sparse.grains_of(place.within + target.range.len());
+        let Some(wanted) = self.vacant(sparse, slice, wanted) else {
+            return Ok(Attempt::Need(self.need_table(sparse, slice)));
+        };
+        if wanted == 0 {
+            return Ok(Attempt::Busy); // Someone was faster: the next look shows it.
+        }
+        let taken = extent.grains.take(wanted, &self.leases)?;
+        let units = units(target, sparse, taken.count);
+        if !target.writer.claims.try_claim(units) {
+            extent.grains.untake(taken);
+            return Ok(Attempt::Busy);
+        }
+        // Nobody else changes these entries from now on. Did somebody since they were looked at?
+        if self.vacant(sparse, slice, taken.count) != Some(taken.count) {
+            extent.grains.untake(taken);
+            target.writer.claims.release(units);
+            return Ok(Attempt::Busy);
+        }
+        let token = target.index as u64;
+        let reserved = Reserved { range: units, at: taken.at, zeroed: taken.zeroed, token };
+        let store = &self.files[sparse.file].store;
+        Ok(Attempt::Placed(Placement::Fresh(Reservation::new(self, store, reserved))))
+    }
+
+    /// How many of `wanted` grains from an entry on have no space; `None` if that is not in memory.
+    fn vacant(&self, sparse: &Sparse, slice: SliceAt, wanted: u32) -> Option<u32> {
+        let end = slice.index.saturating_add(wanted).min(slice.count);
+        self.tables.read(key(sparse.file, slice.at), |entries| {
+            vacant(|index| sparse.decode(entries.get(index as usize)), slice.index, end)
+        })
+    }
+
+    /// The part of a reservation, and where its first entry is.
+    pub(super) fn reserved_part(
+        &self,
+        reserved: &Reserved,
+    ) -> Result<(usize, &Sparse, &SparseWriter)> {
+        let target = self.target(reserved.range)?;
+        let Body::Sparse(sparse) = &target.part.body else {
+            return Err(read_only("this extent reserves nothing"));
+        };
+        Ok((target.index, sparse, target.writer.extent(target.index)?))
+    }
+
+    pub(super) fn commit_sparse<'a>(&'a self, reserved: &Reserved) -> Result<Committed<'a>> {
+        let (part, sparse, _) = self.reserved_part(reserved)?;
+        let from_start = self.parts[part].offset_of(reserved.range);
+        let place = sparse.geometry.locate(from_start);
+        let table = match self.table(sparse, place.table)? {
+            Table::Need(need) => return Ok(Committed::Need(need)),
+            Table::Absent(_) => return Err(read_only("a grain table is missing")),
+            Table::At(table) => table,
+        };
+        let slice = sparse.geometry.table_slice(table, place.entry);
+        let first = sector_of(reserved.at).ok_or_else(|| read_only("its file is full"))?;
+        let count = sparse.grains_of(reserved.range.len());
+        let step = sparse.grain_sectors();
+        // Readers ask for the end after they have read the entry.
+        sparse.grow_to(reserved.at.saturating_add(u64::from(count) * sparse.geometry.grain()));
+        let update = self.tables.update(key(sparse.file, slice.at), |entries| {
+            for index in 0..count {
+                let entry = Grain::Sector(first + index * step).encode();
+                entries.set((slice.index + index) as usize, entry);
+            }
+        });
+        match update {
+            Updated::Missing => Ok(Committed::Need(self.need_table(sparse, slice))),
+            Updated::Full => Ok(Committed::Full),
+            Updated::Done(()) => {
+                self.release(reserved.range);
+                Ok(Committed::Done)
+            }
+        }
+    }
+}
+
+/// A grain that has its place.
+struct InPlace<'a> {
+    sector: u32,
+    len: u64,
+    slice: SliceAt,
+    lease: Lease<'a>,
+}
