@@ -66,13 +66,18 @@ impl Layout {
         (1 + self.table_clusters) << self.cluster_bits
     }
 
+    /// Where the L1 table is; 0, as in qemu, if a disk of no bytes needs none.
     pub(crate) fn l1_table(&self) -> HostOffset {
-        HostOffset(self.first_block() + (self.blocks << self.cluster_bits))
+        HostOffset(if self.l1_entries == 0 { 0 } else { self.end_of_blocks() })
+    }
+
+    fn end_of_blocks(&self) -> u64 {
+        self.first_block() + (self.blocks << self.cluster_bits)
     }
 
     /// Length of the file: the last cluster of the L1 table is not filled up.
     pub(crate) fn end(&self) -> u64 {
-        self.l1_table().get() + self.l1_entries * 8
+        self.end_of_blocks() + self.l1_entries * 8
     }
 
     pub(crate) fn refcount_table_bytes(&self) -> Vec<u8> {
