@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anydisk_core::{
-    CreateRequest, Disk, Format, HostOffset, Limits, Location, Options, Reference,
+    CreateRequest, Disk, Format, HostOffset, Layer, Limits, Location, Options, Reference,
     Result as CoreResult, SinkRequest, Storage,
 };
-use anydisk_storage::{FileStorage, OpenOptions, PendingFile};
+use anydisk_storage::{FileStorage, Identity, OpenOptions, PendingFile};
 
 use crate::unflushed::Unflushed;
 use crate::{Report, Result, Settings, Sources, Watch, copy_to_disk, copy_to_sink};
@@ -50,7 +50,7 @@ impl NewImage<'_> {
 /// # Errors
 /// What the format and the file system say; then an existing file is as it was.
 pub fn create_file(path: &Path, image: &NewImage<'_>) -> Result<()> {
-    write_file(path, true, |store, location| {
+    write_file(path, &Settings::default(), |store, location| {
         image.create(store, location)?.flush()?;
         Ok(())
     })
@@ -70,17 +70,35 @@ pub fn copy_to_file(
     settings: &Settings,
     watch: &dyn Watch,
 ) -> Result<Report> {
+    copy_to_overlay(source, path, image, &[], settings, watch)
+}
+
+/// As [`copy_to_file`], for an image over others: `below`, the next one first, is where the
+/// `backing` of `image` leads. Zeroes of the source hide what they hold.
+///
+/// # Errors
+/// As [`copy_to_file`].
+pub fn copy_to_overlay(
+    source: &Sources<'_>,
+    path: &Path,
+    image: &NewImage<'_>,
+    below: &[Layer],
+    settings: &Settings,
+    watch: &dyn Watch,
+) -> Result<Report> {
     let durable = settings.durable;
-    write_file(path, durable, |store, location| {
+    write_file(path, settings, |store, location| {
         let store: Arc<dyn Storage> = if durable { store } else { Arc::new(Unflushed(store)) };
         let request = SinkRequest { size: image.size, options: image.options, location };
         let out = Box::new(Appender { store: Arc::clone(&store), at: HostOffset::ZERO });
         if let Some(sink) = image.format.sink(&request, out)? {
             return copy_to_sink(source, sink, settings, watch);
         }
-        let disk = image.create(store, location)?;
+        // A device keeps the bytes it had.
+        let is_empty = !matches!(store.identity(), Some(Identity::Device(_)));
+        let disk = over(image.create(store, location)?, below);
         let settings = Settings {
-            target_is_zero: settings.zero_run > 0 && image.backing.is_none(),
+            target_is_zero: settings.zero_run > 0 && image.backing.is_none() && is_empty,
             durable: true, // The store decides what a flush is.
             ..settings.clone()
         };
@@ -88,21 +106,28 @@ pub fn copy_to_file(
     })
 }
 
+/// The disk with other images below it.
+fn over(disk: Disk, below: &[Layer]) -> Disk {
+    let layers = disk.layers().iter().chain(below).cloned().collect();
+    Disk::from_layers(layers, &Limits::default())
+}
+
 /// Runs `write` on a file that is not at `path` yet, or on the device that is.
 fn write_file<R>(
     path: &Path,
-    durable: bool,
+    settings: &Settings,
     write: impl FnOnce(Arc<dyn Storage>, &Location) -> Result<R>,
 ) -> Result<R> {
     let location = Location::Path(path.to_owned());
+    let options = OpenOptions::new().direct(settings.direct);
     if is_device(path) {
-        let options = OpenOptions::new().write(true).block_devices(true);
+        let options = options.write(true).block_devices(true);
         return write(Arc::new(FileStorage::open(path, &options)?), &location);
     }
-    let pending = PendingFile::create(path, &OpenOptions::new())?;
+    let pending = PendingFile::create(path, &options)?;
     let store: Arc<dyn Storage> = pending.storage().clone();
     let answer = write(store, &location)?;
-    if durable {
+    if settings.durable {
         pending.publish(true)?
     } else {
         pending.publish_unflushed(true)?

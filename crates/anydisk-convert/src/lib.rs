@@ -24,6 +24,6 @@ mod unflushed;
 pub use compare::{Comparison, Strictness, compare};
 pub use copy::{copy_to_disk, copy_to_sink};
 pub use error::{Error, Result};
-pub use file::{NewImage, copy_to_file, create_file};
+pub use file::{NewImage, copy_to_file, copy_to_overlay, create_file};
 pub use settings::{Report, Settings, Unwatched, Watch};
 pub use source::Sources;

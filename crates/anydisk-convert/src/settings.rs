@@ -17,11 +17,20 @@ pub struct Settings {
     pub target_is_zero: bool,
     /// Make the target durable before reporting success.
     pub durable: bool,
+    /// Write a new file past the page cache.
+    pub direct: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { threads: 0, compress: false, zero_run: 4096, target_is_zero: false, durable: true }
+        Self {
+            threads: 0,
+            compress: false,
+            zero_run: 4096,
+            target_is_zero: false,
+            durable: true,
+            direct: false,
+        }
     }
 }
 
