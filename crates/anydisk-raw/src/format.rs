@@ -57,12 +57,8 @@ impl Format for RawFormat {
     }
 
     fn measure(&self, request: &MeasureRequest<'_>) -> Result<Measure> {
-        // As qemu-img: what a full copy may take, holes or not.
-        let required = match request.options.text("preallocation") {
-            None | Some("off") => request.data.iter().map(|range| range.len()).sum(),
-            _ => request.size,
-        };
-        Ok(Measure { required, fully_allocated: request.size })
+        // As qemu-img: holes count, since not every file system and copy keeps them.
+        Ok(Measure { required: request.size, fully_allocated: request.size })
     }
 }
 
