@@ -126,7 +126,7 @@ fn on_threads(
 /// Writes at places that are new to the image, each into a cluster of its own, or allocated.
 fn writes(files: &Files, fresh: bool) -> Outcome<Times> {
     let (image, plain) = (files.path("written.qcow2"), files.path("written.raw"));
-    let data = [7; SMALL as usize];
+    let data = [7; 4 << 10];
     let places = places(20_000, SMALL, SIZE);
     let renew = |disk: &mut Option<Disk>, file: &mut Option<File>| -> Outcome<()> {
         create(&image, "qcow2", SIZE)?;

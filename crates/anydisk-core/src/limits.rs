@@ -40,7 +40,7 @@ impl Limits {
             table_cache: 4 << 20,
             decoded_cache: 4 << 20,
             descriptor: 64 << 10,
-            chain: 1,
+            chain: 16,
             extents: 64,
             unit: 4 << 20,
         }
