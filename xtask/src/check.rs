@@ -22,7 +22,7 @@ pub(crate) fn ci() -> Result<(), String> {
 pub(crate) fn lint() -> Result<(), String> {
     cargo(&["fmt", "--all", "--check"])?;
     cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
-    let documented = ["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"];
+    let documented = ["doc", "--locked", "--workspace", "--no-deps"];
     run_with(&cargo_program(), &documented, &[("RUSTDOCFLAGS", "-D warnings")])
 }
 
