@@ -4,6 +4,7 @@ use anydisk::storage::Storage;
 use anydisk::{Disk, DiskExtent, GuestRange, Layer, Result, Source};
 
 const RAW: &str = "raw";
+const QCOW2: &str = "qcow2";
 
 /// A run of the disk with one answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,7 +30,8 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    fn end(&self) -> u64 {
+    /// First byte behind it.
+    pub(crate) fn end(&self) -> u64 {
         self.start + self.length
     }
 
@@ -50,11 +52,13 @@ pub(crate) struct Entries<'a> {
     disk: &'a Disk,
     rest: GuestRange,
     ahead: Option<Entry>,
+    /// Of each layer, once it is known: holes of its file count.
+    holes_count: Vec<Option<bool>>,
 }
 
 impl<'a> Entries<'a> {
     pub(crate) fn new(disk: &'a Disk, range: GuestRange) -> Self {
-        Self { disk, rest: range, ahead: None }
+        Self { disk, rest: range, ahead: None, holes_count: vec![None; disk.layers().len()] }
     }
 
     /// The next answer of the disk.
@@ -62,9 +66,41 @@ impl<'a> Entries<'a> {
         if self.rest.is_empty() {
             return Ok(None);
         }
-        let entry = look(self.disk, self.rest)?;
+        let entry = self.look(self.rest)?;
         self.rest = self.rest.skip(entry.length);
         Ok(Some(entry))
+    }
+
+    /// The answer of the disk. As in qemu-img, holes of a host file count where its bytes are those
+    /// of the disk: in raw images, in extents that are files of their own, and where space was
+    /// reserved for all of the disk. Elsewhere the format's own word counts.
+    fn look(&mut self, range: GuestRange) -> Result<Entry> {
+        let found = self.disk.map(range)?;
+        let told = entry(self.disk, &found, range);
+        let Source::Data { store, .. } = &found.extent.source else { return Ok(told) };
+        let layer = &self.disk.layers()[found.layer];
+        if !is_extent(layer, &**store) && !self.holes_count(found.layer, &**store)? {
+            return Ok(told);
+        }
+        let status = self.disk.status(range.first(told.length))?.extent;
+        let zero = matches!(status.source, Source::Zero { .. });
+        // Elsewhere than in a raw image a hole is stored data that happens to be zero.
+        let data = !(zero && layer.image.info().format == RAW);
+        Ok(Entry { length: status.len, zero, data, ..told })
+    }
+
+    fn holes_count(&mut self, layer: usize, store: &dyn Storage) -> Result<bool> {
+        if let Some(answer) = self.holes_count[layer] {
+            return Ok(answer);
+        }
+        let image = self.disk.layers()[layer].image.info();
+        let answer = match image.cluster_size {
+            _ if image.format == RAW => true,
+            Some(cluster) if image.format == QCOW2 => is_preallocated(store, cluster)?,
+            _ => false,
+        };
+        self.holes_count[layer] = Some(answer);
+        Ok(answer)
     }
 
     fn whole_entry(&mut self) -> Result<Option<Entry>> {
@@ -91,23 +127,14 @@ impl Iterator for Entries<'_> {
     }
 }
 
-/// The answer of the disk. As in qemu-img, holes of a host file count where its bytes are those of
-/// the disk: in raw images and in extents that are files of their own. Elsewhere the format's own
-/// word counts.
-fn look(disk: &Disk, range: GuestRange) -> Result<Entry> {
-    let found = disk.map(range)?;
-    let told = entry(disk, &found, range);
-    let layer = &disk.layers()[found.layer];
-    let is_raw = layer.image.info().format == RAW;
-    match &found.extent.source {
-        Source::Data { store, .. } if is_raw || is_extent(layer, &**store) => {
-            let status = disk.status(range.first(told.length))?.extent;
-            let zero = matches!(status.source, Source::Zero { .. });
-            // A hole in an extent is stored data that happens to be zero.
-            Ok(Entry { length: status.len, zero, data: !(zero && is_raw), ..told })
-        }
-        _ => Ok(told),
-    }
+/// Whether the file has many more clusters than it occupies: qemu's sign of preallocated metadata.
+/// Where a file system cannot tell, nothing is known to be a hole either.
+fn is_preallocated(store: &dyn Storage, cluster: u64) -> Result<bool> {
+    let Some(holes) = store.holes() else { return Ok(false) };
+    let clusters = store.len()?.div_ceil(cluster);
+    let occupied = holes.allocated()? / cluster;
+    let more = (occupied + 2).max(occupied.saturating_mul(10) / 9);
+    Ok(clusters >= more)
 }
 
 /// Whether `store` is another file than the one that the image was opened by.

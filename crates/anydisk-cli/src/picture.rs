@@ -3,9 +3,12 @@
 use std::io::IsTerminal;
 
 use crate::extents::Entry;
+use crate::output::human;
 
 const ROWS: u64 = 8;
 const USUAL_WIDTH: u64 = 64;
+/// Columns for the offset at which a row begins.
+const LABEL: usize = 9;
 
 /// What a cell shows: the strongest of what its piece holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,16 +104,24 @@ impl Picture {
     /// The picture with its legend.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
-        for row in self.cells.chunks(self.width) {
+        let starts = (self.start..).step_by(self.row_bytes());
+        for (row, start) in self.cells.chunks(self.width).zip(starts) {
+            let start = if start == 0 { "0".into() } else { human::size(start) };
+            text.push_str(&format!("{start:>LABEL$}  "));
             text.extend(row.iter().map(|cell| cell.glyph(self.ascii)));
             text.push('\n');
         }
         let used = Cell::ALL.iter().filter(|(cell, _)| self.cells.contains(cell));
         let legend: Vec<String> =
             used.map(|(cell, name)| format!("{} {name}", cell.glyph(self.ascii))).collect();
-        let piece = crate::output::human::size(self.piece);
+        let piece = human::size(self.piece);
         text.push_str(&format!("\n{}; a cell is {piece}\n", legend.join("  ")));
         text
+    }
+
+    fn row_bytes(&self) -> usize {
+        let piece = usize::try_from(self.piece).unwrap_or(usize::MAX);
+        piece.saturating_mul(self.width).max(1)
     }
 }
 
@@ -120,7 +131,12 @@ fn terminal_width() -> u64 {
         return USUAL_WIDTH;
     }
     let columns = rustix::termios::tcgetwinsize(&out).map_or(0, |size| size.ws_col);
-    if columns == 0 { USUAL_WIDTH } else { columns.into() }
+    match u64::from(columns).saturating_sub(LABEL as u64 + 2) {
+        0 => USUAL_WIDTH,
+        // Rows of so many cells begin at round offsets.
+        cells @ 16.. => cells / 16 * 16,
+        cells => cells,
+    }
 }
 
 /// Whether only ASCII is safe to show, or asked for.
@@ -143,7 +159,8 @@ mod tests {
         let zero = Entry { start: 1500, length: 1000, present: true, zero: true, ..data.clone() };
         picture.add(&data);
         picture.add(&Entry { data: false, ..zero });
-        assert!(picture.text().starts_with("##0.\n....\n"), "{}", picture.text());
+        let rows = "        0  ##0.\n    4 KiB  ....\n    8 KiB  ....\n";
+        assert!(picture.text().starts_with(rows), "{}", picture.text());
         assert!(picture.text().ends_with("# data  0 zero  . nothing; a cell is 1 KiB\n"));
     }
 
@@ -151,7 +168,7 @@ mod tests {
     fn a_disk_smaller_than_a_sector_is_one_cell() {
         let mut picture = Picture::new(0, 1, 64, false);
         picture.add(&Entry { length: 1, data: true, ..Entry::default() });
-        assert!(picture.text().starts_with("█\n"));
+        assert!(picture.text().starts_with("        0  █\n"));
         assert!(Picture::new(0, 0, 64, true).text().starts_with('\n'));
     }
 }

@@ -34,7 +34,7 @@ fn a_picture_shows_where_the_data_is_and_explains_itself() {
     let output = command.output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let rows: Vec<_> = text.lines().collect();
-    assert_eq!(rows[0], format!("##{}", "0".repeat(62)));
-    assert_eq!(rows[7], "0".repeat(64));
+    assert_eq!(rows[0], format!("        0  ##{}", "0".repeat(62)));
+    assert_eq!(rows[7], format!("  896 KiB  {}", "0".repeat(64)));
     assert_eq!(rows.last(), Some(&"# data  0 zero; a cell is 2 KiB"));
 }

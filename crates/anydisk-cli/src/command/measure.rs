@@ -2,11 +2,15 @@
 
 use std::ffi::OsString;
 
-use anydisk::{Disk, GuestRange, MeasureRequest, Result as CoreResult, Source};
+use anydisk::{
+    Detail, DetailValue, Disk, GuestOffset, GuestRange, ImageInfo, MeasureRequest,
+    Result as CoreResult,
+};
 use clap::Args;
 
 use super::create;
 use crate::args::{Form, NotDone, Reading, refuse};
+use crate::extents::Entries;
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
 use crate::output;
@@ -17,8 +21,8 @@ Examples:
   anydisk measure -O qcow2 disk.raw
   anydisk measure -O qcow2 -o cluster_size=2M --size 100G";
 
-/// Formats that hold bitmaps; a copy from one to the other would bring them along.
-const HOLD_BITMAPS: &[&str] = &["qcow2"];
+/// The format that holds bitmaps; a copy from one such image to the other brings them along.
+const QCOW2: &str = "qcow2";
 
 /// Tells how large an image would become.
 #[derive(Args, Debug)]
@@ -34,7 +38,7 @@ pub(crate) struct Measure {
     #[arg(short = 'o', long)]
     options: Vec<OsString>,
     /// Of an empty disk of this size
-    #[arg(long, conflicts_with_all = ["file", "format"])]
+    #[arg(short, long, conflicts_with_all = ["file", "format"])]
     size: Option<String>,
     /// The format of the image there is, instead of looking at its bytes
     #[arg(short, long)]
@@ -44,7 +48,7 @@ pub(crate) struct Measure {
     file: Option<OsString>,
     #[command(flatten)]
     reading: Reading,
-    #[arg(short = 'l', hide = true)]
+    #[arg(short = 'l', long, hide = true)]
     snapshot: Option<OsString>,
     #[command(flatten)]
     not_done: NotDone,
@@ -75,7 +79,8 @@ impl Measure {
         let request =
             MeasureRequest { size: content.size, options: &given.options, data: &content.data };
         let measure = format.measure(&request)?;
-        let bitmaps = content.holds_bitmaps && HOLD_BITMAPS.contains(&format.name());
+        let is_old = matches!(given.options.text("compat"), Some("0.10" | "v2"));
+        let bitmaps = content.holds_bitmaps && format.name() == QCOW2 && !is_old;
         output::print(&text(measure, bitmaps, self.output))?;
         Ok(0)
     }
@@ -85,7 +90,7 @@ impl Measure {
             (Some(size), _) => Ok(Content { size: options::size(size)?, ..Content::default() }),
             (None, Some(file)) => {
                 let disk = self.reading.disk(file, self.format.as_deref(), false)?;
-                let holds_bitmaps = HOLD_BITMAPS.contains(&disk.top().info().format);
+                let holds_bitmaps = can_hold_bitmaps(&disk.top().info());
                 Ok(Content { size: disk.size(), data: data(&disk)?, holds_bitmaps })
             }
             (None, None) => Err(Failure::new("Either --size N or one filename must be specified.")),
@@ -93,20 +98,25 @@ impl Measure {
     }
 }
 
-/// The ranges of a disk that hold data.
+/// Bitmaps came with version 3 of the format.
+fn can_hold_bitmaps(image: &ImageInfo) -> bool {
+    let new = Detail { name: "compat", value: DetailValue::Text("1.1".into()) };
+    image.format == QCOW2 && image.details.contains(&new)
+}
+
+/// The ranges of a disk that hold data, as `map` shows them.
 fn data(disk: &Disk) -> CoreResult<Vec<GuestRange>> {
     let mut data: Vec<GuestRange> = Vec::new();
-    let mut rest = GuestRange::whole(disk.size());
-    while !rest.is_empty() {
-        let found = disk.status(rest)?;
-        let run = rest.first(found.extent.len);
-        if !matches!(found.extent.source, Source::Zero { .. } | Source::Absent { .. }) {
-            match data.last_mut().filter(|last| last.end() == run.start()) {
-                Some(last) => *last = GuestRange::between(last.start(), run.end()),
-                None => data.push(run),
-            }
+    for entry in Entries::new(disk, GuestRange::whole(disk.size())) {
+        let entry = entry?;
+        if entry.zero || !entry.data {
+            continue;
         }
-        rest = rest.skip(run.len());
+        let run = GuestRange::between(GuestOffset(entry.start), GuestOffset(entry.end()));
+        match data.last_mut().filter(|last| last.end() == run.start()) {
+            Some(last) => *last = GuestRange::between(last.start(), run.end()),
+            None => data.push(run),
+        }
     }
     Ok(data)
 }
