@@ -1,13 +1,19 @@
-//! Why a command ended early.
+//! Why a command ended early, in qemu-img's words where it has some.
 
+use std::ffi::OsStr;
 use std::io;
+
+use anydisk::storage;
+
+use crate::interrupt::INTERRUPTED;
 
 /// What is printed after the program's name, and the exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
     /// The process ends with this.
     pub(crate) code: u8,
-    /// For people; empty if everything was said.
+    /// For people, with what to do next where there is something to do; empty if everything was
+    /// said.
     pub(crate) text: String,
 }
 
@@ -25,17 +31,71 @@ impl Failure {
         self.code = code;
         self
     }
+
+    /// The same with the name of the file, unless the text has it.
+    pub(crate) fn about(mut self, file: &OsStr) -> Self {
+        let name = file.to_string_lossy();
+        if !self.text.starts_with(&*name) && !self.text.contains(&format!("'{name}'")) {
+            self.text = format!("{name}: {}", self.text);
+        }
+        self
+    }
+
+    /// The same with a line about what to do next.
+    pub(crate) fn with_advice(mut self, advice: &str) -> Self {
+        self.text = format!("{}\n{advice}", self.text);
+        self
+    }
 }
 
 impl From<anydisk::Error> for Failure {
     fn from(error: anydisk::Error) -> Self {
-        Self::new(error.to_string())
+        match error.kind() {
+            anydisk::Error::Storage(cause) => Self::from_storage(cause),
+            anydisk::Error::NeedsRepair { .. } => {
+                Self::new(error.to_string()).with_advice("Repair it with: qemu-img check -r all")
+            }
+            _ => Self::new(without_numbers(&error.to_string())),
+        }
+    }
+}
+
+impl Failure {
+    fn from_storage(error: &storage::Error) -> Self {
+        let text = match error {
+            storage::Error::Io(io) if io.operation == "open" || io.operation == "create" => {
+                format!("Could not {} '{}': {}", io.operation, io.store, io.source)
+            }
+            storage::Error::Locked { store, what } => format!("Could not open '{store}': {what}"),
+            _ => error.to_string(),
+        };
+        let failure = Self::new(without_numbers(&text));
+        match error.hint() {
+            Some(hint) => failure.with_advice(&hint),
+            None => failure,
+        }
+    }
+}
+
+/// The text without the numbers that the standard library puts behind the system's words.
+fn without_numbers(text: &str) -> String {
+    match text.split_once(" (os error ") {
+        Some((before, after)) => {
+            let rest = after.split_once(')').map_or("", |(_, rest)| rest);
+            format!("{before}{rest}")
+        }
+        None => text.to_owned(),
     }
 }
 
 impl From<anydisk::convert::Error> for Failure {
     fn from(error: anydisk::convert::Error) -> Self {
-        Self::new(error.to_string())
+        use anydisk::convert::Error;
+        match error {
+            Error::Target(error) => error.into(),
+            Error::Cancelled => Self::new("cancelled").with_code(INTERRUPTED),
+            other => Self::new(without_numbers(&other.to_string())),
+        }
     }
 }
 
@@ -43,6 +103,19 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         // Whoever read the output has seen enough.
         let quiet = error.kind() == io::ErrorKind::BrokenPipe;
-        Self::new(if quiet { String::new() } else { error.to_string() })
+        Self::new(if quiet { String::new() } else { without_numbers(&error.to_string()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_words_come_without_their_number() {
+        let failure = Failure::from(io::Error::from_raw_os_error(2));
+        assert_eq!(failure.text, "No such file or directory");
+        assert_eq!(without_numbers("a (os error 28): b"), "a: b");
+        assert_eq!(without_numbers("a (b)"), "a (b)");
     }
 }

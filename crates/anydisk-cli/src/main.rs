@@ -9,12 +9,13 @@
 //! | `extents` | what a disk holds, run by run |
 //! | `output` | JSON and texts, byte for byte as qemu-img prints them |
 //! | `picture` | the disk drawn |
-//! | `progress` | how far a job is |
+//! | `progress`, `interrupt` | how far a job is, and Ctrl-C |
 
 mod args;
 mod command;
 mod extents;
 mod failure;
+mod interrupt;
 mod open;
 mod options;
 mod output;

@@ -1,9 +1,12 @@
 //! How disks are opened for reading.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use anydisk::storage::LockMode;
-use anydisk::{Chosen, Disk, Layer, OpenDisk, Policy};
+use anydisk::{Chosen, Disk, Error, Layer, OpenDisk, Policy};
 
 use crate::args::Reading;
 use crate::failure::Failure;
@@ -30,17 +33,84 @@ impl Reading {
         format: Option<&str>,
         direct: bool,
     ) -> Result<Disk, Failure> {
-        let disk = self.options(format).direct(direct).path(path)?;
+        let disk = self.open(path, format, |options, path| options.direct(direct).path(path))?;
         warn_if_guessed(&disk.layers()[0]);
         Ok(disk)
     }
 
     /// Opens the top image alone.
     pub(crate) fn top(self, path: &OsStr, format: Option<&str>) -> Result<Layer, Failure> {
-        let layer = self.options(format).top(path)?;
+        let layer = self.open(path, format, |options, path| options.top(path))?;
         warn_if_guessed(&layer);
         Ok(layer)
     }
+
+    fn open<T>(
+        self,
+        path: &OsStr,
+        format: Option<&str>,
+        open: impl FnOnce(OpenDisk, &OsStr) -> Result<T, Error>,
+    ) -> Result<T, Failure> {
+        let path = without_protocol(path);
+        if let Some(format) = format {
+            check_format(&path, format)?;
+        }
+        open(self.options(format), &path).map_err(|error| self.failure(&path, error))
+    }
+
+    fn failure(self, path: &OsStr, error: Error) -> Failure {
+        if error.io_kind() == Some(ErrorKind::NotFound)
+            && let Some(protocol) = protocol(path)
+        {
+            return unknown_protocol(path, protocol);
+        }
+        let is_denied = matches!(error.kind(), Error::Denied { .. });
+        let failure = Failure::from(error).about(path);
+        if is_denied && self.untrusted {
+            return failure.with_advice("If you trust the image, leave out --untrusted.");
+        }
+        failure
+    }
+}
+
+/// The name of a file without `file:`, which qemu allows before it, unless a file is called so.
+fn without_protocol(path: &OsStr) -> OsString {
+    match path.as_bytes().strip_prefix(b"file:") {
+        Some(rest) if !Path::new(path).exists() => OsStr::from_bytes(rest).to_owned(),
+        _ => path.to_owned(),
+    }
+}
+
+/// What qemu would take for a protocol: a word before the first colon.
+fn protocol(path: &OsStr) -> Option<&str> {
+    let before = path.as_bytes().split(|byte| *byte == b':').next()?;
+    let word = str::from_utf8(before).ok()?;
+    let is_word = !word.is_empty()
+        && word.len() < path.len()
+        && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    is_word.then_some(word)
+}
+
+fn unknown_protocol(path: &OsStr, protocol: &str) -> Failure {
+    let path = path.display();
+    Failure::new(format!("Could not open '{path}': Unknown protocol '{protocol}'"))
+        .with_advice("Only files and block devices are opened, by their names.")
+}
+
+/// Refuses a format that is not there, and tells those that are.
+fn check_format(path: &OsStr, format: &str) -> Result<(), Failure> {
+    if anydisk::formats().by_name(format).is_ok() {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(Failure::new(format!("Could not open '{path}': Unknown driver '{format}'"))
+        .with_advice(&known_formats()))
+}
+
+/// A line that lists the formats.
+pub(crate) fn known_formats() -> String {
+    let names: Vec<&str> = anydisk::formats().formats().map(|format| format.name()).collect();
+    format!("Formats: {}", names.join(", "))
 }
 
 /// Whoever writes the first sector of a raw disk chooses what it is taken for next time.
@@ -50,5 +120,20 @@ fn warn_if_guessed(layer: &Layer) {
             "{}: no format recognises it, so it is taken for raw; say so with -f raw",
             layer.location
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_protocol_is_a_word_before_a_colon() {
+        let of = |path: &'static str| protocol(OsStr::new(path));
+        assert_eq!(of("nbd://host/x"), Some("nbd"));
+        assert_eq!(of("json:{}"), Some("json"));
+        assert_eq!(of("./a:b"), None);
+        assert_eq!(of("plain"), None);
+        assert_eq!(of(":x"), None);
     }
 }

@@ -58,7 +58,21 @@ impl Given {
 
 /// A size on the command line.
 pub(crate) fn size(text: &str) -> Result<u64, Failure> {
-    parse_size(text).ok_or_else(|| Failure::new(format!("Invalid image size specified: '{text}'.")))
+    number_of_bytes(text, "image size")
+}
+
+/// A number of bytes on the command line; `what` it is of, for a refusal.
+pub(crate) fn number_of_bytes(text: &str, what: &str) -> Result<u64, Failure> {
+    let is_negative = text.strip_prefix('-').is_some_and(|rest| parse_size(rest).is_some());
+    match parse_size(text) {
+        Some(bytes) if i64::try_from(bytes).is_ok() => Ok(bytes),
+        found if found.is_some() || is_negative => Err(Failure::new(format!(
+            "Invalid {what} specified. Must be between 0 and {}.",
+            i64::MAX
+        ))),
+        _ => Err(Failure::new(format!("Invalid {what} specified: '{text}'."))
+            .with_advice("Give bytes, or a number with a suffix k, M, G, T, P or E.")),
+    }
 }
 
 /// The items of a list. A comma inside a value is written twice.

@@ -1,19 +1,26 @@
-//! How far a job is.
+//! How far a job is: for people on standard error, for scripts on standard output. And whether it
+//! is to stop.
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anydisk::convert::Watch;
 
-/// Shows progress while it lives.
+use crate::interrupt::Interrupt;
+use crate::output::human;
+
+/// Shows progress while it lives, and stops the job after Ctrl-C.
+#[derive(Debug)]
 pub(crate) struct Progress {
     style: Style,
-    /// What was shown last, in hundredths of a percent.
-    shown: Mutex<Option<u64>>,
+    begun: Instant,
+    shown: Mutex<Shown>,
+    interrupt: Interrupt,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Style {
     Nothing,
     /// As `qemu-img -p`, on standard output.
@@ -22,76 +29,125 @@ enum Style {
     Bar,
 }
 
+/// What was shown last.
+#[derive(Debug, Default)]
+struct Shown {
+    /// Hundredths of a percent.
+    part: Option<u64>,
+    /// When the bar was drawn, counted from the beginning.
+    at: Duration,
+}
+
 const WHOLE: u64 = 10_000;
-const BAR: u64 = 40;
+const BAR: u64 = 30;
+
+/// Work that is shorter needs no bar, and more often than that nobody can look.
+const TICK: Duration = Duration::from_millis(200);
 
 impl Progress {
     /// Numbers if they were `wanted`; else a bar if a person watches, and nothing if it is to be
     /// `quiet`.
-    pub(crate) fn new(wanted: bool, quiet: bool) -> Self {
+    pub(crate) fn new(wanted: bool, quiet: bool) -> io::Result<Self> {
         let style = match (quiet, wanted) {
             (true, _) => Style::Nothing,
             (false, true) => Style::Numbers,
             (false, false) if io::stderr().is_terminal() => Style::Bar,
             (false, false) => Style::Nothing,
         };
-        Self { style, shown: Mutex::new(None) }
+        let interrupt = Interrupt::watch()?;
+        Ok(Self { style, begun: Instant::now(), shown: Mutex::default(), interrupt })
     }
 
     /// The job is done.
     pub(crate) fn finish(&self) {
-        self.show(WHOLE);
+        if self.style == Style::Numbers {
+            self.show_numbers(WHOLE);
+        }
     }
 
     /// Shows `part` unless less than a percent has happened.
-    fn show(&self, part: u64) {
+    fn show_numbers(&self, part: u64) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let worth = match *shown {
+        let worth = match shown.part {
             None => true,
             Some(last) => part > last && (part - last > 100 || part == WHOLE),
         };
-        if !worth {
+        if worth {
+            shown.part = Some(part);
+            // Progress that cannot be shown must not stop the job.
+            let mut out = io::stdout().lock();
+            let _ = write!(out, "    ({}/100%)\r", percent(part)).and_then(|()| out.flush());
+        }
+    }
+
+    fn show_bar(&self, done: u64, total: u64) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.begun.elapsed();
+        if now < shown.at + TICK || shown.part.is_some_and(|last| last > done) {
             return;
         }
-        *shown = Some(part);
-        // A bar that cannot be shown must not stop the job.
-        let _ = match self.style {
-            Style::Nothing => Ok(()),
-            Style::Numbers => {
-                let mut out = io::stdout().lock();
-                write!(out, "    ({}/100%)\r", percent(part)).and_then(|()| out.flush())
-            }
-            Style::Bar => write!(io::stderr(), "\r{}", bar(part)),
-        };
+        *shown = Shown { part: Some(done), at: now };
+        let _ = write!(io::stderr(), "\r{}\x1b[K", bar(done, total, now));
     }
 }
 
 impl Watch for Progress {
     fn progress(&self, done: u64, total: u64) -> ControlFlow<()> {
-        let part = u128::from(done) * u128::from(WHOLE) / u128::from(total.max(1));
-        self.show(u64::try_from(part).unwrap_or(WHOLE).min(WHOLE));
-        ControlFlow::Continue(())
+        match self.style {
+            Style::Nothing => {}
+            Style::Numbers => self.show_numbers(part(done, total)),
+            Style::Bar => self.show_bar(done, total),
+        }
+        if self.interrupt.is_asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
+        let drawn = self.shown.get_mut().unwrap_or_else(PoisonError::into_inner).part.is_some();
         let _ = match self.style {
-            Style::Nothing => Ok(()),
             Style::Numbers => writeln!(io::stdout()),
-            Style::Bar => write!(io::stderr(), "\r\x1b[K"),
+            Style::Bar if drawn => write!(io::stderr(), "\r\x1b[K"),
+            _ => Ok(()),
         };
     }
+}
+
+/// Hundredths of a percent.
+fn part(done: u64, total: u64) -> u64 {
+    let part = u128::from(done) * u128::from(WHOLE) / u128::from(total.max(1));
+    u64::try_from(part).unwrap_or(WHOLE).min(WHOLE)
 }
 
 fn percent(part: u64) -> String {
     format!("{}.{:02}", part / 100, part % 100)
 }
 
-fn bar(part: u64) -> String {
+/// The bar with the rate so far and the time left at this rate.
+fn bar(done: u64, total: u64, elapsed: Duration) -> String {
+    let part = part(done, total);
     let full = usize::try_from(part * BAR / WHOLE).unwrap_or_default();
     let empty = usize::try_from(BAR).unwrap_or_default() - full;
-    format!("[{}{}] {:>6} %", "#".repeat(full), "-".repeat(empty), percent(part))
+    let millis = elapsed.as_millis().max(1);
+    let rate = u64::try_from(u128::from(done) * 1000 / millis).unwrap_or(u64::MAX);
+    let left = u128::from(total.saturating_sub(done)) * millis / u128::from(done.max(1)) / 1000;
+    format!(
+        "[{}{}] {:>3} %  {}/s  {} left",
+        "#".repeat(full),
+        "-".repeat(empty),
+        part / 100,
+        human::size(rate),
+        clock(left)
+    )
+}
+
+/// Seconds as `1:02:03` or `2:03`.
+fn clock(seconds: u128) -> String {
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match hours {
+        0 => format!("{minutes}:{seconds:02}"),
+        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
 }
 
 #[cfg(test)]
@@ -101,8 +157,18 @@ mod tests {
     #[test]
     fn parts_are_shown_with_two_decimals() {
         assert_eq!(percent(0), "0.00");
-        assert_eq!(percent(664), "6.64");
-        assert_eq!(percent(WHOLE), "100.00");
-        assert_eq!(bar(5000), format!("[{}{}]  50.00 %", "#".repeat(20), "-".repeat(20)));
+        assert_eq!(percent(part(68, 1024)), "6.64");
+        assert_eq!(percent(part(0, 0)), "0.00");
+        assert_eq!(percent(part(u64::MAX, u64::MAX)), "100.00");
+    }
+
+    #[test]
+    fn the_bar_tells_the_rate_and_the_time_that_is_left() {
+        let (mib, second) = (1 << 20, Duration::from_secs(1));
+        let expected =
+            format!("[{}{}]  50 %  100 MiB/s  0:02 left", "#".repeat(15), "-".repeat(15));
+        assert_eq!(bar(200 * mib, 400 * mib, 2 * second), expected);
+        assert!(bar(mib, 7385 * mib, second).ends_with(" 1 MiB/s  2:03:04 left"));
+        assert!(bar(0, 0, Duration::ZERO).ends_with(" 0 B/s  0:00 left"));
     }
 }

@@ -79,7 +79,7 @@ fn progress_is_printed_as_qemu_prints_it() {
 fn options_that_are_not_done_are_refused_by_name() {
     let bench = Bench::new();
     bench.raw("a", 512, &[]);
-    for option in [&["-l", "snap"][..], &["-r", "1M"], &["-C"], &["--bitmaps"], &["--salvage"]] {
+    for option in [&["-l", "snap"][..], &["-r", "1M"], &["--bitmaps"], &["--salvage"]] {
         let error = bench.fails(&[&["convert"], option, &["a", "b"]].concat(), 1);
         assert!(error.contains(&format!("the option {} is not supported", option[0])), "{error}");
         assert!(!bench.path("b").exists());
@@ -106,6 +106,9 @@ fn what_is_written_in_any_format_is_the_same_disk_to_qemu() {
     for options in [
         &["-O", "vmdk"][..],
         &["-O", "vmdk", "-o", "subformat=streamOptimized"],
+        &["-O", "qcow2"],
+        &["-O", "qcow2", "-c", "-o", "compression_type=zstd,cluster_size=1M"],
+        &["-O", "qcow2", "-S", "0", "-o", "compat=0.10", "-t", "directsync"],
         &["-O", "vmdk", "-m", "1", "-W", "-S", "64k", "-t", "none", "-T", "none"],
     ] {
         let files = ["-f", "raw", "source", "target"];
@@ -115,23 +118,73 @@ fn what_is_written_in_any_format_is_the_same_disk_to_qemu() {
 }
 
 #[test]
-fn a_copy_over_a_backing_file_holds_only_what_the_source_has_above_its_own() {
+fn a_copy_over_a_backing_file_holds_only_what_the_source_has_above_it() {
+    let Some(qemu) = Qemu::find() else { return };
+    for (format, options) in [("vmdk", &[][..]), ("qcow2", &[]), ("qcow2", &["-c"])] {
+        let bench = Bench::new();
+        bench.raw("data", 1 << 20, &[(0, &[1; 1 << 20])]);
+        bench.qemu(&format!("convert -f raw -O {format} data base"));
+        bench.qemu(&format!("create -q -f {format} -b base -F {format} top"));
+        qemu.io(&bench.path("top"), format, &["write -P 7 64k 64k", "write -P 0 256k 64k"]);
+        let over = ["convert", "-O", format, "-B", "base", "-F", format];
+        bench.prints(&[&over[..], options, &["top", "copy"]].concat());
+        qemu.assert_same((&bench.path("copy"), format), (&bench.path("top"), format));
+        let map = qemu.map(&bench.path("copy"), format);
+        let own: u64 = map.iter().filter(|run| run.depth == 0).map(|run| run.length).sum();
+        assert_eq!(own, 128 << 10, "{format} {options:?}");
+    }
+}
+
+#[test]
+fn the_image_below_the_target_may_be_any_of_the_sources_own() {
     let Some(qemu) = Qemu::find() else { return };
     let bench = Bench::new();
-    bench.raw("data", 1 << 20, &[(0, &[1; 1 << 20])]);
-    bench.qemu("convert -f raw -O vmdk data base.vmdk");
-    bench.qemu("create -q -f vmdk -b base.vmdk -F vmdk top.vmdk");
-    let top = bench.path("top.vmdk");
-    qemu.io(&top, "vmdk", &["write -P 7 64k 64k", "write -P 0 256k 64k"]);
-    let options = ["convert", "-O", "vmdk", "-B", "base.vmdk", "-F", "vmdk"];
-    bench.prints(&[&options[..], &["top.vmdk", "copy.vmdk"]].concat());
-    let copy = bench.path("copy.vmdk");
-    qemu.assert_same((&copy, "vmdk"), (&top, "vmdk"));
-    let own = qemu
-        .map(&copy, "vmdk")
-        .iter()
-        .filter(|run| run.depth == 0)
-        .map(|run| run.length)
-        .sum::<u64>();
-    assert_eq!(own, 128 << 10);
+    bench.raw("base", 1 << 20, &[(0, &[1; 1 << 20])]);
+    bench.qemu("create -q -f qcow2 -b base -F raw middle");
+    qemu.io(&bench.path("middle"), "qcow2", &["write -P 2 64k 64k"]);
+    bench.qemu("create -q -f qcow2 -b middle -F qcow2 top");
+    qemu.io(&bench.path("top"), "qcow2", &["write -P 3 128k 64k"]);
+    // What the middle holds comes along.
+    bench.prints(&["convert", "-O", "qcow2", "-B", "base", "-F", "raw", "top", "copy"]);
+    qemu.assert_same((&bench.path("copy"), "qcow2"), (&bench.path("top"), "qcow2"));
+}
+
+#[test]
+fn an_image_below_that_is_not_the_sources_own_is_taken_for_a_copy_with_a_warning() {
+    let Some(qemu) = Qemu::find() else { return };
+    let bench = Bench::new();
+    bench.raw("base", 1 << 20, &[(0, &[1; 1 << 20])]);
+    std::fs::copy(bench.path("base"), bench.path("moved")).unwrap();
+    bench.qemu("create -q -f qcow2 -b base -F raw top");
+    let line = ["convert", "-O", "qcow2", "-B", "moved", "-F", "raw", "top", "copy"];
+    let output = bench.anydisk(&line);
+    let warning = String::from_utf8_lossy(&output.stderr);
+    let expected = "warning: moved is not the file below the source; it must hold the same\n";
+    assert!(output.status.success() && warning.ends_with(expected), "{warning}");
+    qemu.assert_same((&bench.path("copy"), "qcow2"), (&bench.path("top"), "qcow2"));
+}
+
+#[test]
+fn a_failed_copy_over_a_backing_file_leaves_no_file() {
+    let bench = Bench::new();
+    bench.raw("base", 1 << 20, &[]);
+    bench.raw("source", 1 << 20, &[]);
+    let over = ["convert", "-f", "raw", "-O", "qcow2", "-B", "base", "-F", "raw"];
+    let two = [&over[..], &["source", "source", "copy"]].concat();
+    assert!(bench.fails(&two, 1).contains("makes no sense when concatenating"));
+    let gone = [&over[..5], &["-B", "gone", "-F", "raw", "source", "copy"]].concat();
+    assert!(bench.fails(&gone, 1).contains("Could not open 'gone'"));
+    assert!(!bench.path("copy").exists());
+}
+
+#[test]
+fn what_only_a_new_image_has_is_refused_for_one_that_is_there() {
+    let bench = Bench::new();
+    bench.raw("a", 512, &[]);
+    bench.raw("b", 512, &[]);
+    for (option, value) in [("-o", "preallocation=off"), ("-B", "a")] {
+        let error = bench.fails(&["convert", "-n", option, value, "a", "b"], 1);
+        let expected = format!("{option} has no effect when skipping image creation");
+        assert!(error.contains(&expected), "{error}");
+    }
 }

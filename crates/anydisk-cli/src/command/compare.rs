@@ -63,10 +63,10 @@ impl Compare {
     pub(crate) fn run(self) -> Outcome {
         let [first, second] = self.open().map_err(|failure| failure.with_code(CANNOT_OPEN))?;
         let strictness = if self.strict { Strictness::Allocation } else { Strictness::Content };
-        let progress = Progress::new(self.progress, self.quiet);
+        let progress = Progress::new(self.progress, self.quiet)?;
         let settings = Settings::default();
         let found = convert::compare(&first, &second, strictness, &settings, &progress)
-            .map_err(|error| Failure::from_compare(&error))?;
+            .map_err(Failure::from_compare)?;
         progress.finish();
         let (text, code) = verdict(found, first.size(), second.size());
         if !self.quiet {
@@ -86,8 +86,9 @@ impl Compare {
 }
 
 impl Failure {
-    fn from_compare(error: &convert::Error) -> Self {
-        let code = match error {
+    fn from_compare(error: convert::Error) -> Self {
+        let code = match &error {
+            convert::Error::Cancelled => return error.into(),
             convert::Error::Read { source, .. } => match source.kind() {
                 anydisk::Error::Invalid(_)
                 | anydisk::Error::Limit { .. }
@@ -96,7 +97,7 @@ impl Failure {
             },
             _ => NO_DATA,
         };
-        Self::new(error.to_string()).with_code(code)
+        Self::from(error).with_code(code)
     }
 }
 

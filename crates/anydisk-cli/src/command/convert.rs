@@ -1,10 +1,11 @@
 //! `anydisk convert`.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anydisk::convert::{NewImage, Settings, Sources, copy_to_disk, copy_to_file, create_file};
-use anydisk::{Disk, Format, OpenDisk, Policy};
+use anydisk::convert::{NewImage, Settings, Sources, copy_to_disk, copy_to_file, copy_to_overlay};
+use anydisk::{Disk, Format, Layer, Location, OpenDisk, Policy, Reference};
 use clap::Args;
 
 use super::create;
@@ -31,23 +32,26 @@ pub(crate) struct Convert {
     #[arg(short = 'f', long)]
     source_format: Option<String>,
     /// The format of the new image
-    #[arg(short = 'O', long, default_value = "raw")]
+    #[arg(short = 'O', long, alias = "output-format", default_value = "raw")]
     target_format: String,
     /// Options of the new image's format, name=value,...; `help` lists them
-    #[arg(short = 'o', long)]
+    #[arg(short = 'o', long = "target-options", alias = "options")]
     options: Vec<OsString>,
     /// Compress the data
     #[arg(short, long)]
     compress: bool,
-    /// Zeroes of at least this size are not written; 0: all are
-    #[arg(short = 'S', long, default_value = "4k")]
-    sparse_size: String,
+    /// Zeroes of at least this size are not written; 0: all are [default: 4k]
+    #[arg(short = 'S', long)]
+    sparse_size: Option<String>,
     /// Threads; as many as the machine has cores if it is not given
     #[arg(short = 'm', long, value_parser = clap::value_parser!(u16).range(1..))]
     parallel: Option<u16>,
     /// Write in any order (always done; for qemu-img's sake)
     #[arg(short = 'W', long)]
     oob_writes: bool,
+    /// Let the kernel copy where that is of use (decided by itself; for qemu-img's sake)
+    #[arg(short = 'C', long, conflicts_with = "sparse_size")]
+    copy_range_offloading: bool,
     /// Write into an image that exists
     #[arg(short, long)]
     no_create: bool,
@@ -57,7 +61,8 @@ pub(crate) struct Convert {
     /// Print nothing
     #[arg(short, long)]
     quiet: bool,
-    /// How the host caches the new file; only `unsafe` ends before all is on stable storage
+    /// How the host caches the new file; only `unsafe` may end before all is on stable storage, and
+    /// not with -n
     #[arg(short = 't', long, value_enum, default_value = "unsafe")]
     target_cache: Cache,
     /// How the host caches the sources
@@ -86,12 +91,12 @@ pub(crate) struct Convert {
 /// Options of qemu-img's convert that are known and not done here.
 #[derive(Args, Debug)]
 struct NotDoneHere {
-    #[arg(short = 'l', hide = true)]
+    #[arg(short = 'l', long = "source-snapshot", hide = true)]
     snapshot: Option<OsString>,
     #[arg(short = 'r', long, hide = true)]
     rate: Option<OsString>,
-    #[arg(short = 'C', hide = true)]
-    copy_range: bool,
+    #[arg(long, hide = true)]
+    source_image_opts: bool,
     #[arg(long, hide = true)]
     target_image_opts: bool,
     #[arg(long, hide = true)]
@@ -107,7 +112,7 @@ impl NotDoneHere {
         refuse(&[
             ("-l", self.snapshot.is_some()),
             ("-r", self.rate.is_some()),
-            ("-C", self.copy_range),
+            ("--source-image-opts", self.source_image_opts),
             ("--target-image-opts", self.target_image_opts),
             ("--bitmaps", self.bitmaps),
             ("--skip-broken-bitmaps", self.skip_broken_bitmaps),
@@ -132,7 +137,7 @@ impl Convert {
             return Err(Failure::new("Must specify image file name"));
         };
         let disks = self.open_sources(sources)?;
-        let progress = Progress::new(self.progress, self.quiet);
+        let progress = Progress::new(self.progress, self.quiet)?;
         self.copy(&disks, Path::new(target), format, &progress)?;
         progress.finish();
         Ok(0)
@@ -154,50 +159,87 @@ impl Convert {
         let settings = self.settings()?;
         let sources = Sources::concatenated(disks);
         if self.no_create {
+            self.refuse_creation_options()?;
             return self.copy_into(&sources, target, format, settings, progress);
         }
-        let mut given = Given::parse(&self.options, format)?;
-        given.backing_file = self.backing.clone().or(given.backing_file);
-        given.backing_format = self.backing_format.clone().or(given.backing_format);
-        let mut backing = create::backing(&given, format)?;
-        if let Some(reference) = &mut backing {
-            create::look_below(reference, target, self.reading)?;
-        }
+        let given = self.given(format)?;
+        let backing = create::backing(&given, format)?;
         let size = given.size.unwrap_or(sources.size());
         let image = NewImage { format, options: &given.options, size, backing: backing.as_ref() };
-        if backing.is_some() {
-            return self.copy_over_backing(disks, target, &image, &settings, progress);
+        match backing.clone() {
+            Some(backing) => {
+                self.copy_over(disks, target, &image, backing, &settings, progress)?;
+            }
+            None => {
+                copy_to_file(&sources, target, &image, &settings, progress)?;
+            }
         }
-        copy_to_file(&sources, target, &image, &settings, progress)?;
         Ok(())
     }
 
-    /// Copies what lies above the source's own backing file.
-    ///
-    /// The target must be open with the image below it, so that zeroes hide it and half written
-    /// units are filled from it. So it is made first, and taken away if the copy fails.
-    fn copy_over_backing(
+    /// Nothing is asked of an image that is not made.
+    fn refuse_creation_options(&self) -> Result<(), Failure> {
+        let given = [("-o", !self.options.is_empty()), ("-B", self.backing.is_some())];
+        match given.iter().find(|(_, given)| *given) {
+            Some((name, _)) => {
+                Err(Failure::new(format!("{name} has no effect when skipping image creation"))
+                    .with_advice("Leave it out, or leave out -n to make a new image."))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What `-o`, `-B` and `-F` say.
+    fn given(&self, format: &dyn Format) -> Result<Given, Failure> {
+        let mut given = Given::parse(&self.options, format)?;
+        given.backing_file = self.backing.clone().or(given.backing_file);
+        given.backing_format = self.backing_format.clone().or(given.backing_format);
+        Ok(given)
+    }
+
+    /// Copies what the source holds above the image that is to be below the target.
+    fn copy_over(
         &self,
         disks: &[Disk],
         target: &Path,
         image: &NewImage<'_>,
+        mut backing: Reference,
         settings: &Settings,
         progress: &Progress,
     ) -> Result<(), Failure> {
         let [source] = disks else {
             return Err(Failure::new(
-                "Having a backing file for the target makes no sense when \
-                                     concatenating multiple input images",
+                "Having a backing file for the target makes no sense when concatenating multiple \
+                 input images",
             ));
         };
-        let sources = Sources::one(source);
-        let sources = if source.layers().len() > 1 { sources.above(1) } else { sources };
-        create_file(target, image)?;
-        let copied = self.copy_into(&sources, target, image.format, settings.clone(), progress);
-        copied.inspect_err(|_| {
-            // The error of the copy is what is told.
-            let _ = std::fs::remove_file(target);
-        })
+        let below = create::look_below(&mut backing, target, self.reading)?;
+        let sources = self.above(source, &below);
+        let image = NewImage { backing: Some(&backing), ..image.clone() };
+        copy_to_overlay(&sources, target, &image, below.layers(), settings, progress)?;
+        Ok(())
+    }
+
+    /// The part of the source that does not come from the image below the target. If that is none
+    /// of the source's own, it is taken for a copy of the one below the source's top, as qemu-img
+    /// does.
+    fn above<'a>(&self, source: &'a Disk, below: &Disk) -> Sources<'a> {
+        let all = Sources::one(source);
+        let wanted = &below.layers()[0];
+        let own = source.layers().iter().position(|layer| is_same(layer, wanted));
+        match own {
+            Some(layer) => all.above(layer),
+            None if source.layers().len() > 1 => {
+                if !self.quiet {
+                    output::warn(&format!(
+                        "{} is not the file below the source; it must hold the same",
+                        wanted.location
+                    ));
+                }
+                all.above(1)
+            }
+            None => all,
+        }
     }
 
     /// Copies into an image that is there.
@@ -225,11 +267,22 @@ impl Convert {
         let mut settings = Settings::default();
         settings.threads = self.parallel.map_or(0, usize::from);
         settings.compress = self.compress;
-        settings.zero_run = zero_run(&self.sparse_size)?;
+        settings.zero_run = zero_run(self.sparse_size.as_deref().unwrap_or("4k"))?;
         settings.target_is_zero = self.target_is_zero;
         settings.durable = self.target_cache.is_durable();
+        settings.direct = self.target_cache.is_direct();
         Ok(settings)
     }
+}
+
+/// Whether two layers are one file, read as the same format.
+fn is_same(one: &Layer, other: &Layer) -> bool {
+    let id = |layer: &Layer| match &layer.location {
+        Location::Path(path) => std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino())),
+        _ => None,
+    };
+    let format = |layer: &Layer| layer.image.info().format;
+    format(one) == format(other) && id(one).is_some_and(|one| Some(one) == id(other))
 }
 
 /// Zeroes are looked for sector by sector.

@@ -5,13 +5,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anydisk::convert::{NewImage, Settings, Sources, Unwatched, copy_to_file};
-use anydisk::{Format, Location, Reference, Role, path_like_qemu};
+use anydisk::{Disk, Format, Location, Reference, Role, path_like_qemu};
 use clap::Args;
 
 use crate::args::{NotDone, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
-use crate::output;
+use crate::{open, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,7 +34,7 @@ pub(crate) struct Create {
     #[arg(short = 'F', long)]
     backing_format: Option<String>,
     /// Do not look at the image below
-    #[arg(short = 'u', long = "unsafe")]
+    #[arg(short = 'u', long = "backing-unsafe", alias = "unsafe")]
     unchecked: bool,
     /// Options of the format, name=value,...; `help` lists them
     #[arg(short = 'o', long)]
@@ -63,8 +63,7 @@ impl Create {
             return Ok(0);
         }
         let file = self.file.as_deref().ok_or_else(|| Failure::new("Expecting image file name"))?;
-        self.create(format, file)
-            .map_err(|failure| Failure::new(named(file, &failure.text)).with_code(failure.code))?;
+        self.create(format, file).map_err(|failure| failure.about(file))?;
         Ok(0)
     }
 
@@ -75,11 +74,11 @@ impl Create {
         let mut backing = backing(&given, format)?;
         let below = match &mut backing {
             Some(reference) if !self.unchecked => {
-                Some(look_below(reference, Path::new(file), self.reading)?)
+                Some(look_below(reference, Path::new(file), self.reading)?.size())
             }
             _ => None,
         };
-        let size = self.size.as_deref().map(options::size).transpose()?.or(given.size).or(below);
+        let size = self.size(&given)?.or(below);
         let size = size.ok_or_else(|| Failure::new("Image creation needs a size parameter"))?;
         if !self.quiet {
             let name = file.to_string_lossy();
@@ -93,40 +92,52 @@ impl Create {
     }
 }
 
+impl Create {
+    /// The virtual size asked for.
+    fn size(&self, given: &Given) -> Result<Option<u64>, Failure> {
+        match (&self.size, given.size) {
+            (Some(_), Some(_)) => Err(Failure::new("The image size must be specified only once")),
+            (Some(text), None) => options::size(text).map(Some),
+            (None, size) => Ok(size),
+        }
+    }
+}
+
 /// The image below, as it will stand in the new one.
 pub(crate) fn backing(given: &Given, format: &dyn Format) -> Result<Option<Reference>, Failure> {
+    let takes = |option| format.create_options().iter().any(|spec| spec.name == option);
+    let refused =
+        |what| Failure::new(format!("{what} not supported for file format '{}'", format.name()));
+    if given.backing_format.is_some() && !takes("backing_fmt") {
+        return Err(refused("Backing file format"));
+    }
     let Some(name) = &given.backing_file else { return Ok(None) };
-    if !format.create_options().iter().any(|spec| spec.name == "backing_file") {
-        let name = format.name();
-        return Err(Failure::new(format!("Backing file not supported for file format '{name}'")));
+    if !takes("backing_file") {
+        return Err(refused("Backing file"));
     }
     if given.backing_format.is_none() {
-        return Err(Failure::new("Backing file specified without backing format"));
+        return Err(Failure::new("Backing file specified without backing format").with_advice(
+            "Name it with -F; whoever writes to the file could choose it otherwise.",
+        ));
     }
     let mut reference = Reference::new(Role::Backing, name.as_bytes());
     reference.format = given.backing_format.clone();
     Ok(Some(reference))
 }
 
-/// Opens the image that a new image at `file` will have below it, notes the state of its content
-/// in the reference, and returns its virtual size in bytes.
+/// Opens the disk that a new image at `file` will have below it, and notes the state of its content
+/// in the reference.
 pub(crate) fn look_below(
     reference: &mut Reference,
     file: &Path,
     reading: Reading,
-) -> Result<u64, Failure> {
+) -> Result<Disk, Failure> {
     let path = path_like_qemu(reference, &Location::Path(file.to_owned()));
     let disk = reading.disk(path.as_os_str(), reference.format.as_deref(), false)?;
     reference.content_id = disk.top().info().content_id;
-    Ok(disk.size())
+    Ok(disk)
 }
 
 pub(crate) fn unknown(format: &str) -> Failure {
-    Failure::new(format!("Unknown file format '{format}'"))
-}
-
-/// The error, with the name of the file unless it begins with it.
-fn named(file: &OsStr, text: &str) -> String {
-    let name = file.to_string_lossy();
-    if text.starts_with(&*name) { text.to_owned() } else { format!("{name}: {text}") }
+    Failure::new(format!("Unknown file format '{format}'")).with_advice(&open::known_formats())
 }

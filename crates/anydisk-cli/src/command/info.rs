@@ -34,7 +34,7 @@ pub(crate) struct Info {
     #[arg(long, value_enum, default_value = "human")]
     output: Form,
     /// Also show the images below
-    #[arg(long)]
+    #[arg(short, long)]
     backing_chain: bool,
     /// The image
     file: OsString,

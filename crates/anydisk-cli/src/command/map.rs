@@ -48,8 +48,9 @@ pub(crate) struct Map {
 impl Map {
     pub(crate) fn run(self) -> Outcome {
         self.not_done.refuse()?;
-        let start = options::size(&self.start_offset)?;
-        let length = self.max_length.as_deref().map(options::size).transpose()?;
+        let start = options::number_of_bytes(&self.start_offset, "start offset")?;
+        let length = self.max_length.as_deref();
+        let length = length.map(|text| options::number_of_bytes(text, "max length")).transpose()?;
         let disk = self.reading.disk(&self.file, self.format.as_deref(), false)?;
         let range = part(&disk, start, length.unwrap_or(u64::MAX));
         if self.picture {

@@ -11,7 +11,8 @@ pub(crate) mod measure;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use crate::args::{Command, CommandLine};
 use crate::failure::Outcome;
@@ -19,9 +20,9 @@ use crate::output;
 
 /// Runs the command that the arguments name; the first of them is the program.
 pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
-    let line = match CommandLine::try_parse_from(arguments) {
+    let line = match CommandLine::try_parse_from(&arguments) {
         Ok(line) => line,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&error, arguments.get(1)),
     };
     match perform(line.command) {
         Ok(code) => code.into(),
@@ -47,8 +48,37 @@ fn perform(command: Command) -> Outcome {
 }
 
 /// Help and version are no errors; what cannot be understood is.
-fn usage(error: &clap::Error) -> ExitCode {
-    // Where the text cannot be printed, the exit code still tells.
-    let _ = error.print();
-    if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+fn usage(error: &clap::Error, command: Option<&OsString>) -> ExitCode {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // Where the text cannot be printed, the exit code still tells.
+        let _ = error.print();
+        return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    }
+    let name = command.map(|name| name.to_string_lossy()).unwrap_or_default();
+    let text = match error.kind() {
+        ErrorKind::InvalidSubcommand if OF_QEMU_IMG.contains(&&*name) => {
+            format!("The command {name} of qemu-img is not supported yet")
+        }
+        ErrorKind::InvalidSubcommand => format!("Command not found: {name}"),
+        _ => complaint(error),
+    };
+    let is_command = CommandLine::command().get_subcommands().any(|known| known.get_name() == name);
+    let of_command = if is_command { format!(" {name}") } else { String::new() };
+    let program = output::program();
+    output::error(&format!("{text}\nTry '{program}{of_command} --help' for more info"));
+    ExitCode::FAILURE
+}
+
+/// Commands of qemu-img that are known and not done here.
+const OF_QEMU_IMG: &[&str] =
+    &["amend", "bench", "bitmap", "check", "commit", "dd", "rebase", "resize", "snapshot"];
+
+/// What the parser says is wrong, without the usage that follows.
+fn complaint(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let about = text.split("\nUsage:").next().unwrap_or(text);
+    let about = about.split("\nFor more information").next().unwrap_or(about);
+    let lines: Vec<&str> = about.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join("\n")
 }

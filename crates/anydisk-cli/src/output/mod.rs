@@ -6,7 +6,7 @@ pub(crate) mod json;
 use std::io::{self, Write};
 
 /// The name of the program as it was called, as qemu-img puts it before errors.
-fn program() -> String {
+pub(crate) fn program() -> String {
     let path = std::env::args_os().next().unwrap_or_default();
     let name = std::path::Path::new(&path).file_name();
     name.map_or_else(|| "anydisk".into(), |name| name.to_string_lossy().into_owned())
