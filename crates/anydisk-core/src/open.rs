@@ -76,7 +76,8 @@ impl<'a> Opener<'a> {
             if layers.len() >= self.limits.chain {
                 return Err(too_deep(layers.len(), &self.limits).within(&from.to_string()));
             }
-            let file = self.resolver.resolve(&reference, &from, Access::Read)?;
+            let found = self.resolver.resolve(&reference, &from, Access::Read);
+            let file = found.map_err(|error| error.within(&from.to_string()))?;
             remember(&mut seen, &file)?;
             let layer = self.open_one(file, reference.format.as_deref(), Access::Read)?;
             check_content(&reference, &layer, &from)?;
