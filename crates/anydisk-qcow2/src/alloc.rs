@@ -53,7 +53,7 @@ pub(crate) struct Allocator {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) table: RefcountTable,
-    hunt: u64,
+    pub(super) hunt: u64,
     patience: u32,
     /// No cluster from here on has a refcount.
     pub(super) end: u64,
@@ -62,10 +62,10 @@ pub(super) struct State {
     /// Where the last packed stream ended, if its cluster has room left.
     pub(super) packed: Option<u64>,
     /// References dropped in memory only.
-    retired: Vec<Freed>,
+    pub(super) retired: Vec<Freed>,
     /// Clusters without a refcount that are still in use: first -> end.
-    embargo: BTreeMap<u64, u64>,
-    quarantine: Quarantine<Freed>,
+    pub(super) embargo: BTreeMap<u64, u64>,
+    pub(super) quarantine: Quarantine<Freed>,
     /// The refcounts contradict the tables: nothing more is handed out.
     damage: Option<String>,
 }
@@ -128,12 +128,6 @@ pub(crate) struct Fresh {
     pub(crate) clusters: Clusters,
     /// They read as zero.
     pub(crate) zeroed: bool,
-}
-
-/// Why counts in memory cannot be changed now.
-enum Blocked {
-    Missing(HostOffset),
-    Full,
 }
 
 /// What one look at the refcounts found.
@@ -342,112 +336,6 @@ impl Allocator {
         state.check()
     }
 
-    /// Notes references that the tables in memory have dropped. Call it **after** changing the
-    /// tables, while the write-back cannot begin.
-    pub(crate) fn retire(&self, freed: impl IntoIterator<Item = Freed>) {
-        let mut freed = freed.into_iter().peekable();
-        if freed.peek().is_some() {
-            let mut state = self.lock();
-            freed.for_each(|freed| state.retire(freed));
-        }
-    }
-
-    /// Takes what has been retired so far, to be [lowered](Self::lower) when the tables are on the
-    /// medium, or [put back](Self::retire).
-    pub(crate) fn take_retired(&self) -> Vec<Freed> {
-        std::mem::take(&mut self.lock().retired)
-    }
-
-    /// Lowers the refcount of each cluster by one: nothing on the medium needs the reference. Does
-    /// not write. Returns the clusters that nothing refers to now.
-    ///
-    /// # Errors
-    /// Those of reading refcounts; `freed` is then shorter by what was done.
-    pub(crate) fn lower(&self, freed: &mut Freed) -> Result<Vec<Clusters>> {
-        let mut free = Vec::new();
-        while freed.clusters.count > 0 {
-            let mut state = self.lock();
-            match self.lower_slice(&mut state, freed, &mut free) {
-                Ok(done) => {
-                    freed.clusters.first += done;
-                    freed.clusters.count -= done;
-                }
-                Err(Blocked::Missing(slice)) => {
-                    drop(state);
-                    self.load(slice)?;
-                }
-                Err(Blocked::Full) => {
-                    drop(state);
-                    self.write_counts()?;
-                }
-            }
-        }
-        Ok(free)
-    }
-
-    /// Lowers the counts that lie in the first slice; how many these are.
-    fn lower_slice(
-        &self,
-        state: &mut State,
-        freed: &Freed,
-        free: &mut Vec<Clusters>,
-    ) -> Result<u64, Blocked> {
-        let first = freed.clusters.first;
-        let Some((slice, index)) = self.slot(state, first) else {
-            state.damage(format!("no refcount block for the cluster at {}", self.offset(first)));
-            return Ok(freed.clusters.count.min(self.per_block() - first % self.per_block()));
-        };
-        let count = freed.clusters.count.min(self.per_slice() - index as u64);
-        let end = index + usize::try_from(count).unwrap_or(0);
-        let lowered = self.counts.update(slice, |words| {
-            let mut zero = Vec::new();
-            let mut wrong = None;
-            for at in index..end {
-                match self.width.get_mut(words, at) {
-                    0 => wrong = Some(at),
-                    count => {
-                        self.width.set(words, at, count - 1);
-                        zero.extend((count == 1).then_some(at));
-                    }
-                }
-            }
-            (zero, wrong)
-        });
-        let (zero, wrong) = match lowered {
-            Updated::Done(lowered) => lowered,
-            Updated::Missing => return Err(Blocked::Missing(slice)),
-            Updated::Full => return Err(Blocked::Full),
-        };
-        let number = |at: usize| first - index as u64 + at as u64;
-        if let Some(wrong) = wrong {
-            let at = self.offset(number(wrong));
-            state.damage(format!("the refcount of the cluster at {at}, which was in use, is 0"));
-        }
-        for run in runs(zero.into_iter().map(number)) {
-            state.lay_aside(Freed { clusters: run, discard: freed.discard }, self.cluster_bits);
-            free.push(run);
-        }
-        Ok(count)
-    }
-
-    /// Gives the space that nobody can be using any more back to whoever asks next, and to the
-    /// file system where the guest gave it up.
-    pub(crate) fn release(&self) {
-        let released = self.lock().quarantine.release(&self.leases);
-        for freed in released.iter().filter(|freed| freed.discard) {
-            let (at, len) = (self.offset(freed.clusters.first), freed.clusters.count);
-            if let Some(space) = self.store.space() {
-                // Only the host's space is at stake: not every file system can.
-                let _ = space.discard(at, len << self.cluster_bits);
-            }
-        }
-        let mut state = self.lock();
-        for freed in released {
-            state.embargo.remove(&freed.clusters.first);
-            state.hunt = state.hunt.min(freed.clusters.first);
-        }
-    }
-
     /// Reads a slice of refcounts into the cache.
     pub(crate) fn load(&self, slice: HostOffset) -> Result<()> {
         loop {
@@ -537,16 +425,6 @@ impl State {
         zeroed
     }
 
-    pub(super) fn retire(&mut self, freed: Freed) {
-        let Freed { clusters, discard } = freed;
-        match self.retired.last_mut() {
-            Some(last) if last.clusters.end() == clusters.first && last.discard == discard => {
-                last.clusters.count += clusters.count;
-            }
-            _ => self.retired.push(freed),
-        }
-    }
-
     /// The part of `run` before the first cluster under embargo.
     fn allowed(&self, run: Clusters) -> Look {
         if let Some((_, end)) = self.embargo.range(..=run.first).next_back()
@@ -564,16 +442,6 @@ impl State {
         self.embargo.range(..=cluster).next_back().is_some_and(|(_, end)| *end > cluster)
     }
 
-    /// Nothing on the medium refers to the clusters; someone may still be reading or writing them.
-    fn lay_aside(&mut self, freed: Freed, cluster_bits: u32) {
-        let run = freed.clusters;
-        self.embargo.insert(run.first, run.end());
-        self.quarantine.retire(freed);
-        if self.packed.is_some_and(|at| (run.first..run.end()).contains(&(at >> cluster_bits))) {
-            self.packed = None;
-        }
-    }
-
     /// Notes that refcounts contradict the tables.
     pub(super) fn damage(&mut self, why: String) {
         self.damage.get_or_insert(why);
@@ -587,15 +455,6 @@ impl State {
     }
 }
 
-impl Allocator {
-    /// What was laid aside is unreferenced on the medium: it waits for leases only.
-    pub(crate) fn age(&self) {
-        let mut state = self.lock();
-        let sealed = state.quarantine.seal();
-        state.quarantine.durable(&self.leases, sealed);
-    }
-}
-
 /// The words of a table as it is in the file.
 pub(crate) fn words_of(bytes: &[u8]) -> Vec<u64> {
     let word = |bytes: &[u8; 8]| u64::from_be_bytes(*bytes);
@@ -605,18 +464,6 @@ pub(crate) fn words_of(bytes: &[u8]) -> Vec<u64> {
 /// The bytes of words of a table.
 pub(crate) fn bytes_of(words: &[u64]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_be_bytes()).collect()
-}
-
-/// Rising numbers as runs.
-fn runs(numbers: impl Iterator<Item = u64>) -> Vec<Clusters> {
-    let mut runs: Vec<Clusters> = Vec::new();
-    for number in numbers {
-        match runs.last_mut() {
-            Some(last) if last.end() == number => last.count += 1,
-            _ => runs.push(Clusters::new(number, 1)),
-        }
-    }
-    runs
 }
 
 #[cold]

@@ -19,7 +19,7 @@ use crate::features::{compatible, incompatible, name_table};
 use crate::header::Compression;
 use crate::layout::extension;
 use crate::measure::Layout;
-use crate::write::Purpose;
+use crate::reserve::Purpose;
 use crate::{Header, NAME, WritableImage, limits};
 
 /// The options of creation.

@@ -14,18 +14,13 @@
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
 
-use anydisk_core::{
-    DirtySlice, GuestOffset, GuestRange, HostOffset, Result, StorageExt, TableCache,
-};
-use anydisk_core::{Image, Inserted, Storage, Updated};
+use anydisk_core::Storage;
+use anydisk_core::{DirtySlice, HostOffset, Result, TableCache};
 
-use crate::alloc::{Freed, Fresh, Taken, Wanted, bytes_of};
+use crate::alloc::{Freed, bytes_of};
 use crate::blocks::TableChange;
-use crate::entry::L1Entry;
 use crate::guard::{Clusters, Metadata};
-use crate::image::Table;
-use crate::table::L1Run;
-use crate::write::{NewTables, Step, WritableImage};
+use crate::write::WritableImage;
 
 /// What one write-back writes.
 struct Pictures {
@@ -118,16 +113,19 @@ impl WritableImage {
             return Ok(());
         }
         let mut rest = freed.into_iter();
-        while let Some(mut next) = rest.next() {
-            let lowered = self.space.lower(&mut next);
-            match lowered {
-                Ok(free) => free.into_iter().for_each(|run| self.forget_tables(run)),
-                Err(error) => {
-                    self.space.retire(std::iter::once(next).chain(rest));
-                    return Err(error);
-                }
+        let mut free = Vec::new();
+        let mut lowered = Ok(());
+        while lowered.is_ok()
+            && let Some(mut next) = rest.next()
+        {
+            lowered = self.space.lower(&mut next, &mut free);
+            if lowered.is_err() {
+                self.space.retire([next]);
             }
         }
+        self.space.retire(rest);
+        free.into_iter().for_each(|run| self.forget_tables(run));
+        lowered?;
         self.space.write_counts()?;
         self.space.age();
         Ok(())
@@ -144,101 +142,10 @@ impl WritableImage {
         }
     }
 
-    fn forget_slices(&self, table: HostOffset) {
+    pub(crate) fn forget_slices(&self, table: HostOffset) {
         let slices =
             (0..self.shared.geometry.cluster_size()).step_by(self.shared.geometry.slice_len());
         slices.for_each(|inside| self.shared.l2.remove(table.saturating_add(inside)));
-    }
-
-    /// The L2 table that maps `guest`, which nothing else refers to; made now if there is none.
-    /// The caller has [entered](Self::enter).
-    ///
-    /// Without `may_block` a table that must be copied or zeroed is only noted as wanted.
-    pub(crate) fn own_table(
-        &self,
-        guest: GuestOffset,
-        may_block: bool,
-    ) -> Result<Step<'_, HostOffset>> {
-        let Some(range) = GuestRange::new(guest, 1) else { return Ok(Step::Full) };
-        if let Step::Done(L1Run::Table { at, copied: true }) = self.l1_run(range)? {
-            return Ok(Step::Done(at));
-        }
-        let mut tables = self.new_tables();
-        // Another thread may have made it meanwhile.
-        let old = match self.l1_run(range)? {
-            Step::Done(L1Run::Table { at, copied: true }) => return Ok(Step::Done(at)),
-            Step::Done(L1Run::Table { at, .. }) => Some(at),
-            Step::Done(L1Run::Absent(_)) => None,
-            Step::Need(need) => return Ok(Step::Need(need)),
-            Step::Full => return Ok(Step::Full),
-        };
-        if tables.spare.is_none() {
-            match self.space.take(Wanted::ONE, Some(Metadata::L2Table))? {
-                Taken::Space(fresh) => tables.spare = Some(fresh),
-                Taken::Missing(slice) => return Ok(Step::Need(self.need_counts(slice))),
-                Taken::Full => return Ok(Step::Full),
-            }
-        }
-        let Some(fresh) = tables.spare else { return Ok(Step::Full) };
-        if !may_block && (old.is_some() || !fresh.zeroed) {
-            tables.wanted.push(guest);
-            return Ok(Step::Full);
-        }
-        self.make_table(&mut tables, guest, old, fresh)
-    }
-
-    /// Fills a new table and names it in the L1 table.
-    fn make_table(
-        &self,
-        tables: &mut NewTables,
-        guest: GuestOffset,
-        old: Option<HostOffset>,
-        fresh: Fresh,
-    ) -> Result<Step<'_, HostOffset>> {
-        let shared = &self.shared;
-        let at = self.space.offset(fresh.clusters.first);
-        self.forget_slices(at);
-        if old.is_some() || !fresh.zeroed {
-            let len = usize::try_from(shared.geometry.cluster_size()).expect("at most 2 MiB");
-            let mut bytes = vec![0; len];
-            if let Some(old) = old {
-                // Nothing is changed in a table that is shared, so the file has all of it.
-                shared.store.read_padded_at(old, &mut bytes)?;
-            }
-            shared.store.write_at(at, &bytes)?;
-        } else if shared.l2.create(shared.geometry.l2_slot(at, guest).slice, []) == Inserted::Full {
-            return Ok(Step::Full);
-        }
-        let slot = shared.geometry.l1_slot(shared.l1_table(), guest);
-        match shared.l1.update(slot.slice, |l1| l1.set(slot.word, L1Entry::own(at).0)) {
-            Updated::Done(()) => {}
-            Updated::Missing => return Ok(Step::Need(shared.need(Table::L1, slot.slice))),
-            Updated::Full => return Ok(Step::Full),
-        }
-        tables.spare = None;
-        tables.unlinked.insert(at);
-        let old = old.map(|old| Clusters::new(old.get() >> shared.geometry.cluster_bits(), 1));
-        self.space.retire(old.map(|clusters| Freed { clusters, discard: false }));
-        Ok(Step::Done(at))
-    }
-
-    /// Makes the tables that could not be made without I/O. Whether there were any.
-    pub(crate) fn make_wanted_tables(&self) -> Result<bool> {
-        let wanted = std::mem::take(&mut self.new_tables().wanted);
-        for guest in &wanted {
-            loop {
-                let step = {
-                    let _changing = self.enter();
-                    self.own_table(*guest, true)?
-                };
-                match step {
-                    Step::Done(_) => break,
-                    Step::Need(need) => self.satisfy(&need)?,
-                    Step::Full => self.write_back()?,
-                }
-            }
-        }
-        Ok(!wanted.is_empty())
     }
 }
 

@@ -21,19 +21,23 @@
 //! | [`Header`] | bytes to checked values and back; keeps what it does not know |
 //! | [`Geometry`], [`L1Entry`], [`L2Entry`] | table arithmetic, pure |
 //! | [`Qcow2Image`] | the tables in memory; translates, never moves guest bytes |
-//! | [`Qcow2Format`] | recognises and opens |
+//! | [`WritableImage`] | the same, with space for what is written, and the order in which it gets durable |
+//! | [`Qcow2Format`] | recognises, opens, creates, measures |
 //!
 //! | feature | |
 //! |---|---|
-//! | versions 2 and 3, clusters of 512 bytes to 2 MiB, refcounts of 1 to 64 bits | read |
-//! | clusters that are zero, zero with space kept, absent, shared | read |
-//! | compressed clusters, deflate (`zlib`) and zstd | read; passed through without decoding where wanted |
-//! | extended L2 entries (subclusters) | read |
+//! | versions 2 and 3, clusters of 512 bytes to 2 MiB, refcounts of 1 to 64 bits | read, written, created |
+//! | clusters that are zero, zero with space kept, absent, shared | read, written |
+//! | compressed clusters, deflate (`zlib`) and zstd | read, written; passed through without decoding where wanted |
+//! | extended L2 entries (subclusters) | read, written, created |
+//! | preallocation, zeroes and discards by tables | written |
+//! | power loss at any moment | what was flushed is there, at worst clusters are lost |
 //! | backing files of any format | named in the answer of opening; the caller decides whether to follow |
 //! | unknown extensions, header fields, compatible bits | kept |
 //! | unknown incompatible bits | refused by the name the file gives them |
-//! | internal snapshots | the active disk is read |
-//! | bitmaps | not looked at; the disk is read |
+//! | internal snapshots | the active disk is read and written; what a snapshot shares is kept for it |
+//! | bitmaps | not looked at; opening for writing marks them invalid |
+//! | images marked dirty or corrupt | read; refused for writing |
 //! | encryption, external data files | refused |
 //!
 //! What is accepted beyond the specification, and which images other programs disagree about, is
@@ -66,15 +70,18 @@ mod extensions;
 pub mod features;
 mod flush;
 mod format;
+mod free;
 mod guard;
 mod header;
 mod image;
 pub mod layout;
 mod limits;
 mod measure;
+mod own_table;
 mod packed;
 mod plan;
 mod refcount;
+mod reserve;
 mod rules;
 mod snapshot;
 mod survey;

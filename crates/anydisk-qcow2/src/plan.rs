@@ -23,6 +23,16 @@ pub(crate) enum Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Subclusters(u64);
 
+impl Plan {
+    /// The units that need space.
+    pub(crate) fn units(self) -> Option<GuestRange> {
+        match self {
+            Self::InPlace => None,
+            Self::Reuse { range, .. } | Self::Fresh { range } => Some(range),
+        }
+    }
+}
+
 impl Geometry {
     /// Where data for the start of `range` can go, whose L2 entry begins at `word` of a slice.
     /// What is answered ends with the slice.
@@ -196,3 +206,6 @@ fn bits_in_use(bits: u64) -> Option<(u64, u64)> {
     let (first, end) = (bits.trailing_zeros(), 64 - bits.leading_zeros());
     (bits != 0).then_some((first.into(), end.into()))
 }
+
+#[cfg(test)]
+mod tests;

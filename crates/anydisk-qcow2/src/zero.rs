@@ -18,7 +18,7 @@ use crate::alloc::Freed;
 use crate::entry::L2Entry;
 use crate::image::Table;
 use crate::table::{Geometry, L1Run};
-use crate::write::{Step, WritableImage};
+use crate::write::{Step, WritableImage, done};
 
 /// How entries of whole clusters change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,21 +146,11 @@ impl WritableImage {
         change: Change,
         has_backing: bool,
     ) -> Result<Step<'_, Outcome>> {
-        match self.l1_run(units)? {
-            Step::Done(L1Run::Absent(_))
-                if self.is_done_without_table(units, change, has_backing) =>
-            {
-                return Ok(Step::Done(Outcome::Done));
-            }
-            Step::Done(_) => {}
-            Step::Need(need) => return Ok(Step::Need(need)),
-            Step::Full => return Ok(Step::Full),
+        let has_no_table = matches!(done!(self.l1_run(units)?), L1Run::Absent(_));
+        if has_no_table && self.is_done_without_table(units, change, has_backing) {
+            return Ok(Step::Done(Outcome::Done));
         }
-        let table = match self.own_table(units.start(), true)? {
-            Step::Done(table) => table,
-            Step::Need(need) => return Ok(Step::Need(need)),
-            Step::Full => return Ok(Step::Full),
-        };
+        let table = done!(self.own_table(units.start(), true)?);
         self.change_entries(table, units, change)
     }
 

@@ -12,7 +12,9 @@ use anydisk_testkit::oracle::{Checked, Qemu};
 use anydisk_testkit::{Aim, ByteModel, Operation, Random};
 use common::{create, disk, memory, range, save, write_packed};
 
-const KINDS: [common::Given<'static>; 5] = [
+const KINDS: [common::Given<'static>; 6] = [
+    // A block of refcounts takes two slices of a table cache, and counts 8 MiB.
+    &[("cluster_size", "8k"), ("refcount_bits", "64")],
     &[("cluster_size", "512"), ("refcount_bits", "64")],
     &[("cluster_size", "1k")],
     &[("cluster_size", "4k"), ("compat", "0.10")],
@@ -98,10 +100,13 @@ fn caches_that_are_always_full_only_cost_time() {
 fn old_bytes_of_the_store_never_show() {
     for (number, given) in KINDS.into_iter().enumerate() {
         let store = memory();
-        drop(create(&store, 4 << 20, given));
+        drop(create(&store, 14 << 20, given));
         let end = store.len().expect("a length").next_multiple_of(cluster_size(&*store));
-        store.write_at(HostOffset(end), &vec![0xAA; 12 << 20]).expect("written");
+        store.write_at(HostOffset(end), &vec![0xAA; 20 << 20]).expect("written");
         let disk = disk(&common::open(&store), None);
+        // Enough that refcounts need more than one block.
+        disk.write(GuestOffset(0), &vec![1; 9 << 20]).expect("written");
+        disk.zero(range(0, 9 << 20), false).expect("zeroed");
         let model = play(&disk, cluster_size(&*store), 10 + number as u64, 400);
         disk.flush().expect("flushed");
         assert_clean(&*store, &model, &format!("{given:?}"));
