@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let format = anydisk::formats().by_name("qcow2")?;
     let mut options = Options::of(format);
     options.set("compression_type", "zstd")?;
-    let image = NewImage { format, options: &options, size: source.size(), backing: None };
+    let image = NewImage::new(format, &options, source.size());
 
     let mut settings = Settings::default();
     settings.compress = true;

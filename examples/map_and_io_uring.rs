@@ -104,8 +104,7 @@ const fn libc_eio() -> i32 {
 fn write_sample(path: &std::path::Path) -> Result<Vec<u8>, Box<dyn Error>> {
     let format = anydisk::formats().by_name("qcow2")?;
     let options = anydisk::Options::of(format);
-    let image =
-        anydisk::convert::NewImage { format, options: &options, size: 1 << 20, backing: None };
+    let image = anydisk::convert::NewImage::new(format, &options, 1 << 20);
     anydisk::convert::create_file(path, &image)?;
     let disk = OpenDisk::new().write(true).path(path)?;
     let mut expected = vec![0; 1 << 20];

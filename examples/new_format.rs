@@ -17,10 +17,10 @@ use std::sync::Arc;
 use anydisk_core::{
     Access, Attempt, Below, BlockSpace, Chosen, Claims, Committed, CreateRequest, Disk, Error,
     Extent, Format, GuestOffset, GuestRange, Handled, HostOffset, Image, ImageInfo, ImageWrite,
-    Invalid, Layer, Limits, Located, Location, Lookup, Need, NoReferences, OpenRequest, Opened,
-    Opener, Options, Placement, Registry, Reservation, Reserved, Result, Sample, Slice, SliceMut,
-    Source, Storage, StorageExt, Supplied, TableCache, TakenBlock, Updated, Value, Verdict,
-    WriteLease, Zeroing, invalid_field,
+    Invalid, Layer, Limits, Located, Location, Lookup, Need, NoReferences, NoSecrets, OpenRequest,
+    Opened, Opener, Options, Placement, Registry, Reservation, Reserved, Result, Sample, Slice,
+    SliceMut, Source, Storage, StorageExt, Supplied, TableCache, TakenBlock, Updated, Value,
+    Verdict, WriteLease, Zeroing, invalid_field,
 };
 use anydisk_raw::{RAW, RawImage};
 use anydisk_storage::MemoryStorage;
@@ -312,7 +312,7 @@ impl Format for MiniFormat {
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
         let writable = request.is_writable()?;
         let image = MiniImage::open(request.store, writable, request.limits)?;
-        Ok(Opened { image: Arc::new(image), backing: None })
+        Ok(Opened::new(Arc::new(image), None))
     }
 
     fn create(&self, request: CreateRequest<'_>) -> Result<Arc<dyn Image>> {
@@ -386,6 +386,7 @@ fn create(store: &Arc<dyn Storage>, size: u64) -> Result<Arc<dyn Image>> {
         options: &Options::of(&MINI),
         backing: None,
         limits: &Limits::default(),
+        secrets: &NoSecrets,
     })
 }
 

@@ -33,8 +33,7 @@ fn sample(folder: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let path = folder.join("disk.qcow2");
     let format = anydisk::formats().by_name("qcow2")?;
     let options = anydisk::Options::of(format);
-    let image =
-        anydisk::convert::NewImage { format, options: &options, size: 1 << 20, backing: None };
+    let image = anydisk::convert::NewImage::new(format, &options, 1 << 20);
     anydisk::convert::create_file(&path, &image)?;
     let disk = OpenDisk::new().write(true).path(&path)?;
     disk.write(GuestOffset(0), b"hello, disk")?;

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use anydisk::storage::MemoryStorage;
-use anydisk::{CreateRequest, GuestOffset, Layer, Limits, Location, OpenDisk, Options};
+use anydisk::{CreateRequest, GuestOffset, Layer, Limits, Location, NoSecrets, OpenDisk, Options};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         options: &Options::of(format),
         backing: None, // The overlay is put over the base here and now, not by name.
         limits: &Limits::default(),
+        secrets: &NoSecrets,
     })?;
     let disk = base.overlaid(Layer::new(top, "overlay"));
 

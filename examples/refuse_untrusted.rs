@@ -28,8 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let format = anydisk::formats().by_name("qcow2")?;
     let options = anydisk::Options::of(format);
-    let image =
-        anydisk::convert::NewImage { format, options: &options, size: 1 << 20, backing: None };
+    let image = anydisk::convert::NewImage::new(format, &options, 1 << 20);
     anydisk::convert::create_file(&plain, &image)?;
     // A disk whose only extent is a file of the host.
     std::fs::write(

@@ -44,7 +44,7 @@ pub fn open(path: &Path, format: &str, access: Access) -> Outcome<Disk> {
 /// What creating says.
 pub fn create(path: &Path, name: &str, size: u64) -> Outcome<()> {
     let options = Options::of(format(name));
-    let image = NewImage { format: format(name), options: &options, size, backing: None };
+    let image = NewImage::new(format(name), &options, size);
     Ok(create_file(path, &image)?)
 }
 
@@ -54,8 +54,7 @@ pub fn create(path: &Path, name: &str, size: u64) -> Outcome<()> {
 /// What copying says.
 pub fn copy(from: &Disk, to: &Path, name: &str, compress: bool) -> Outcome<()> {
     let options = Options::of(format(name));
-    let image =
-        NewImage { format: format(name), options: &options, size: from.size(), backing: None };
+    let image = NewImage::new(format(name), &options, from.size());
     let mut settings = Settings::default();
     settings.compress = compress;
     settings.durable = false;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, Disk, DiskExtent, Format, GuestOffset, GuestRange, Limits, Location, NoReferences,
+    Access, Disk, DiskExtent, Format, GuestOffset, GuestRange, Limits, Location, NoReferences, NoSecrets,
     OpenRequest, Registry, Resolver, Result, Source, Storage,
 };
 use anydisk_storage::MemoryStorage;
@@ -38,6 +38,7 @@ pub fn explore_with(format: &dyn Format, bytes: Vec<u8>, resolver: &dyn Resolver
         access: Access::Read,
         resolver,
         limits: &limits,
+        secrets: &NoSecrets,
     };
     if let Ok(opened) = format.open(request) {
         let _ = opened.image.info();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, CreateRequest, Disk, Format, GuestOffset, GuestRange, Limits, Location, NoReferences,
+    Access, CreateRequest, Disk, Format, GuestOffset, GuestRange, Limits, Location, NoReferences, NoSecrets,
     OpenRequest, Options, Storage,
 };
 use anydisk_qcow2::QCOW2;
@@ -101,6 +101,7 @@ impl Subject {
             options: &story.options(),
             backing: None,
             limits: &Limits::default(),
+            secrets: &NoSecrets,
         };
         let image = QCOW2.create(request).expect("an image can be made");
         Self { store, disk: Disk::new(image), model: ByteModel::new(size) }
@@ -152,6 +153,7 @@ impl Subject {
             access: Access::ReadWrite,
             resolver: &NoReferences,
             limits: &Limits::default(),
+            secrets: &NoSecrets,
         };
         let image = QCOW2.open(request).expect("our own image").image;
         let again = Self { store, disk: Disk::new(image), model };

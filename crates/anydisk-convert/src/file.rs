@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anydisk_core::{
-    CreateRequest, Disk, Format, HostOffset, Layer, Limits, Location, Options, Reference,
-    Result as CoreResult, SinkRequest, Storage,
+    CreateRequest, Disk, Format, HostOffset, Layer, Limits, Location, NoSecrets, Options,
+    Reference, Result as CoreResult, Secrets, SinkRequest, Storage,
 };
 use anydisk_storage::{FileStorage, Identity, OpenOptions, PendingFile};
 
@@ -24,9 +24,17 @@ pub struct NewImage<'a> {
     pub size: u64,
     /// The image below it, as it will stand in the new image.
     pub backing: Option<&'a Reference>,
+    /// Gives its passphrases, if it is to be encrypted.
+    pub secrets: &'a dyn Secrets,
 }
 
-impl NewImage<'_> {
+impl<'a> NewImage<'a> {
+    /// An image of `size` bytes with nothing below and no secrets.
+    #[must_use]
+    pub fn new(format: &'a dyn Format, options: &'a Options, size: u64) -> Self {
+        Self { format, options, size, backing: None, secrets: &NoSecrets }
+    }
+
     /// Makes the image, empty, in `store`.
     ///
     /// # Errors
@@ -40,6 +48,7 @@ impl NewImage<'_> {
             options: self.options,
             backing: self.backing,
             limits: &limits,
+            secrets: self.secrets,
         };
         Ok(Disk::new(self.format.create(request)?))
     }

@@ -42,7 +42,7 @@ fn copy(
     settings: &Settings,
 ) -> anydisk_convert::Result<anydisk_convert::Report> {
     let options = Options::of(&RAW);
-    let image = NewImage { format: &RAW, options: &options, size: from.size(), backing: None };
+    let image = NewImage::new(&RAW, &options, from.size());
     copy_to_file(&Sources::one(from), to, &image, settings, &Unwatched)
 }
 
@@ -83,7 +83,7 @@ fn a_cancelled_copy_leaves_the_old_file() {
     let target = folder.path().join("target.raw");
     std::fs::write(&target, b"old").expect("written");
     let options = Options::of(&RAW as &dyn Format);
-    let image = NewImage { format: &RAW, options: &options, size: source.size(), backing: None };
+    let image = NewImage::new(&RAW, &options, source.size());
     let stop = |done: u64, total: u64| {
         if done * 2 > total { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
@@ -102,7 +102,7 @@ fn several_sources_are_laid_end_to_end() {
     let disks = paths.each_ref().map(|path| raw(path));
     let sources = Sources::concatenated(&disks);
     let options = Options::of(&RAW);
-    let image = NewImage { format: &RAW, options: &options, size: sources.size(), backing: None };
+    let image = NewImage::new(&RAW, &options, sources.size());
     let target = folder.path().join("both");
     copy_to_file(&sources, &target, &image, &Settings::default(), &Unwatched).expect("copied");
     let mut wanted = vec![1; 3 << 20];

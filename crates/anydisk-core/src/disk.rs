@@ -26,6 +26,8 @@ pub struct Layer {
     pub chosen: Chosen,
     /// What it names as the image below, followed or not.
     pub backing: Option<Reference>,
+    /// What a person should know of the image, though it opened; see [`Opened::warnings`](crate::Opened::warnings).
+    pub warnings: Vec<String>,
 }
 
 impl Layer {
@@ -33,7 +35,7 @@ impl Layer {
     #[must_use]
     pub fn new(image: Arc<dyn Image>, name: &str) -> Self {
         let location = Location::Other(name.to_owned());
-        Self { image, location, chosen: Chosen::Named, backing: None }
+        Self { image, location, chosen: Chosen::Named, backing: None, warnings: Vec::new() }
     }
 }
 

@@ -95,6 +95,43 @@ pub enum Error {
         /// What it takes.
         expected: Cow<'static, str>,
     },
+    /// Something inside the image that was asked for by name is not there.
+    #[error("there is no {what} {name:?}")]
+    NotFound {
+        /// `snapshot`, `bitmap`, `member`.
+        what: &'static str,
+        /// The name asked for.
+        name: String,
+    },
+    /// Something of this name is there already.
+    #[error("there is a {what} {name:?} already")]
+    Exists {
+        /// `snapshot`, `bitmap`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// Something inside the image is there, and its content or state forbids what was asked.
+    #[error("{what} {name:?} cannot be used: {why}")]
+    Unusable {
+        /// `snapshot`, `bitmap`, `member`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Why.
+        why: Cow<'static, str>,
+    },
+    /// The image is encrypted, and no secret or a wrong one was given.
+    #[error("{option}: {why}")]
+    Secret {
+        /// The option that names the secret.
+        option: &'static str,
+        /// What is wrong with it.
+        why: Cow<'static, str>,
+    },
+    /// The caller asked to stop.
+    #[error("cancelled")]
+    Cancelled,
     /// No format of this name is in the registry, or none recognised the bytes.
     #[error("unknown format: {0}")]
     UnknownFormat(String),

@@ -9,7 +9,8 @@ use anydisk_storage::{HostOffset, Storage};
 
 use crate::image::read_only;
 use crate::{
-    Access, Error, GuestRange, Image, Limits, Location, Reference, Resolver, Result, Sink,
+    Access, CheckReport, CheckRequest, Error, Finding, GuestRange, Image, Limits, Location,
+    NoReferences, NoSecrets, Reference, Resolver, Result, Secrets, Sink,
 };
 
 /// A disk image format.
@@ -55,6 +56,37 @@ pub trait Format: Send + Sync + Debug {
         Ok(None)
     }
 
+    /// The options that [`amend`](Self::amend) takes; empty if there are none.
+    fn amend_options(&self) -> &'static [OptionSpec] {
+        &[]
+    }
+
+    /// Changes options of an image that exists. Durable when it returns; after an error, or a power
+    /// failure on the way, the image is as it was or as it was to be.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the format cannot; [`Error::Option`] for what this image cannot
+    /// become.
+    fn amend(&self, request: AmendRequest<'_>) -> Result<()> {
+        let _ = request;
+        Err(Error::Unsupported { format: self.name(), feature: "amending an image".into() })
+    }
+
+    /// Checks an image, which need not be one that opens, and repairs it if asked to. Each finding
+    /// is told to `found` as soon as it is known; memory does not grow with their number.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the format has no check; what keeps the image from being
+    /// checked at all; [`Error::Cancelled`].
+    fn check(
+        &self,
+        request: &CheckRequest<'_>,
+        found: &mut dyn FnMut(Finding),
+    ) -> Result<CheckReport> {
+        let (_, _) = (request, found);
+        Err(Error::Unsupported { format: self.name(), feature: "checking an image".into() })
+    }
+
     /// Bytes that a new image would take for the given data ranges (rising, not overlapping).
     fn measure(&self, request: &MeasureRequest<'_>) -> Result<Measure> {
         let _ = request;
@@ -75,6 +107,17 @@ pub struct OpenRequest<'a> {
     pub resolver: &'a dyn Resolver,
     /// What it may cost.
     pub limits: &'a Limits,
+    /// Gives passphrases.
+    pub secrets: &'a dyn Secrets,
+}
+
+impl<'a> OpenRequest<'a> {
+    /// Opens `store` for reading, by itself: no other files, no secrets.
+    #[must_use]
+    pub fn new(store: Arc<dyn Storage>, location: &'a Location, limits: &'a Limits) -> Self {
+        let (resolver, secrets) = (&NoReferences, &NoSecrets);
+        Self { store, location, access: Access::Read, resolver, limits, secrets }
+    }
 }
 
 impl OpenRequest<'_> {
@@ -98,6 +141,17 @@ pub struct Opened {
     pub image: Arc<dyn Image>,
     /// What lies below, as the image names it. Whether to follow it is the caller's decision.
     pub backing: Option<Reference>,
+    /// What a person should know of the image, though it opened (bitmaps that are not valid, a table
+    /// that was read from its second copy): whole sentences without the name of the file.
+    pub warnings: Vec<String>,
+}
+
+impl Opened {
+    /// An image over what `backing` names, and nothing to say of it.
+    #[must_use]
+    pub fn new(image: Arc<dyn Image>, backing: Option<Reference>) -> Self {
+        Self { image, backing, warnings: Vec::new() }
+    }
 }
 
 /// The beginning, the end and the length of an unknown file.
@@ -139,6 +193,33 @@ pub struct CreateRequest<'a> {
     pub backing: Option<&'a Reference>,
     /// What the open image may cost.
     pub limits: &'a Limits,
+    /// Gives passphrases.
+    pub secrets: &'a dyn Secrets,
+}
+
+impl<'a> CreateRequest<'a> {
+    /// A new image of `size` bytes in `store`, with nothing below and no secrets.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Storage>,
+        location: &'a Location,
+        size: u64,
+        options: &'a Options,
+        limits: &'a Limits,
+    ) -> Self {
+        Self { store, location, size, options, backing: None, limits, secrets: &NoSecrets }
+    }
+}
+
+/// What [`Format::amend`] is given.
+#[derive(Clone, Debug)]
+pub struct AmendRequest<'a> {
+    /// The image, to be opened for writing.
+    pub open: OpenRequest<'a>,
+    /// What to change, checked against [`Format::amend_options`].
+    pub options: &'a Options,
+    /// Also what may make data unreadable for ever (the last key of an encrypted image).
+    pub force: bool,
 }
 
 /// What a stream is to be.
@@ -214,6 +295,12 @@ impl Options {
     #[must_use]
     pub fn of(format: &dyn Format) -> Self {
         Self { format: format.name(), specs: format.create_options(), values: BTreeMap::new() }
+    }
+
+    /// No option given, of those that `format` can amend.
+    #[must_use]
+    pub fn to_amend(format: &dyn Format) -> Self {
+        Self { specs: format.amend_options(), ..Self::of(format) }
     }
 
     /// Gives an option.

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use anydisk_codec::Encode;
 use anydisk_storage::{HostOffset, Storage, StorageExt};
 
-use crate::{Claims, Error, Extent, GuestOffset, GuestRange, Result, WriteLease};
+use crate::{
+    BackingLink, Bitmaps, Claims, Error, Extent, GuestOffset, GuestRange, Resize, Result,
+    Snapshots, WriteLease,
+};
 
 /// What **one** image file says about the disk, and nothing about the files below it.
 ///
@@ -67,6 +70,22 @@ pub trait Image: Send + Sync + Debug {
 
     /// Changing the virtual size, if the format and this image can.
     fn resizer(&self) -> Option<&dyn Resize> {
+        None
+    }
+
+    /// The states that the image keeps, if the format has snapshots.
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        None
+    }
+
+    /// The dirty bitmaps that the image keeps, if the format has them.
+    fn bitmaps(&self) -> Option<&dyn Bitmaps> {
+        None
+    }
+
+    /// Changing the name of the image below, if the format has one and the image is open for
+    /// writing.
+    fn backing_link(&self) -> Option<&dyn BackingLink> {
         None
     }
 }
@@ -429,13 +448,6 @@ pub struct Packing {
     pub encoder: Arc<dyn Encode>,
     /// The last unit of the disk is packed short, not filled up with zeroes.
     pub short_tail: bool,
-}
-
-/// Changes the virtual size.
-pub trait Resize {
-    /// Makes the disk `size` bytes long; new bytes read as zero. Shrinking drops what lies behind:
-    /// the caller guarantees that nothing is read or written there meanwhile.
-    fn resize(&self, size: u64) -> Result<()>;
 }
 
 /// What can be said about an image without reading its tables.

@@ -28,7 +28,9 @@
 
 mod address;
 mod cache;
+mod capability;
 mod claim;
+mod container;
 mod decoded;
 mod disk;
 mod error;
@@ -39,6 +41,7 @@ mod lease;
 mod limits;
 mod open;
 mod resolve;
+mod secret;
 mod sink;
 mod space;
 
@@ -46,21 +49,28 @@ pub use address::{GuestOffset, GuestRange};
 pub use anydisk_codec::{Codec, DecodeError, Encode};
 pub use anydisk_storage::{HostOffset, Storage, StorageExt};
 pub use cache::{DirtySlice, Inserted, Slice, SliceMut, TableCache, Ticket, Updated};
+pub use capability::backing::BackingLink;
+pub use capability::bitmap::{BitmapInfo, Bitmaps, Changes, NewBitmap};
+pub use capability::check::{CheckReport, CheckRequest, Finding, Repair, Severity};
+pub use capability::resize::{Preallocation, Resize};
+pub use capability::snapshot::{NewSnapshot, SnapshotInfo, SnapshotRef, Snapshots};
 pub use claim::{Claim, Claims};
+pub use container::{Container, ContainerRequest, Member, Members};
 pub use disk::{Disk, DiskExtent, DiskLookup, DiskNeed, Layer};
 pub use error::{Error, Invalid, Result, Value};
 pub use extent::{Encoded, Extent, Source};
 pub use format::{
-    Chosen, CreateRequest, Format, Measure, MeasureRequest, OpenRequest, Opened, OptionKind,
-    OptionSpec, Options, Registry, Sample, SinkRequest, Verdict, parse_size,
+    AmendRequest, Chosen, CreateRequest, Format, Measure, MeasureRequest, OpenRequest, Opened,
+    OptionKind, OptionSpec, Options, Registry, Sample, SinkRequest, Verdict, parse_size,
 };
 pub use image::{
     Attempt, Below, Committed, Detail, DetailValue, Handled, Image, ImageInfo, ImageWrite, Lookup,
-    Need, Packing, Placement, Reservation, Reserved, Resize, Supplied, Zeroing,
+    Need, Packing, Placement, Reservation, Reserved, Supplied, Zeroing,
 };
 pub use lease::{Lease, Leases, OwnedLease, Quarantine, Sealed, WriteLease};
 pub use limits::Limits;
 pub use open::Opener;
 pub use resolve::{Access, Located, Location, NoReferences, Reference, Resolver, Role};
+pub use secret::{NoSecrets, OneSecret, Secret, SecretRequest, Secrets};
 pub use sink::{Piece, Sink};
 pub use space::{BlockSpace, TakenBlock};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use anydisk_storage::Identity;
 
 use crate::{
-    Access, Chosen, Disk, Error, Format, Layer, Limits, Located, Location, OpenRequest, Opened,
-    Reference, Registry, Resolver, Result,
+    Access, Chosen, Disk, Error, Format, Layer, Limits, Located, Location, NoSecrets, OpenRequest,
+    Opened, Reference, Registry, Resolver, Result, Secrets,
 };
 
 /// Opens images and the chains below them: which formats, who may open named files, what it may
@@ -16,19 +16,27 @@ pub struct Opener<'a> {
     registry: &'a Registry,
     resolver: &'a dyn Resolver,
     limits: Limits,
+    secrets: &'a dyn Secrets,
 }
 
 impl<'a> Opener<'a> {
     /// An opener with the default limits.
     #[must_use]
     pub fn new(registry: &'a Registry, resolver: &'a dyn Resolver) -> Self {
-        Self { registry, resolver, limits: Limits::default() }
+        Self { registry, resolver, limits: Limits::default(), secrets: &NoSecrets }
     }
 
     /// The same with other limits.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// The same, asking `secrets` for the passphrases of encrypted images.
+    #[must_use]
+    pub fn with_secrets(mut self, secrets: &'a dyn Secrets) -> Self {
+        self.secrets = secrets;
         self
     }
 
@@ -48,8 +56,8 @@ impl<'a> Opener<'a> {
             None => self.registry.probe_store(&*file.store)?,
         };
         let opened = self.open_as(format, &file, access)?;
-        let Opened { image, backing } = opened;
-        Ok(Layer { image, location: file.location, chosen, backing })
+        let Opened { image, backing, warnings } = opened;
+        Ok(Layer { image, location: file.location, chosen, backing, warnings })
     }
 
     fn open_as(&self, format: &dyn Format, file: &Located, access: Access) -> Result<Opened> {
@@ -59,6 +67,7 @@ impl<'a> Opener<'a> {
             access,
             resolver: self.resolver,
             limits: &self.limits,
+            secrets: self.secrets,
         };
         format.open(request).map_err(|error| error.within(&file.location.to_string()))
     }

@@ -34,11 +34,11 @@ impl Format for Qcow2Format {
         if request.access == Access::ReadWrite {
             let image = WritableImage::open(request.store, request.limits)?;
             let backing = backing(image.header());
-            return Ok(Opened { image: Arc::new(image), backing });
+            return Ok(Opened::new(Arc::new(image), backing));
         }
         let image = Qcow2Image::open(request.store, request.limits)?;
         let backing = backing(image.header());
-        Ok(Opened { image: Arc::new(image), backing })
+        Ok(Opened::new(Arc::new(image), backing))
     }
 
     fn create_options(&self) -> &'static [OptionSpec] {

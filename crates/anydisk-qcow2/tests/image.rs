@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use anydisk_core::{
     Access, Detail, DetailValue, Format, GuestOffset, GuestRange, HostOffset, Image, Limits,
-    Location, Lookup, Need, NoReferences, OpenRequest, Sample, Source, Storage, Supplied, Verdict,
+    Location, Lookup, Need, NoReferences, NoSecrets, OpenRequest, Sample, Source, Storage,
+    Supplied, Verdict,
 };
 use anydisk_qcow2::features::incompatible;
 use anydisk_qcow2::{Compression, Header, QCOW2, Qcow2Image, layout};
@@ -182,6 +183,7 @@ fn an_image_that_needs_repair_is_read_and_not_written() {
             access,
             resolver: &NoReferences,
             limits: &limits,
+            secrets: &NoSecrets,
         };
         assert!(QCOW2.open(request(Access::Read)).is_ok());
         let error = QCOW2.open(request(Access::ReadWrite)).unwrap_err();

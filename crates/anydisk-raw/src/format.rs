@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use anydisk_core::{
     Access, CreateRequest, Error, Format, Image, Measure, MeasureRequest, OpenRequest, Opened,
-    OptionKind, OptionSpec, Result, Sample, Storage, Verdict,
+    OptionKind, OptionSpec, Preallocation, Result, Sample, Verdict,
 };
 use anydisk_storage::HostOffset;
 
+use crate::reserve::reserve;
 use crate::{NAME, RawImage};
 
 /// The raw format.
@@ -36,7 +37,7 @@ impl Format for RawFormat {
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
         let writable = request.access == Access::ReadWrite;
         let image = RawImage::open(request.store, writable)?;
-        Ok(Opened { image: Arc::new(image), backing: None })
+        Ok(Opened::new(Arc::new(image), None))
     }
 
     fn create_options(&self) -> &'static [OptionSpec] {
@@ -48,11 +49,8 @@ impl Format for RawFormat {
             return Err(Error::Unsupported { format: NAME, feature: "a backing file".into() });
         }
         request.store.set_len(request.size)?;
-        match request.options.text("preallocation") {
-            Some("falloc") => allocate(&*request.store, request.size)?,
-            Some("full") => write_zeroes(&*request.store, request.size)?,
-            _ => {}
-        }
+        let wanted = request.options.text("preallocation").and_then(Preallocation::of_word);
+        reserve(&*request.store, HostOffset::ZERO, request.size, wanted.unwrap_or_default())?;
         Ok(Arc::new(RawImage::open(request.store, true)?))
     }
 
@@ -60,25 +58,4 @@ impl Format for RawFormat {
         // As qemu-img: holes count, since not every file system and copy keeps them.
         Ok(Measure { required: request.size, fully_allocated: request.size })
     }
-}
-
-fn allocate(store: &dyn Storage, size: u64) -> Result<()> {
-    match store.space() {
-        Some(space) => Ok(space.allocate(HostOffset::ZERO, size)?),
-        None => Err(Error::Unsupported {
-            format: NAME,
-            feature: "preallocation=falloc on this store".into(),
-        }),
-    }
-}
-
-fn write_zeroes(store: &dyn Storage, size: u64) -> Result<()> {
-    let zeroes = vec![0; 1 << 20];
-    let mut done = 0;
-    while done < size {
-        let part = usize::try_from(size - done).unwrap_or(usize::MAX).min(zeroes.len());
-        store.write_at(HostOffset(done), &zeroes[..part])?;
-        done += part as u64;
-    }
-    Ok(())
 }

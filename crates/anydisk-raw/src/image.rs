@@ -8,12 +8,13 @@ use std::sync::atomic::{
 
 use anydisk_core::{
     Attempt, Below, Claims, Committed, Error, Extent, GuestRange, Handled, HostOffset, Image,
-    ImageInfo, ImageWrite, Lease, Lookup, Need, Placement, Reserved, Resize, Result, Source,
-    Storage, Supplied, WriteLease, Zeroing,
+    ImageInfo, ImageWrite, Lease, Lookup, Need, Placement, Preallocation, Reserved, Resize, Result,
+    Source, Storage, Supplied, WriteLease, Zeroing,
 };
 use anydisk_storage::Space;
 
 use crate::NAME;
+use crate::reserve::reserve;
 
 /// A raw image over one store.
 #[derive(Debug)]
@@ -124,8 +125,12 @@ impl ImageWrite for RawImage {
 }
 
 impl Resize for RawImage {
-    fn resize(&self, size: u64) -> Result<()> {
+    fn resize(&self, size: u64, preallocation: Preallocation) -> Result<()> {
+        let old = self.size.load(Acquire);
         self.store.set_len(size)?;
+        if size > old {
+            reserve(&*self.store, HostOffset(old), size - old, preallocation)?;
+        }
         self.size.store(size, Release);
         Ok(())
     }

@@ -34,6 +34,7 @@
 
 mod format;
 mod image;
+mod reserve;
 
 pub use format::{RAW, RawFormat};
 pub use image::RawImage;

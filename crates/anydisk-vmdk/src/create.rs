@@ -326,6 +326,7 @@ pub(crate) fn create(request: &CreateRequest<'_>) -> Result<Arc<dyn Image>> {
         access: Access::ReadWrite,
         resolver: &NoReferences,
         limits: request.limits,
+        secrets: request.secrets,
     };
     Ok(Arc::new(VmdkImage::open_new(&request)?))
 }

@@ -43,7 +43,7 @@ impl Format for VmdkFormat {
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
         let image = VmdkImage::open(&request)?;
         let backing = image.backing().cloned();
-        Ok(Opened { image: Arc::new(image), backing })
+        Ok(Opened::new(Arc::new(image), backing))
     }
 
     fn create_options(&self) -> &'static [OptionSpec] {

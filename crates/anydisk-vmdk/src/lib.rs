@@ -37,7 +37,7 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use anydisk_core::{CreateRequest, Disk, Format, GuestOffset, Limits, Location, Options};
+//! use anydisk_core::{CreateRequest, Disk, Format, GuestOffset, Limits, NoSecrets, Location, Options};
 //! use anydisk_storage::MemoryStorage;
 //! use anydisk_vmdk::VMDK;
 //!
@@ -49,6 +49,7 @@
 //!     options: &Options::of(&VMDK),
 //!     backing: None,
 //!     limits: &Limits::default(),
+//!     secrets: &NoSecrets,
 //! })?);
 //! disk.write(GuestOffset(5 << 30), b"hello")?;
 //! disk.flush()?;

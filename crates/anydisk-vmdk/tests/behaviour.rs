@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anydisk_core::{
     Access, Below, CreateRequest, Format, HostOffset, Image, Limits, Location, NoReferences,
-    OpenRequest, Options, Reference, Result, Role, Storage, StorageExt,
+    NoSecrets, OpenRequest, Options, Reference, Result, Role, Storage, StorageExt,
 };
 use anydisk_testkit::suite::Fixture;
 use anydisk_vmdk::VMDK;
@@ -39,6 +39,7 @@ fn open(store: Arc<dyn Storage>, access: Access) -> Result<Arc<dyn Image>> {
         access,
         resolver: &NoReferences,
         limits: &Limits::default(),
+        secrets: &NoSecrets,
     };
     Ok(VMDK.open(request)?.image)
 }
@@ -56,6 +57,7 @@ impl Fixture for Created {
             options: &options,
             backing: Some(&reference).filter(|_| below == Below::Image),
             limits: &Limits::default(),
+            secrets: &NoSecrets,
         })
     }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, CreateRequest, Disk, Format, GuestOffset, Limits, Located, Location, Opener, Options,
-    Reference, Registry, Role, StorageExt,
+    Access, CreateRequest, Disk, Format, GuestOffset, Limits, Located, Location, NoSecrets, Opener,
+    Options, Reference, Registry, Role, StorageExt,
 };
 use anydisk_raw::RAW;
 use anydisk_storage::{FileStorage, OpenOptions, Storage};
@@ -48,6 +48,7 @@ impl Folder {
             options: &options,
             backing: reference.as_ref(),
             limits: &Limits::default(),
+            secrets: &NoSecrets,
         });
         Disk::new(image.expect("an image"))
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use anydisk_core::{
     Access, Codec, Disk, Error, Format, GuestOffset, GuestRange, Limits, Location, MeasureRequest,
-    NoReferences, OpenRequest, Options, Piece, Result, Sink, SinkRequest, Source,
+    NoReferences, NoSecrets, OpenRequest, Options, Piece, Result, Sink, SinkRequest, Source,
 };
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::Random;
@@ -81,6 +81,7 @@ fn open(bytes: Vec<u8>) -> Result<Disk> {
         access: Access::Read,
         resolver: &NoReferences,
         limits: &Limits::default(),
+        secrets: &NoSecrets,
     };
     Ok(Disk::new(VMDK.open(request)?.image))
 }
@@ -253,6 +254,7 @@ fn a_stream_is_not_opened_for_writing() {
         access: Access::ReadWrite,
         resolver: &NoReferences,
         limits: &Limits::default(),
+        secrets: &NoSecrets,
     };
     let error = VMDK.open(request).expect_err("it is a stream");
     assert_eq!(

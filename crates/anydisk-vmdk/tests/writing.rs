@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anydisk_core::{
     Access, Disk, Error, Format, GuestOffset, GuestRange, HostOffset, Limits, Located, Location,
-    OpenRequest, Reference, Resolver, Result, Storage, StorageExt,
+    NoSecrets, OpenRequest, Reference, Resolver, Result, Storage, StorageExt,
 };
 use anydisk_storage::MemoryStorage;
 use anydisk_vmdk::VMDK;
@@ -44,6 +44,7 @@ impl Files {
             access,
             resolver: self,
             limits: &Limits::default(),
+            secrets: &NoSecrets,
         };
         Ok(Disk::new(VMDK.open(request)?.image))
     }

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, Chosen, Disk, Error, Layer, Limits, Located, Location, NoReferences, Opener, Registry,
-    Resolver, Result,
+    Access, Chosen, Disk, Error, Layer, Limits, Located, Location, NoReferences, NoSecrets, Opener,
+    Registry, Resolver, Result, Secrets,
 };
 use anydisk_storage::{FileStorage, LockMode};
 
@@ -42,6 +42,7 @@ pub struct OpenDisk {
     access: Access,
     policy: Policy,
     limits: Limits,
+    secrets: Arc<dyn Secrets>,
     guess_raw: bool,
     follow_backing: bool,
     file: anydisk_storage::OpenOptions,
@@ -62,6 +63,7 @@ impl OpenDisk {
             access: Access::Read,
             policy: Policy::default(),
             limits: Limits::default(),
+            secrets: Arc::new(NoSecrets),
             guess_raw: false,
             follow_backing: true,
             file: anydisk_storage::OpenOptions::new().block_devices(true),
@@ -96,6 +98,12 @@ impl OpenDisk {
     /// What it may cost.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Who is asked for the passphrases of encrypted images.
+    pub fn secrets(mut self, secrets: Arc<dyn Secrets>) -> Self {
+        self.secrets = secrets;
         self
     }
 
@@ -197,6 +205,8 @@ impl OpenDisk {
             Policy::LikeQemu => &like_qemu,
             Policy::Custom(resolver) => &**resolver,
         };
-        run(&Opener::new(&self.registry, resolver).with_limits(self.limits.clone()))
+        run(&Opener::new(&self.registry, resolver)
+            .with_limits(self.limits.clone())
+            .with_secrets(&*self.secrets))
     }
 }

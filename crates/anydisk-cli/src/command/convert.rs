@@ -165,7 +165,8 @@ impl Convert {
         let given = self.given(format)?;
         let backing = create::backing(&given, format)?;
         let size = given.size.unwrap_or(sources.size());
-        let image = NewImage { format, options: &given.options, size, backing: backing.as_ref() };
+        let image =
+            NewImage { backing: backing.as_ref(), ..NewImage::new(format, &given.options, size) };
         match backing.clone() {
             Some(backing) => {
                 self.copy_over(disks, target, &image, backing, &settings, progress)?;

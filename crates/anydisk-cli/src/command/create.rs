@@ -84,7 +84,8 @@ impl Create {
             let name = file.to_string_lossy();
             output::print(&options::formatting(&name, format, &given, size))?;
         }
-        let image = NewImage { format, options: &given.options, size, backing: backing.as_ref() };
+        let image =
+            NewImage { backing: backing.as_ref(), ..NewImage::new(format, &given.options, size) };
         // Nothing is copied, so that formats that are written in one pass are made as well.
         let nothing = Sources::concatenated([]);
         copy_to_file(&nothing, Path::new(file), &image, &Settings::default(), &Unwatched)?;

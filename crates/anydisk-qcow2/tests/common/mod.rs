@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use anydisk_core::{
     Access, CreateRequest, Disk, Format, GuestOffset, GuestRange, HostOffset, Image, Layer, Limits,
-    Location, NoReferences, OpenRequest, Options, Placement, Result, Storage, StorageExt,
+    Location, NoReferences, NoSecrets, OpenRequest, Options, Placement, Result, Storage,
+    StorageExt,
 };
 use anydisk_qcow2::{Geometry, Header, L1Entry, L2Entry, QCOW2};
 use anydisk_storage::MemoryStorage;
@@ -33,6 +34,7 @@ pub(crate) fn try_create(
         options: &options,
         backing: None,
         limits: &limits,
+        secrets: &NoSecrets,
     };
     QCOW2.create(request)
 }
@@ -48,6 +50,7 @@ pub(crate) fn try_open(store: &Arc<dyn Storage>, access: Access) -> Result<Arc<d
         access,
         resolver: &NoReferences,
         limits: &Limits::default(),
+        secrets: &NoSecrets,
     };
     Ok(QCOW2.open(request)?.image)
 }

@@ -124,7 +124,7 @@ mod tests {
         }
         fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
             let image = Arc::new(PlainImage::new(request.store)?);
-            Ok(Opened { image, backing: None })
+            Ok(Opened::new(image, None))
         }
     }
 

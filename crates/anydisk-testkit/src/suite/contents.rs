@@ -1,6 +1,6 @@
 //! What a disk holds.
 
-use anydisk_core::{Access, DiskLookup, Encoded, GuestRange, Source, StorageExt};
+use anydisk_core::{Access, DiskLookup, Encoded, GuestRange, Preallocation, Source, StorageExt};
 
 use super::Fixture;
 use super::rig::{Rig, assert_same, odd_size, range, skipped};
@@ -226,7 +226,11 @@ pub fn a_grown_disk_reads_zero_behind_its_old_end(fixture: &dyn Fixture) {
     rig.apply(&fill, &mut model).expect("a write to memory");
     for size in [unit + unit / 2, 6 * unit + 3, 2 * unit, 2 * unit + 1, 9 * unit] {
         let size = size.next_multiple_of(step);
-        rig.disk.resizer().expect("it had one").resize(size).expect("a resize in memory");
+        rig.disk
+            .resizer()
+            .expect("it had one")
+            .resize(size, Preallocation::Off)
+            .expect("a resize in memory");
         model.resize(size);
         assert_eq!(rig.disk.size(), size);
         rig.assert_holds(&model, &size);

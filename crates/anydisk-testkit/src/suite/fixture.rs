@@ -4,8 +4,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, Below, CreateRequest, Format, Image, Limits, Location, NoReferences, OpenRequest,
-    Options, Reference, Result, Role, Storage,
+    Access, Below, CreateRequest, Format, Image, Limits, Location, NoReferences, NoSecrets,
+    OpenRequest, Options, Reference, Result, Role, Storage,
 };
 
 /// Makes and opens images of one format with one set of options, each in one store.
@@ -117,6 +117,7 @@ impl Fixture for FormatFixture {
             options: &self.options,
             backing: backing.as_ref(),
             limits: &Limits::default(),
+            secrets: &NoSecrets,
         })
     }
 
@@ -127,6 +128,7 @@ impl Fixture for FormatFixture {
             access,
             resolver: &NoReferences,
             limits: &Limits::default(),
+            secrets: &NoSecrets,
         };
         Ok(self.format.open(request)?.image)
     }

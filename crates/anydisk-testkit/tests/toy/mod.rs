@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use anydisk_core::{
     Access, Attempt, Below, Claims, Committed, Error, Extent, GuestOffset, GuestRange, Handled,
-    HostOffset, Image, ImageInfo, ImageWrite, Lease, Leases, Lookup, Need, Placement, Quarantine,
-    Reservation, Reserved, Resize, Result, Source, Storage, StorageExt, Supplied, WriteLease,
-    Zeroing,
+    HostOffset, Image, ImageInfo, ImageWrite, Lease, Leases, Lookup, Need, Placement,
+    Preallocation, Quarantine, Reservation, Reserved, Resize, Result, Source, Storage, StorageExt,
+    Supplied, WriteLease, Zeroing,
 };
 use anydisk_testkit::suite::Fixture;
 
@@ -363,7 +363,7 @@ impl ImageWrite for ToyImage {
 }
 
 impl Resize for ToyImage {
-    fn resize(&self, size: u64) -> Result<()> {
+    fn resize(&self, size: u64, _: Preallocation) -> Result<()> {
         let old = self.size.swap(size, SeqCst);
         if size < old && !self.is(Mistake::ShrinkingKeepsWhatLiesBehind) {
             self.drop_behind(size, old)?;

@@ -1,0 +1,160 @@
+//! Checking and repairing an image: findings as data, and counts as the field counts them.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use anydisk_storage::HostOffset;
+
+use crate::{GuestRange, OpenRequest};
+
+/// What [`Format::check`](crate::Format::check) is given. The image need not be one that opens.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct CheckRequest<'a> {
+    /// The image. Repairing needs [`Access::ReadWrite`](crate::Access::ReadWrite).
+    pub open: OpenRequest<'a>,
+    /// What to mend.
+    pub repair: Repair,
+    /// Threads that may be used, at least 1.
+    pub threads: usize,
+    /// Is told bytes done and bytes in all, now and then; answers whether to go on.
+    pub progress: Option<&'a (dyn Fn(u64, u64) -> bool + Sync)>,
+}
+
+impl<'a> CheckRequest<'a> {
+    /// A check of the image, which changes nothing, on one thread.
+    #[must_use]
+    pub fn new(open: OpenRequest<'a>) -> Self {
+        Self { open, repair: Repair::Nothing, threads: 1, progress: None }
+    }
+
+    /// The same, mending what `repair` says.
+    #[must_use]
+    pub fn repairing(mut self, repair: Repair) -> Self {
+        self.repair = repair;
+        self
+    }
+}
+
+impl fmt::Debug for CheckRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CheckRequest")
+            .field("open", &self.open)
+            .field("repair", &self.repair)
+            .field("threads", &self.threads)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a check is to mend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Repair {
+    /// Nothing: the findings say what would be done.
+    Nothing,
+    /// Space that nothing names is given back.
+    Leaks,
+    /// All that can be mended without turning good data into bad.
+    All,
+}
+
+/// One inconsistency.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Its kind, for programs: words with hyphens, the same for ever (`refcount-too-low`).
+    pub kind: &'static str,
+    /// Where it is in the file.
+    pub at: HostOffset,
+    /// What was found and what was expected, for people.
+    pub text: String,
+    /// The part of the disk it costs or endangers, if it is known.
+    pub guest: Option<GuestRange>,
+    /// What a repair does about it; `None`: nothing can be done.
+    pub remedy: Option<Cow<'static, str>>,
+    /// It was mended.
+    pub repaired: bool,
+}
+
+impl Finding {
+    /// A finding of this kind at this place, not mended.
+    #[must_use]
+    pub fn new(severity: Severity, kind: &'static str, at: HostOffset, text: String) -> Self {
+        Self { severity, kind, at, text, guest: None, remedy: None, repaired: false }
+    }
+
+    /// The same, costing this part of the disk.
+    #[must_use]
+    pub fn costing(mut self, guest: GuestRange) -> Self {
+        self.guest = Some(guest);
+        self
+    }
+
+    /// The same, with what a repair does about it.
+    #[must_use]
+    pub fn mended_by(mut self, remedy: impl Into<Cow<'static, str>>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Breaks a rule of the format and endangers nothing.
+    Note,
+    /// Space that nothing names.
+    Leak,
+    /// Data is wrong or lost, or the next write may make it so.
+    Corruption,
+    /// A part could not be checked, because it could not be read.
+    Unreadable,
+}
+
+/// What a check came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckReport {
+    /// Corruptions that are still there.
+    pub corruptions: u64,
+    /// Leaked units that are still there.
+    pub leaks: u64,
+    /// Parts that could not be checked.
+    pub check_errors: u64,
+    /// Corruptions that were mended.
+    pub corruptions_fixed: u64,
+    /// Leaked units that were given back.
+    pub leaks_fixed: u64,
+    /// Units of the disk, if the format counts them.
+    pub total_clusters: Option<u64>,
+    /// Units that have space.
+    pub allocated_clusters: Option<u64>,
+    /// Units that do not lie directly behind the one before.
+    pub fragmented_clusters: Option<u64>,
+    /// Units that are stored packed.
+    pub compressed_clusters: Option<u64>,
+    /// Behind the last byte in use.
+    pub image_end: Option<HostOffset>,
+}
+
+impl CheckReport {
+    /// Whether nothing is wrong any more.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.corruptions == 0 && self.leaks == 0 && self.check_errors == 0
+    }
+
+    /// Counts `finding`.
+    pub fn count(&mut self, finding: &Finding) {
+        let count = match (finding.severity, finding.repaired) {
+            (Severity::Note, _) => return,
+            (Severity::Leak, false) => &mut self.leaks,
+            (Severity::Leak, true) => &mut self.leaks_fixed,
+            (Severity::Corruption, false) => &mut self.corruptions,
+            (Severity::Corruption, true) => &mut self.corruptions_fixed,
+            (Severity::Unreadable, _) => &mut self.check_errors,
+        };
+        *count += 1;
+    }
+}

@@ -1,0 +1,33 @@
+//! Growing a raw image with and without space for what is new.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use anydisk_core::{Image, Preallocation};
+use anydisk_raw::RawImage;
+use anydisk_storage::{FileStorage, OpenOptions};
+
+const MIB: u64 = 1 << 20;
+
+/// Bytes on the medium after a file of 1 MiB, a hole, has grown to 3 MiB.
+fn space_after(folder: &Path, how: Preallocation) -> u64 {
+    let path = folder.join("disk.raw");
+    std::fs::File::create(&path).and_then(|file| file.set_len(MIB)).expect("a file");
+    let store = FileStorage::open(&path, &OpenOptions::new().write(true)).expect("it opens");
+    let image = RawImage::open(Arc::new(store), true).expect("any file is raw");
+    image.resizer().expect("it is writable").resize(3 * MIB, how).expect("it grows");
+    assert_eq!(image.size(), 3 * MIB);
+    assert!(std::fs::read(&path).expect("read").iter().all(|byte| *byte == 0));
+    std::fs::metadata(&path).expect("it is there").blocks() * 512
+}
+
+#[test]
+fn what_is_new_has_space_if_it_was_asked_for_and_what_was_there_stays_sparse() {
+    let folder = tempfile::tempdir().expect("a folder");
+    assert_eq!(space_after(folder.path(), Preallocation::Off), 0);
+    for how in [Preallocation::Falloc, Preallocation::Full] {
+        let space = space_after(folder.path(), how);
+        assert!((2 * MIB..3 * MIB).contains(&space), "{how:?}: {space}");
+    }
+}
