@@ -14,9 +14,10 @@ use zerocopy::little_endian::U32;
 use crate::codec::SHORT_OR_WHOLE;
 use crate::descriptor::Descriptor;
 use crate::extent::{Body, File, Packed, Part, Sparse};
-use crate::layout::GrainMarker;
+use crate::layout::{GrainMarker, SECTOR};
 use crate::open::{self, Assembly};
-use crate::table::{Grain, SLICE, SliceAt, run};
+use crate::table::{ENTRY, Grain, SLICE, SliceAt, run};
+use crate::unwritten::Unwritten;
 use crate::write::Writer;
 use crate::{info, limits};
 
@@ -34,6 +35,7 @@ pub struct VmdkImage {
     pub(crate) tables: TableCache,
     /// What stands before packed grains (sector, length), by [`key`].
     markers: TableCache,
+    pub(crate) unwritten: Unwritten,
     pub(crate) leases: Leases,
     pub(crate) writer: Option<Writer>,
     info: ImageInfo,
@@ -76,6 +78,7 @@ impl VmdkImage {
             backing: backing(&descriptor),
             tables: table_cache(&parts, request.limits),
             markers: TableCache::new(2, if packed { MARKER_CACHE } else { 0 }),
+            unwritten: Unwritten::default(),
             leases: Leases::new(),
             writer: None,
             files,
@@ -120,7 +123,12 @@ impl VmdkImage {
     ) -> Result<Lookup<'a>> {
         let lease = self.leases.take();
         let (answer, len, slice) = match self.look(part, sparse, range)? {
-            Look::Need(need) => return Ok(Lookup::Need(need)),
+            Look::Need(need) => {
+                return Ok(match self.unwritten_len(sparse, part.offset_of(range))? {
+                    Some(len) => found(len.min(range.len()), Source::Absent { reserved: None }),
+                    None => Lookup::Need(need),
+                });
+            }
             Look::NoTable(len) => return Ok(found(len, Source::Absent { reserved: None })),
             Look::Run { answer, len, slice } => (answer, len, slice),
         };
@@ -177,6 +185,34 @@ impl VmdkImage {
         }
         let len = (u64::from(count) * geometry.grain() - place.within).min(range.len());
         Ok(Look::Run { answer, len, slice })
+    }
+
+    /// Bytes from `from_start` on whose tables are known to be empty without being read: those of
+    /// the slice that holds its entry, and of the tables behind it.
+    fn unwritten_len(&self, sparse: &Sparse, from_start: u64) -> Result<Option<u64>> {
+        let geometry = &sparse.geometry;
+        let place = geometry.locate(from_start);
+        let Table::At(table) = self.table(sparse, place.table)? else { return Ok(None) };
+        let first = key(sparse.file, geometry.table_slice(table, place.entry).at);
+        let Some(end) = self.unwritten.run_end(first) else { return Ok(None) };
+        let len = u64::from(geometry.entries()) * ENTRY;
+        let start = key(sparse.file, table);
+        if start.saturating_add(len) > end {
+            return Ok(None);
+        }
+        let slice = geometry.directory_slice(sparse.directory, place.table);
+        let is_in_run = |entry: u64| {
+            let at = key(sparse.file, HostOffset(entry * SECTOR));
+            entry == 0 || (at >= start && at.saturating_add(len) <= end)
+        };
+        let others = self.tables.read(key(sparse.file, slice.at), |entries| {
+            let behind = slice.index + 1..slice.count;
+            behind.take_while(|index| is_in_run(entries.get(*index as usize))).count()
+        });
+        let tables = 1 + others.unwrap_or(0) as u64;
+        let coverage = geometry.coverage();
+        let end = (from_start & !(coverage - 1)).saturating_add(tables.saturating_mul(coverage));
+        Ok(Some(end - from_start))
     }
 
     /// Where the grain table `number` is. A directory entry that cannot be is looked up in the
@@ -243,6 +279,19 @@ impl VmdkImage {
         let at = at.saturating_add(head);
         let source = Source::Encoded(Encoded { store, at, len, codec, unit });
         Ok(Lookup::Found(Extent { len: range.len(), source, lease }))
+    }
+
+    fn file_of(&self, need: &Need<'_>) -> Option<usize> {
+        self.files.iter().position(|file| Arc::ptr_eq(&file.store, need.store))
+    }
+
+    /// Where the tables in a file end, if they all lie before its grains.
+    fn metadata_end(&self, file: usize) -> HostOffset {
+        let sparse = self.parts.iter().filter_map(|part| match &part.body {
+            Body::Sparse(sparse) if sparse.file == file => Some(sparse.overhead),
+            _ => None,
+        });
+        sparse.max().unwrap_or(HostOffset::ZERO)
     }
 
     pub(crate) fn need_table<'a>(&'a self, sparse: &Sparse, slice: SliceAt) -> Need<'a> {
@@ -331,8 +380,7 @@ impl Image for VmdkImage {
     }
 
     fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<Supplied> {
-        let file = self.files.iter().position(|file| Arc::ptr_eq(&file.store, need.store));
-        let Some(file) = file else { return Ok(Supplied::Taken) };
+        let Some(file) = self.file_of(need) else { return Ok(Supplied::Taken) };
         let place = key(file, need.at);
         let (came, of_marker) = (Ticket::from_bits(need.ticket >> 1), need.ticket & 1 == 1);
         let taken = match of_marker {
@@ -340,6 +388,18 @@ impl Image for VmdkImage {
             false => self.tables.insert(place, came, table_entries(bytes)),
         };
         Ok(taken.into())
+    }
+
+    /// Beside reading the bytes, asks whether what follows them is a hole.
+    fn satisfy(&self, need: &Need<'_>) -> Result<()> {
+        if let Some(file) = self.file_of(need) {
+            let rest = self.metadata_end(file).checked_since(need.at).unwrap_or(0);
+            self.unwritten.learn(&**need.store, need.at, key(file, need.at), rest)?;
+        }
+        match self.supply(need, &need.read()?)? {
+            Supplied::Taken => Ok(()),
+            Supplied::Full => self.relieve(),
+        }
     }
 
     fn info(&self) -> ImageInfo {

@@ -75,6 +75,7 @@ mod measure;
 mod open;
 mod sink;
 mod table;
+mod unwritten;
 mod write;
 
 pub use format::{VMDK, VmdkFormat};

@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, Disk, Error, Format, GuestOffset, GuestRange, HostOffset, Limits, Located, Location,
-    NoSecrets, OpenRequest, Reference, Resolver, Result, Storage, StorageExt,
+    Access, CreateRequest, Disk, Error, Format, GuestOffset, GuestRange, HostOffset, Limits,
+    Located, Location, NoSecrets, OpenRequest, Options, Reference, Resolver, Result, Source,
+    Storage, StorageExt,
 };
 use anydisk_storage::MemoryStorage;
 use anydisk_vmdk::VMDK;
@@ -86,6 +87,47 @@ fn the_first_write_of_a_session_renews_the_content_id_and_no_other() {
     let disk = files.open("a", Access::ReadWrite).expect("it opens");
     disk.zero(GuestRange::whole(4096), true).expect("a zeroing");
     assert_ne!(text(&files.bytes("a"), 512), second);
+}
+
+/// Sums up the map of a disk: extents, and bytes in those that are not absent.
+fn mapped(disk: &Disk) -> (u64, u64) {
+    let (mut rest, mut extents, mut bytes) = (GuestRange::whole(disk.size()), 0, 0);
+    while !rest.is_empty() {
+        let found = disk.map(rest).expect("a map");
+        let absent = matches!(found.extent.source, Source::Absent { .. });
+        extents += 1;
+        bytes += if absent { 0 } else { found.extent.len };
+        rest = rest.skip(found.extent.len);
+    }
+    (extents, bytes)
+}
+
+/// 65536 tables, which took as many reads.
+#[test]
+fn tables_that_were_never_written_are_mapped_at_once_and_written_ones_are_seen_among_them() {
+    let store = Arc::new(MemoryStorage::default());
+    let (location, limits) = (Location::Other("a".to_owned()), Limits::default());
+    let options = Options::of(&VMDK);
+    let request = CreateRequest::new(store.clone(), &location, 2 << 40, &options, &limits);
+    let disk = Disk::new(VMDK.create(request).expect("an image"));
+    disk.flush().expect("a flush");
+    let (extents, bytes) = mapped(&disk);
+    assert!(extents <= 2 * 128, "{extents} answers");
+    assert_eq!(bytes, 0);
+    let places = [0, 5 << 30, (1 << 40) - 1, (1 << 40) + (32 << 20), (2 << 40) - 1];
+    for at in places {
+        disk.write(GuestOffset(at), &[7]).expect("a write");
+        let mut byte = [0];
+        disk.read(GuestOffset(at), &mut byte).expect("a read");
+        assert_eq!(byte, [7]);
+    }
+    assert_eq!(mapped(&disk).1, 5 << 16);
+    disk.flush().expect("a flush");
+    assert_eq!(mapped(&disk).1, 5 << 16);
+    let other = VMDK.open(OpenRequest::new(store, &location, &limits)).expect("it opens");
+    let (extents, bytes) = mapped(&Disk::new(other.image));
+    assert_eq!(bytes, 5 << 16);
+    assert!(extents < 4 * 128, "{extents} answers");
 }
 
 #[test]

@@ -24,8 +24,9 @@ use crate::descriptor::Descriptor;
 use crate::extent::{Body, Packed, Part, Sparse};
 use crate::guard::Mirror;
 use crate::header::limit;
-use crate::image::VmdkImage;
+use crate::image::{VmdkImage, key};
 use crate::layout::{SECTOR, SparseHeader};
+use crate::table::{ENTRY, SliceAt};
 
 /// What writing needs beside the image.
 #[derive(Debug)]
@@ -189,6 +190,11 @@ impl VmdkImage {
         target.writer.content_id.renew(&self.files[0])?;
         self.files[file].used.store(true, Relaxed);
         Ok(())
+    }
+
+    /// A slice of a table is about to be changed.
+    fn forget_unwritten(&self, sparse: &Sparse, slice: SliceAt) {
+        self.unwritten.forget(key(sparse.file, slice.at), u64::from(slice.count) * ENTRY);
     }
 
     fn release(&self, units: GuestRange) {

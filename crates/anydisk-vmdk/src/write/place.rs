@@ -128,6 +128,7 @@ impl VmdkImage {
         let step = sparse.grain_sectors();
         // Readers ask for the end after they have read the entry.
         sparse.grow_to(reserved.at.saturating_add(u64::from(count) * sparse.geometry.grain()));
+        self.forget_unwritten(sparse, slice);
         let update = self.tables.update(key(sparse.file, slice.at), |entries| {
             for index in 0..count {
                 let entry = Grain::Sector(first + index * step).encode();

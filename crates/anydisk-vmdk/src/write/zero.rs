@@ -54,6 +54,7 @@ impl VmdkImage {
         loop {
             let slice = self.slice_now(target.part, sparse, units)?;
             let mut freed = Vec::new();
+            self.forget_unwritten(sparse, slice);
             let update = self.tables.update(key(sparse.file, slice.at), |entries| {
                 for index in slice.index..slice.index + count {
                     let index = index as usize;
