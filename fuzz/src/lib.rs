@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, Disk, DiskExtent, Format, GuestOffset, GuestRange, Limits, Location, NoReferences, NoSecrets,
-    OpenRequest, Registry, Resolver, Result, Source, Storage,
+    Access, Disk, DiskExtent, Format, GuestOffset, GuestRange, Limits, Location, NoReferences,
+    NoSecrets, OpenRequest, Registry, Resolver, Result, Source, Storage,
 };
 use anydisk_storage::MemoryStorage;
 
@@ -20,7 +20,12 @@ const PIECE: u64 = 8 << 10;
 /// All formats.
 #[must_use]
 pub fn formats() -> Registry {
-    Registry::new(&[&anydisk_qcow2::QCOW2, &anydisk_vmdk::VMDK, &anydisk_raw::RAW])
+    Registry::new(&[
+        &anydisk_qcow2::QCOW2,
+        &anydisk_vmdk::VMDK,
+        &anydisk_qcow::QCOW,
+        &anydisk_raw::RAW,
+    ])
 }
 
 /// Opens `bytes` as a stranger's image of `format` that needs no other file, and looks at it.

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, CreateRequest, Disk, Format, GuestOffset, GuestRange, Limits, Location, NoReferences, NoSecrets,
-    OpenRequest, Options, Storage,
+    Access, CreateRequest, Disk, Format, GuestOffset, GuestRange, Limits, Location, NoReferences,
+    NoSecrets, OpenRequest, Options, Storage,
 };
 use anydisk_qcow2::QCOW2;
 use anydisk_storage::MemoryStorage;

@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn every_row_of_the_project_is_understood_and_unpacks() {
         let rows = read_manifest(&places::workspace().join("tests/corpus"));
-        assert_eq!(rows.len(), 72);
+        assert!(rows.len() >= 75, "{} rows", rows.len());
         for row in rows {
             assert!(row.unpack().path.is_file(), "{}", row.name);
         }

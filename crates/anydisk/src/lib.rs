@@ -38,6 +38,7 @@ mod resolve;
 pub use anydisk_codec as codec;
 pub use anydisk_convert as convert;
 pub use anydisk_core::*;
+pub use anydisk_qcow as qcow;
 pub use anydisk_qcow2 as qcow2;
 pub use anydisk_raw as raw;
 pub use anydisk_storage as storage;
@@ -49,5 +50,5 @@ pub use resolve::{LikeQemu, Listed, SameFolder, path_like_qemu};
 /// [`Registry`] of these and yours.
 #[must_use]
 pub fn formats() -> Registry {
-    Registry::new(&[&qcow2::QCOW2, &vmdk::VMDK, &raw::RAW])
+    Registry::new(&[&qcow2::QCOW2, &vmdk::VMDK, &qcow::QCOW, &raw::RAW])
 }

@@ -15,11 +15,13 @@ type Feed = (&'static str, &'static str, fn(&[u8]) -> Option<Vec<u8>>);
 const FEEDS: &[Feed] = &[
     ("qcow2_image", "qcow2", whole),
     ("qcow2_header", "qcow2", first_4k),
+    ("qcow_header", "qcow", whole),
     ("vmdk_image", "vmdk", whole),
     ("vmdk_header", "vmdk", sparse_header),
     ("vmdk_descriptor", "vmdk", descriptor),
     ("probe", "qcow2", first_4k),
     ("probe", "vmdk", first_4k),
+    ("probe", "qcow", first_4k),
     ("codec", "vmdk", zlib_stream),
 ];
 
@@ -54,7 +56,7 @@ fn zlib_stream(file: &[u8]) -> Option<Vec<u8>> {
 
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for format in ["qcow2", "vmdk"] {
+    for format in ["qcow", "qcow2", "vmdk"] {
         for case in cases(format) {
             let unpacked = case.unpack();
             for part in &case.files {

@@ -1,0 +1,203 @@
+//! The image: locate (pure), find the tables (memory), answer (pure).
+
+use std::sync::Arc;
+
+use anydisk_core::{
+    Codec, Encoded, Error, Extent, GuestRange, Image, ImageInfo, Invalid, Lease, Leases, Limits,
+    Lookup, Need, Reference, Result, Role, Source, Storage, Supplied, TableCache, Ticket, Value,
+};
+
+use crate::table::{Cluster, Geometry, SLICE, SliceAt};
+use crate::{Header, NAME};
+
+/// An open qcow image.
+#[derive(Debug)]
+pub struct QcowImage {
+    pub(crate) store: Arc<dyn Storage>,
+    pub(crate) header: Header,
+    pub(crate) geometry: Geometry,
+    backing: Option<Vec<u8>>,
+    pub(crate) l1: TableCache,
+    pub(crate) l2: TableCache,
+    pub(crate) leases: Leases,
+}
+
+/// What the bytes of a [`Need`] are for: the low bit of its ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    L1,
+    L2,
+}
+
+/// What one look at the tables tells about the start of a range.
+#[derive(Debug)]
+pub(crate) enum Look<'a> {
+    /// Metadata is missing.
+    Need(Need<'a>),
+    /// No L2 table: nothing is there for so many bytes.
+    NoTable(u64),
+    /// `cluster` is the answer for `len` bytes.
+    Run { cluster: Cluster, len: u64 },
+}
+
+impl QcowImage {
+    /// Opens the image in `store` for reading. The backing file is not opened.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::Limit`] and [`Error::Unsupported`] as the header deserves them;
+    /// those of the store.
+    pub fn open(store: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
+        let header = Header::read(&*store)?;
+        if header.encrypted {
+            return Err(Error::Unsupported { format: NAME, feature: "encryption (AES)".into() });
+        }
+        let backing = header.read_backing_name(&*store)?;
+        let geometry = Geometry::new(&header);
+        let clusters = header.disk_size().div_ceil(geometry.cluster());
+        Ok(Self {
+            l1: cache(SLICE, limits.table_cache / 16, geometry.l1_entries()),
+            l2: cache(geometry.l2_slice_entries(), limits.table_cache, clusters),
+            leases: Leases::new(),
+            store,
+            header,
+            geometry,
+            backing,
+        })
+    }
+
+    /// The header as it was when the image was opened.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The image below, as the header names it. Its format is not stored.
+    #[must_use]
+    pub fn backing(&self) -> Option<Reference> {
+        Some(Reference::new(Role::Backing, self.backing.clone()?))
+    }
+
+    /// The tables' answer for the start of `range`.
+    pub(crate) fn look(&self, range: GuestRange) -> Result<Look<'_>> {
+        let geometry = &self.geometry;
+        let place = geometry.locate(range.start());
+        let l1 = geometry.l1_slice(place.l1);
+        let seen = self.l1.read(l1.at, |entries| {
+            let absent = (l1.index..l1.count).take_while(|n| entries.get(*n as usize) == 0).count();
+            (entries.get(l1.index as usize), absent as u64)
+        });
+        let Some((entry, absent)) = seen else { return Ok(Look::Need(self.need(Level::L1, l1))) };
+        let table = geometry.table(entry).map_err(|entry| {
+            broken("L1 table entry", l1, entry, "the place of an L2 table below 2^63")
+        })?;
+        let Some(table) = table else {
+            let behind = range.start().get() & (geometry.coverage() - 1);
+            let len = absent.saturating_mul(geometry.coverage()) - behind;
+            return Ok(Look::NoTable(len.min(range.len())));
+        };
+        let slice = geometry.l2_slice(table, place.l2);
+        self.look_in(slice, place.within, range)
+    }
+
+    fn look_in(&self, slice: SliceAt, within: u64, range: GuestRange) -> Result<Look<'_>> {
+        let geometry = &self.geometry;
+        let wanted = within.saturating_add(range.len()).div_ceil(geometry.cluster());
+        let wanted = u32::try_from(wanted).unwrap_or(SLICE);
+        let end = slice.index.saturating_add(wanted).min(slice.count);
+        let seen = self.l2.read(slice.at, |entries| {
+            let entry = |index: u32| entries.get(index as usize);
+            (geometry.run(entry, slice.index, end), entry(slice.index))
+        });
+        match seen {
+            None => Ok(Look::Need(self.need(Level::L2, slice))),
+            Some(((Some(cluster), count), _)) => {
+                let len = (u64::from(count) * geometry.cluster() - within).min(range.len());
+                Ok(Look::Run { cluster, len })
+            }
+            Some(((None, _), entry)) => {
+                let expected = "0, a sector of the file, or a compressed cluster with its length";
+                Err(broken("L2 table entry", slice, entry, expected))
+            }
+        }
+    }
+
+    /// The question for a slice that is not in the cache.
+    #[cold]
+    pub(crate) fn need(&self, level: Level, slice: SliceAt) -> Need<'_> {
+        let (cache, bit) = match level {
+            Level::L1 => (&self.l1, 0),
+            Level::L2 => (&self.l2, 1),
+        };
+        let ticket = cache.ticket(slice.at).to_bits() << 1 | bit;
+        Need { store: &self.store, at: slice.at, len: slice.len(), ticket }
+    }
+
+    fn extent<'a>(
+        &'a self,
+        cluster: Cluster,
+        len: u64,
+        range: GuestRange,
+        lease: Lease<'a>,
+    ) -> Extent<'a> {
+        let store = &self.store;
+        let source = match cluster {
+            Cluster::Absent => Source::Absent { reserved: None },
+            Cluster::Data(at) => {
+                let at = at.saturating_add(self.geometry.locate(range.start()).within);
+                Source::Data { store, at, shared: false }
+            }
+            Cluster::Packed { at, len } => {
+                let unit = self.geometry.cluster_range(range.start());
+                let len = len as usize;
+                Source::Encoded(Encoded { store, at, len, codec: Codec::Deflate, unit })
+            }
+        };
+        Extent { len, source, lease }
+    }
+}
+
+/// A cache of slices of so many entries, for tables of `all` entries: as large as allowed, or with
+/// twice the room that the tables take, so that few slices meet.
+fn cache(entries: u32, limit: usize, all: u64) -> TableCache {
+    let most = usize::try_from(all.saturating_mul(16)).unwrap_or(usize::MAX);
+    TableCache::new(entries as usize, limit.min(most))
+}
+
+#[cold]
+fn broken(field: &'static str, slice: SliceAt, entry: u64, expected: &'static str) -> Error {
+    let (at, found) = (slice.entry_at(), Value::Hex(entry));
+    let expected = expected.into();
+    Invalid { format: NAME, field: field.into(), at, found, expected }.into()
+}
+
+impl Image for QcowImage {
+    fn size(&self) -> u64 {
+        self.header.disk_size()
+    }
+
+    fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
+        // Before any table is looked at: what the tables name then stays in its place.
+        let lease = self.leases.take();
+        Ok(match self.look(range)? {
+            Look::Need(need) => Lookup::Need(need),
+            Look::NoTable(len) => {
+                Lookup::Found(Extent::without_data(len, Source::Absent { reserved: None }))
+            }
+            Look::Run { cluster, len } => Lookup::Found(self.extent(cluster, len, range, lease)),
+        })
+    }
+
+    fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<Supplied> {
+        let cache = if need.ticket & 1 == 0 { &self.l1 } else { &self.l2 };
+        let (words, _) = bytes.as_chunks();
+        let entries = words.iter().map(|word| u64::from_be_bytes(*word));
+        Ok(cache.insert(need.at, Ticket::from_bits(need.ticket >> 1), entries).into())
+    }
+
+    fn info(&self) -> ImageInfo {
+        let mut info = ImageInfo::new(NAME);
+        info.cluster_size = Some(self.geometry.cluster());
+        info.encrypted = self.header.encrypted;
+        info
+    }
+}

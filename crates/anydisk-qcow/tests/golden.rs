@@ -1,0 +1,16 @@
+//! All golden images of qcow: verdict, content and map.
+
+use anydisk_core::Registry;
+use anydisk_qcow::QCOW;
+use anydisk_raw::RAW;
+use anydisk_testkit::golden_suite;
+
+fn registry() -> Registry {
+    Registry::new(&[&QCOW, &RAW])
+}
+
+golden_suite!(
+    registry(),
+    "qcow",
+    [("aes", "encryption is not read yet"), ("aes-longpw", "encryption is not read yet")]
+);
