@@ -9,7 +9,7 @@ use anydisk_storage::{HostOffset, Storage};
 
 use crate::image::read_only;
 use crate::{
-    Access, CheckReport, CheckRequest, Error, Finding, GuestRange, Image, Limits, Location,
+    Access, CheckReport, CheckRequest, Error, Finding, GuestRange, Id, Image, Limits, Location,
     NoReferences, NoSecrets, Reference, Resolver, Result, Secrets, Sink,
 };
 
@@ -25,6 +25,13 @@ pub trait Format: Send + Sync + Debug {
 
     /// Whether the bytes look like this format. Pure: no I/O.
     fn probe(&self, sample: &Sample<'_>) -> Verdict;
+
+    /// The number that tells this image from every other one, if the format keeps one and the sample
+    /// holds it. Pure: no I/O. By it an image is found that another names by number alone.
+    fn identify(&self, sample: &Sample<'_>) -> Option<Id> {
+        let _ = sample;
+        None
+    }
 
     /// Opens one image. Files it is made of come through the request's resolver; the image below
     /// is only named in the answer.
@@ -458,16 +465,34 @@ impl Registry {
 
     /// As [`probe`](Self::probe), reading the sample from `store`.
     pub fn probe_store(&self, store: &dyn Storage) -> Result<(&'static dyn Format, Chosen)> {
-        let len = store.len()?;
-        let mut head = vec![0; usize::try_from(len.min(64 << 10)).unwrap_or(64 << 10)];
-        let count = store.read_at(HostOffset::ZERO, &mut head)?;
-        head.truncate(count);
-        let mut tail = vec![0; usize::try_from(len.min(4 << 10)).unwrap_or(4 << 10)];
-        let count = store.read_at(HostOffset(len - tail.len() as u64), &mut tail)?;
-        tail.truncate(count);
-        self.probe(&Sample { head: &head, tail: &tail, len })
+        with_sample(store, |sample| self.probe(sample))?
             .ok_or_else(|| Error::UnknownFormat(store.name().to_owned()))
     }
+
+    /// The number by which the image in `store` is known, if a format here knows one; `format`
+    /// names the only one asked.
+    ///
+    /// # Errors
+    /// [`Error::UnknownFormat`] for a name that is not in the list, and those of reading.
+    pub fn identify_store(&self, store: &dyn Storage, format: Option<&str>) -> Result<Option<Id>> {
+        let asked = match format {
+            Some(name) => vec![self.by_name(name)?],
+            None => self.formats.clone(),
+        };
+        with_sample(store, |sample| asked.iter().find_map(|format| format.identify(sample)))
+    }
+}
+
+/// Reads the beginning and the end of a store.
+fn with_sample<R>(store: &dyn Storage, look: impl FnOnce(&Sample<'_>) -> R) -> Result<R> {
+    let len = store.len()?;
+    let mut head = vec![0; usize::try_from(len.min(64 << 10)).unwrap_or(64 << 10)];
+    let count = store.read_at(HostOffset::ZERO, &mut head)?;
+    head.truncate(count);
+    let mut tail = vec![0; usize::try_from(len.min(4 << 10)).unwrap_or(4 << 10)];
+    let count = store.read_at(HostOffset(len - tail.len() as u64), &mut tail)?;
+    tail.truncate(count);
+    Ok(look(&Sample { head: &head, tail: &tail, len }))
 }
 
 #[cfg(test)]

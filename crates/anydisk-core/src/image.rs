@@ -8,7 +8,7 @@ use anydisk_codec::Encode;
 use anydisk_storage::{HostOffset, Storage, StorageExt};
 
 use crate::{
-    BackingLink, Bitmaps, Claims, Error, Extent, GuestOffset, GuestRange, Resize, Result,
+    BackingLink, Bitmaps, Claims, Error, Extent, GuestOffset, GuestRange, Id, Resize, Result,
     Snapshots, WriteLease,
 };
 
@@ -464,8 +464,12 @@ pub struct ImageInfo {
     pub compressed: bool,
     /// The image was not closed cleanly.
     pub dirty: bool,
-    /// Tells one state of the content from another, where the format keeps such a number (VMDK's CID).
-    pub content_id: Option<u64>,
+    /// Tells the image from every other one, where the format keeps such a number (VDI's
+    /// `uuidCreate`).
+    pub id: Option<Id>,
+    /// Tells one state of the content from another, where the format keeps such a number (VMDK's
+    /// CID).
+    pub content_id: Option<Id>,
     /// What only this format has, in the field's words.
     pub details: Vec<Detail>,
 }

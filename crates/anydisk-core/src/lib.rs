@@ -36,6 +36,7 @@ mod disk;
 mod error;
 mod extent;
 mod format;
+mod id;
 mod image;
 mod lease;
 mod limits;
@@ -63,6 +64,7 @@ pub use format::{
     AmendRequest, Chosen, CreateRequest, Format, Measure, MeasureRequest, OpenRequest, Opened,
     OptionKind, OptionSpec, Options, Registry, Sample, SinkRequest, Verdict, parse_size,
 };
+pub use id::{Id, NotAUuid, Uuid};
 pub use image::{
     Attempt, Below, Committed, Detail, DetailValue, Handled, Image, ImageInfo, ImageWrite, Lookup,
     Need, Packing, Placement, Reservation, Reserved, Supplied, Zeroing,

@@ -121,15 +121,19 @@ fn too_deep(depth: usize, limits: &Limits) -> Error {
     }
 }
 
-/// A parent that was written since the child was made no longer fits it.
+/// A parent that is another image, or was written since the child was made, does not fit it.
 fn check_content(reference: &Reference, below: &Layer, from: &Location) -> Result<()> {
-    let (Some(expected), Some(found)) = (reference.content_id, below.image.info().content_id)
-    else {
-        return Ok(());
-    };
-    if expected == found {
-        return Ok(());
+    let info = below.image.info();
+    let refuse = |why: String| Err(reference.denied(why).within(&from.to_string()));
+    if let (Some(expected), Some(found)) = (reference.id, info.id)
+        && expected != found
+    {
+        return refuse(format!("its ID is {found}, the image above was made over {expected}"));
     }
-    let why = format!("its content ID is {found:08x}, the image above was made for {expected:08x}");
-    Err(reference.denied(why).within(&from.to_string()))
+    match (reference.content_id, info.content_id) {
+        (Some(expected), Some(found)) if expected != found => {
+            refuse(format!("its content ID is {found}, the image above was made for {expected}"))
+        }
+        _ => Ok(()),
+    }
 }

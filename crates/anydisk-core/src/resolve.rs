@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anydisk_storage::Storage;
 
-use crate::{Error, Result};
+use crate::{Error, Id, Result};
 
 /// Whether an image is opened for reading or for writing too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,25 +79,47 @@ impl Role {
 pub struct Reference {
     /// What it is for.
     pub role: Role,
-    /// The name, byte for byte.
+    /// The name, byte for byte. Empty where the image knows the file by its [`id`](Self::id) alone
+    /// (VDI): a resolver that looks for such files does so by [`Format::identify`].
+    ///
+    /// [`Format::identify`]: crate::Format::identify
     pub name: Vec<u8>,
     /// The format the image says it has.
     pub format: Option<String>,
+    /// Which image it is, where the format keeps such a number. The one that is opened must have
+    /// it.
+    pub id: Option<Id>,
     /// The content the image says it has, where the format keeps such a number (VMDK's parentCID).
-    pub content_id: Option<u64>,
+    pub content_id: Option<Id>,
 }
 
 impl Reference {
     /// A reference by name alone.
     #[must_use]
     pub fn new(role: Role, name: impl Into<Vec<u8>>) -> Self {
-        Self { role, name: name.into(), format: None, content_id: None }
+        Self { role, name: name.into(), format: None, id: None, content_id: None }
     }
 
-    /// The name for people: bytes that are no text are replaced.
+    /// A reference to an image that is known by its number alone.
+    #[must_use]
+    pub fn by_id(role: Role, id: Id) -> Self {
+        Self { id: Some(id), ..Self::new(role, "") }
+    }
+
+    /// The number by which the file must be found, if it has no name.
+    #[must_use]
+    pub fn nameless(&self) -> Option<Id> {
+        self.id.filter(|_| self.name.is_empty())
+    }
+
+    /// The name for people: bytes that are no text are replaced. A file without a name is told by
+    /// its number, in braces.
     #[must_use]
     pub fn display_name(&self) -> String {
-        String::from_utf8_lossy(&self.name).into_owned()
+        match self.nameless() {
+            Some(id) => format!("{{{id}}}"),
+            None => String::from_utf8_lossy(&self.name).into_owned(),
+        }
     }
 
     /// The refusal to open it.

@@ -210,7 +210,8 @@ fn examine(row: &Row, registry: &Registry, unpacked: &Unpacked) -> Result<(), St
     if let Some(part) = &row.part {
         return Err(format!("a part of an image cannot be opened: {part}"));
     }
-    let resolver = FolderResolver::new(unpacked.folder.path());
+    let parent = row.open.strip_prefix("parent=");
+    let resolver = FolderResolver::new(unpacked.folder.path()).with_nameless(parent);
     let opener = Opener::new(registry, &resolver);
     let format = Some(row.format.as_str());
     let open = || opener.open(open_file(&unpacked.path, Access::Read)?, format, Access::Read);

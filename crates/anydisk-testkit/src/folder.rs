@@ -10,20 +10,30 @@ use anydisk_storage::{FileStorage, OpenOptions};
 #[derive(Clone, Debug)]
 pub struct FolderResolver {
     folder: PathBuf,
+    nameless: Option<String>,
 }
 
 impl FolderResolver {
     /// The files of `folder`.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+        Self { folder: folder.into(), nameless: None }
+    }
+
+    /// With the file that is meant where an image names another by number alone, if there is one.
+    #[must_use]
+    pub fn with_nameless(mut self, name: Option<&str>) -> Self {
+        self.nameless = name.map(str::to_owned);
+        self
     }
 }
 
 impl Resolver for FolderResolver {
     fn resolve(&self, reference: &Reference, _: &Location, access: Access) -> Result<Located> {
-        let Ok(name) = std::str::from_utf8(&reference.name) else {
-            return Err(reference.denied("its name is no text"));
+        let name = match (reference.nameless(), &self.nameless) {
+            (Some(_), Some(name)) => name,
+            _ => std::str::from_utf8(&reference.name)
+                .map_err(|_| reference.denied("its name is no text"))?,
         };
         let mut components = Path::new(name).components();
         match (components.next(), components.next()) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, CreateRequest, HostOffset, Image, Location, NoReferences, OpenRequest, OptionKind,
+    Access, CreateRequest, HostOffset, Id, Image, Location, NoReferences, OpenRequest, OptionKind,
     OptionSpec, Options, Reference, Result, Storage,
 };
 use zerocopy::IntoBytes;
@@ -249,7 +249,7 @@ fn parent_lines(parent: &Reference) -> Result<(u32, Vec<u8>)> {
     if parent.format.as_deref().is_some_and(|format| format != NAME) {
         return Err(unsupported("a backing file of another format"));
     }
-    let id = parent.content_id.and_then(|id| u32::try_from(id).ok());
+    let id = parent.content_id.and_then(Id::number);
     let Some(id) = id.filter(|id| *id != NO_PARENT) else {
         return Err(unsupported("a backing file whose content ID is not known"));
     };

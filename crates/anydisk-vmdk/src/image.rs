@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use anydisk_core::{
-    Access, Codec, Encoded, Error, Extent, GuestOffset, GuestRange, HostOffset, Image, ImageInfo,
-    ImageWrite, Lease, Leases, Limits, Lookup, Need, OpenRequest, Reference, Result, Role, Source,
-    Supplied, TableCache, Ticket,
+    Access, Codec, Encoded, Error, Extent, GuestOffset, GuestRange, HostOffset, Id, Image,
+    ImageInfo, ImageWrite, Lease, Leases, Limits, Lookup, Need, OpenRequest, Reference, Result,
+    Role, Source, Supplied, TableCache, Ticket,
 };
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
@@ -349,7 +349,7 @@ fn backing(descriptor: &Descriptor) -> Option<Reference> {
     let parent = descriptor.parent.as_ref()?;
     let mut reference = Reference::new(Role::Backing, parent.name.clone());
     reference.format = Some(crate::NAME.to_owned());
-    reference.content_id = parent.content_id.map(u64::from);
+    reference.content_id = parent.content_id.map(Id::from);
     Some(reference)
 }
 

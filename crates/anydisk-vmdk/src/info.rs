@@ -1,6 +1,6 @@
 //! What `info` shows, in qemu-img's words.
 
-use anydisk_core::{Detail, DetailValue, ImageInfo};
+use anydisk_core::{Detail, DetailValue, Id, ImageInfo};
 
 use crate::NAME;
 use crate::descriptor::NO_PARENT;
@@ -23,7 +23,7 @@ pub(crate) fn of(assembly: &Assembly) -> ImageInfo {
     info.cluster_size = sparse().map(|sparse| sparse.geometry.grain()).max();
     info.compressed = sparse().any(|sparse| sparse.packed != Packed::No);
     info.dirty = sparse().any(|sparse| sparse.unclean);
-    info.content_id = descriptor.content_id.map(u64::from);
+    info.content_id = descriptor.content_id.map(Id::from);
     let extents = assembly.parts.iter().map(|part| extent(part, &assembly.files)).collect();
     info.details = vec![
         number(CID, descriptor.content_id.unwrap_or_default().into()),

@@ -81,8 +81,8 @@ fn the_first_write_of_a_session_renews_the_content_id_and_no_other() {
     assert_ne!(value(&first, "CID"), value(&before, "CID"));
     assert_eq!(first, second);
     assert!(value(&first, "ddb.longContentID").ends_with(&value(&first, "CID")));
-    let id = u64::from_str_radix(&value(&first, "CID"), 16).expect("hexadecimal");
-    assert_eq!(disk.top().info().content_id, Some(id));
+    let id = u32::from_str_radix(&value(&first, "CID"), 16).expect("hexadecimal");
+    assert_eq!(disk.top().info().content_id, Some(id.into()));
     drop(disk);
     let disk = files.open("a", Access::ReadWrite).expect("it opens");
     disk.zero(GuestRange::whole(4096), true).expect("a zeroing");

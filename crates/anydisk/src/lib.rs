@@ -31,6 +31,7 @@
 //! raw unless you say so, and files named inside an image are opened only as the
 //! [policy](Policy) allows. For bytes from strangers begin with [`OpenDisk::untrusted`].
 
+mod by_id;
 mod file;
 mod open;
 mod resolve;

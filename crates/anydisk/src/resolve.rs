@@ -8,17 +8,18 @@ use std::sync::Arc;
 use anydisk_core::{Access, Error, Located, Location, Reference, Resolver, Result, Storage};
 use anydisk_storage::{FileStorage, OpenOptions};
 
-use crate::file;
+use crate::{by_id, file};
 
 /// Opens plain file names in the folder of the image that names them; nothing else. Symbolic links
-/// are not followed, devices and pipes are not opened.
+/// are not followed, devices and pipes are not opened. An image that is named by number alone (a
+/// VDI's parent) is looked for in that folder.
 #[derive(Clone, Debug, Default)]
 pub struct SameFolder {
     open: OpenOptions,
 }
 
 /// Opens only the files that the caller listed, wherever they are. A name inside an image is looked
-/// up by its last component.
+/// up by its last component, an image that is named by number alone by that number.
 #[derive(Clone, Debug, Default)]
 pub struct Listed {
     files: Vec<PathBuf>,
@@ -26,7 +27,9 @@ pub struct Listed {
 }
 
 /// Opens what the image names, as qemu-img does: relative names in the folder of the image,
-/// absolute names anywhere. **Only for images that are trusted**: such a name may be any file that
+/// absolute names anywhere. An image that is named by number alone, which qemu does not know, is
+/// looked for in the folder, and from VirtualBox's folder `Snapshots` in the one above too.
+/// **Only for images that are trusted**: such a name may be any file that
 /// this process can read.
 #[derive(Clone, Debug, Default)]
 pub struct LikeQemu {
@@ -44,11 +47,15 @@ impl SameFolder {
 
 impl Resolver for SameFolder {
     fn resolve(&self, reference: &Reference, from: &Location, access: Access) -> Result<Located> {
-        let name = plain_name(reference)?;
         let folder = folder_of(reference, from)?;
         let options = file::with_access(&self.open, access);
+        let path = match reference.nameless() {
+            Some(id) => by_id::find_in(&[folder], id, reference)?,
+            None => folder.join(plain_name(reference)?),
+        };
+        let name = path.file_name().unwrap_or_default();
         let store = FileStorage::open_beneath(folder, name, &options)?;
-        Ok(located(store, folder.join(name)))
+        Ok(located(store, path))
     }
 }
 
@@ -64,7 +71,12 @@ impl Resolver for Listed {
     fn resolve(&self, reference: &Reference, _: &Location, access: Access) -> Result<Located> {
         let name = OsStr::from_bytes(&reference.name);
         let wanted = Path::new(name).file_name();
-        let listed = self.files.iter().find(|file| file.file_name() == wanted);
+        let format = reference.format.as_deref();
+        let is_meant = |file: &&PathBuf| match reference.nameless() {
+            Some(id) => by_id::is_it(file, id, format),
+            None => file.file_name() == wanted,
+        };
+        let listed = self.files.iter().find(is_meant);
         let path =
             listed.ok_or_else(|| reference.denied("it is not in the list of files given"))?;
         let store = FileStorage::open(path, &file::with_access(&self.open, access))?;
@@ -82,6 +94,12 @@ impl LikeQemu {
 
 impl Resolver for LikeQemu {
     fn resolve(&self, reference: &Reference, from: &Location, access: Access) -> Result<Located> {
+        if let Some(id) = reference.nameless() {
+            let folders = virtualbox_folders(folder_of(reference, from)?);
+            let path = by_id::find_in(&folders, id, reference)?;
+            let store = FileStorage::open(&path, &file::with_access(&self.open, access))?;
+            return Ok(located(store, path));
+        }
         let name = reference.name.strip_prefix(b"file:").unwrap_or(&reference.name);
         if let Some(protocol) = protocol_of(name) {
             return Err(Error::Unsupported {
@@ -100,9 +118,13 @@ impl Resolver for LikeQemu {
     }
 }
 
-/// Where qemu-img would look for the file that `reference` names. Opens nothing.
+/// Where qemu-img would look for the file that `reference` names. Opens nothing; of an image that is
+/// named by number alone, this is its [name for people](Reference::display_name).
 #[must_use]
 pub fn path_like_qemu(reference: &Reference, from: &Location) -> PathBuf {
+    if reference.nameless().is_some() {
+        return PathBuf::from(reference.display_name());
+    }
     let name = reference.name.strip_prefix(b"file:").unwrap_or(&reference.name);
     let path = Path::new(OsStr::from_bytes(name));
     if protocol_of(name).is_some() { path.to_owned() } else { beside(from, path) }
@@ -119,6 +141,13 @@ fn beside(from: &Location, name: &Path) -> PathBuf {
 
 fn located(store: FileStorage, path: PathBuf) -> Located {
     Located { store: Arc::new(store) as Arc<dyn Storage>, location: Location::Path(path) }
+}
+
+/// Where VirtualBox keeps the parents of an image in `folder`: snapshots lie in a folder of their own
+/// below that of the machine.
+fn virtualbox_folders(folder: &Path) -> Vec<&Path> {
+    let above = folder.parent().filter(|_| folder.ends_with("Snapshots"));
+    std::iter::once(folder).chain(above).collect()
 }
 
 fn folder_of<'a>(reference: &Reference, from: &'a Location) -> Result<&'a Path> {

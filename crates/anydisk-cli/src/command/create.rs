@@ -135,7 +135,8 @@ pub(crate) fn look_below(
 ) -> Result<Disk, Failure> {
     let path = path_like_qemu(reference, &Location::Path(file.to_owned()));
     let disk = reading.disk(path.as_os_str(), reference.format.as_deref(), false)?;
-    reference.content_id = disk.top().info().content_id;
+    let below = disk.top().info();
+    (reference.id, reference.content_id) = (below.id, below.content_id);
     Ok(disk)
 }
 

@@ -61,7 +61,8 @@ pub(super) fn open(
     registry: &Registry,
     unpacked: &Unpacked,
 ) -> anydisk_core::Result<Disk> {
-    let resolver = FolderResolver::new(unpacked.folder.path());
+    let resolver =
+        FolderResolver::new(unpacked.folder.path()).with_nameless(case.parent.as_deref());
     let file = open_file(&unpacked.path, Access::Read)?;
     Opener::new(registry, &resolver).open(file, Some(&case.format), Access::Read)
 }
