@@ -10,8 +10,8 @@ use crate::decoded::{DecodedCache, UnitKey};
 use crate::image::{check_range, read_only};
 use crate::{
     Attempt, Below, Chosen, Encoded, Error, Extent, GuestOffset, GuestRange, Handled, Image,
-    ImageWrite, Limits, Location, Lookup, Need, Placement, Reference, Reservation, Reserved,
-    Resize, Result, Source, Supplied, Zeroing,
+    ImageWrite, Limits, Location, Lookup, Need, NewSize, Placement, Preallocation, Reference,
+    Reservation, Reserved, Result, Source, Supplied, Zeroing,
 };
 
 /// One image of a disk, with how it came to be there.
@@ -471,10 +471,21 @@ impl Disk {
         }
     }
 
-    /// Changing the virtual size, if the top image can.
-    #[must_use]
-    pub fn resizer(&self) -> Option<&dyn Resize> {
-        self.top().resizer()
+    /// Makes the disk `size` bytes long. New bytes read as zero, whatever lies below; shrinking
+    /// drops what lies behind, and the caller guarantees that nothing is read or written there
+    /// meanwhile. Durable after the next [`flush`](Self::flush) at the latest.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the top image cannot; else as [`write`](Self::write).
+    pub fn resize(&self, size: u64, preallocation: Preallocation) -> Result<()> {
+        self.writer()?;
+        let Some(resizer) = self.top().resizer() else {
+            let format = self.top().info().format;
+            return Err(Error::Unsupported { format, feature: "changing the size".into() });
+        };
+        let below = self.layers.get(1).map_or(0, |layer| layer.image.size());
+        let zero = |range| self.zero(range, false);
+        resizer.resize(&NewSize { size, preallocation, below, zero: &zero })
     }
 
     fn writer(&self) -> Result<&dyn ImageWrite> {

@@ -53,7 +53,7 @@ pub use cache::{DirtySlice, Inserted, Slice, SliceMut, TableCache, Ticket, Updat
 pub use capability::backing::BackingLink;
 pub use capability::bitmap::{BitmapInfo, Bitmaps, Changes, NewBitmap};
 pub use capability::check::{CheckReport, CheckRequest, Finding, Repair, Severity};
-pub use capability::resize::{Preallocation, Resize};
+pub use capability::resize::{NewSize, Preallocation, Resize};
 pub use capability::snapshot::{NewSnapshot, SnapshotInfo, SnapshotRef, Snapshots};
 pub use claim::{Claim, Claims};
 pub use container::{Container, ContainerRequest, Member, Members};

@@ -8,7 +8,7 @@ use std::sync::atomic::{
 
 use anydisk_core::{
     Attempt, Below, Claims, Committed, Error, Extent, GuestRange, Handled, HostOffset, Image,
-    ImageInfo, ImageWrite, Lease, Lookup, Need, Placement, Preallocation, Reserved, Resize, Result,
+    ImageInfo, ImageWrite, Lease, Lookup, Need, NewSize, Placement, Reserved, Resize, Result,
     Source, Storage, Supplied, WriteLease, Zeroing,
 };
 use anydisk_storage::Space;
@@ -125,11 +125,11 @@ impl ImageWrite for RawImage {
 }
 
 impl Resize for RawImage {
-    fn resize(&self, size: u64, preallocation: Preallocation) -> Result<()> {
-        let old = self.size.load(Acquire);
+    fn resize(&self, new: &NewSize<'_>) -> Result<()> {
+        let (old, size) = (self.size.load(Acquire), new.size);
         self.store.set_len(size)?;
         if size > old {
-            reserve(&*self.store, HostOffset(old), size - old, preallocation)?;
+            reserve(&*self.store, HostOffset(old), size - old, new.preallocation)?;
         }
         self.size.store(size, Release);
         Ok(())

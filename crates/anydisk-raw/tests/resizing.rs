@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use anydisk_core::{Image, Preallocation};
+use anydisk_core::{Disk, Preallocation};
 use anydisk_raw::RawImage;
 use anydisk_storage::{FileStorage, OpenOptions};
 
@@ -16,8 +16,9 @@ fn space_after(folder: &Path, how: Preallocation) -> u64 {
     std::fs::File::create(&path).and_then(|file| file.set_len(MIB)).expect("a file");
     let store = FileStorage::open(&path, &OpenOptions::new().write(true)).expect("it opens");
     let image = RawImage::open(Arc::new(store), true).expect("any file is raw");
-    image.resizer().expect("it is writable").resize(3 * MIB, how).expect("it grows");
-    assert_eq!(image.size(), 3 * MIB);
+    let disk = Disk::new(Arc::new(image));
+    disk.resize(3 * MIB, how).expect("it grows");
+    assert_eq!(disk.size(), 3 * MIB);
     assert!(std::fs::read(&path).expect("read").iter().all(|byte| *byte == 0));
     std::fs::metadata(&path).expect("it is there").blocks() * 512
 }

@@ -68,6 +68,8 @@ found! {
         crash::after_any_crash_over_another_image_what_was_flushed_is_there;
     a_zero_of_too_much: ZeroTakesTheWholeUnit is found by
         contents::a_zeroed_range_reads_zero_and_nothing_else_does;
+    a_growth_that_shows_the_layer_below: GrowingShowsTheLayerBelow is found by
+        chain::a_grown_image_hides_a_longer_layer_below;
     an_error_nobody_is_told_of: ErrorsOfTheTableAreIgnored is found by
         faults::an_error_of_any_call_surfaces_and_leaves_the_image_usable;
     a_fill_with_what_was_there: NewSpaceCallsItselfZero is found by

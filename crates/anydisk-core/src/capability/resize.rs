@@ -1,17 +1,52 @@
 //! Changing the virtual size.
 
-use crate::Result;
+use std::fmt;
 
-/// Changes the virtual size.
+use crate::{GuestRange, Result};
+
+/// Changes the virtual size. Asked for through [`Disk::resize`](crate::Disk::resize), which knows
+/// what lies below.
 pub trait Resize {
-    /// Makes the disk `size` bytes long; new bytes read as zero, also if there were others there
-    /// before a shrink, and whatever lies below. Shrinking drops what lies behind: the caller
-    /// guarantees that nothing is read or written there meanwhile.
+    /// Makes the disk [`NewSize::size`] bytes long; new bytes read as zero, also if there were
+    /// others there before a shrink, and whatever lies below. Shrinking drops what lies behind: the
+    /// caller guarantees that nothing is read or written there meanwhile.
+    ///
+    /// What is new by whole units is the format's own matter. The rest of the unit in which the old
+    /// end lies may hold old bytes of the host, be shared, packed, or show the layer below: when
+    /// the disk has grown in memory, and before it has on the medium, the format has it
+    /// [zeroed](NewSize::zero). It does the same for the rest of the last unit before it shrinks.
+    ///
+    /// Durable after the next flush at the latest. After a power failure the size is the old or
+    /// the new one.
     ///
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported) where this image cannot be so long, so
     /// short, or preallocated in this way; then nothing changed.
-    fn resize(&self, size: u64, preallocation: Preallocation) -> Result<()>;
+    fn resize(&self, new: &NewSize<'_>) -> Result<()>;
+}
+
+/// What a disk is to become.
+#[derive(Clone, Copy)]
+pub struct NewSize<'a> {
+    /// Its virtual size in bytes.
+    pub size: u64,
+    /// How much space new parts are given at once.
+    pub preallocation: Preallocation,
+    /// Bytes of the disk below, which must not show in what is new; 0 if nothing lies there.
+    pub below: u64,
+    /// Makes a range zero, as a write would: it places, fills and commits. Holds no lock that the
+    /// caller holds, and must be called with none that placing takes.
+    pub zero: &'a dyn Fn(GuestRange) -> Result<()>,
+}
+
+impl fmt::Debug for NewSize<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewSize")
+            .field("size", &self.size)
+            .field("preallocation", &self.preallocation)
+            .field("below", &self.below)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How much space new parts of a disk are given at once.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anydisk_core::{Below, Disk, GuestOffset, GuestRange, Layer, Limits, Source};
+use anydisk_core::{Below, Disk, GuestOffset, GuestRange, Layer, Limits, Preallocation, Source};
 use anydisk_storage::MemoryStorage;
 
 use super::Fixture;
@@ -110,6 +110,23 @@ pub fn a_longer_layer_below_is_cut(fixture: &dyn Fixture) {
     let Some((rig, model)) = overlay_of(fixture, size, size + 3 * fixture.unit()) else { return };
     assert_eq!(rig.disk.size(), size);
     play(rig, model, &[Operation::Write { at: size - 1, len: 1, seed: 1 }]);
+}
+
+/// What is new when an image grows is zero, although the layer below has bytes there.
+pub fn a_grown_image_hides_a_longer_layer_below(fixture: &dyn Fixture) {
+    let (unit, step) = (fixture.unit(), fixture.granularity());
+    let size = odd_size(fixture, 2);
+    let Some((rig, mut model)) = overlay_of(fixture, size, size + 5 * unit) else { return };
+    if rig.disk.top().resizer().is_none() {
+        return skipped(fixture, "resizing");
+    }
+    for size in [size + unit / 2, size + 3 * unit, size - unit, size + 8 * unit] {
+        let size = size / step * step;
+        rig.disk.resize(size, Preallocation::Off).expect("a resize in memory");
+        model.resize(size);
+        rig.assert_holds(&model, &size);
+    }
+    rig.reopen().expect("it opens again").assert_holds(&model, &"opened again");
 }
 
 /// An image over an image over another shows at each place the topmost that has something there.

@@ -218,7 +218,7 @@ pub fn what_was_flushed_is_there_when_the_image_is_opened_again(fixture: &dyn Fi
 pub fn a_grown_disk_reads_zero_behind_its_old_end(fixture: &dyn Fixture) {
     let (unit, step) = (fixture.unit(), fixture.granularity());
     let rig = Rig::new(fixture, 4 * unit);
-    if rig.disk.resizer().is_none() {
+    if rig.disk.top().resizer().is_none() {
         return skipped(fixture, "resizing");
     }
     let mut model = rig.model();
@@ -226,11 +226,7 @@ pub fn a_grown_disk_reads_zero_behind_its_old_end(fixture: &dyn Fixture) {
     rig.apply(&fill, &mut model).expect("a write to memory");
     for size in [unit + unit / 2, 6 * unit + 3, 2 * unit, 2 * unit + 1, 9 * unit] {
         let size = size.next_multiple_of(step);
-        rig.disk
-            .resizer()
-            .expect("it had one")
-            .resize(size, Preallocation::Off)
-            .expect("a resize in memory");
+        rig.disk.resize(size, Preallocation::Off).expect("a resize in memory");
         model.resize(size);
         assert_eq!(rig.disk.size(), size);
         rig.assert_holds(&model, &size);

@@ -47,6 +47,7 @@ macro_rules! behaviour_suite {
             chain::a_write_of_a_part_keeps_the_rest_from_below,
             chain::a_shorter_layer_below_reads_zero_behind_its_end,
             chain::a_longer_layer_below_is_cut,
+            chain::a_grown_image_hides_a_longer_layer_below,
             chain::three_layers_show_the_topmost_that_has_something,
             history::random_histories_equal_a_byte_vector,
             history::random_histories_over_another_image_equal_a_byte_vector,

@@ -47,7 +47,7 @@ pub fn an_image_opened_for_reading_refuses_to_change_and_writes_nothing(fixture:
     read_only(rig.disk.write(GuestOffset(0), &[1]));
     read_only(rig.disk.zero(range(0, 1), true));
     read_only(rig.disk.discard(range(0, 1)));
-    assert!(rig.disk.resizer().is_none(), "its size can be changed");
+    assert!(rig.disk.top().resizer().is_none(), "its size can be changed");
     rig.contents().expect("it can be read");
     rig.disk.flush().expect("there is nothing to flush");
     drop(rig);

@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use anydisk_core::{
     Access, Attempt, Below, Claims, Committed, Error, Extent, GuestOffset, GuestRange, Handled,
-    HostOffset, Image, ImageInfo, ImageWrite, Lease, Leases, Lookup, Need, Placement,
-    Preallocation, Quarantine, Reservation, Reserved, Resize, Result, Source, Storage, StorageExt,
-    Supplied, WriteLease, Zeroing,
+    HostOffset, Image, ImageInfo, ImageWrite, Lease, Leases, Lookup, Need, NewSize, Placement,
+    Quarantine, Reservation, Reserved, Resize, Result, Source, Storage, StorageExt, Supplied,
+    WriteLease, Zeroing,
 };
 use anydisk_testkit::suite::Fixture;
 
@@ -52,6 +52,7 @@ pub(crate) enum Mistake {
     NewSpaceCallsItselfZero,
     LastUnitIsForgotten,
     ShrinkingKeepsWhatLiesBehind,
+    GrowingShowsTheLayerBelow,
 }
 
 #[derive(Debug)]
@@ -363,16 +364,27 @@ impl ImageWrite for ToyImage {
 }
 
 impl Resize for ToyImage {
-    fn resize(&self, size: u64, _: Preallocation) -> Result<()> {
+    fn resize(&self, new: &NewSize<'_>) -> Result<()> {
+        let size = new.size;
         let old = self.size.swap(size, SeqCst);
         if size < old && !self.is(Mistake::ShrinkingKeepsWhatLiesBehind) {
             self.drop_behind(size, old)?;
+        }
+        if size > old && !self.is(Mistake::GrowingShowsTheLayerBelow) {
+            let end = size.min(new.below).max(old);
+            (old.div_ceil(UNIT)..end.div_ceil(UNIT)).for_each(|unit| self.hide(unit));
+            let rest = GuestOffset(old.next_multiple_of(UNIT).min(size));
+            (new.zero)(GuestRange::between(GuestOffset(old), rest))?;
         }
         Ok(())
     }
 }
 
 impl ToyImage {
+    fn hide(&self, unit: u64) {
+        self.replace(&mut self.state(), usize::try_from(unit).expect("few"), ZERO);
+    }
+
     fn drop_behind(&self, size: u64, old: u64) -> Result<()> {
         let mut state = self.state();
         for unit in size.div_ceil(UNIT)..old.div_ceil(UNIT) {
