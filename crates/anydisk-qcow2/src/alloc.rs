@@ -25,10 +25,11 @@ use anydisk_core::{
     Supplied, TableCache, Ticket, Updated,
 };
 
+use crate::NAME;
 use crate::guard::{Clusters, Guard, Metadata, Overlap};
 use crate::layout::entry::HOST_END;
+use crate::live::LiveHeader;
 use crate::refcount::Width;
-use crate::{Header, NAME};
 
 /// Slices of refcounts that are read for one allocation before it gives up looking for holes.
 const PATIENCE: u32 = 8;
@@ -39,6 +40,7 @@ const SLICE_BITS: u32 = 12;
 #[derive(Debug)]
 pub(crate) struct Allocator {
     pub(super) store: Arc<dyn Storage>,
+    pub(super) live: Arc<LiveHeader>,
     pub(super) cluster_bits: u32,
     pub(super) width: Width,
     slice_bits: u32,
@@ -147,16 +149,19 @@ impl Allocator {
     /// Those of reading the refcount table.
     pub(crate) fn open(
         store: &Arc<dyn Storage>,
-        header: &Header,
+        live: &Arc<LiveHeader>,
         guard: Guard,
         leases: Leases,
         cache: usize,
     ) -> Result<Self> {
-        let table = RefcountTable::read(&**store, header)?;
-        let slice_bits = header.cluster_bits.min(SLICE_BITS);
-        let virgin = store.len()?.div_ceil(header.cluster_size());
+        let (table, cluster_bits, order) = live.with(|header| {
+            let table = RefcountTable::read(&**store, header);
+            (table, header.cluster_bits, header.refcount_order)
+        });
+        let slice_bits = cluster_bits.min(SLICE_BITS);
+        let virgin = store.len()?.div_ceil(1 << cluster_bits);
         let state = State {
-            table,
+            table: table?,
             hunt: 1,
             patience: 0,
             end: 1,
@@ -169,8 +174,9 @@ impl Allocator {
         };
         let allocator = Self {
             store: Arc::clone(store),
-            cluster_bits: header.cluster_bits,
-            width: Width::of_order(header.refcount_order),
+            live: Arc::clone(live),
+            cluster_bits,
+            width: Width::of_order(order),
             slice_bits,
             counts: TableCache::new(1 << (slice_bits - 3), cache),
             guard,

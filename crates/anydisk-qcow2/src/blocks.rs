@@ -6,12 +6,9 @@
 use std::ops::Range;
 
 use anydisk_core::{Error, HostOffset, Inserted, Result, Storage, Updated};
-use zerocopy::IntoBytes;
-use zerocopy::big_endian::{U32, U64};
 
 use crate::alloc::{Allocator, Freed, RefcountTable, State, bytes_of, overlapping, words_of};
 use crate::guard::{Clusters, Metadata};
-use crate::layout::RawHeader;
 use crate::{Header, NAME, limits};
 
 /// Places of refcount blocks in the refcount table (bits 0 to 8 are reserved).
@@ -175,17 +172,8 @@ impl Allocator {
             return Ok(self.store.write_at(at, &bytes_of(&change.blocks))?);
         }
         self.store.write_at(at, &bytes_of(&change.blocks))?;
-        self.store.flush()?;
-        self.write_table_place(change)
-    }
-
-    /// Names a table in the header: both fields in one write, inside one sector.
-    fn write_table_place(&self, change: &TableChange) -> Result<()> {
-        let offset = U64::new(change.at.get());
-        let clusters = U32::new(u32::try_from(change.clusters).expect("at most 8 MiB of table"));
-        let bytes = [offset.as_bytes(), clusters.as_bytes()].concat();
-        let field = std::mem::offset_of!(RawHeader, refcount_table_offset) as u64;
-        Ok(self.store.write_at(HostOffset(field), &bytes)?)
+        let clusters = u32::try_from(change.clusters).expect("at most 8 MiB of table");
+        self.live.set_refcount_table(change.at, clusters)
     }
 }
 

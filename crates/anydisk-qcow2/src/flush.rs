@@ -95,7 +95,8 @@ impl WritableImage {
     /// Words of a slice that belong to the L1 table: behind its end lies something else.
     fn l1_words(&self, slice: HostOffset) -> usize {
         let first = slice.get().saturating_sub(self.shared.l1_table().get()) / 8;
-        usize::try_from(u64::from(self.shared.header.l1_size).saturating_sub(first)).unwrap_or(0)
+        let entries = u64::from(self.live.with(|header| header.l1_size));
+        usize::try_from(entries.saturating_sub(first)).unwrap_or(0)
     }
 
     /// After a failure everything stays as if no write-back had begun.

@@ -167,6 +167,11 @@ impl Header {
     /// # Errors
     /// [`Error::Limit`] if it does not fit into a cluster.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        self.to_bytes_with_name(0)
+    }
+
+    /// As [`to_bytes`](Self::to_bytes), with the backing file's name not before `from`.
+    pub(crate) fn to_bytes_with_name(&self, from: usize) -> Result<Vec<u8>> {
         let mut raw = self.to_raw();
         let mut bytes = vec![0; V2_HEADER_LEN];
         if self.version >= 3 {
@@ -177,6 +182,7 @@ impl Header {
         }
         bytes.extend_from_slice(&extensions::to_bytes(&self.extensions));
         if let Some(name) = &self.backing_file {
+            bytes.resize(bytes.len().max(from), 0);
             raw.backing_file_offset = (bytes.len() as u64).into();
             raw.backing_file_size = to_u32(name.len())?.into();
             bytes.extend_from_slice(name);

@@ -137,11 +137,11 @@ impl Shared {
     }
 
     /// See [`Image::info`].
-    pub(crate) fn info(&self) -> ImageInfo {
+    pub(crate) fn info(header: &Header) -> ImageInfo {
         let mut info = ImageInfo::new(NAME);
-        info.cluster_size = Some(self.header.cluster_size());
-        info.dirty = self.header.is_dirty();
-        info.details = details(&self.header);
+        info.cluster_size = Some(header.cluster_size());
+        info.dirty = header.is_dirty();
+        info.details = details(header);
         info
     }
 
@@ -241,12 +241,7 @@ impl Image for Qcow2Image {
     }
 
     fn info(&self) -> ImageInfo {
-        let header = &self.shared.header;
-        let mut info = ImageInfo::new(NAME);
-        info.cluster_size = Some(header.cluster_size());
-        info.dirty = header.is_dirty();
-        info.details = details(header);
-        info
+        Shared::info(&self.shared.header)
     }
 }
 

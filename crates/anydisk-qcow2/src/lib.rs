@@ -76,6 +76,7 @@ mod header;
 mod image;
 pub mod layout;
 mod limits;
+mod live;
 mod measure;
 mod own_table;
 mod packed;

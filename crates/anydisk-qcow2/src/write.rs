@@ -17,7 +17,7 @@ use anydisk_core::{
 use crate::alloc::{Allocator, Fresh};
 use crate::format::check_writable;
 use crate::image::{Shared, Table};
-use crate::layout::RawHeader;
+use crate::live::LiveHeader;
 use crate::reserve::Purpose;
 use crate::survey::survey;
 use crate::{Compression, Header, NAME, Qcow2Image};
@@ -30,6 +30,8 @@ use crate::{Compression, Header, NAME, Qcow2Image};
 #[derive(Debug)]
 pub struct WritableImage {
     pub(crate) shared: Shared,
+    /// The header as it is now.
+    pub(crate) live: Arc<LiveHeader>,
     pub(crate) space: Allocator,
     pub(crate) claims: Claims,
     /// Whoever changes tables holds it shared; taking pictures of them needs it alone, so that
@@ -84,16 +86,17 @@ impl WritableImage {
         if !store.is_writable() {
             return Err(Error::ReadOnly { why: "its file was opened for reading".into() });
         }
-        let mut shared = Qcow2Image::open(store, limits)?.shared;
+        let shared = Qcow2Image::open(store, limits)?.shared;
         check_writable(&shared.header)?;
         let guard = survey(&*shared.store, &shared.header)?;
         let cache = limits.table_cache / 8;
         let leases = shared.leases.clone();
-        let space = Allocator::open(&shared.store, &shared.header, guard, leases, cache)?;
-        clear_autoclear(&*shared.store, &mut shared.header)?;
+        let live = Arc::new(LiveHeader::open(&shared.store, shared.header.clone())?);
+        let space = Allocator::open(&shared.store, &live, guard, leases, cache)?;
         Ok(Self {
             packing: packing(&shared.header)?,
             shared,
+            live,
             space,
             claims: Claims::default(),
             gate: RwLock::default(),
@@ -157,7 +160,7 @@ impl Image for WritableImage {
     }
 
     fn info(&self) -> ImageInfo {
-        self.shared.info()
+        self.live.with(Shared::info)
     }
 
     fn writer(&self) -> Option<&dyn ImageWrite> {
@@ -247,17 +250,4 @@ fn packing(header: &Header) -> Result<Packing> {
         }
     };
     Ok(Packing { unit: header.cluster_size(), encoder, short_tail: false })
-}
-
-/// What the autoclear bits promise ends with the first write (qcow2, "Header"): they are cleared
-/// before anything else changes.
-fn clear_autoclear(store: &dyn Storage, header: &mut Header) -> Result<()> {
-    if header.version < 3 || header.autoclear_features == 0 {
-        return Ok(());
-    }
-    let field = std::mem::offset_of!(RawHeader, autoclear_features) as u64;
-    store.write_at(HostOffset(field), &[0; 8])?;
-    store.flush()?;
-    header.autoclear_features = 0;
-    Ok(())
 }

@@ -81,7 +81,7 @@ impl WritableImage {
 
     /// What lies below also counts if the caller did not open it.
     fn has_backing(&self, below: Below) -> bool {
-        below == Below::Image || self.shared.header.backing_file.is_some()
+        below == Below::Image || self.live.has_backing()
     }
 
     /// The units at the start of `range` that one step handles: either whole clusters, or a part of
