@@ -17,10 +17,10 @@ use std::sync::Arc;
 use anydisk_core::{
     Access, Attempt, Below, BlockSpace, Chosen, Claims, Committed, CreateRequest, Disk, Error,
     Extent, Format, GuestOffset, GuestRange, Handled, HostOffset, Image, ImageInfo, ImageWrite,
-    Invalid, Layer, Limits, Located, Location, Lookup, Need, NoReferences, NoSecrets, OpenRequest,
-    Opened, Opener, Options, Placement, Registry, Reservation, Reserved, Result, Sample, Slice,
-    SliceMut, Source, Storage, StorageExt, Supplied, TableCache, TakenBlock, Updated, Value,
-    Verdict, WriteLease, Zeroing, invalid_field,
+    Invalid, Layer, Limits, Located, Location, Lookup, Need, NoReferences, OpenRequest, Opened,
+    Opener, Options, Placement, Registry, Reservation, Reserved, Result, Sample, Slice, SliceMut,
+    Source, Storage, StorageExt, Supplied, TableCache, TakenBlock, Updated, Value, Verdict,
+    WriteLease, Zeroing, invalid_field,
 };
 use anydisk_raw::{RAW, RawImage};
 use anydisk_storage::MemoryStorage;
@@ -379,15 +379,9 @@ fn main() -> Result<()> {
 }
 
 fn create(store: &Arc<dyn Storage>, size: u64) -> Result<Arc<dyn Image>> {
-    MINI.create(CreateRequest {
-        store: Arc::clone(store),
-        location: &Location::Other("memory".to_owned()),
-        size,
-        options: &Options::of(&MINI),
-        backing: None,
-        limits: &Limits::default(),
-        secrets: &NoSecrets,
-    })
+    let (location, limits) = (Location::Other("memory".to_owned()), Limits::default());
+    let options = Options::of(&MINI);
+    MINI.create(CreateRequest::new(Arc::clone(store), &location, size, &options, &limits))
 }
 
 fn read(disk: &Disk, at: u64, len: usize) -> Result<Vec<u8>> {

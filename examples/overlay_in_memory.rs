@@ -6,7 +6,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use anydisk::storage::MemoryStorage;
-use anydisk::{CreateRequest, GuestOffset, Layer, Limits, Location, NoSecrets, OpenDisk, Options};
+use anydisk::{CreateRequest, GuestOffset, Layer, Limits, Location, OpenDisk, Options};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
@@ -16,15 +16,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // Any format that can be written will do as an overlay, on any store.
     let format = anydisk::formats().by_name("qcow2")?;
-    let top = format.create(CreateRequest {
-        store: Arc::new(MemoryStorage::default()),
-        location: &Location::Other("overlay".into()),
-        size: base.size(),
-        options: &Options::of(format),
-        backing: None, // The overlay is put over the base here and now, not by name.
-        limits: &Limits::default(),
-        secrets: &NoSecrets,
-    })?;
+    let (location, limits) = (Location::Other("overlay".into()), Limits::default());
+    let (store, options) = (Arc::new(MemoryStorage::default()), Options::of(format));
+    // Without a backing file: the overlay is put over the base here and now, not by name.
+    let request = CreateRequest::new(store, &location, base.size(), &options, &limits);
+    let top = format.create(request)?;
     let disk = base.overlaid(Layer::new(top, "overlay"));
 
     disk.write(GuestOffset(4096), b"only in memory")?;

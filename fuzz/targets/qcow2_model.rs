@@ -94,15 +94,9 @@ impl Subject {
     fn create(story: &Story) -> Self {
         let size = u64::from(story.sectors) * 512;
         let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new(Vec::new()));
-        let request = CreateRequest {
-            store: Arc::clone(&store),
-            location: &location(),
-            size,
-            options: &story.options(),
-            backing: None,
-            limits: &Limits::default(),
-            secrets: &NoSecrets,
-        };
+        let (location, options, limits) = (location(), story.options(), Limits::default());
+        let request =
+            CreateRequest::new(Arc::clone(&store), &location, size, &options, &limits);
         let image = QCOW2.create(request).expect("an image can be made");
         Self { store, disk: Disk::new(image), model: ByteModel::new(size) }
     }

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anydisk_core::{
-    CreateRequest, Disk, Format, HostOffset, Layer, Limits, Location, NoSecrets, Options,
-    Reference, Result as CoreResult, Secrets, SinkRequest, Storage,
+    Companions, CreateRequest, Disk, Format, HostOffset, Layer, Limits, Location, NoCompanions,
+    NoSecrets, Options, Reference, Result as CoreResult, Secrets, SinkRequest, Storage,
 };
-use anydisk_storage::{FileStorage, Identity, OpenOptions, PendingFile};
+use anydisk_storage::{FileStorage, Identity, OpenOptions};
 
-use crate::unflushed::Unflushed;
+use crate::pending::PendingImage;
 use crate::{Report, Result, Settings, Sources, Watch, copy_to_disk, copy_to_sink};
 
 /// What a new image is to be.
@@ -35,21 +35,29 @@ impl<'a> NewImage<'a> {
         Self { format, options, size, backing: None, secrets: &NoSecrets }
     }
 
-    /// Makes the image, empty, in `store`.
+    /// Makes the image, empty, in `store`, which is all of it.
     ///
     /// # Errors
     /// What the format says.
     pub fn create(&self, store: Arc<dyn Storage>, location: &Location) -> CoreResult<Disk> {
+        self.create_with(store, location, &NoCompanions)
+    }
+
+    /// As [`create`](Self::create), for images that may be made of several files, the other ones of
+    /// which `companions` makes.
+    ///
+    /// # Errors
+    /// What the format and the maker say.
+    pub fn create_with(
+        &self,
+        store: Arc<dyn Storage>,
+        location: &Location,
+        companions: &dyn Companions,
+    ) -> CoreResult<Disk> {
         let limits = Limits::default();
-        let request = CreateRequest {
-            store,
-            location,
-            size: self.size,
-            options: self.options,
-            backing: self.backing,
-            limits: &limits,
-            secrets: self.secrets,
-        };
+        let request = CreateRequest::new(store, location, self.size, self.options, &limits);
+        let (backing, secrets) = (self.backing, self.secrets);
+        let request = CreateRequest { backing, secrets, companions, ..request };
         Ok(Disk::new(self.format.create(request)?))
     }
 }
@@ -59,8 +67,8 @@ impl<'a> NewImage<'a> {
 /// # Errors
 /// What the format and the file system say; then an existing file is as it was.
 pub fn create_file(path: &Path, image: &NewImage<'_>) -> Result<()> {
-    write_file(path, &Settings::default(), |store, location| {
-        image.create(store, location)?.flush()?;
+    write_file(path, &Settings::default(), |new| {
+        image.create_with(new.store, new.location, new.companions)?.flush()?;
         Ok(())
     })
 }
@@ -68,7 +76,8 @@ pub fn create_file(path: &Path, image: &NewImage<'_>) -> Result<()> {
 /// Copies the source into a new image at `path`, or onto the block device there.
 ///
 /// A file gets its name when it is whole: an error, a cancelled copy, a killed process leave what
-/// was there before. A block device is written in place.
+/// was there before. Of an image that is made of several files all are whole before the first gets
+/// its name, and the one at `path` is the last. A block device is written in place.
 ///
 /// # Errors
 /// As [`copy_to_disk`], and what the file system says.
@@ -95,9 +104,8 @@ pub fn copy_to_overlay(
     settings: &Settings,
     watch: &dyn Watch,
 ) -> Result<Report> {
-    let durable = settings.durable;
-    write_file(path, settings, |store, location| {
-        let store: Arc<dyn Storage> = if durable { store } else { Arc::new(Unflushed(store)) };
+    write_file(path, settings, |new| {
+        let New { store, location, companions } = new;
         let request = SinkRequest { size: image.size, options: image.options, location };
         let out = Box::new(Appender { store: Arc::clone(&store), at: HostOffset::ZERO });
         if let Some(sink) = image.format.sink(&request, out)? {
@@ -105,7 +113,7 @@ pub fn copy_to_overlay(
         }
         // A device keeps the bytes it had.
         let is_empty = !matches!(store.identity(), Some(Identity::Device(_)));
-        let disk = over(image.create(store, location)?, below);
+        let disk = over(image.create_with(store, location, companions)?, below);
         let settings = Settings {
             target_is_zero: settings.zero_run > 0 && image.backing.is_none() && is_empty,
             durable: true, // The store decides what a flush is.
@@ -121,26 +129,29 @@ fn over(disk: Disk, below: &[Layer]) -> Disk {
     Disk::from_layers(layers, &Limits::default())
 }
 
+/// Where a new image is written.
+struct New<'a> {
+    store: Arc<dyn Storage>,
+    location: &'a Location,
+    companions: &'a dyn Companions,
+}
+
 /// Runs `write` on a file that is not at `path` yet, or on the device that is.
 fn write_file<R>(
     path: &Path,
     settings: &Settings,
-    write: impl FnOnce(Arc<dyn Storage>, &Location) -> Result<R>,
+    write: impl FnOnce(New<'_>) -> Result<R>,
 ) -> Result<R> {
-    let location = Location::Path(path.to_owned());
+    let location = &Location::Path(path.to_owned());
     let options = OpenOptions::new().direct(settings.direct);
     if is_device(path) {
         let options = options.write(true).block_devices(true);
-        return write(Arc::new(FileStorage::open(path, &options)?), &location);
+        let store = Arc::new(FileStorage::open(path, &options)?);
+        return write(New { store, location, companions: &NoCompanions });
     }
-    let pending = PendingFile::create(path, &options)?;
-    let store: Arc<dyn Storage> = pending.storage().clone();
-    let answer = write(store, &location)?;
-    if settings.durable {
-        pending.publish(true)?
-    } else {
-        pending.publish_unflushed(true)?
-    }
+    let pending = PendingImage::create(path, &options, settings.durable)?;
+    let answer = write(New { store: pending.store(), location, companions: &pending })?;
+    pending.publish()?;
     Ok(answer)
 }
 

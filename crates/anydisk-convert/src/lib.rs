@@ -13,6 +13,7 @@ mod compare;
 mod copy;
 mod error;
 mod file;
+mod pending;
 mod plan;
 mod prepare;
 mod settings;

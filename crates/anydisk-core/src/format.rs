@@ -9,8 +9,8 @@ use anydisk_storage::{HostOffset, Storage};
 
 use crate::image::read_only;
 use crate::{
-    Access, CheckReport, CheckRequest, Error, Finding, GuestRange, Id, Image, Limits, Location,
-    NoReferences, NoSecrets, Reference, Resolver, Result, Secrets, Sink,
+    Access, CheckReport, CheckRequest, Companions, Error, Finding, GuestRange, Id, Image, Limits,
+    Location, NoCompanions, NoReferences, NoSecrets, Reference, Resolver, Result, Secrets, Sink,
 };
 
 /// A disk image format.
@@ -202,10 +202,12 @@ pub struct CreateRequest<'a> {
     pub limits: &'a Limits,
     /// Gives passphrases.
     pub secrets: &'a dyn Secrets,
+    /// Makes the other files of an image that is made of several.
+    pub companions: &'a dyn Companions,
 }
 
 impl<'a> CreateRequest<'a> {
-    /// A new image of `size` bytes in `store`, with nothing below and no secrets.
+    /// A new image of `size` bytes in `store`, with nothing below, no other files and no secrets.
     #[must_use]
     pub fn new(
         store: Arc<dyn Storage>,
@@ -214,7 +216,8 @@ impl<'a> CreateRequest<'a> {
         options: &'a Options,
         limits: &'a Limits,
     ) -> Self {
-        Self { store, location, size, options, backing: None, limits, secrets: &NoSecrets }
+        let (secrets, companions) = (&NoSecrets, &NoCompanions);
+        Self { store, location, size, options, backing: None, limits, secrets, companions }
     }
 }
 

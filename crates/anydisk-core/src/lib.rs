@@ -72,7 +72,9 @@ pub use image::{
 pub use lease::{Lease, Leases, OwnedLease, Quarantine, Sealed, WriteLease};
 pub use limits::Limits;
 pub use open::Opener;
-pub use resolve::{Access, Located, Location, NoReferences, Reference, Resolver, Role};
+pub use resolve::{
+    Access, Companions, Located, Location, NoCompanions, NoReferences, Reference, Resolver, Role,
+};
 pub use secret::{NoSecrets, OneSecret, Secret, SecretRequest, Secrets};
 pub use sink::{Piece, Sink};
 pub use space::{BlockSpace, TakenBlock};

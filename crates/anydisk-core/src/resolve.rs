@@ -159,6 +159,28 @@ impl Resolver for NoReferences {
     }
 }
 
+/// Makes the other files of a new image that is made of several (extents, data files).
+///
+/// Formats never make a file themselves; they name it to the maker that the caller chose.
+pub trait Companions: Send + Sync + Debug {
+    /// Makes an empty file, open for writing, that the image in the making will name as `reference`
+    /// says: a plain file name, beside the image.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] where no files are made, or what making it said.
+    fn make(&self, reference: &Reference) -> Result<Located>;
+}
+
+/// Makes nothing: for images of one file.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoCompanions;
+
+impl Companions for NoCompanions {
+    fn make(&self, reference: &Reference) -> Result<Located> {
+        Err(reference.denied("an image of several files cannot be made here"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,12 +1,13 @@
-//! Opening the files of one folder, and no others.
+//! Opening and making the files of one folder, and no others.
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use anydisk_core::{Access, Located, Location, Reference, Resolver, Result};
+use anydisk_core::{Access, Companions, Located, Location, Reference, Resolver, Result};
 use anydisk_storage::{FileStorage, OpenOptions};
 
-/// Follows references to the files of one folder: plain relative names, no symbolic link.
+/// Follows references to the files of one folder: plain relative names, no symbolic link. Makes files
+/// there too.
 #[derive(Clone, Debug)]
 pub struct FolderResolver {
     folder: PathBuf,
@@ -28,8 +29,8 @@ impl FolderResolver {
     }
 }
 
-impl Resolver for FolderResolver {
-    fn resolve(&self, reference: &Reference, _: &Location, access: Access) -> Result<Located> {
+impl FolderResolver {
+    fn path(&self, reference: &Reference) -> Result<PathBuf> {
         let name = match (reference.nameless(), &self.nameless) {
             (Some(_), Some(name)) => name,
             _ => std::str::from_utf8(&reference.name)
@@ -37,9 +38,23 @@ impl Resolver for FolderResolver {
         };
         let mut components = Path::new(name).components();
         match (components.next(), components.next()) {
-            (Some(Component::Normal(name)), None) => open_file(&self.folder.join(name), access),
+            (Some(Component::Normal(name)), None) => Ok(self.folder.join(name)),
             _ => Err(reference.denied("it is not a plain name in the folder of the test")),
         }
+    }
+}
+
+impl Resolver for FolderResolver {
+    fn resolve(&self, reference: &Reference, _: &Location, access: Access) -> Result<Located> {
+        open_file(&self.path(reference)?, access)
+    }
+}
+
+impl Companions for FolderResolver {
+    fn make(&self, reference: &Reference) -> Result<Located> {
+        let path = self.path(reference)?;
+        let store = FileStorage::open(&path, &OpenOptions::new().write(true).create_new(true))?;
+        Ok(Located { store: Arc::new(store), location: Location::Path(path) })
     }
 }
 
@@ -67,6 +82,9 @@ mod tests {
             resolver.resolve(&Reference::new(Role::Backing, name), &from, Access::Read)
         };
         open("base").unwrap();
+        resolver.make(&Reference::new(Role::Extent, "new")).unwrap();
+        open("new").unwrap();
+        resolver.make(&Reference::new(Role::Extent, "base")).expect_err("it is there");
         for name in ["/etc/passwd", "../base", "./x/../base", "link", "none", "", "a/b"] {
             open(name).expect_err(name);
         }

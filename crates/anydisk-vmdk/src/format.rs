@@ -8,7 +8,7 @@ use anydisk_core::{
     Sample, Sink, SinkRequest, Verdict,
 };
 
-use crate::create::{self, STREAM};
+use crate::create::{self, Subformat};
 use crate::descriptor::is_descriptor;
 use crate::layout::{COWD_MAGIC, MAGIC, SESPARSE_MAGIC};
 use crate::sink::StreamSink;
@@ -59,7 +59,7 @@ impl Format for VmdkFormat {
         request: &SinkRequest<'_>,
         out: Box<dyn Write + Send>,
     ) -> Result<Option<Box<dyn Sink>>> {
-        if create::subformat(request.options) != STREAM {
+        if Subformat::of(request.options) != Subformat::Stream {
             return Ok(None);
         }
         Ok(Some(Box::new(StreamSink::new(request, out)?)))

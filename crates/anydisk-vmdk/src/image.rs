@@ -87,7 +87,7 @@ impl VmdkImage {
         };
         if request.access == Access::ReadWrite {
             // What was written to make it must be flushed too.
-            image.files[0].used.store(is_new, Relaxed);
+            image.files.iter().for_each(|file| file.used.store(is_new, Relaxed));
             let writer = Writer::new(&image, descriptor, room, is_new, request.limits)?;
             image.writer = Some(writer);
         }

@@ -28,8 +28,8 @@
 //! | delta links (`parentCID`) | read, write, create; the parent is named, the caller follows |
 //! | zeroed grains | read, write, create |
 //! | vmfsSparse (COWD) behind a descriptor | read |
-//! | creating monolithicSparse, streamOptimized | works |
-//! | creating images of several files; seSparse; resize; check and repair | missing |
+//! | creating monolithicSparse, monolithicFlat, twoGbMaxExtentSparse, twoGbMaxExtentFlat, streamOptimized | works |
+//! | seSparse; resize; check and repair | missing |
 //! | host devices (fullDevice, partitionedDevice, RDM) | refused |
 //!
 //! Files named inside a descriptor are opened by the resolver of the request and by nobody else.
@@ -37,20 +37,15 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use anydisk_core::{CreateRequest, Disk, Format, GuestOffset, Limits, NoSecrets, Location, Options};
+//! use anydisk_core::{CreateRequest, Disk, Format, GuestOffset, Limits, Location, Options};
 //! use anydisk_storage::MemoryStorage;
 //! use anydisk_vmdk::VMDK;
 //!
 //! let store = Arc::new(MemoryStorage::default());
-//! let disk = Disk::new(VMDK.create(CreateRequest {
-//!     store: store.clone(),
-//!     location: &Location::Path("disk.vmdk".into()),
-//!     size: 10 << 30,
-//!     options: &Options::of(&VMDK),
-//!     backing: None,
-//!     limits: &Limits::default(),
-//!     secrets: &NoSecrets,
-//! })?);
+//! let (location, limits) = (Location::Path("disk.vmdk".into()), Limits::default());
+//! let options = Options::of(&VMDK);
+//! let request = CreateRequest::new(store.clone(), &location, 10 << 30, &options, &limits);
+//! let disk = Disk::new(VMDK.create(request)?);
 //! disk.write(GuestOffset(5 << 30), b"hello")?;
 //! disk.flush()?;
 //! // Header, descriptor and tables of 10 GiB, and one grain.

@@ -1,8 +1,10 @@
 //! How large a new image gets.
 
-use anydisk_core::{GuestRange, Measure, MeasureRequest, Result};
+use anydisk_core::{GuestRange, Location, Measure, MeasureRequest, Result};
 
-use crate::create::{GRAIN_SECTORS, Layout, Plan, STREAM, TABLE_ENTRIES, TABLE_SECTORS};
+use crate::create::{
+    GRAIN_SECTORS, Layout, Plan, Subformat, TABLE_ENTRIES, TABLE_SECTORS, extent_names, table_count,
+};
 use crate::layout::SECTOR;
 use crate::limits;
 use crate::table::ENTRY;
@@ -14,14 +16,26 @@ use crate::table::ENTRY;
 pub(crate) fn measure(request: &MeasureRequest<'_>) -> Result<Measure> {
     let plan = Plan::of(request.options, request.size)?;
     let all = [GuestRange::whole(plan.capacity())];
-    let size = match plan.subformat {
-        STREAM => stream_size,
-        _ => |plan: &Plan<'_>, data: &[GuestRange]| {
-            let grains = grains(data).count() as u64;
-            (Layout::of(plan).overhead + grains * GRAIN_SECTORS) * SECTOR
-        },
+    let size = |data: &[GuestRange]| match plan.subformat {
+        Subformat::Stream => stream_size(&plan, data),
+        Subformat::MonolithicFlat | Subformat::SplitFlat => plan.capacity(),
+        Subformat::MonolithicSparse | Subformat::SplitSparse => sparse_size(&plan, data),
     };
-    Ok(Measure { required: size(&plan, request.data), fully_allocated: size(&plan, &all) })
+    let descriptor = match plan.subformat.is_embedded() {
+        true => 0,
+        false => {
+            let names = extent_names(&plan, &Location::Other(String::new()))?;
+            plan.descriptor(&names, None)?.len() as u64
+        }
+    };
+    let whole = |size: u64| size.saturating_add(descriptor);
+    Ok(Measure { required: whole(size(request.data)), fully_allocated: whole(size(&all)) })
+}
+
+/// What sparse extents take together. None begins inside a grain.
+fn sparse_size(plan: &Plan<'_>, data: &[GuestRange]) -> u64 {
+    let overhead: u64 = plan.extents().map(|sectors| Layout::of(sectors).overhead).sum();
+    (overhead + grains(data).count() as u64 * GRAIN_SECTORS) * SECTOR
 }
 
 /// The most that a stream can take: data that does not shrink.
@@ -35,7 +49,7 @@ fn stream_size(plan: &Plan<'_>, data: &[GuestRange]) -> u64 {
         tables += u64::from(last.replace(table) != Some(table));
         count += 1;
     }
-    let directory = 1 + (plan.tables() * ENTRY).div_ceil(SECTOR);
+    let directory = 1 + (table_count(plan.sectors()) * ENTRY).div_ceil(SECTOR);
     // Behind the directory: the footer between its marker and the end of the stream.
     let sectors = GRAIN_SECTORS + count * grain + tables * (1 + TABLE_SECTORS) + directory + 3;
     sectors * SECTOR

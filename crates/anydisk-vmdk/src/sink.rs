@@ -19,7 +19,7 @@ use anydisk_core::{
 use anydisk_storage::is_zero;
 use zerocopy::IntoBytes;
 
-use crate::create::{GRAIN_SECTORS, Plan, TABLE_ENTRIES, TABLE_SECTORS};
+use crate::create::{GRAIN_SECTORS, Plan, TABLE_ENTRIES, TABLE_SECTORS, extent_names, table_count};
 use crate::header::{limit, unsupported};
 use crate::layout::{GD_AT_END, GrainMarker, MetadataMarker, SECTOR, SparseHeader, marker};
 use crate::limits;
@@ -53,9 +53,9 @@ impl StreamSink {
     /// What the options, the size or `out` have against it.
     pub(crate) fn new(request: &SinkRequest<'_>, out: Box<dyn Write + Send>) -> Result<Self> {
         let plan = Plan::of(request.options, request.size)?;
-        let mut header = plan.header();
+        let mut header = plan.header(plan.sectors());
         header.gdOffset = GD_AT_END.into();
-        let tables = usize::try_from(plan.tables()).expect("limited by the plan");
+        let tables = usize::try_from(table_count(plan.sectors())).expect("limited by the plan");
         let encoder = ZlibEncoder::new(ZlibEncoder::DEFAULT_LEVEL)
             .map_err(|error| unsupported(error.to_string()))?;
         let mut sink = Self {
@@ -71,7 +71,8 @@ impl StreamSink {
             directory: vec![0; tables],
             packed: Vec::new(),
         };
-        let descriptor = plan.descriptor(request.location, None)?;
+        let names = extent_names(&plan, request.location)?;
+        let descriptor = plan.descriptor(&names, None)?;
         sink.write(header.as_bytes())?;
         sink.write(&descriptor)?;
         let pad = (GRAIN_SECTORS - sink.sector) * SECTOR;

@@ -50,15 +50,10 @@ impl Fixture for Created {
         options.set("zeroed_grain", if self.zeroed_grain { "on" } else { "off" })?;
         let mut reference = Reference::new(Role::Backing, "below.vmdk");
         reference.content_id = Some(BELOW.into());
-        VMDK.create(CreateRequest {
-            store,
-            location: &here(),
-            size,
-            options: &options,
-            backing: Some(&reference).filter(|_| below == Below::Image),
-            limits: &Limits::default(),
-            secrets: &NoSecrets,
-        })
+        let (location, limits) = (here(), Limits::default());
+        let request = CreateRequest::new(store, &location, size, &options, &limits);
+        let backing = Some(&reference).filter(|_| below == Below::Image);
+        VMDK.create(CreateRequest { backing, ..request })
     }
 
     fn open(&self, store: Arc<dyn Storage>, access: Access) -> Result<Arc<dyn Image>> {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, CreateRequest, Disk, Format, GuestOffset, Limits, Located, Location, NoSecrets, Opener,
-    Options, Reference, Registry, Role, StorageExt,
+    Access, CreateRequest, Disk, Format, GuestOffset, Limits, Located, Location, Opener, Options,
+    Reference, Registry, Role, StorageExt,
 };
 use anydisk_raw::RAW;
 use anydisk_storage::{FileStorage, OpenOptions, Storage};
@@ -41,16 +41,13 @@ impl Folder {
             reference.content_id = self.open(below, Access::Read).top().info().content_id;
             reference
         });
-        let image = VMDK.create(CreateRequest {
-            store: Self::store(&path, &OpenOptions::new().write(true).create_new(true)),
-            location: &Location::Path(path),
-            size,
-            options: &options,
-            backing: reference.as_ref(),
-            limits: &Limits::default(),
-            secrets: &NoSecrets,
-        });
-        Disk::new(image.expect("an image"))
+        let store = Self::store(&path, &OpenOptions::new().write(true).create_new(true));
+        let (location, limits) = (Location::Path(path), Limits::default());
+        let request = CreateRequest::new(store, &location, size, &options, &limits);
+        let companions = FolderResolver::new(self.0.path());
+        let request =
+            CreateRequest { backing: reference.as_ref(), companions: &companions, ..request };
+        Disk::new(VMDK.create(request).expect("an image"))
     }
 
     /// The image with all that lies below it.
@@ -146,10 +143,62 @@ fn a_new_image_is_the_one_that_qemu_makes_but_for_its_content_id() {
     }
 }
 
+/// The text without the value of its content ID.
+fn text_without_content_id(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).expect("a descriptor");
+    text.lines().filter(|line| !line.starts_with("CID=")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_new_image_of_several_files_is_the_one_that_qemu_makes_but_for_its_content_id() {
+    let Some(qemu) = Qemu::find() else { return };
+    let cases: [(&str, u64, &[&str]); 4] = [
+        ("monolithicFlat", 5_267_456, &["disk-flat.vmdk"]),
+        ("twoGbMaxExtentFlat", (4 << 30) + 512, &["disk-f001.vmdk", "disk-f003.vmdk"]),
+        ("twoGbMaxExtentSparse", 5 << 30, &["disk-s001.vmdk", "disk-s003.vmdk"]),
+        ("twoGbMaxExtentSparse", 512, &["disk-s001.vmdk"]),
+    ];
+    for (subformat, size, files) in cases {
+        let (ours, theirs) = (Folder::new(), Folder::new());
+        ours.create("disk.vmdk", size, &[("subformat", subformat)], None).flush().expect("a flush");
+        let option = format!("subformat={subformat}");
+        qemu.create("vmdk", &[&option], &theirs.path("disk.vmdk"), &size.to_string());
+        let names = |folder: &Folder| {
+            let entries = std::fs::read_dir(folder.0.path()).expect("a folder");
+            let mut names: Vec<_> =
+                entries.map(|entry| entry.expect("an entry").file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&ours), names(&theirs));
+        let text = |folder: &Folder| text_without_content_id(&folder.path("disk.vmdk"));
+        assert_eq!(text(&ours), text(&theirs));
+        for file in files {
+            let store = |folder: &Folder| Folder::store(&folder.path(file), &OpenOptions::new());
+            let (ours, theirs) = (store(&ours), store(&theirs));
+            let len = ours.len().expect("a length");
+            assert_eq!(len, theirs.len().expect("a length"), "{file}");
+            let bytes = |store: Arc<dyn Storage>| {
+                let mut bytes = vec![0; usize::try_from(len.min(2 << 20)).expect("small")];
+                store.read_exact_at(anydisk_core::HostOffset::ZERO, &mut bytes).expect("a read");
+                bytes
+            };
+            assert!(bytes(ours) == bytes(theirs), "{file}");
+        }
+    }
+}
+
 #[test]
 fn qemu_reads_what_random_histories_leave() {
     let Some(qemu) = Qemu::find() else { return };
-    for (seed, options) in [&[][..], &[("zeroed_grain", "on")]].into_iter().enumerate() {
+    let cases = [
+        &[][..],
+        &[("zeroed_grain", "on")],
+        &[("subformat", "monolithicFlat")],
+        &[("subformat", "twoGbMaxExtentFlat"), ("split_size", "10M")],
+        &[("subformat", "twoGbMaxExtentSparse"), ("split_size", "20M")],
+    ];
+    for (seed, options) in cases.into_iter().enumerate() {
         let folder = Folder::new();
         let size = (70 << 20) + 512 * 77;
         let disk = folder.create("disk.vmdk", size, options, None);

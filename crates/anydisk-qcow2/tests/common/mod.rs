@@ -27,16 +27,7 @@ pub(crate) fn try_create(
     }
     let location = Location::Other("test".into());
     let limits = Limits::default();
-    let request = CreateRequest {
-        store,
-        location: &location,
-        size,
-        options: &options,
-        backing: None,
-        limits: &limits,
-        secrets: &NoSecrets,
-    };
-    QCOW2.create(request)
+    QCOW2.create(CreateRequest::new(store, &location, size, &options, &limits))
 }
 
 pub(crate) fn create(store: &Arc<dyn Storage>, size: u64, given: Given<'_>) -> Arc<dyn Image> {

@@ -110,15 +110,9 @@ impl FormatFixture {
 impl Fixture for FormatFixture {
     fn create(&self, store: Arc<dyn Storage>, size: u64, below: Below) -> Result<Arc<dyn Image>> {
         let backing = if below == Below::Image { self.reference() } else { None };
-        self.format.create(CreateRequest {
-            store,
-            location: &Location::Other("image".to_owned()),
-            size,
-            options: &self.options,
-            backing: backing.as_ref(),
-            limits: &Limits::default(),
-            secrets: &NoSecrets,
-        })
+        let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
+        let request = CreateRequest::new(store, &location, size, &self.options, &limits);
+        self.format.create(CreateRequest { backing: backing.as_ref(), ..request })
     }
 
     fn open(&self, store: Arc<dyn Storage>, access: Access) -> Result<Arc<dyn Image>> {
