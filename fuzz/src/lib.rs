@@ -7,13 +7,16 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, Disk, DiskExtent, Format, GuestOffset, GuestRange, Limits, Location, NoReferences,
-    NoSecrets, OpenRequest, Registry, Resolver, Result, Source, Storage,
+    Access, Container, ContainerRequest, Disk, DiskExtent, Format, GuestOffset, GuestRange,
+    HostOffset, Limits, Located, Location, NoReferences, NoSecrets, OpenRequest, Registry,
+    Resolver, Result, Source, Storage,
 };
 use anydisk_storage::MemoryStorage;
 
 /// Runs of the map that one input is asked for.
 const RUNS: usize = 256;
+/// Members that are opened of one container.
+const MEMBERS: usize = 64;
 /// Bytes that are read at the start of a run.
 const PIECE: u64 = 8 << 10;
 
@@ -48,6 +51,26 @@ pub fn explore_with(format: &dyn Format, bytes: Vec<u8>, resolver: &dyn Resolver
     if let Ok(opened) = format.open(request) {
         let _ = opened.image.info();
         walk(&Disk::new(opened.image));
+    }
+}
+
+/// Opens `bytes` as a stranger's container, and reads at both ends of each of its members.
+pub fn explore_container(container: &dyn Container, bytes: Vec<u8>) {
+    let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes));
+    let stores = [Located { store, location: Location::Other("input".into()) }];
+    let limits = Limits::strict();
+    let request = ContainerRequest { stores: &stores, limits: &limits };
+    let Ok(members) = container.open(request) else { return };
+    for member in members.members().iter().take(MEMBERS) {
+        let Ok(store) = members.open(&member.path) else { continue };
+        let Ok(len) = store.len() else { continue };
+        let mut buffer = vec![0; usize::try_from(len.min(PIECE)).expect("a small piece")];
+        for at in [0, len - buffer.len() as u64] {
+            let _ = store.read_at(HostOffset(at), &mut buffer);
+            if let Some(holes) = store.holes() {
+                let _ = holes.run_at(HostOffset(at), len - at);
+            }
+        }
     }
 }
 

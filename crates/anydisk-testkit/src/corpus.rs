@@ -85,17 +85,26 @@ pub fn rows(format: &str) -> Vec<Row> {
 }
 
 fn folders() -> Vec<PathBuf> {
-    let beside = places::workspace().join("../shared/corpus");
     let mut folders = vec![places::workspace().join("tests/corpus")];
-    match std::env::var_os("ANYDISK_CORPUS") {
-        Some(folder) => folders.push(folder.into()),
-        None if beside.is_dir() => folders.push(beside),
-        None => eprintln!(
-            "skipped: the bigger corpus (ANYDISK_CORPUS does not name a folder, and there is no \
-             ../shared/corpus)"
-        ),
-    }
+    folders.extend(bigger());
     folders
+}
+
+/// The folder of the bigger corpus, if there is one. Says aloud if not.
+#[must_use]
+pub fn bigger() -> Option<PathBuf> {
+    let beside = places::workspace().join("../shared/corpus");
+    match std::env::var_os("ANYDISK_CORPUS") {
+        Some(folder) => Some(folder.into()),
+        None if beside.is_dir() => Some(beside),
+        None => {
+            eprintln!(
+                "skipped: the bigger corpus (ANYDISK_CORPUS does not name a folder, and there is \
+                 no ../shared/corpus)"
+            );
+            None
+        }
+    }
 }
 
 fn read_manifest(folder: &Path) -> Vec<Row> {

@@ -4,6 +4,7 @@
 //! - [`corpus`]: whole disks with the hash of their content.
 //! - [`suite`]: what every format that writes must do; [`behaviour_suite!`].
 //! - [`ByteModel`] and [`Operation`]: a disk as a byte vector, and what is done to it.
+//! - [`lvm`]: physical volumes made by hand.
 //! - [`oracle`]: qemu-img and qemu-io.
 //! - [`double`]: stores that fail, forget what was not flushed, remember what was asked of them.
 
@@ -12,6 +13,7 @@ pub mod digest;
 pub mod double;
 mod folder;
 pub mod golden;
+pub mod lvm;
 mod model;
 pub mod operation;
 pub mod oracle;
@@ -27,4 +29,4 @@ pub use model::ByteModel;
 pub use operation::{Aim, Operation};
 pub use plain::PlainImage;
 pub use random::Random;
-pub use unpack::Unpacked;
+pub use unpack::{Unpacked, unpack_xz};

@@ -20,7 +20,10 @@ pub struct Unpacked {
 
 impl Unpacked {
     /// An empty folder; `name` is the file to open, once it is there.
-    pub(crate) fn empty(name: &str) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// Of making the folder.
+    pub fn empty(name: &str) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("anydisk-").tempdir()?;
         let path = folder.path().join(name);
         Ok(Self { folder, path })
@@ -34,7 +37,10 @@ impl Unpacked {
 }
 
 /// Unpacks an xz file to `target`, sparse.
-pub(crate) fn unpack_xz(packed: &Path, target: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// Of reading and writing.
+pub fn unpack_xz(packed: &Path, target: &Path) -> io::Result<()> {
     write_sparse(&mut reader(packed)?, target)
 }
 

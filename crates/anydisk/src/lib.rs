@@ -39,6 +39,7 @@ mod resolve;
 pub use anydisk_codec as codec;
 pub use anydisk_convert as convert;
 pub use anydisk_core::*;
+pub use anydisk_lvm2 as lvm2;
 pub use anydisk_qcow as qcow;
 pub use anydisk_qcow2 as qcow2;
 pub use anydisk_raw as raw;
@@ -52,4 +53,10 @@ pub use resolve::{LikeQemu, Listed, SameFolder, path_like_qemu};
 #[must_use]
 pub fn formats() -> Registry {
     Registry::new(&[&qcow2::QCOW2, &vmdk::VMDK, &qcow::QCOW, &raw::RAW])
+}
+
+/// The built-in containers: the one list of them.
+#[must_use]
+pub fn containers() -> Vec<&'static dyn Container> {
+    vec![&lvm2::LVM2]
 }

@@ -54,6 +54,20 @@ fn zlib_stream(file: &[u8]) -> Option<Vec<u8>> {
     Some([&[1, 0xFF, 0xFF], &stream[..stream.len().min(4 << 10)]].concat())
 }
 
+/// What no golden image holds.
+fn made(corpus: &Path) -> io::Result<()> {
+    use anydisk_testkit::lvm::{device, linear, text};
+    const ID: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    let group = text(&[ID], 1, &(linear("a", 2, "pv0", 1) + &linear("b", 1, "a", 1)));
+    for (target, seed) in
+        [("lvm2_text", group.as_bytes().to_vec()), ("lvm2_device", device(ID, &group, &[7; 4096]))]
+    {
+        fs::create_dir_all(corpus.join(target))?;
+        fs::write(corpus.join(target).join("made"), seed)?;
+    }
+    Ok(())
+}
+
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     for format in ["qcow", "qcow2", "vmdk"] {
@@ -74,6 +88,7 @@ fn main() -> io::Result<()> {
             }
         }
     }
+    made(&corpus)?;
     for (target, ..) in FEEDS {
         let count = fs::read_dir(corpus.join(target))?.count();
         println!("{target}: {count} seeds");

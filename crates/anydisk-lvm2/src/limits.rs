@@ -1,0 +1,37 @@
+//! What we refuse for its size. What a caller may set is in [`anydisk_core::Limits`].
+
+use anydisk_core::{Error, Limits, Result};
+
+use crate::NAME;
+
+/// A group's text may be this many times as long as a usual descriptor: it describes thousands of
+/// volumes.
+const TEXT_FACTOR: u64 = 16;
+
+/// Values, sections and list entries of one text. Ten thousand volumes have fewer.
+pub(crate) const ITEMS: usize = 512 << 10;
+
+/// Sections inside each other.
+pub(crate) const DEPTH: usize = 32;
+
+/// Volumes below each other.
+pub(crate) const NESTING: usize = 32;
+
+/// Images of an array, as in the kernel.
+pub(crate) const IMAGES: u64 = 253;
+
+/// Largest volume, in bytes: offsets are signed.
+pub(crate) const VOLUME: u64 = i64::MAX.unsigned_abs();
+
+/// Most bytes of a group's text.
+pub(crate) fn text(limits: &Limits) -> u64 {
+    TEXT_FACTOR * limits.descriptor as u64
+}
+
+/// Refuses `found` if it is more than `limit`.
+pub(crate) fn check(what: &'static str, found: u64, limit: u64) -> Result<()> {
+    if found <= limit {
+        return Ok(());
+    }
+    Err(Error::Limit { format: NAME, what: what.into(), found, limit })
+}

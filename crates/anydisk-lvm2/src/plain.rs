@@ -1,0 +1,123 @@
+//! The mappings that are arithmetic: one area, stripes, zeroes, errors, and parts laid end to end.
+
+use std::sync::Arc;
+
+use anydisk_core::{Error, HostOffset, Result, Storage};
+
+use crate::NAME;
+use crate::mapping::{From, Mapping, Piece};
+
+/// A part of a store, opened and known to hold what is asked of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) store: Arc<dyn Storage>,
+    pub(crate) at: HostOffset,
+}
+
+impl Part {
+    pub(crate) fn place(&self, at: u64) -> From<'_> {
+        From::Store(&self.store, self.at.saturating_add(at))
+    }
+}
+
+/// One area.
+#[derive(Debug)]
+pub(crate) struct Linear(pub(crate) Part);
+
+/// Several areas in turns of `chunk` bytes.
+#[derive(Debug)]
+pub(crate) struct Striped {
+    pub(crate) chunk: u64,
+    pub(crate) parts: Vec<Part>,
+}
+
+/// Zeroes.
+#[derive(Debug)]
+pub(crate) struct Zero;
+
+/// Every read fails.
+#[derive(Debug)]
+pub(crate) struct Failing {
+    pub(crate) volume: String,
+    pub(crate) why: &'static str,
+}
+
+/// Mappings laid end to end.
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// Where each begins, the first at 0, and the mapping.
+    pub(crate) parts: Vec<(u64, Box<dyn Mapping>)>,
+}
+
+/// What is computed nowhere.
+fn nothing_to_compute() -> Result<()> {
+    Err(Error::Unsupported { format: NAME, feature: "computing what is stored".into() })
+}
+
+impl Mapping for Linear {
+    fn locate(&self, at: u64, limit: u64) -> Result<Piece<'_>> {
+        Ok(Piece { len: limit, from: self.0.place(at) })
+    }
+
+    fn compute(&self, _: u64, _: &mut [u8]) -> Result<()> {
+        nothing_to_compute()
+    }
+}
+
+impl Mapping for Striped {
+    fn locate(&self, at: u64, limit: u64) -> Result<Piece<'_>> {
+        let (chunk, within) = (at / self.chunk, at % self.chunk);
+        let count = self.parts.len() as u64;
+        let index = usize::try_from(chunk % count).unwrap_or(0);
+        let place = chunk / count * self.chunk + within;
+        Ok(Piece { len: limit.min(self.chunk - within), from: self.parts[index].place(place) })
+    }
+
+    fn compute(&self, _: u64, _: &mut [u8]) -> Result<()> {
+        nothing_to_compute()
+    }
+}
+
+impl Mapping for Zero {
+    fn locate(&self, _: u64, limit: u64) -> Result<Piece<'_>> {
+        Ok(Piece { len: limit, from: From::Zero })
+    }
+
+    fn compute(&self, _: u64, _: &mut [u8]) -> Result<()> {
+        nothing_to_compute()
+    }
+}
+
+impl Mapping for Failing {
+    fn locate(&self, _: u64, _: u64) -> Result<Piece<'_>> {
+        self.compute(0, &mut []).map(|()| Piece { len: 1, from: From::Zero })
+    }
+
+    fn compute(&self, _: u64, _: &mut [u8]) -> Result<()> {
+        let (what, name) = ("logical volume", self.volume.clone());
+        Err(Error::Unusable { what, name, why: self.why.into() })
+    }
+}
+
+impl Row {
+    /// The part at `at`, where it begins, and how many bytes from `at` are its own (unbounded for
+    /// the last one).
+    fn part(&self, at: u64) -> (&dyn Mapping, u64, u64) {
+        let next = self.parts.partition_point(|(start, _)| *start <= at);
+        let (start, mapping) = &self.parts[next.saturating_sub(1)];
+        let end = self.parts.get(next).map_or(u64::MAX, |(start, _)| *start);
+        (&**mapping, *start, end - at)
+    }
+}
+
+impl Mapping for Row {
+    fn locate(&self, at: u64, limit: u64) -> Result<Piece<'_>> {
+        let (mapping, start, room) = self.part(at);
+        mapping.locate(at - start, limit.min(room))
+    }
+
+    fn compute(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+        let (mapping, start, _) = self.part(at);
+        mapping.compute(at - start, buf)
+    }
+}

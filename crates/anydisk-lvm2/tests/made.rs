@@ -1,0 +1,157 @@
+//! Groups made by hand: what the fixtures of a kernel do not hold, and what nobody should write.
+
+use std::sync::Arc;
+
+use anydisk_core::{HostOffset, Limits, Members, Result, Storage, StorageExt};
+use anydisk_lvm2::VolumeGroups;
+use anydisk_storage::MemoryStorage;
+use anydisk_testkit::lvm::{device, linear, text, volume};
+
+const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+const EXTENT: usize = 64 << 10;
+
+fn store(bytes: Vec<u8>) -> Arc<dyn Storage> {
+    Arc::new(MemoryStorage::new(bytes))
+}
+
+/// Extents that are each filled with their own number, from `first` on.
+fn extents(first: u8, count: u8) -> Vec<u8> {
+    (first..first + count).flat_map(|number| [number; EXTENT]).collect()
+}
+
+/// A group of one device with ten extents.
+fn group(volumes: &str) -> VolumeGroups {
+    let disk = store(device(A, &text(&[A], 1, volumes), &extents(0, 10)));
+    VolumeGroups::open(&[disk], &Limits::default()).expect("the group opens")
+}
+
+fn open(volumes: &str, name: &str) -> Result<Arc<dyn Storage>> {
+    Members::open(&group(volumes), &format!("vg/{name}"))
+}
+
+fn refusal(volumes: &str, name: &str) -> String {
+    open(volumes, name).expect_err("it is refused").to_string()
+}
+
+fn byte_at(volume: &dyn Storage, at: usize) -> u8 {
+    let mut byte = [0];
+    volume.read_exact_at(HostOffset(at as u64), &mut byte).expect("it reads");
+    byte[0]
+}
+
+#[test]
+fn a_volume_on_a_volume_reads_through_both() {
+    let volumes = linear("lower", 4, "pv0", 3) + &linear("upper", 2, "lower", 1);
+    let upper = open(&volumes, "upper").unwrap();
+    assert_eq!(upper.len().unwrap(), 2 * EXTENT as u64);
+    assert_eq!([0, EXTENT].map(|at| byte_at(&*upper, at)), [4, 5]);
+}
+
+#[test]
+fn a_volume_that_lies_on_itself_is_refused() {
+    let volumes = linear("a", 1, "b", 0) + &linear("b", 1, "a", 0);
+    let refusal = refusal(&volumes, "a");
+    assert!(refusal.contains("expected not to lie on itself"), "{refusal}");
+}
+
+#[test]
+fn many_ways_to_the_same_volume_cost_no_more_than_one() {
+    // Thirty floors, each twice on the one below: 2^30 ways down.
+    let mut volumes = linear("v0", 2, "pv0", 0);
+    for floor in 1..30 {
+        let below = floor - 1;
+        let items = format!(
+            "type = \"striped\" stripe_count = 2 stripe_size = 8 \
+             stripes = [\"v{below}\", 0, \"v{below}\", 0]"
+        );
+        volumes += &volume(&format!("v{floor}"), 2, &items);
+    }
+    assert_eq!(byte_at(&*open(&volumes, "v29").unwrap(), 0), 0);
+    // And if the lowest cannot be opened, that is found out once.
+    let broken = volumes.replace("\"pv0\", 0", "\"pv0\", 5000");
+    assert!(refusal(&broken, "v29").contains("pv0 at extent 5000"));
+}
+
+#[test]
+fn areas_outside_their_device_are_refused_whatever_the_numbers() {
+    for extent in [9_u64, 1023, 1024, 1 << 47, u64::MAX >> 1] {
+        let refusal = refusal(&linear("v", 2, "pv0", extent), "v");
+        assert!(refusal.contains("expected inside"), "{extent}: {refusal}");
+    }
+    let refusal = refusal(&linear("v", 1 << 60, "pv0", 0), "v");
+    assert!(refusal.contains("expected a number of bytes below 2^63"), "{refusal}");
+}
+
+#[test]
+fn a_device_that_is_not_there_is_named_and_the_rest_reads() {
+    let volumes = linear("here", 1, "pv0", 2) + &linear("away", 1, "pv1", 0);
+    let disk = store(device(A, &text(&[A, B], 1, &volumes), &extents(0, 10)));
+    let groups = VolumeGroups::open(&[disk], &Limits::default()).unwrap();
+    let missing: Vec<_> = groups.missing().collect();
+    assert_eq!(missing, ["vg/pv1 bbbbbb-bbbb-bbbb-bbbb-bbbb-bbbb-bbbbbb"]);
+    assert_eq!(byte_at(&*Members::open(&groups, "vg/here").unwrap(), 0), 2);
+    let error = Members::open(&groups, "vg/away").unwrap_err().to_string();
+    assert!(error.contains("pv1 bbbbbb-bbbb-bbbb-bbbb-bbbb-bbbb-bbbbbb"), "{error}");
+}
+
+#[test]
+fn the_highest_sequence_number_of_all_copies_wins() {
+    let ids = [A, B];
+    let old = device(A, &text(&ids, 7, &linear("v", 1, "pv0", 1)), &extents(0, 10));
+    let new = device(B, &text(&ids, 8, &linear("v", 1, "pv1", 2)), &extents(100, 10));
+    for disks in [[old.clone(), new.clone()], [new, old]] {
+        let groups = VolumeGroups::open(&disks.map(store), &Limits::default()).unwrap();
+        assert_eq!(byte_at(&*Members::open(&groups, "vg/v").unwrap(), 0), 102);
+    }
+}
+
+#[test]
+fn of_two_disks_with_the_same_identity_none_is_picked() {
+    let disk = device(A, &text(&[A], 1, &linear("v", 1, "pv0", 0)), &extents(0, 10));
+    let groups = VolumeGroups::open(&[store(disk.clone()), store(disk)], &Limits::default());
+    let error = Members::open(&groups.unwrap(), "vg/v").unwrap_err().to_string();
+    assert!(error.contains("two of the disks given carry its identity"), "{error}");
+}
+
+#[test]
+fn what_is_not_read_is_refused_by_its_name_and_the_rest_reads() {
+    let volumes = volume("pool", 1, "type = \"vdo-pool\"")
+        + &volume("new", 1, "type = \"striped+FUTURE\" stripe_count = 1 stripes = [\"pv0\", 0]")
+        + &volume("bad", 1, "type = \"striped\" stripe_count = 0 stripes = []")
+        + &linear("good", 1, "pv0", 3);
+    assert!(refusal(&volumes, "pool").contains("segment type vdo-pool is not supported"));
+    assert!(refusal(&volumes, "new").contains("segment type striped with FUTURE"));
+    assert!(refusal(&volumes, "bad").contains("stripe_count"));
+    assert!(refusal(&volumes, "none").contains("there is no member \"vg/none\""));
+    assert_eq!(byte_at(&*open(&volumes, "good").unwrap(), 0), 3);
+}
+
+#[test]
+fn zero_and_error_segments_do_what_they_say() {
+    let zero = open(&volume("v", 2, "type = \"zero\""), "v").unwrap();
+    assert_eq!(byte_at(&*zero, 5), 0);
+    let run = zero.holes().unwrap().run_at(HostOffset(1), 1 << 20).unwrap();
+    assert!(run.hole && run.len == 2 * EXTENT as u64 - 1);
+    let error = open(&volume("v", 2, "type = \"error\""), "v").unwrap();
+    assert!(error.read_at(HostOffset(0), &mut [0]).is_err());
+}
+
+#[test]
+fn names_that_are_paths_are_refused() {
+    for name in ["..", "a/b", "-x", "a\\b"] {
+        let disk = store(device(A, &text(&[A], 1, &linear(name, 1, "pv0", 0)), &extents(0, 1)));
+        let groups = VolumeGroups::open(&[disk], &Limits::default()).unwrap();
+        assert_eq!(groups.members().len(), 1, "{name}");
+        let note = groups.members()[0].note.as_deref().unwrap();
+        assert!(note.contains("lvm2: name at"), "{note}");
+    }
+}
+
+#[test]
+fn writing_is_refused() {
+    let volume = open(&linear("v", 1, "pv0", 0), "v").unwrap();
+    assert!(!volume.is_writable());
+    assert!(volume.write_at(HostOffset(0), &[1]).is_err());
+    assert!(volume.set_len(5).is_err());
+}

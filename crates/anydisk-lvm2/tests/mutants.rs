@@ -1,0 +1,112 @@
+//! Text and tables with damage at random: whatever comes out, it comes without a panic and soon.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anydisk_core::{HostOffset, Limits, Members, Storage};
+use anydisk_lvm2::VolumeGroups;
+use anydisk_storage::MemoryStorage;
+use anydisk_testkit::Random;
+use anydisk_testkit::lvm::{device, linear, text, volume};
+
+const ID: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const MUTANTS: u32 = 1500;
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Values that overflow, point nowhere, or name something else.
+const NASTY: [&str; 9] = [
+    "0 ",
+    "1 ",
+    "-1 ",
+    "9223372036854775807 ",
+    "\"pv0\" ",
+    "\"lower\" ",
+    "\"raid5_ls\" ",
+    "\"mirror\" ",
+    "\"striped\" ",
+];
+
+/// Words that change what belongs to what.
+const STRUCTURE: [&str; 5] = ["{ ", "} ", "[] ", "= ", " "];
+
+/// A group with all types of volume.
+fn volumes() -> String {
+    let mut volumes = linear("lower", 4, "pv0", 3) + &linear("upper", 2, "lower", 1);
+    for (number, (name, images)) in
+        [("raid1", 2), ("raid5_ls", 3), ("raid6_zr", 5), ("raid10", 4)].into_iter().enumerate()
+    {
+        let mut raids = Vec::new();
+        for image in 0..images {
+            let (meta, data) = (format!("m{number}_{image}"), format!("i{number}_{image}"));
+            volumes += &linear(&meta, 1, "pv0", image);
+            volumes += &linear(&data, 2, "pv0", image + 2);
+            raids.push(format!("\"{meta}\", \"{data}\""));
+        }
+        let extents = if name == "raid6_zr" { 6 } else { 2 * (images - 1).min(2) };
+        let items = format!(
+            "type = \"{name}\" device_count = {images} stripe_size = 16 raids = [{}]",
+            raids.join(", ")
+        );
+        volumes += &volume(&format!("r{number}"), extents, &items);
+    }
+    let legs = "mirrors = [\"lower\", 0, \"upper\", 0]";
+    let log = "mirror_log = \"m0_0\" region_size = 8";
+    volumes + &volume("old", 2, &format!("type = \"mirror\" mirror_count = 2 {log} {legs}"))
+}
+
+/// Changes up to three words of the text: values most of the time.
+fn damage(text: &str, random: &mut Random) -> String {
+    let mut words: Vec<&str> = text.split_inclusive([' ', '\n']).collect();
+    let is_value = |word: &str| word.starts_with(|c: char| c.is_ascii_digit() || c == '"');
+    let values: Vec<usize> = (0..words.len()).filter(|at| is_value(words[*at])).collect();
+    if random.chance(1, 8) {
+        let at = random.index(words.len());
+        words[at] = STRUCTURE[random.index(STRUCTURE.len())];
+    }
+    for _ in 0..=random.below(2) {
+        let at = values[random.index(values.len())];
+        let other = words[values[random.index(values.len())]];
+        words[at] = if random.chance(1, 2) { NASTY[random.index(NASTY.len())] } else { other };
+    }
+    words.concat()
+}
+
+/// Opens every member and reads at both ends of it. How many opened.
+fn use_all(groups: &VolumeGroups) -> usize {
+    let opens = |path: &str| Members::open(groups, path).ok();
+    let stores = groups.members().iter().filter_map(|member| opens(&member.path));
+    stores
+        .map(|store| {
+            let len = store.len().expect("a volume has a length");
+            let mut buffer = [0; 5000];
+            for at in [0, len / 2, len.saturating_sub(5000)] {
+                let _ = store.read_at(HostOffset(at), &mut buffer);
+                let run = store.holes().expect("a volume knows holes").run_at(HostOffset(at), len);
+                assert!(run.is_err() || run.is_ok_and(|run| run.len > 0));
+            }
+        })
+        .count()
+}
+
+#[test]
+fn no_damage_to_a_text_makes_a_reader_panic_or_wait() {
+    let mut random = Random::new(11);
+    let extents: Vec<u8> = (0..16_u8).flat_map(|number| [number; 64 << 10]).collect();
+    let whole = text(&[ID], 1, &volumes());
+    let (mut opened, mut refused) = (0, 0);
+    for number in 0..MUTANTS {
+        let text = if number == 0 { whole.clone() } else { damage(&whole, &mut random) };
+        let disk: Arc<dyn Storage> = Arc::new(MemoryStorage::new(device(ID, &text, &extents)));
+        let start = Instant::now();
+        let groups = VolumeGroups::open(&[disk], &Limits::default()).expect("a store in memory");
+        let count = use_all(&groups);
+        assert!(number > 0 || count == 35, "{count} of the whole group");
+        if count > 0 {
+            opened += 1
+        } else {
+            refused += 1
+        }
+        assert!(start.elapsed() < PATIENCE, "took {:?}: {text}", start.elapsed());
+    }
+    assert!(opened > 300 && refused > 300, "{opened} opened, {refused} refused");
+}
