@@ -6,7 +6,7 @@
 //!   Disk --- place, commit --> Image + ImageWrite        the format: where is it, where may it go
 //!    |  `--- map ------------>   |  TableCache           its tables, in memory and written in order
 //!    |                           |  Claims, Leases       who changes a unit, who still uses a place
-//!    |                           |  BlockSpace           free blocks and the end of the file
+//!    |                           |  BlockSpace, RunSpace free space and the end of the file
 //!    |  reads and writes         | names bytes to be read (Need)
 //!    v                           v
 //!   Storage ---------------------+
@@ -42,6 +42,7 @@ mod lease;
 mod limits;
 mod open;
 mod resolve;
+mod runs;
 mod secret;
 mod sink;
 mod space;
@@ -75,6 +76,7 @@ pub use open::Opener;
 pub use resolve::{
     Access, Companions, Located, Location, NoCompanions, NoReferences, Reference, Resolver, Role,
 };
+pub use runs::{RunSpace, TakenRun, WantedRun};
 pub use secret::{NoSecrets, OneSecret, Secret, SecretRequest, Secrets};
 pub use sink::{Piece, Sink};
 pub use space::{BlockSpace, TakenBlock};

@@ -1,0 +1,257 @@
+//! Host space in runs of any length: freed space first, else the file grows.
+//!
+//! For formats with tables, clusters and packed units of different lengths in one file that says
+//! nowhere what is free (qcow, QED). Formats with blocks of one size have
+//! [`BlockSpace`](crate::BlockSpace).
+//!
+//! ```text
+//!   0                                            end          virgin
+//!   |  in use, with runs of free space between   |  free, but  | never written:
+//!   |                                            |  used once  | reads as zero
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anydisk_storage::{HostOffset, Storage};
+
+use crate::{DirtySlice, Leases, Quarantine, Result, TableCache};
+
+/// Free runs that are looked at for one request: among very many small ones a large one may be
+/// missed, and the file grows instead.
+const LOOKS: usize = 64;
+
+/// Space of one store, in bytes, and the write-back after which freed space may be used again.
+#[derive(Debug)]
+pub struct RunSpace {
+    leases: Leases,
+    state: Mutex<State>,
+    /// One write-back runs at a time.
+    round: Mutex<()>,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WantedRun {
+    /// Bytes, at least 1.
+    pub len: u64,
+    /// Up to so many times `len` bytes in a row are taken if they are there; at least 1.
+    pub most: u64,
+    /// The first byte is a multiple of this, a power of two.
+    pub align: u64,
+}
+
+/// Consecutive bytes that were taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TakenRun {
+    /// Position of the first.
+    pub at: HostOffset,
+    /// Their number: a multiple of [`WantedRun::len`].
+    pub len: u64,
+    /// They read as zero; see [`Reserved::zeroed`](crate::Reserved::zeroed).
+    pub zeroed: bool,
+}
+
+impl TakenRun {
+    /// The first byte behind it.
+    #[must_use]
+    pub fn end(&self) -> HostOffset {
+        self.at.saturating_add(self.len)
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Nothing from here on is in use.
+    end: u64,
+    /// Nothing from here on was ever written.
+    virgin: u64,
+    /// Runs before `end`: first byte -> first byte behind.
+    free: BTreeMap<u64, u64>,
+    quarantine: Quarantine<(HostOffset, u64)>,
+}
+
+impl RunSpace {
+    /// Space in a store of which nothing from `end` on is in use or was ever written: neither the
+    /// end of the file nor that of anything a table names lies behind it.
+    #[must_use]
+    pub fn new(end: HostOffset) -> Self {
+        let (end, virgin) = (end.get(), end.get());
+        Self {
+            leases: Leases::new(),
+            state: Mutex::new(State { end, virgin, ..State::default() }),
+            round: Mutex::default(),
+        }
+    }
+
+    /// The leases on the space. Take one **before** reading the entry that names a place.
+    #[must_use]
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// Takes space: free, else new at the end. From memory alone.
+    ///
+    /// A lease keeps freed space from coming back, the caller's own included: let go of the one
+    /// under which the table was looked at.
+    #[must_use = "space that is forgotten is lost until the image is opened again"]
+    pub fn take(&self, wanted: WantedRun) -> TakenRun {
+        let mut state = self.lock();
+        if let Some(taken) = state.take_free(wanted) {
+            return taken;
+        }
+        for (at, len) in state.quarantine.release(&self.leases) {
+            state.put(at.get(), at.get().saturating_add(len));
+        }
+        state.take_free(wanted).unwrap_or_else(|| state.take_new(wanted))
+    }
+
+    /// Takes new space at the end, which reads as zero: for tables, of which only what was changed
+    /// is written.
+    #[must_use = "space that is forgotten is lost until the image is opened again"]
+    pub fn take_zeroed(&self, len: u64, align: u64) -> TakenRun {
+        let mut state = self.lock();
+        let (end, virgin) = (state.end, state.virgin);
+        state.end = virgin;
+        let taken = state.take_new(WantedRun { len, most: 1, align });
+        if end < virgin {
+            state.put(end, virgin);
+        }
+        taken
+    }
+
+    /// Takes space back that nobody wrote to.
+    pub fn untake(&self, taken: TakenRun) {
+        let mut state = self.lock();
+        if taken.zeroed && state.virgin == taken.end().get() {
+            state.virgin = taken.at.get();
+        }
+        state.put(taken.at.get(), taken.end().get());
+    }
+
+    /// Takes space back that no table ever named, and that may have been written to: its
+    /// reservation was abandoned.
+    pub fn give_back(&self, at: HostOffset, len: u64) {
+        self.lock().put(at.get(), at.get().saturating_add(len));
+    }
+
+    /// Takes space back that a table named. Call it **after** the entry was changed; the space is
+    /// used again when that is durable and nobody reads there any more.
+    pub fn retire(&self, at: HostOffset, len: u64) {
+        self.lock().quarantine.retire((at, len));
+    }
+
+    /// A flush of an image: data before the tables that name it, each table before the one that
+    /// names it, freed space into use only when the tables are durable. The order is that of
+    /// [`TableCache`].
+    ///
+    /// `tables`: the caches, those that refer before those that are referred to (L1, then L2).
+    /// `write` puts one picture of the cache of that index where it belongs in the file.
+    ///
+    /// # Errors
+    /// Those of the store and of `write`; what was changed stays changed, to be written the next
+    /// time.
+    pub fn write_back(
+        &self,
+        store: &dyn Storage,
+        tables: &[&TableCache],
+        write: impl FnMut(usize, &DirtySlice) -> Result<()>,
+    ) -> Result<()> {
+        let _round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
+        let sealed = self.lock().quarantine.seal();
+        let result = self.write_round(store, tables, write);
+        let mut state = self.lock();
+        match result {
+            Ok(()) => state.quarantine.durable(&self.leases, sealed),
+            Err(_) => state.quarantine.unseal(sealed),
+        }
+        result
+    }
+
+    fn write_round(
+        &self,
+        store: &dyn Storage,
+        tables: &[&TableCache],
+        mut write: impl FnMut(usize, &DirtySlice) -> Result<()>,
+    ) -> Result<()> {
+        let pictures: Vec<_> = tables.iter().map(|cache| cache.dirty()).collect();
+        self.cover(store)?;
+        store.flush()?;
+        for (index, stage) in pictures.iter().enumerate().rev() {
+            if !stage.is_empty() {
+                stage.iter().try_for_each(|picture| write(index, picture))?;
+                store.flush()?;
+            }
+        }
+        for (cache, stage) in tables.iter().zip(&pictures) {
+            stage.iter().for_each(|picture| cache.settle(picture));
+        }
+        Ok(())
+    }
+
+    /// Makes the file reach the end of what is in use. Zeroes need not be written to new space, so
+    /// the file may end before it; opened again, it would have the space handed out twice.
+    fn cover(&self, store: &dyn Storage) -> Result<()> {
+        // Under the lock nobody is given space behind `end`, so this cuts off nobody's data.
+        let state = self.lock();
+        if store.len()? < state.end {
+            store.set_len(state.end)?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Takes from the first free run that has room, at its start.
+    fn take_free(&mut self, wanted: WantedRun) -> Option<TakenRun> {
+        let room = |(at, end): (&u64, &u64)| {
+            let start = at.checked_next_multiple_of(wanted.align)?;
+            let fits = end.checked_sub(start)? / wanted.len;
+            (fits > 0).then_some((*at, start, *end, fits.min(wanted.most) * wanted.len))
+        };
+        let (at, start, end, len) = self.free.iter().take(LOOKS).find_map(room)?;
+        self.free.remove(&at);
+        for (from, to) in [(at, start), (start + len, end)] {
+            if from < to {
+                self.free.insert(from, to);
+            }
+        }
+        Some(TakenRun { at: HostOffset(start), len, zeroed: false })
+    }
+
+    fn take_new(&mut self, wanted: WantedRun) -> TakenRun {
+        let before = self.end;
+        // No store is that long: writing to the space fails before a sum is out of range.
+        let start = before.checked_next_multiple_of(wanted.align).unwrap_or(before);
+        let len = wanted.len.saturating_mul(wanted.most);
+        self.end = start.saturating_add(len);
+        let zeroed = start >= self.virgin;
+        self.virgin = self.virgin.max(self.end);
+        if before < start {
+            self.put(before, start);
+        }
+        TakenRun { at: HostOffset(start), len, zeroed }
+    }
+
+    /// Adds a free run, joined with its neighbours.
+    fn put(&mut self, mut at: u64, mut end: u64) {
+        if let Some((&before, &its_end)) = self.free.range(..at).next_back()
+            && its_end == at
+        {
+            self.free.remove(&before);
+            at = before;
+        }
+        if let Some(behind) = self.free.remove(&end) {
+            end = behind;
+        }
+        if end == self.end {
+            self.end = at;
+        } else {
+            self.free.insert(at, end);
+        }
+    }
+}
