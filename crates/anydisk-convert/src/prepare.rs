@@ -65,12 +65,12 @@ impl<'a> Preparer<'a> {
         packing: Option<Packing>,
         settings: &Settings,
     ) -> Self {
-        // Below a page there is nothing to be won by treating zeroes apart.
-        let unit = packing.as_ref().map_or(unit, |packing| packing.unit).max(4096);
+        // Below a page there is nothing to be won by treating zeroes apart. Packed are whole units.
+        let unit = packing.as_ref().map_or(unit.max(4096), |packing| packing.unit);
         Self { source, unit, packing, zero_run: settings.zero_run, spare: Mutex::default() }
     }
 
-    /// The unit of the target, or a page if it has a smaller one.
+    /// The unit that is packed, else that of the target, or a page if it has a smaller one.
     pub(crate) fn unit(&self) -> u64 {
         self.unit
     }

@@ -1,7 +1,8 @@
 //! A disk as the target of a copy: places in order, bytes in any order.
 
 use anydisk_core::{
-    Disk, Error as CoreError, GuestRange, HostOffset, ImageWrite, Packing, Placement, Storage,
+    Disk, Error as CoreError, GuestOffset, GuestRange, HostOffset, ImageWrite, Packing, Placement,
+    Storage,
 };
 use anydisk_storage::is_zero;
 
@@ -77,8 +78,11 @@ impl<'a> DiskTarget<'a> {
             Ready::Zero if self.is_zero => Ok(()),
             Ready::Zero => self.disk.zero(range, true),
             Ready::Packed(bytes, _) => {
-                let placement = self.writer.place_encoded(range, bytes.len())?;
-                places.push(Place { range, placement });
+                // The target may be longer than the source by a part of a sector.
+                let end = GuestOffset(self.writer.size());
+                let unit = range.grown_to(self.writer.unit()).before(end);
+                let placement = self.writer.place_encoded(unit, bytes.len())?;
+                places.push(Place { range: unit, placement });
                 Ok(())
             }
             Ready::Data(_) => self.place_data(range, places),
