@@ -10,7 +10,8 @@ use anydisk_storage::{HostOffset, Storage};
 use crate::image::read_only;
 use crate::{
     Access, CheckReport, CheckRequest, Companions, Error, Finding, GuestRange, Id, Image, Limits,
-    Location, NoCompanions, NoReferences, NoSecrets, Reference, Resolver, Result, Secrets, Sink,
+    Location, NoCompanions, NoReferences, NoSecrets, Reference, Resolver, Result, Role, Secrets,
+    Sink,
 };
 
 /// A disk image format.
@@ -218,6 +219,18 @@ impl<'a> CreateRequest<'a> {
     ) -> Self {
         let (secrets, companions) = (&NoSecrets, &NoCompanions);
         Self { store, location, size, options, backing: None, limits, secrets, companions }
+    }
+
+    /// The image below: that of the request, else what the options `backing_file` and
+    /// `backing_fmt` name.
+    #[must_use]
+    pub fn below(&self) -> Option<Reference> {
+        self.backing.cloned().or_else(|| {
+            let name = self.options.text("backing_file").filter(|name| !name.is_empty())?;
+            let mut reference = Reference::new(Role::Backing, name);
+            reference.format = self.options.text("backing_fmt").map(str::to_owned);
+            Some(reference)
+        })
     }
 }
 

@@ -1,11 +1,14 @@
-//! Recognising and opening.
+//! Recognising, opening and creating.
 
 use std::sync::Arc;
 
-use anydisk_core::{Error, Format, OpenRequest, Opened, Result, Sample, Verdict};
+use anydisk_core::{
+    CreateRequest, Format, Image, Measure, MeasureRequest, OpenRequest, Opened, OptionSpec, Result,
+    Sample, Verdict,
+};
 
 use crate::layout::{MAGIC, VERSION};
-use crate::{NAME, QcowImage};
+use crate::{NAME, QcowImage, create};
 
 /// The qcow format.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,11 +28,23 @@ impl Format for QcowFormat {
     }
 
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
-        if request.is_writable()? {
-            return Err(Error::ReadOnly { why: "qcow is only read".into() });
-        }
-        let image = QcowImage::open(request.store, request.limits)?;
+        let image = match request.is_writable()? {
+            true => QcowImage::open_writable(request.store, request.limits)?,
+            false => QcowImage::open(request.store, request.limits)?,
+        };
         let backing = image.backing();
         Ok(Opened::new(Arc::new(image), backing))
+    }
+
+    fn create_options(&self) -> &'static [OptionSpec] {
+        create::OPTIONS
+    }
+
+    fn create(&self, request: CreateRequest<'_>) -> Result<Arc<dyn Image>> {
+        create::create(&request)
+    }
+
+    fn measure(&self, request: &MeasureRequest<'_>) -> Result<Measure> {
+        create::measure(request)
     }
 }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Codec, Encoded, Error, Extent, GuestRange, Image, ImageInfo, Invalid, Lease, Leases, Limits,
-    Lookup, Need, Reference, Result, Role, Source, Storage, Supplied, TableCache, Ticket, Value,
+    Codec, Encoded, Error, Extent, GuestRange, HostOffset, Image, ImageInfo, ImageWrite, Invalid,
+    Lease, Limits, Lookup, Need, Reference, Result, Role, RunSpace, Source, Storage, Supplied,
+    TableCache, Ticket, Value,
 };
 
 use crate::table::{Cluster, Geometry, SLICE, SliceAt};
-use crate::{Header, NAME};
+use crate::write::Writer;
+use crate::{Header, NAME, guard};
 
 /// An open qcow image.
 #[derive(Debug)]
@@ -19,7 +21,9 @@ pub struct QcowImage {
     backing: Option<Vec<u8>>,
     pub(crate) l1: TableCache,
     pub(crate) l2: TableCache,
-    pub(crate) leases: Leases,
+    /// The space of the file, and the leases on it.
+    pub(crate) space: RunSpace,
+    pub(crate) writer: Option<Writer>,
 }
 
 /// What the bytes of a [`Need`] are for: the low bit of its ticket.
@@ -37,10 +41,24 @@ pub(crate) enum Look<'a> {
     /// No L2 table: nothing is there for so many bytes.
     NoTable(u64),
     /// `cluster` is the answer for `len` bytes.
-    Run { cluster: Cluster, len: u64 },
+    Run { cluster: Cluster, len: u64, slice: SliceAt },
 }
 
 impl QcowImage {
+    /// Opens the image in `store` for writing. The backing file is not opened.
+    ///
+    /// All tables are read once: nothing is written to an image that has places named twice among
+    /// its tables, or names any that are not in the file.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`Error::NeedsRepair`].
+    pub fn open_writable(store: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
+        let mut image = Self::open(store, limits)?;
+        image.space = RunSpace::new(guard::end_of_space(&image)?);
+        image.writer = Some(Writer::new()?);
+        Ok(image)
+    }
+
     /// Opens the image in `store` for reading. The backing file is not opened.
     ///
     /// # Errors
@@ -57,7 +75,8 @@ impl QcowImage {
         Ok(Self {
             l1: cache(SLICE, limits.table_cache / 16, geometry.l1_entries()),
             l2: cache(geometry.l2_slice_entries(), limits.table_cache, clusters),
-            leases: Leases::new(),
+            space: RunSpace::new(HostOffset::ZERO),
+            writer: None,
             store,
             header,
             geometry,
@@ -87,9 +106,7 @@ impl QcowImage {
             (entries.get(l1.index as usize), absent as u64)
         });
         let Some((entry, absent)) = seen else { return Ok(Look::Need(self.need(Level::L1, l1))) };
-        let table = geometry.table(entry).map_err(|entry| {
-            broken("L1 table entry", l1, entry, "the place of an L2 table below 2^63")
-        })?;
+        let table = geometry.table(entry).map_err(|entry| broken_table(l1, entry))?;
         let Some(table) = table else {
             let behind = range.start().get() & (geometry.coverage() - 1);
             let len = absent.saturating_mul(geometry.coverage()) - behind;
@@ -112,7 +129,7 @@ impl QcowImage {
             None => Ok(Look::Need(self.need(Level::L2, slice))),
             Some(((Some(cluster), count), _)) => {
                 let len = (u64::from(count) * geometry.cluster() - within).min(range.len());
-                Ok(Look::Run { cluster, len })
+                Ok(Look::Run { cluster, len, slice })
             }
             Some(((None, _), entry)) => {
                 let expected = "0, a sector of the file, or a compressed cluster with its length";
@@ -163,6 +180,11 @@ fn cache(entries: u32, limit: usize, all: u64) -> TableCache {
     TableCache::new(entries as usize, limit.min(most))
 }
 
+/// An L1 entry at which no table can be.
+pub(crate) fn broken_table(slice: SliceAt, entry: u64) -> Error {
+    broken("L1 table entry", slice, entry, "the place of an L2 table below 2^63")
+}
+
 #[cold]
 fn broken(field: &'static str, slice: SliceAt, entry: u64, expected: &'static str) -> Error {
     let (at, found) = (slice.entry_at(), Value::Hex(entry));
@@ -177,13 +199,15 @@ impl Image for QcowImage {
 
     fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
         // Before any table is looked at: what the tables name then stays in its place.
-        let lease = self.leases.take();
+        let lease = self.space.leases().take();
         Ok(match self.look(range)? {
             Look::Need(need) => Lookup::Need(need),
             Look::NoTable(len) => {
                 Lookup::Found(Extent::without_data(len, Source::Absent { reserved: None }))
             }
-            Look::Run { cluster, len } => Lookup::Found(self.extent(cluster, len, range, lease)),
+            Look::Run { cluster, len, .. } => {
+                Lookup::Found(self.extent(cluster, len, range, lease))
+            }
         })
     }
 
@@ -199,5 +223,9 @@ impl Image for QcowImage {
         info.cluster_size = Some(self.geometry.cluster());
         info.encrypted = self.header.encrypted;
         info
+    }
+
+    fn writer(&self) -> Option<&dyn ImageWrite> {
+        self.writer.is_some().then_some(self)
     }
 }

@@ -16,48 +16,48 @@
 //! | [`Header`] | bytes to checked values and back |
 //! | [`Geometry`], [`Cluster`] | table arithmetic and entries, pure |
 //! | [`QcowImage`] | the tables in memory; translates, never moves guest bytes |
-//! | [`QcowFormat`] | recognises and opens |
+//! | [`QcowFormat`] | recognises, opens, creates, measures |
 //!
 //! | feature | |
 //! |---|---|
-//! | clusters of 512 bytes to 64 KiB, L2 tables of 512 bytes to 64 KiB | read |
-//! | compressed clusters (deflate) | read |
+//! | clusters of 512 bytes to 64 KiB, L2 tables of 512 bytes to 64 KiB | read, written; created with the tables that qemu takes |
+//! | compressed clusters (deflate) | read, written; passed through without decoding where wanted |
 //! | a backing file | named in the answer of opening, without a format; the caller decides |
-//! | writing, creating | missing |
+//! | a write of part of a cluster over a backing file | the rest is copied up, whatever the cluster size |
+//! | power loss at any moment | what was flushed is there, at worst clusters are lost |
+//! | images whose tables overlap or name what is not in the file | read; refused for writing |
+//! | zeroes by tables | only where nothing lies below: the format has no entry for them |
 //! | encryption (AES) | refused |
 //!
 //! What is accepted beyond what QEMU writes is told in `docs/formats/qcow.md`.
 //!
 //! ```
 //! use std::sync::Arc;
-//! use anydisk_core::{Disk, GuestOffset, HostOffset, Limits};
-//! use anydisk_qcow::{Header, QcowImage};
+//! use anydisk_core::{CreateRequest, Disk, Format, GuestOffset, Limits, Location, Options};
+//! use anydisk_qcow::QCOW;
 //! use anydisk_storage::MemoryStorage;
 //!
-//! // A disk of 64 KiB on which nothing was written: a header and an L1 table of one entry.
-//! let header = Header {
-//!     backing_file: None,
-//!     mtime: 0,
-//!     size: 65536,
-//!     cluster_bits: 12,
-//!     l2_bits: 9,
-//!     encrypted: false,
-//!     l1_table_offset: HostOffset(48),
-//! };
-//! let file = [&header.to_bytes()[..], &[0; 8]].concat();
-//! let disk = Disk::new(Arc::new(QcowImage::open(Arc::new(MemoryStorage::new(file)), &Limits::default())?));
-//! let mut sector = [7; 512];
-//! disk.read(GuestOffset(65024), &mut sector)?;
-//! assert_eq!(sector, [0; 512]);
+//! let store = Arc::new(MemoryStorage::default());
+//! let (location, options) = (Location::Path("disk.qcow".into()), Options::of(&QCOW));
+//! let limits = Limits::default();
+//! let request = CreateRequest::new(store.clone(), &location, 1 << 40, &options, &limits);
+//! let disk = Disk::new(QCOW.create(request)?);
+//! disk.write(GuestOffset(1 << 39), b"hello")?;
+//! disk.flush()?;
+//! // The L1 table of 1 TiB, an L2 table, and a cluster.
+//! assert!(store.to_vec().len() < 5 << 20);
 //! # Ok::<(), anydisk_core::Error>(())
 //! ```
 
+mod create;
 mod format;
+mod guard;
 mod header;
 mod image;
 pub mod layout;
 mod limits;
 mod table;
+mod write;
 
 pub use format::{QCOW, QcowFormat};
 pub use header::Header;

@@ -16,3 +16,7 @@ pub(crate) const BACKING_NAME: u32 = 1023;
 
 /// File offsets are signed.
 pub(crate) const FILE: u64 = i64::MAX.unsigned_abs();
+
+/// L2 tables of an image to be written or checked, which are listed in memory: 8 TiB at the usual
+/// geometry, if they map all of it.
+pub(crate) const TABLES: u64 = 4 << 20;

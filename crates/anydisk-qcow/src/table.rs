@@ -141,6 +141,11 @@ impl Geometry {
         slice(self.l1_table, index, self.l1_entries, SLICE)
     }
 
+    /// The slice of the L1 table that begins at `at`.
+    pub(crate) fn l1_slice_at(&self, at: HostOffset) -> SliceAt {
+        self.l1_slice(at.get().saturating_sub(self.l1_table.get()) / ENTRY)
+    }
+
     /// The slice of the L2 table at `table` that holds entry `index`.
     pub(crate) fn l2_slice(&self, table: HostOffset, index: u32) -> SliceAt {
         slice(table, index.into(), self.l2_entries().into(), self.l2_slice_entries())
@@ -193,7 +198,7 @@ impl Geometry {
     }
 
     /// The first place that the entry of a compressed cluster cannot name.
-    fn packed_end(&self) -> u64 {
+    pub(crate) fn packed_end(&self) -> u64 {
         1 << (63 - self.cluster_bits)
     }
 

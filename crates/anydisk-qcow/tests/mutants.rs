@@ -31,13 +31,13 @@ fn damage(bytes: &mut [u8], random: &mut Random) {
     }
 }
 
-/// Opens, maps and reads the beginning of the disk and some places on it.
-fn use_image(bytes: Vec<u8>, random: &mut Random) -> Result<()> {
+/// Opens, maps and reads the beginning of the disk and some places on it; writes one.
+fn use_image(bytes: Vec<u8>, access: Access, random: &mut Random) -> Result<()> {
     let registry = Registry::new(&[&QCOW]);
     let opener = Opener::new(&registry, &NoReferences).with_limits(Limits::strict());
     let store = Arc::new(MemoryStorage::new(bytes));
     let file = Located { store, location: Location::Other("mutant".to_owned()) };
-    let disk = Disk::new(opener.open_one(file, Some("qcow"), Access::Read)?.image);
+    let disk = Disk::new(opener.open_one(file, Some("qcow"), access)?.image);
     let mut buffer = vec![0; 70_000];
     let mut at = 0;
     for step in 0..60 {
@@ -55,22 +55,28 @@ fn use_image(bytes: Vec<u8>, random: &mut Random) -> Result<()> {
         let len = usize::try_from(rest.len().min(70_000)).expect("small");
         // Broken entries are expected here; a panic is not.
         let _ = disk.read(rest.start(), &mut buffer[..len]);
+        if access == Access::ReadWrite && step % 8 == 0 {
+            let _ = disk.write(rest.start(), &buffer[..len.min(1000)]);
+            let _ = disk.discard(rest.first(8192));
+        }
         at = if step < 30 { at.saturating_add(skip) } else { random.below(disk.size()) };
     }
+    let _ = disk.flush();
     Ok(())
 }
 
 #[test]
-fn no_damage_to_a_golden_image_makes_a_reader_panic_or_wait() {
+fn no_damage_to_a_golden_image_makes_a_reader_or_writer_panic_or_wait() {
     let mut random = Random::new(11);
     let (mut opened, mut refused) = (0, 0);
     for case in cases("qcow") {
         let original = std::fs::read(&case.unpack().path).expect("it was unpacked");
-        for _ in 0..MUTANTS {
+        for number in 0..MUTANTS {
             let mut bytes = original.clone();
             damage(&mut bytes, &mut random);
+            let access = if number % 2 == 0 { Access::Read } else { Access::ReadWrite };
             let start = Instant::now();
-            match use_image(bytes, &mut random) {
+            match use_image(bytes, access, &mut random) {
                 Ok(()) => opened += 1,
                 Err(_) => refused += 1,
             }
