@@ -5,8 +5,9 @@ use std::sync::Arc;
 use anydisk_storage::Identity;
 
 use crate::{
-    Access, Chosen, Disk, Error, Format, Layer, Limits, Located, Location, NoSecrets, OpenRequest,
-    Opened, Reference, Registry, Resolver, Result, Secrets,
+    Access, CheckReport, CheckRequest, Chosen, Disk, Error, Finding, Format, HostOffset, Layer,
+    Limits, Located, Location, NoSecrets, OpenRequest, Opened, Reference, Registry, Resolver,
+    Result, Secrets, Severity,
 };
 
 /// Opens images and the chains below them: which formats, who may open named files, what it may
@@ -51,25 +52,66 @@ impl<'a> Opener<'a> {
     /// # Errors
     /// [`Error::UnknownFormat`], or what the format says, with the name of the file.
     pub fn open_one(&self, file: Located, format: Option<&str>, access: Access) -> Result<Layer> {
-        let (format, chosen) = match format {
-            Some(name) => (self.registry.by_name(name)?, Chosen::Named),
-            None => self.registry.probe_store(&*file.store)?,
-        };
-        let opened = self.open_as(format, &file, access)?;
+        let (format, chosen) = self.format(&file, format)?;
+        let opened = format.open(self.request(&file, access));
+        let opened = opened.map_err(|error| error.within(&file.location.to_string()))?;
         let Opened { image, backing, warnings } = opened;
         Ok(Layer { image, location: file.location, chosen, backing, warnings })
     }
 
-    fn open_as(&self, format: &dyn Format, file: &Located, access: Access) -> Result<Opened> {
-        let request = OpenRequest {
+    /// The format of this name, else the one that recognises the bytes.
+    ///
+    /// # Errors
+    /// [`Error::UnknownFormat`].
+    pub fn format(
+        &self,
+        file: &Located,
+        name: Option<&str>,
+    ) -> Result<(&'static dyn Format, Chosen)> {
+        match name {
+            Some(name) => Ok((self.registry.by_name(name)?, Chosen::Named)),
+            None => self.registry.probe_store(&*file.store),
+        }
+    }
+
+    /// What a format is given to open `file`, with the resolver, limits and secrets of this opener.
+    #[must_use]
+    pub fn request<'r>(&'r self, file: &'r Located, access: Access) -> OpenRequest<'r> {
+        OpenRequest {
             store: Arc::clone(&file.store),
             location: &file.location,
             access,
             resolver: self.resolver,
             limits: &self.limits,
             secrets: self.secrets,
-        };
-        format.open(request).map_err(|error| error.within(&file.location.to_string()))
+        }
+    }
+
+    /// Checks one image, as [`Format::check`] does, and whether the chain below it comes back to
+    /// itself. Images below are not checked, and may be missing.
+    ///
+    /// # Errors
+    /// Those of the format, with the name of the file.
+    pub fn check(
+        &self,
+        format: &dyn Format,
+        file: &Located,
+        request: &CheckRequest<'_>,
+        found: &mut dyn FnMut(Finding),
+    ) -> Result<CheckReport> {
+        let checked = format.check(request, found);
+        let mut report = checked.map_err(|error| error.within(&file.location.to_string()))?;
+        let again = Located { store: Arc::clone(&file.store), location: file.location.clone() };
+        if let Err(error) = self.open(again, Some(format.name()), Access::Read)
+            && let Error::Loop(name) = error.kind()
+        {
+            let text = format!("the chain of backing files comes back to {name}");
+            let finding =
+                Finding::new(Severity::Corruption, "backing-loop", HostOffset::ZERO, text);
+            report.count(&finding);
+            found(finding);
+        }
+        Ok(report)
     }
 
     /// Opens an image and the whole chain below it. The images below are opened for reading.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, CreateRequest, Error, Format, Image, Measure, MeasureRequest, OpenRequest, Opened,
-    OptionSpec, Reference, Result, Role, Sample, Verdict,
+    Access, CheckReport, CheckRequest, CreateRequest, Error, Finding, Format, Image, Measure,
+    MeasureRequest, OpenRequest, Opened, OptionSpec, Reference, Result, Role, Sample, Verdict,
 };
 
 use crate::layout::MAGIC;
-use crate::{Header, NAME, Qcow2Image, WritableImage, create, measure};
+use crate::{Header, NAME, Qcow2Image, WritableImage, check, create, measure};
 
 /// The qcow2 format.
 #[derive(Clone, Copy, Debug, Default)]
@@ -47,6 +47,14 @@ impl Format for Qcow2Format {
 
     fn create(&self, request: CreateRequest<'_>) -> Result<Arc<dyn Image>> {
         create::create(&request)
+    }
+
+    fn check(
+        &self,
+        request: &CheckRequest<'_>,
+        found: &mut dyn FnMut(Finding),
+    ) -> Result<CheckReport> {
+        check::check(request, found)
     }
 
     fn measure(&self, request: &MeasureRequest<'_>) -> Result<Measure> {

@@ -96,6 +96,13 @@ impl Header {
     /// here knows, [`Error::Limit`] for tables that are too large and for a header that goes on
     /// behind `head`.
     pub fn parse(head: &[u8], file_len: u64) -> Result<Self> {
+        let header = Self::parse_to_check(head, file_len)?;
+        rules::check_refcount_table(header.refcount_table_clusters)?;
+        Ok(header)
+    }
+
+    /// As [`parse`](Self::parse), also for an image that has lost its refcount table.
+    fn parse_to_check(head: &[u8], file_len: u64) -> Result<Self> {
         let head = Head { bytes: head, file_len };
         let raw = read_fields(head)?;
         rules::check_units(&raw)?;
@@ -115,19 +122,15 @@ impl Header {
     /// # Errors
     /// As [`parse`](Self::parse), and those of the store.
     pub fn read(store: &dyn Storage, limits: &Limits) -> Result<Self> {
-        let file_len = store.len()?;
-        let mut head = read_head(store, FIRST_READ.min(limits.descriptor))?;
-        let bits = match RawHeader::ref_from_prefix(&head) {
-            Ok((raw, _)) => raw.cluster_bits.get().min(*limits::CLUSTER_BITS.end()),
-            Err(_) => 0,
-        };
-        let area = limits.descriptor.min(1 << bits);
-        if area > head.len() && file_len > head.len() as u64 {
-            head = read_head(store, area)?;
-        }
+        let (head, file_len) = read_first_cluster(store, limits)?;
         Self::parse(&head, file_len)
     }
 
+    /// As [`read`](Self::read), also for an image that has lost its refcount table.
+    pub(crate) fn read_to_check(store: &dyn Storage, limits: &Limits) -> Result<Self> {
+        let (head, file_len) = read_first_cluster(store, limits)?;
+        Self::parse_to_check(&head, file_len)
+    }
     fn from_checked(
         raw: &RawHeader,
         unknown_fields: Vec<u8>,
@@ -285,6 +288,21 @@ impl Header {
     pub fn backing_format(&self) -> Option<&[u8]> {
         self.extension(extension::BACKING_FORMAT).filter(|name| !name.is_empty())
     }
+}
+
+/// The first cluster of a file, as far as the limit on descriptors goes, and the file's length.
+fn read_first_cluster(store: &dyn Storage, limits: &Limits) -> Result<(Vec<u8>, u64)> {
+    let file_len = store.len()?;
+    let mut head = read_head(store, FIRST_READ.min(limits.descriptor))?;
+    let bits = match RawHeader::ref_from_prefix(&head) {
+        Ok((raw, _)) => raw.cluster_bits.get().min(*limits::CLUSTER_BITS.end()),
+        Err(_) => 0,
+    };
+    let area = limits.descriptor.min(1 << bits);
+    if area > head.len() && file_len > head.len() as u64 {
+        head = read_head(store, area)?;
+    }
+    Ok((head, file_len))
 }
 
 /// The first `len` bytes of a file, or all there is.

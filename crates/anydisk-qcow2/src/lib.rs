@@ -36,6 +36,7 @@
 //! | unknown extensions, header fields, compatible bits | kept |
 //! | unknown incompatible bits | refused by the name the file gives them |
 //! | internal snapshots | the active disk is read and written; what a snapshot shares is kept for it |
+//! | check | every structure and every reference, also of images that do not open |
 //! | bitmaps | not looked at; opening for writing marks them invalid |
 //! | images marked dirty or corrupt | read; refused for writing |
 //! | encryption, external data files | refused |
@@ -64,6 +65,7 @@
 
 mod alloc;
 mod blocks;
+mod check;
 mod create;
 mod entry;
 mod extensions;

@@ -68,6 +68,27 @@ impl Width {
         slice.set(at, others | (count & self.max()) << shift);
     }
 
+    /// All refcounts in bytes of a block, in place of what `into` held.
+    pub(crate) fn decode(self, bytes: &[u8], into: &mut Vec<u64>) {
+        into.clear();
+        match self.order {
+            0..3 => {
+                for byte in bytes {
+                    let shifts = (0..8).step_by(1 << self.order);
+                    into.extend(shifts.map(|shift| u64::from(*byte) >> shift & self.max()));
+                }
+            }
+            3 => into.extend(bytes.iter().map(|byte| u64::from(*byte))),
+            4 => into.extend(
+                bytes.as_chunks().0.iter().map(|count| u64::from(u16::from_be_bytes(*count))),
+            ),
+            5 => into.extend(
+                bytes.as_chunks().0.iter().map(|count| u64::from(u32::from_be_bytes(*count))),
+            ),
+            _ => into.extend(bytes.as_chunks().0.iter().map(|count| u64::from_be_bytes(*count))),
+        }
+    }
+
     /// The first free cluster of a slice from `from` on, and how many follow it without a gap,
     /// itself included, up to `most`. `None` if there is none.
     pub(crate) fn free_run(
@@ -141,6 +162,18 @@ mod tests {
                 let expected = by_the_specification(&bytes, 1 << order, index);
                 prop_assert_eq!(width.get(words(&bytes).as_slice(), index), expected);
             }
+        }
+
+        #[test]
+        fn counts_are_decoded_together_as_one_by_one(
+            bytes in proptest::collection::vec(any::<u8>(), 64), order in 0_u32..=6,
+        ) {
+            let width = Width::of_order(order);
+            let mut decoded = Vec::new();
+            width.decode(&bytes, &mut decoded);
+            let count = width.per_words(8);
+            let one_by_one = (0..count).map(|index| width.get(words(&bytes).as_slice(), index));
+            prop_assert_eq!(decoded, one_by_one.collect::<Vec<_>>());
         }
 
         #[test]

@@ -94,14 +94,19 @@ fn check_refcounts(raw: &RawHeader) -> Result<()> {
         return refuse!(refcount_order, order, "at most {}", limits::REFCOUNT_ORDER);
     }
     let clusters = raw.refcount_table_clusters.get();
-    if clusters == 0 {
-        return refuse!(refcount_table_clusters, clusters, "at least 1");
-    }
     let len = u64::from(clusters) << raw.cluster_bits.get();
     check_limit("refcount table, in bytes", len, limits::REFCOUNT_TABLE)?;
     let at = raw.refcount_table_offset.get();
     check_place(raw, at, len)
         .map_err(|expected| wrong!(refcount_table_offset, HostOffset(at), "{expected}"))
+}
+
+/// There is a refcount table: only who repairs an image can do without.
+pub(crate) fn check_refcount_table(clusters: u32) -> Result<()> {
+    if clusters == 0 {
+        return refuse!(refcount_table_clusters, clusters, "at least 1");
+    }
+    Ok(())
 }
 
 fn check_size(raw: &RawHeader) -> Result<()> {

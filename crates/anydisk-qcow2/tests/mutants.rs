@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anydisk_core::{Disk, GuestOffset, GuestRange, Limits, Result};
-use anydisk_qcow2::Qcow2Image;
+use anydisk_core::{
+    CheckReport, CheckRequest, Disk, Format, GuestOffset, GuestRange, Limits, Location,
+    OpenRequest, Result,
+};
+use anydisk_qcow2::{QCOW2, Qcow2Image};
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::Random;
 use anydisk_testkit::golden::cases;
@@ -57,24 +60,50 @@ fn use_image(bytes: Vec<u8>, random: &mut Random) -> Result<()> {
     Ok(())
 }
 
+/// Checks the image.
+fn check_image(bytes: Vec<u8>) -> Result<CheckReport> {
+    let (location, limits) = (Location::Other("mutant".into()), Limits::default());
+    let store = Arc::new(MemoryStorage::new(bytes));
+    let request = CheckRequest::new(OpenRequest::new(store, &location, &limits));
+    QCOW2.check(&request, &mut |finding| assert!(!finding.text.is_empty()))
+}
+
+#[test]
+fn no_damage_to_a_golden_image_makes_a_check_panic_or_wait() {
+    let mut random = Random::new(11);
+    let (mut clean, mut damaged, mut refused) = (0, 0, 0);
+    on_mutants(&mut random, |bytes, _| match check_image(bytes) {
+        Ok(report) if report.is_clean() => clean += 1,
+        Ok(_) => damaged += 1,
+        Err(_) => refused += 1,
+    });
+    let told = format!("{clean} clean, {damaged} damaged, {refused} refused");
+    assert!(clean > 500 && damaged > 500 && refused > 500, "{told}");
+}
+
 #[test]
 fn no_damage_to_a_golden_image_makes_a_reader_panic_or_wait() {
     let mut random = Random::new(7);
     let (mut opened, mut refused) = (0, 0);
+    on_mutants(&mut random, |bytes, random| match use_image(bytes, random) {
+        Ok(()) => opened += 1,
+        Err(_) => refused += 1,
+    });
+    // Neither all harmless nor all fatal: else the damage shows nothing.
+    assert!(opened > 1000 && refused > 500, "{opened} opened, {refused} refused");
+}
+
+/// Tries mutants of all golden images, each of which must be done with soon.
+fn on_mutants(random: &mut Random, mut attempt: impl FnMut(Vec<u8>, &mut Random)) {
     for case in cases("qcow2").iter().filter(|case| case.files.iter().all(|f| f.size <= LARGEST)) {
         let unpacked = case.unpack();
         let original = std::fs::read(&unpacked.path).expect("it was unpacked");
         for _ in 0..MUTANTS.min(u32::try_from(original.len()).unwrap_or(MUTANTS)) {
             let mut bytes = original.clone();
-            damage(&mut bytes, &mut random);
+            damage(&mut bytes, random);
             let start = Instant::now();
-            match use_image(bytes, &mut random) {
-                Ok(()) => opened += 1,
-                Err(_) => refused += 1,
-            }
+            attempt(bytes, random);
             assert!(start.elapsed() < PATIENCE, "{case}: took {:?}", start.elapsed());
         }
     }
-    // Neither all harmless nor all fatal: else the damage shows nothing.
-    assert!(opened > 1000 && refused > 500, "{opened} opened, {refused} refused");
 }

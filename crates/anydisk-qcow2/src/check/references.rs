@@ -1,0 +1,257 @@
+//! How often each host cluster is named, for a window of the file.
+//!
+//! Sixteen bits for each cluster, in pages that are made when something there is named, so memory
+//! follows what is named and never exceeds what the window allows. Any number of threads count.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crate::guard::Clusters;
+
+/// Binary logarithm of the clusters of a page.
+const PAGE_BITS: u32 = 12;
+/// Clusters of a page.
+pub(super) const PAGE: u64 = 1 << PAGE_BITS;
+/// Bytes of memory that a cluster of the window may take.
+pub(super) const COST: usize = 3;
+
+/// References to the clusters of a window.
+pub(super) struct References {
+    window: Range<u64>,
+    pages: Box<[OnceLock<Box<Page>>]>,
+    /// For counts that left their sixteen bits: how often they did.
+    carries: Mutex<HashMap<u64, u64>>,
+}
+
+/// What is known of the clusters of a page.
+struct Page {
+    counts: [AtomicU16; 1 << PAGE_BITS],
+    metadata: Bits,
+    overlaps: Bits,
+    ones: Bits,
+}
+
+/// A bit for each cluster of a page.
+struct Bits([AtomicU64; 1 << (PAGE_BITS - 6)]);
+
+impl References {
+    /// None yet, to the clusters of `window`, which begins with a page.
+    pub(super) fn new(window: Range<u64>) -> Self {
+        let pages = (window.end - window.start).div_ceil(PAGE);
+        let pages = (0..pages).map(|_| OnceLock::new()).collect();
+        Self { window, pages, carries: Mutex::default() }
+    }
+
+    /// The clusters that are counted.
+    pub(super) fn window(&self) -> Range<u64> {
+        self.window.clone()
+    }
+
+    /// The part of `run` that is counted.
+    fn inside(&self, run: Clusters) -> Range<u64> {
+        run.first.max(self.window.start)..run.end().min(self.window.end)
+    }
+
+    /// `times` more references to each of the clusters.
+    pub(super) fn add(&self, run: Clusters, times: u64) {
+        for cluster in self.inside(run) {
+            self.add_one(cluster, times);
+        }
+    }
+
+    /// `times` more references to a cluster of data. Whether metadata lies there.
+    #[inline]
+    pub(super) fn add_data(&self, cluster: u64, times: u64) -> bool {
+        if !self.window.contains(&cluster) {
+            return false;
+        }
+        let (page, index) = self.page(cluster);
+        self.add_to(page, cluster, index, times);
+        let overlaps = page.metadata.get(index);
+        if overlaps {
+            page.overlaps.set(index);
+        }
+        overlaps
+    }
+
+    fn add_one(&self, cluster: u64, times: u64) {
+        let (page, index) = self.page(cluster);
+        self.add_to(page, cluster, index, times);
+    }
+
+    #[inline]
+    fn add_to(&self, page: &Page, cluster: u64, index: usize, times: u64) {
+        let low = u16::try_from(times & 0xffff).unwrap_or(0);
+        let old = page.counts[index].fetch_add(low, Relaxed);
+        let carries = (times >> 16) + u64::from(old.checked_add(low).is_none());
+        if carries > 0 {
+            self.carry(cluster, carries);
+        }
+    }
+
+    #[cold]
+    fn carry(&self, cluster: u64, carries: u64) {
+        let mut all = self.carries();
+        let count = all.entry(cluster).or_default();
+        *count = count.saturating_add(carries);
+    }
+
+    /// References to a cluster of the window.
+    pub(super) fn get(&self, cluster: u64) -> u64 {
+        let Some((page, index)) = self.existing(cluster) else { return 0 };
+        let low = u64::from(page.counts[index].load(Relaxed));
+        let high = self.carries().get(&cluster).copied().unwrap_or(0);
+        high.saturating_mul(1 << 16).saturating_add(low)
+    }
+
+    /// The references to all clusters of the page that begins at `first`; `None`: not one.
+    pub(super) fn page_counts<'a>(&self, first: u64, into: &'a mut Vec<u64>) -> Option<&'a [u64]> {
+        let (page, _) = self.existing(first)?;
+        into.clear();
+        into.extend(page.counts.iter().map(|count| u64::from(count.load(Relaxed))));
+        let carries = self.carries();
+        if !carries.is_empty() {
+            for (cluster, count) in (first..).zip(into.iter_mut()) {
+                let high = carries.get(&cluster).copied().unwrap_or(0);
+                *count = high.saturating_mul(1 << 16).saturating_add(*count);
+            }
+        }
+        Some(into)
+    }
+
+    /// Notes that the clusters hold metadata, which is to be said once of each structure.
+    pub(super) fn claim(&self, run: Clusters) {
+        for cluster in self.inside(run) {
+            let (page, index) = self.page(cluster);
+            if page.metadata.set(index) {
+                page.overlaps.set(index);
+            }
+        }
+    }
+
+    /// Whether metadata lies in the cluster, and something else too.
+    pub(super) fn overlaps(&self, cluster: u64) -> bool {
+        self.existing(cluster).is_some_and(|(page, index)| page.overlaps.get(index))
+    }
+
+    /// Notes that the refcount of the cluster is exactly one in the file.
+    pub(super) fn note_one(&self, cluster: u64) {
+        if self.window.contains(&cluster) {
+            let (page, index) = self.page(cluster);
+            page.ones.set(index);
+        }
+    }
+
+    /// Whether the refcount of a cluster of the window is exactly one in the file; `None` for other
+    /// clusters.
+    #[inline]
+    pub(super) fn is_one(&self, cluster: u64) -> Option<bool> {
+        if !self.window.contains(&cluster) {
+            return None;
+        }
+        Some(self.existing(cluster).is_some_and(|(page, index)| page.ones.get(index)))
+    }
+
+    #[inline]
+    fn page(&self, cluster: u64) -> (&Page, usize) {
+        let (page, index) = self.place(cluster);
+        (self.pages[page].get_or_init(Page::new), index)
+    }
+
+    #[inline]
+    fn existing(&self, cluster: u64) -> Option<(&Page, usize)> {
+        if !self.window.contains(&cluster) {
+            return None;
+        }
+        let (page, index) = self.place(cluster);
+        Some((self.pages[page].get()?, index))
+    }
+
+    #[inline]
+    fn place(&self, cluster: u64) -> (usize, usize) {
+        let number = usize::try_from(cluster - self.window.start).unwrap_or(usize::MAX);
+        (number >> PAGE_BITS, number & ((1 << PAGE_BITS) - 1))
+    }
+
+    fn carries(&self) -> MutexGuard<'_, HashMap<u64, u64>> {
+        self.carries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Page {
+    fn new() -> Box<Self> {
+        Box::new(Self {
+            counts: [const { AtomicU16::new(0) }; 1 << PAGE_BITS],
+            metadata: Bits::new(),
+            overlaps: Bits::new(),
+            ones: Bits::new(),
+        })
+    }
+}
+
+impl Bits {
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; 1 << (PAGE_BITS - 6)])
+    }
+
+    #[inline]
+    fn get(&self, index: usize) -> bool {
+        self.0[index / 64].load(Relaxed) >> (index % 64) & 1 != 0
+    }
+
+    /// Sets the bit; whether it was set.
+    fn set(&self, index: usize) -> bool {
+        let bit = 1 << (index % 64);
+        self.0[index / 64].fetch_or(bit, Relaxed) & bit != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_count_that_leaves_sixteen_bits_is_not_lost() {
+        let references = References::new(0..PAGE);
+        references.add(Clusters::new(3, 2), 65_535);
+        references.add_data(3, 65_537);
+        references.add_data(4, 1);
+        assert_eq!((references.get(3), references.get(4), references.get(5)), (131_072, 65_536, 0));
+        let mut page = Vec::new();
+        assert_eq!(references.page_counts(0, &mut page).map(|all| all[3]), Some(131_072));
+    }
+
+    #[test]
+    fn metadata_that_is_claimed_twice_or_named_as_data_overlaps() {
+        let references = References::new(0..PAGE);
+        references.claim(Clusters::new(1, 3));
+        references.claim(Clusters::new(3, 1));
+        assert!(references.add_data(1, 1) && !references.add_data(9, 1));
+        let overlaps: Vec<u64> = (0..12).filter(|cluster| references.overlaps(*cluster)).collect();
+        assert_eq!(overlaps, [1, 3]);
+    }
+
+    proptest! {
+        #[test]
+        fn only_the_window_is_counted(
+            runs in proptest::collection::vec((0_u64..3 * PAGE, 1_u64..9, 1_u64..70_000), 0..20),
+        ) {
+            let references = References::new(PAGE..2 * PAGE);
+            let mut model = vec![0_u64; 4 << PAGE_BITS];
+            for (first, count, times) in runs {
+                references.add(Clusters::new(first, count), times);
+                for cluster in first..first + count {
+                    model[usize::try_from(cluster).expect("small")] += times;
+                }
+            }
+            for cluster in 0..3 * PAGE {
+                let expected = model[usize::try_from(cluster).expect("small")];
+                let inside = references.window().contains(&cluster);
+                prop_assert_eq!(references.get(cluster), if inside { expected } else { 0 });
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What can be wrong with an image, in one table: the word for programs, how bad it is, and what a
+//! repair does about it.
+
+use anydisk_core::{CheckReport, Finding, GuestRange, HostOffset, Severity};
+
+/// A kind of inconsistency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    MarkedDirty,
+    MarkedCorrupt,
+    ReservedBits,
+    TableUnaligned,
+    DataUnaligned,
+    ZeroUnaligned,
+    PastEnd,
+    CompressedCopied,
+    CompressedInDataFile,
+    CompressedBitmap,
+    StreamOutOfReach,
+    ZeroFlag,
+    SubclusterBoth,
+    SubclusterNoHost,
+    DataFileMismatch,
+    Copied,
+    Overlap,
+    RefcountLow,
+    RefcountOverflow,
+    Leak,
+    BlockReserved,
+    BlockUnaligned,
+    BlockPastEnd,
+    BlockShared,
+    RefcountMissing,
+    SnapshotShort,
+    SnapshotLong,
+    SnapshotL1Unaligned,
+    SnapshotL1TooLarge,
+    SnapshotTableTooLong,
+    SnapshotsWithDataFile,
+    Bitmaps,
+    Unreadable,
+}
+
+/// Several of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Troubles(u64);
+
+impl Troubles {
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(super) fn add(&mut self, trouble: Trouble) {
+        self.0 |= 1 << trouble as u32;
+    }
+
+    pub(super) fn add_if(&mut self, wrong: bool, trouble: Trouble) {
+        if wrong {
+            self.add(trouble);
+        }
+    }
+
+    pub(super) fn holds(self, trouble: Trouble) -> bool {
+        self.0 >> trouble as u32 & 1 != 0
+    }
+}
+
+/// What has to be done about a trouble, and so which repair does it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Nothing is lost by it.
+    Harmless,
+    /// The tables cannot be trusted: something may be named that was not counted.
+    Structure,
+    /// A refcount is to be raised.
+    Low,
+    /// A refcount is to be lowered.
+    High,
+    /// A COPIED flag is to be set or cleared.
+    Copied,
+    /// An entry is to be rewritten.
+    Entry,
+    /// The refcount structure is to be built anew.
+    Refcounts,
+    /// The snapshot table is to be rewritten.
+    SnapshotTable,
+}
+
+impl Trouble {
+    /// The word for programs, and what has to be done.
+    fn facts(self) -> (&'static str, Class) {
+        use Class::{Copied, Entry, Harmless, High, Low, Refcounts, SnapshotTable, Structure};
+        match self {
+            Self::MarkedDirty => ("marked-dirty", Harmless),
+            Self::MarkedCorrupt => ("marked-corrupt", Harmless),
+            Self::ReservedBits => ("reserved-bits", Structure),
+            Self::TableUnaligned => ("l2-table-unaligned", Structure),
+            Self::DataUnaligned => ("cluster-unaligned", Structure),
+            Self::ZeroUnaligned => ("zero-cluster-unaligned", Entry),
+            Self::PastEnd => ("past-end-of-file", Structure),
+            Self::CompressedCopied => ("compressed-copied", Structure),
+            Self::CompressedInDataFile => ("compressed-with-data-file", Structure),
+            Self::CompressedBitmap => ("compressed-with-subclusters", Structure),
+            Self::StreamOutOfReach => ("compressed-out-of-reach", Structure),
+            Self::ZeroFlag => ("zero-flag-in-version-2", Structure),
+            Self::SubclusterBoth => ("subcluster-data-and-zero", Structure),
+            Self::SubclusterNoHost => ("subcluster-without-cluster", Structure),
+            Self::DataFileMismatch => ("data-file-mismatch", Structure),
+            Self::Copied => ("copied-flag-wrong", Copied),
+            Self::Overlap => ("metadata-overlap", Structure),
+            Self::RefcountLow => ("refcount-too-low", Low),
+            Self::RefcountOverflow => ("refcount-overflow", Structure),
+            Self::Leak => ("leak", High),
+            Self::BlockReserved => ("refcount-table-reserved-bits", Refcounts),
+            Self::BlockUnaligned => ("refcount-block-unaligned", Refcounts),
+            Self::BlockPastEnd => ("refcount-block-past-end-of-file", Refcounts),
+            Self::BlockShared => ("refcount-block-shared", Refcounts),
+            Self::RefcountMissing => ("refcount-missing", Refcounts),
+            Self::SnapshotShort => ("snapshot-entry-incomplete", SnapshotTable),
+            Self::SnapshotLong => ("snapshot-extra-data-too-long", SnapshotTable),
+            Self::SnapshotL1Unaligned => ("snapshot-l1-unaligned", Structure),
+            Self::SnapshotL1TooLarge => ("snapshot-l1-too-large", Structure),
+            Self::SnapshotTableTooLong => ("snapshot-table-too-long", Structure),
+            Self::SnapshotsWithDataFile => ("snapshots-with-data-file", Structure),
+            Self::Bitmaps => ("bitmaps-invalid", Structure),
+            Self::Unreadable => ("unreadable", Structure),
+        }
+    }
+
+    pub(super) fn class(self) -> Class {
+        self.facts().1
+    }
+
+    fn severity(self) -> Severity {
+        match self {
+            Self::Unreadable | Self::SnapshotTableTooLong => Severity::Unreadable,
+            _ => match self.class() {
+                Class::Harmless => Severity::Note,
+                Class::High => Severity::Leak,
+                _ => Severity::Corruption,
+            },
+        }
+    }
+}
+
+impl Class {
+    fn remedy(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Structure => return None,
+            Self::Harmless => "the mark is removed when nothing is wrong any more",
+            Self::Low => "the refcount is raised",
+            Self::High => "the refcount is lowered, if no table is damaged",
+            Self::Copied => "the flag is made to agree with the refcount",
+            Self::Entry => "the entry becomes one that reads as zeroes, as it did before",
+            Self::Refcounts => "the refcounts are built anew",
+            Self::SnapshotTable => "the snapshot table is written anew",
+        })
+    }
+}
+
+/// Takes what is found: counts it, and tells it on.
+pub(super) struct Teller<'a> {
+    found: &'a mut dyn FnMut(Finding),
+    pub(super) report: CheckReport,
+}
+
+impl<'a> Teller<'a> {
+    /// Tells `found` each finding.
+    pub(super) fn new(found: &'a mut dyn FnMut(Finding)) -> Self {
+        Self { found, report: CheckReport::default() }
+    }
+
+    pub(super) fn tell(&mut self, trouble: Trouble, at: HostOffset, text: impl FnOnce() -> String) {
+        self.tell_costing(trouble, at, None, text);
+    }
+
+    /// As [`tell`](Self::tell), for what costs or endangers a part of the disk.
+    pub(super) fn tell_costing(
+        &mut self,
+        trouble: Trouble,
+        at: HostOffset,
+        guest: Option<GuestRange>,
+        text: impl FnOnce() -> String,
+    ) {
+        let (word, class) = trouble.facts();
+        let mut finding = Finding::new(trouble.severity(), word, at, text());
+        finding.guest = guest;
+        finding.remedy = class.remedy().map(Into::into);
+        self.report.count(&finding);
+        (self.found)(finding);
+    }
+}
