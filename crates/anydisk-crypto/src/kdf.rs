@@ -11,7 +11,7 @@ use crate::{Error, Hash, Key, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KdfLimits {
-    /// Iterations of PBKDF2.
+    /// Iterations of PBKDF2, for each piece of the key that is as long as a digest.
     pub iterations: u64,
     /// Memory of argon2, in KiB.
     pub memory: u64,
@@ -32,6 +32,11 @@ impl KdfLimits {
     #[must_use]
     pub const fn strict() -> Self {
         Self { iterations: 10_000_000, memory: 1 << 20, work: 8 << 20 }
+    }
+
+    /// No limits, for numbers of our own.
+    pub(crate) const fn unlimited() -> Self {
+        Self { iterations: u64::MAX, memory: u64::MAX, work: u64::MAX }
     }
 
     /// The same with other numbers: iterations of PBKDF2, KiB of memory, KiB of work.
@@ -88,7 +93,7 @@ impl Kdf {
         len: usize,
         budget: &mut KdfLimits,
     ) -> Result<Key> {
-        self.charge(budget)?;
+        self.charge(len, budget)?;
         let mut key = Key::zeroed(len);
         match *self {
             Self::Pbkdf2 { hash, iterations } => {
@@ -106,10 +111,13 @@ impl Kdf {
     }
 
     /// Takes the cost off the budget.
-    fn charge(&self, budget: &mut KdfLimits) -> Result<()> {
+    fn charge(&self, len: usize, budget: &mut KdfLimits) -> Result<()> {
         match *self {
-            Self::Pbkdf2 { iterations, .. } => {
-                take(&mut budget.iterations, iterations.into(), "iterations of PBKDF2")
+            Self::Pbkdf2 { iterations: 0, .. } => Err(Error::refused("PBKDF2 without iterations")),
+            Self::Pbkdf2 { hash, iterations } => {
+                let pieces = len.div_ceil(hash.digest_len()) as u64;
+                let work = pieces.saturating_mul(iterations.into());
+                take(&mut budget.iterations, work, "iterations of PBKDF2")
             }
             Self::Argon2 { time, memory, .. } => {
                 let (found, limit) = (memory.into(), budget.memory);

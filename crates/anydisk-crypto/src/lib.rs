@@ -1,8 +1,8 @@
-//! The encryption of disk images: ciphers by sector, keys from passphrases.
+//! The encryption of disk images: ciphers by sector, keys from passphrases, LUKS headers.
 //!
 //! A disk is encrypted sector by sector, in place: a sector's number becomes its IV, the key comes
-//! from a passphrase. This crate has these parts, knows no image format, and gives formats one thing
-//! to build upon: an encrypted store that is read and written plainly.
+//! from a passphrase, most often through a LUKS header that holds it. This crate has these parts, and
+//! gives formats one thing to build upon: an encrypted store that is read and written plainly.
 //!
 //! ```text
 //!   passphrase --- Kdf ---> Key ---.                       limits on memory and time
@@ -15,6 +15,7 @@
 //!
 //! | | |
 //! |---|---|
+//! | headers | LUKS1 and LUKS2: read, opened, made, passphrases added and removed ([`luks`]) |
 //! | ciphers | AES, Serpent, Twofish with 128, 192 and 256 bits; CAST5 with 128 |
 //! | modes | XTS, CBC, CTR, ECB |
 //! | IVs | plain, plain64, plain64be, essiv, null |
@@ -50,13 +51,14 @@ mod error;
 mod hash;
 mod kdf;
 mod key;
+pub mod luks;
 mod mode;
 mod sector;
 mod spec;
 mod split;
 mod storage;
 
-pub use error::{Error, Result};
+pub use error::{Error, Found, Invalid, Result};
 pub use hash::Hash;
 pub use kdf::{Kdf, KdfLimits, iterations_for};
 pub use key::Key;

@@ -55,8 +55,8 @@ fn a_volume_ends_with_its_last_whole_sector() {
     view.encrypted().set_len(1500).unwrap();
     assert_eq!(view.len().unwrap(), 1024);
     assert_eq!(read(&view, 1000, 100), vec![0; 24]);
-    assert_eq!(read(&view, 1024, 100), []);
-    assert_eq!(read(&view, u64::MAX - 10, 100), []);
+    assert!(read(&view, 1024, 100).is_empty());
+    assert!(read(&view, u64::MAX - 10, 100).is_empty());
     for (at, len) in [(1024, 1), (1000, 100), (u64::MAX, 2)] {
         let error = view.write_at(HostOffset(at), &vec![1; len]).unwrap_err();
         assert!(matches!(error, Error::OutOfRange { end: 1024, .. }), "{error}");
