@@ -25,7 +25,7 @@ const PIECE: u64 = 8 << 10;
 pub fn formats() -> Registry {
     Registry::new(&[
         &anydisk_qcow2::QCOW2,
-        &anydisk_vmdk::VMDK,
+        &anydisk_vmdk::VMDK, &anydisk_vdi::VDI,
         &anydisk_qcow::QCOW,
         &anydisk_raw::RAW,
     ])

@@ -57,6 +57,8 @@ const KINDS: &[Kind] = &[
     ("qcow2", false, "cluster_size=2M"),
     ("qcow2", true, ""),
     ("qcow2", true, "compression_type=zstd"),
+    ("vdi", false, ""),
+    ("vdi", false, "static=on"),
     ("vmdk", false, ""),
     ("vmdk", false, "subformat=streamOptimized"),
 ];

@@ -7,6 +7,7 @@
 //!    |  `--- map ------------>   |  TableCache           its tables, in memory and written in order
 //!    |                           |  Claims, Leases       who changes a unit, who still uses a place
 //!    |                           |  BlockSpace, RunSpace free space and the end of the file
+//!    |                           |  FlatTable            all of it for a table of one level
 //!    |  reads and writes         | names bytes to be read (Need)
 //!    v                           v
 //!   Storage ---------------------+
@@ -35,6 +36,7 @@ mod decoded;
 mod disk;
 mod error;
 mod extent;
+mod flat;
 mod format;
 mod id;
 mod image;
@@ -61,6 +63,7 @@ pub use container::{Container, ContainerRequest, Member, Members};
 pub use disk::{Disk, DiskExtent, DiskLookup, DiskNeed, Layer};
 pub use error::{Error, Invalid, Result, Value};
 pub use extent::{Encoded, Extent, Source};
+pub use flat::{Block, BlockEntries, BlockShape, FlatTable, TableShape};
 pub use format::{
     AmendRequest, Chosen, CreateRequest, Format, Measure, MeasureRequest, OpenRequest, Opened,
     OptionKind, OptionSpec, Options, Registry, Sample, SinkRequest, Verdict, parse_size,

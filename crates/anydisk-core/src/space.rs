@@ -10,6 +10,7 @@
 //!    +------------- free blocks <--------- write_back: the tables are durable ---+
 //! ```
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Release},
@@ -26,7 +27,7 @@ pub struct BlockSpace {
     unit: u64,
     leases: Leases,
     /// Behind the last block that was ever handed out. Grows under the lock of `state`.
-    end: AtomicU64,
+    bound: AtomicU64,
     state: Mutex<State>,
     /// One write-back runs at a time.
     round: Mutex<()>,
@@ -34,7 +35,12 @@ pub struct BlockSpace {
 
 #[derive(Debug, Default)]
 struct State {
-    free: Vec<HostOffset>,
+    /// Nothing from here on is in use.
+    end: u64,
+    /// Nothing from here on was ever written.
+    virgin: u64,
+    /// Runs of free blocks before `end`: first byte -> first byte behind.
+    free: BTreeMap<u64, u64>,
     quarantine: Quarantine<HostOffset>,
 }
 
@@ -49,17 +55,29 @@ pub struct TakenBlock {
 
 impl BlockSpace {
     /// Blocks of `unit` bytes; those at `end` and behind it have never been used. `end` must not
-    /// lie before the end of the file, else new blocks are taken for zero that are not, nor before
-    /// the end of the last block that a table names.
+    /// lie before the end of the last block that a table names, nor before the end of the file,
+    /// unless [`with_old_bytes_to`](Self::with_old_bytes_to) says where that is.
     #[must_use]
     pub fn new(unit: u64, end: HostOffset) -> Self {
+        let end = end.get();
+        let state = State { end, virgin: end, ..State::default() };
         Self {
             unit,
             leases: Leases::new(),
-            end: end.get().into(),
-            state: Mutex::default(),
+            bound: end.into(),
+            state: Mutex::new(state),
             round: Mutex::default(),
         }
+    }
+
+    /// The same in a file that reaches to `virgin`: what lies between is free, and may hold
+    /// anything.
+    #[must_use]
+    pub fn with_old_bytes_to(self, virgin: HostOffset) -> Self {
+        let mut state = self.lock();
+        state.virgin = state.virgin.max(virgin.get());
+        drop(state);
+        self
     }
 
     /// The leases on the blocks. Take one **before** reading the entry that names a block.
@@ -68,14 +86,15 @@ impl BlockSpace {
         &self.leases
     }
 
-    /// The end of the last block: an entry that names a block here or behind it is invalid. Ask
-    /// **after** reading the entry, so that a block taken meanwhile is not refused.
+    /// Behind the last block that was ever handed out: an entry that names a block here or behind it
+    /// is invalid. Ask **after** reading the entry, so that a block taken meanwhile is not refused.
     #[must_use]
     pub fn end(&self) -> HostOffset {
-        HostOffset(self.end.load(Acquire))
+        HostOffset(self.bound.load(Acquire))
     }
 
-    /// Takes a block: a free one, else a new one at the end. From memory alone.
+    /// Takes a block: a free one, the first in the file, else a new one at the end. From memory
+    /// alone.
     ///
     /// A lease keeps freed blocks from coming back, the caller's own included: let go of the one
     /// under which the table was looked at.
@@ -83,22 +102,19 @@ impl BlockSpace {
     pub fn take(&self) -> TakenBlock {
         let mut state = self.lock();
         if state.free.is_empty() {
-            state.free = state.quarantine.release(&self.leases);
-        }
-        match state.free.pop() {
-            Some(at) => TakenBlock { at, zeroed: false },
-            None => {
-                let at = self.end();
-                // No store is that long: writing to the block fails before the sum is out of range.
-                self.end.store(at.saturating_add(self.unit).get(), Release);
-                TakenBlock { at, zeroed: true }
+            for at in state.quarantine.release(&self.leases) {
+                state.put(at.get(), at.get().saturating_add(self.unit));
             }
         }
+        let taken = state.take(self.unit);
+        self.bound.fetch_max(state.end, Release);
+        taken
     }
 
-    /// Takes a block back that no table ever named: its reservation was abandoned.
+    /// Takes a block back that no table ever named: its reservation was abandoned, or it was found
+    /// when the file was opened.
     pub fn give_back(&self, at: HostOffset) {
-        self.lock().free.push(at);
+        self.lock().put(at.get(), at.get().saturating_add(self.unit));
     }
 
     /// Takes a block back that a table named. Call it **after** the entry was changed; the block is
@@ -121,9 +137,25 @@ impl BlockSpace {
         tables: &TableCache,
         write: impl FnMut(&DirtySlice) -> Result<()>,
     ) -> Result<()> {
+        self.write_back_after(store, tables, |_| Ok(()), write)
+    }
+
+    /// As [`write_back`](Self::write_back). `before` writes what must be durable before the tables
+    /// are, beside the data: it is given the place behind the last block in use, for headers that
+    /// keep it.
+    ///
+    /// # Errors
+    /// As [`write_back`](Self::write_back), and those of `before`.
+    pub fn write_back_after(
+        &self,
+        store: &dyn Storage,
+        tables: &TableCache,
+        before: impl FnOnce(HostOffset) -> Result<()>,
+        write: impl FnMut(&DirtySlice) -> Result<()>,
+    ) -> Result<()> {
         let _round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
         let sealed = self.lock().quarantine.seal();
-        match self.write_round(store, tables, write) {
+        match self.write_round(store, tables, before, write) {
             Ok(()) => {
                 self.lock().quarantine.durable(&self.leases, sealed);
                 Ok(())
@@ -139,10 +171,12 @@ impl BlockSpace {
         &self,
         store: &dyn Storage,
         tables: &TableCache,
+        before: impl FnOnce(HostOffset) -> Result<()>,
         write: impl FnMut(&DirtySlice) -> Result<()>,
     ) -> Result<()> {
         let pictures = tables.dirty();
-        self.cover(store)?;
+        // Blocks that the pictures name lie before this end: they cannot have become free since.
+        before(self.cover(store)?)?;
         store.flush()?;
         if pictures.is_empty() {
             return Ok(());
@@ -153,19 +187,55 @@ impl BlockSpace {
         Ok(())
     }
 
-    /// Makes the file reach the end of the last block. Zeroes need not be written to a new block,
-    /// so the file may end before it; opened again, it would have the block handed out twice.
-    fn cover(&self, store: &dyn Storage) -> Result<()> {
+    /// Makes the file reach the end of the last block, and tells where that is. Zeroes need not be
+    /// written to a new block, so the file may end before it; opened again, it would have the block
+    /// handed out twice.
+    fn cover(&self, store: &dyn Storage) -> Result<HostOffset> {
         // Under the lock nobody is given space behind `end`, so this cuts off nobody's data.
-        let _state = self.lock();
-        let end = self.end().get();
-        if store.len()? < end {
-            store.set_len(end)?;
+        let state = self.lock();
+        if store.len()? < state.end {
+            store.set_len(state.end)?;
         }
-        Ok(())
+        Ok(HostOffset(state.end))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take(&mut self, unit: u64) -> TakenBlock {
+        if let Some((at, end)) = self.free.pop_first() {
+            let next = at.saturating_add(unit);
+            if next < end {
+                self.free.insert(next, end);
+            }
+            return TakenBlock { at: HostOffset(at), zeroed: false };
+        }
+        let at = self.end;
+        let zeroed = at >= self.virgin;
+        // No store is that long: writing to the block fails before the sum is out of range.
+        self.end = at.saturating_add(unit);
+        self.virgin = self.virgin.max(self.end);
+        TakenBlock { at: HostOffset(at), zeroed }
+    }
+
+    /// Adds a free run, joined with its neighbours and with the end.
+    fn put(&mut self, mut at: u64, mut end: u64) {
+        if let Some((&before, &its_end)) = self.free.range(..at).next_back()
+            && its_end == at
+        {
+            self.free.remove(&before);
+            at = before;
+        }
+        if let Some(behind) = self.free.remove(&end) {
+            end = behind;
+        }
+        if end == self.end {
+            self.end = at;
+        } else {
+            self.free.insert(at, end);
+        }
     }
 }

@@ -44,6 +44,7 @@ pub use anydisk_qcow as qcow;
 pub use anydisk_qcow2 as qcow2;
 pub use anydisk_raw as raw;
 pub use anydisk_storage as storage;
+pub use anydisk_vdi as vdi;
 pub use anydisk_vmdk as vmdk;
 pub use open::{OpenDisk, Policy};
 pub use resolve::{LikeQemu, Listed, SameFolder, path_like_qemu};
@@ -52,7 +53,7 @@ pub use resolve::{LikeQemu, Listed, SameFolder, path_like_qemu};
 /// [`Registry`] of these and yours.
 #[must_use]
 pub fn formats() -> Registry {
-    Registry::new(&[&qcow2::QCOW2, &vmdk::VMDK, &qcow::QCOW, &raw::RAW])
+    Registry::new(&[&qcow2::QCOW2, &vmdk::VMDK, &vdi::VDI, &qcow::QCOW, &raw::RAW])
 }
 
 /// The built-in containers: the one list of them.

@@ -16,12 +16,15 @@ const FEEDS: &[Feed] = &[
     ("qcow2_image", "qcow2", whole),
     ("qcow2_header", "qcow2", first_4k),
     ("qcow_header", "qcow", whole),
+    ("vdi_image", "vdi", first_64k),
+    ("vdi_header", "vdi", first_4k),
     ("vmdk_image", "vmdk", whole),
     ("vmdk_header", "vmdk", sparse_header),
     ("vmdk_descriptor", "vmdk", descriptor),
     ("probe", "qcow2", first_4k),
     ("probe", "vmdk", first_4k),
     ("probe", "qcow", first_4k),
+    ("probe", "vdi", first_4k),
     ("codec", "vmdk", zlib_stream),
 ];
 
@@ -31,6 +34,11 @@ fn whole(file: &[u8]) -> Option<Vec<u8>> {
 
 fn first_4k(file: &[u8]) -> Option<Vec<u8>> {
     Some(file[..file.len().min(4 << 10)].to_vec())
+}
+
+/// A VDI without most of its blocks, which all are alike.
+fn first_64k(file: &[u8]) -> Option<Vec<u8>> {
+    Some(file[..file.len().min(64 << 10)].to_vec())
 }
 
 fn sparse_header(file: &[u8]) -> Option<Vec<u8>> {
@@ -70,7 +78,7 @@ fn made(corpus: &Path) -> io::Result<()> {
 
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for format in ["qcow", "qcow2", "vmdk"] {
+    for format in ["qcow", "qcow2", "vdi", "vmdk"] {
         for case in cases(format) {
             let unpacked = case.unpack();
             for part in &case.files {

@@ -1,0 +1,479 @@
+//! A table of one level: an entry for each block of the disk, blocks of one size (VDI, Parallels).
+//!
+//! ```text
+//!   guest block number --> slice of the table --> entry --> absent | zero | place of the block
+//!                            TableCache          BlockEntries              BlockSpace
+//! ```
+//!
+//! All that translating, reserving and writing back have in common. What is left to a format: the
+//! header, what its entries say ([`BlockEntries`]), and what else it writes when the disk changes.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+    fence,
+};
+
+use anydisk_storage::{HostOffset, Storage};
+
+use crate::{
+    Attempt, BlockSpace, Claims, Committed, DirtySlice, Error, Extent, GuestOffset, GuestRange,
+    ImageWrite, Lookup, Need, Placement, Reservation, Reserved, Result, Slice, SliceMut, Source,
+    Supplied, TableCache, TakenBlock, Updated, WriteLease,
+};
+
+/// Entries in a slice: the part of the table that is read, cached and written at once.
+const SLICE: usize = 512;
+
+/// What an entry says of its block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// Nothing: look below, or it is zero.
+    Absent,
+    /// Zeroes, whatever lies below.
+    Zero,
+    /// Its bytes begin here.
+    At(HostOffset),
+}
+
+/// How a format stores the entries of its one table. All of it is pure.
+pub trait BlockEntries: Debug + Send + Sync {
+    /// Bytes of an entry in the file.
+    const LEN: usize;
+
+    /// The number that these bytes, [`LEN`](Self::LEN) of them, hold.
+    fn load(&self, bytes: &[u8]) -> u64;
+
+    /// Appends the bytes of an entry.
+    fn save(&self, entry: u64, bytes: &mut Vec<u8>);
+
+    /// What an entry says, `first` being where the first block begins. It is asked of any number,
+    /// also of ones that no file holds.
+    fn decode(&self, entry: u64, first: HostOffset) -> Block;
+
+    /// The entry that says it; `None` if there is none, because the place is too far.
+    fn encode(&self, block: Block, first: HostOffset) -> Option<u64>;
+
+    /// The error for a block at this place, which no entry can name.
+    fn full(&self, at: HostOffset) -> Error;
+
+    /// The error for an entry at this place of the file that names no block of it.
+    fn invalid(&self, at: HostOffset, entry: u64) -> Error;
+}
+
+/// Where the table is, and what it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableShape {
+    /// The first entry.
+    pub table: HostOffset,
+    /// Number of entries: enough for the disk.
+    pub entries: u64,
+    /// Virtual size in bytes.
+    pub size: u64,
+    /// The first block, with what precedes its data.
+    pub first: HostOffset,
+}
+
+/// The sizes that do not change while the image is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockShape {
+    /// Bytes of the disk in a block: a power of two.
+    pub unit: u64,
+    /// Bytes of the file before a block's data that belong to it.
+    pub lead: u64,
+}
+
+impl BlockShape {
+    /// Bytes of the file from one block to the next.
+    #[must_use]
+    pub const fn stride(&self) -> u64 {
+        self.unit + self.lead
+    }
+}
+
+/// An open table of one level.
+#[derive(Debug)]
+pub struct FlatTable<E> {
+    store: Arc<dyn Storage>,
+    entries: E,
+    blocks: BlockShape,
+    shape: ShapeCell,
+    tables: TableCache,
+    space: BlockSpace,
+    claims: Claims,
+}
+
+/// Where the answer for the start of a range stands.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    slice: HostOffset,
+    /// Entries that the table has in the slice.
+    count: usize,
+    index: usize,
+    /// Bytes from the start of the block.
+    within: u64,
+}
+
+impl<E: BlockEntries> FlatTable<E> {
+    /// A table in `store`, its blocks in `space`, whose unit is the [stride](BlockShape::stride).
+    /// It is not read: opening costs the same whatever the size. `memory` bounds the cache.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Storage>,
+        entries: E,
+        blocks: BlockShape,
+        shape: TableShape,
+        space: BlockSpace,
+        memory: usize,
+    ) -> Self {
+        // Room for eight times what there can be, so that few slices meet in one set; an empty slot
+        // costs little.
+        let all = shape.entries.div_ceil(SLICE as u64).saturating_mul(64 * SLICE as u64);
+        let memory = usize::try_from(all).unwrap_or(usize::MAX).min(memory);
+        Self {
+            store,
+            entries,
+            blocks,
+            shape: ShapeCell::new(shape),
+            tables: TableCache::new(SLICE, memory),
+            space,
+            claims: Claims::default(),
+        }
+    }
+
+    /// The store that holds it.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Storage> {
+        &self.store
+    }
+
+    /// The sizes of a block.
+    #[must_use]
+    pub fn blocks(&self) -> BlockShape {
+        self.blocks
+    }
+
+    /// Where the table is now.
+    #[must_use]
+    pub fn shape(&self) -> TableShape {
+        self.shape.get()
+    }
+
+    /// Puts another table in its place. The caller holds a claim on the whole disk, has written
+    /// everything back, and the new table says of each block what the old one said.
+    pub fn reshape(&self, shape: TableShape) {
+        self.shape.set(shape);
+    }
+
+    /// The blocks of the file.
+    #[must_use]
+    pub fn space(&self) -> &BlockSpace {
+        &self.space
+    }
+
+    /// Who changes what.
+    #[must_use]
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// The block around a guest offset, cut at the end of the disk.
+    #[must_use]
+    pub fn unit_at(&self, at: GuestOffset) -> GuestRange {
+        let start = GuestOffset(at.get() & !(self.blocks.unit - 1));
+        GuestRange::between(start, GuestOffset(self.shape.size())).first(self.blocks.unit)
+    }
+
+    /// The answer of [`Image::map_cached`](crate::Image::map_cached).
+    ///
+    /// # Errors
+    /// What the format says of an entry that names no block of the file.
+    pub fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
+        // Before the look, so that a block that is freed now is not given to other data yet.
+        let lease = self.space.leases().take();
+        let shape = self.shape.get();
+        let place = self.place(&shape, range.start());
+        let most = (place.within + range.len()).div_ceil(self.blocks.unit);
+        let look = |slice: Slice<'_>| self.run(slice, &place, most, shape.first);
+        let Some((entry, block, count)) = self.tables.read(place.slice, look) else {
+            return Ok(Lookup::Need(self.need(&place)));
+        };
+        let len = |count: u64| range.len().min(count * self.blocks.unit - place.within);
+        let source = match block {
+            Block::Absent => Source::Absent { reserved: None },
+            Block::Zero => Source::Zero { reserved: None },
+            Block::At(at) => {
+                // After the look, so that a block that was added meanwhile lies before the end.
+                let Some(room) = self.room(at, shape.first) else {
+                    return Err(self.entries.invalid(self.entry_at(&place), entry));
+                };
+                let at = at.saturating_add(place.within);
+                let source = Source::Data { store: &self.store, at, shared: false };
+                return Ok(Lookup::Found(Extent { len: len(count.min(room)), source, lease }));
+            }
+        };
+        Ok(Lookup::Found(Extent::without_data(len(count), source)))
+    }
+
+    /// The answer of [`Image::supply`](crate::Image::supply).
+    pub fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Supplied {
+        self.tables.supply(need, bytes.chunks_exact(E::LEN).map(|bytes| self.entries.load(bytes)))
+    }
+
+    /// The answer of [`ImageWrite::try_place`]; `owner` is the image that asks.
+    ///
+    /// # Errors
+    /// As [`map_cached`](Self::map_cached); [`Error::Limit`] where the file is full.
+    pub fn try_place<'a>(
+        &'a self,
+        owner: &'a dyn ImageWrite,
+        range: GuestRange,
+    ) -> Result<Attempt<'a>> {
+        match self.map_cached(range)? {
+            Lookup::Need(need) => Ok(Attempt::Need(need)),
+            Lookup::Found(Extent { len, source: Source::Data { store, at, .. }, lease }) => {
+                let lease = WriteLease::new(lease);
+                Ok(Attempt::Placed(Placement::InPlace { store, at, len, lease }))
+            }
+            Lookup::Found(_) => self.reserve(owner, self.unit_at(range.start())),
+        }
+    }
+
+    fn reserve<'a>(&'a self, owner: &'a dyn ImageWrite, unit: GuestRange) -> Result<Attempt<'a>> {
+        let Some(claim) = self.claims.try_hold(unit) else { return Ok(Attempt::Busy) };
+        // The look before the claim may be out of date; Busy means: ask again.
+        match self.map_cached(unit)? {
+            Lookup::Found(Extent {
+                source: Source::Absent { .. } | Source::Zero { .. }, ..
+            }) => {}
+            _ => return Ok(Attempt::Busy),
+        }
+        let TakenBlock { at: block, zeroed } = self.space.take();
+        let at = block.saturating_add(self.blocks.lead);
+        if self.entries.encode(Block::At(at), self.shape.get().first).is_none() {
+            self.space.give_back(block);
+            return Err(self.entries.full(block));
+        }
+        claim.keep(); // The reservation holds it now, until commit or abandon.
+        let reserved = Reserved { range: unit, at, zeroed, token: 0 };
+        Ok(Attempt::Placed(Placement::Fresh(Reservation::new(owner, &self.store, reserved))))
+    }
+
+    /// The answer of [`ImageWrite::try_commit`].
+    pub fn try_commit(&self, reserved: &Reserved) -> Committed<'_> {
+        let shape = self.shape.get();
+        let place = self.place(&shape, reserved.range.start());
+        let entry = self.entries.encode(Block::At(reserved.at), shape.first);
+        let entry = entry.expect("it was asked when the block was taken");
+        match self.tables.update(place.slice, |entries| entries.set(place.index, entry)) {
+            Updated::Missing => Committed::Need(self.need(&place)),
+            Updated::Full => Committed::Full,
+            Updated::Done(()) => {
+                self.claims.release(reserved.range);
+                Committed::Done
+            }
+        }
+    }
+
+    /// The work of [`ImageWrite::abandon`].
+    pub fn abandon(&self, reserved: &Reserved) {
+        self.space.give_back(HostOffset(reserved.at.get().saturating_sub(self.blocks.lead)));
+        self.claims.release(reserved.range);
+    }
+
+    /// Changes what the whole units at the start of `units` say, waiting for whoever has claimed
+    /// them, and returns for how many bytes that was done. Blocks that are named no more are retired.
+    ///
+    /// # Errors
+    /// Those of reading the table and of writing it back where there is no room.
+    pub fn change(
+        &self,
+        owner: &dyn ImageWrite,
+        units: GuestRange,
+        change: impl Fn(Block) -> Block,
+    ) -> Result<u64> {
+        let shape = self.shape.get();
+        let rest = (self.place(&shape, units.start())).rest();
+        let units = units.first(rest.saturating_mul(self.blocks.unit));
+        let _claim = self.claims.hold(units);
+        loop {
+            // Now that it is claimed, the shape stays.
+            let shape = self.shape.get();
+            let place = self.place(&shape, units.start());
+            let count = usize::try_from(units.len().div_ceil(self.blocks.unit)).unwrap_or(SLICE);
+            let update = self.tables.update(place.slice, |entries| {
+                self.change_run(entries, place.index..place.index + count, shape.first, &change)
+            });
+            match update {
+                Updated::Missing => owner.satisfy(&self.need(&place))?,
+                Updated::Full => owner.relieve()?,
+                Updated::Done(freed) => {
+                    // After the entries: now nobody finds them any more.
+                    freed.into_iter().for_each(|block| self.space.retire(block));
+                    return Ok(units.len());
+                }
+            }
+        }
+    }
+
+    /// Changes entries of a slice, and returns the blocks that are named no more.
+    fn change_run(
+        &self,
+        entries: &mut SliceMut<'_>,
+        run: std::ops::Range<usize>,
+        first: HostOffset,
+        change: &impl Fn(Block) -> Block,
+    ) -> Vec<HostOffset> {
+        let mut freed = Vec::new();
+        for index in run {
+            let old = self.entries.decode(entries.get(index), first);
+            let new = change(old);
+            let Some(entry) = self.entries.encode(new, first).filter(|_| new != old) else {
+                continue;
+            };
+            entries.set(index, entry);
+            if let Block::At(at) = old {
+                freed.push(HostOffset(at.get().saturating_sub(self.blocks.lead)));
+            }
+        }
+        freed
+    }
+
+    /// A flush: data, then what `before` writes, given the place behind the last block in use, then
+    /// the table.
+    ///
+    /// # Errors
+    /// Those of the store and of `before`.
+    pub fn write_back(&self, before: impl FnOnce(HostOffset) -> Result<()>) -> Result<()> {
+        let write = |picture: &DirtySlice| {
+            let shape = self.shape.get();
+            let index = picture.at.get().saturating_sub(shape.table.get()) / E::LEN as u64;
+            // The last slice reaches further than the table does.
+            let count = usize::try_from(shape.entries.saturating_sub(index)).unwrap_or(SLICE);
+            let mut bytes = Vec::with_capacity(SLICE * E::LEN);
+            let entries = picture.entries.iter().take(count);
+            entries.for_each(|entry| self.entries.save(*entry, &mut bytes));
+            Ok(self.store.write_at(picture.at, &bytes)?)
+        };
+        self.space.write_back_after(&*self.store, &self.tables, before, write)
+    }
+
+    fn place(&self, shape: &TableShape, at: GuestOffset) -> Place {
+        let block = at.get() >> self.blocks.unit.trailing_zeros();
+        let slice = SLICE as u64;
+        let first = block & !(slice - 1);
+        let count = shape.entries.saturating_sub(first).min(slice);
+        Place {
+            slice: shape.table.saturating_add(first.saturating_mul(E::LEN as u64)),
+            count: usize::try_from(count).unwrap_or(SLICE),
+            index: usize::try_from(block & (slice - 1)).unwrap_or_default(),
+            within: at.get() & (self.blocks.unit - 1),
+        }
+    }
+
+    fn entry_at(&self, place: &Place) -> HostOffset {
+        place.slice.saturating_add((place.index * E::LEN) as u64)
+    }
+
+    fn need(&self, place: &Place) -> Need<'_> {
+        self.tables.need(&self.store, place.slice, place.count * E::LEN)
+    }
+
+    /// The entry, what it says, and how many blocks from it on, `most` at most, are one run. Runs
+    /// while others change the slice, so the values may be any.
+    fn run(
+        &self,
+        slice: Slice<'_>,
+        place: &Place,
+        most: u64,
+        first: HostOffset,
+    ) -> (u64, Block, u64) {
+        let entry = slice.get(place.index);
+        let block = self.entries.decode(entry, first);
+        let goes_on = |next: &u64| {
+            let index = place.index + usize::try_from(*next).unwrap_or(SLICE);
+            let found = self.entries.decode(slice.get(index), first);
+            match block {
+                Block::At(_) if self.blocks.lead != 0 => false,
+                Block::At(at) => found == Block::At(at.saturating_add(next * self.blocks.unit)),
+                other => found == other,
+            }
+        };
+        let count = (1..most.min(place.rest())).take_while(goes_on).count();
+        (entry, block, 1 + count as u64)
+    }
+
+    /// How many blocks the file has from the one whose data is at `at`; `None` if that is the place
+    /// of no block. New blocks go behind the end, so one that is named there would be overwritten.
+    fn room(&self, at: HostOffset, first: HostOffset) -> Option<u64> {
+        let block = at.get().checked_sub(self.blocks.lead)?;
+        let end = self.space.end().get();
+        (block >= first.get() && block < end).then(|| (end - block).div_ceil(self.blocks.stride()))
+    }
+}
+
+impl Place {
+    /// Entries from the one in question to the end of the slice.
+    fn rest(&self) -> u64 {
+        self.count.saturating_sub(self.index).max(1) as u64
+    }
+}
+
+/// A shape that is read by many and changed rarely: a look during a change is repeated.
+#[derive(Debug)]
+struct ShapeCell {
+    /// Odd during a change.
+    sequence: AtomicU64,
+    table: AtomicU64,
+    entries: AtomicU64,
+    size: AtomicU64,
+    first: AtomicU64,
+}
+
+impl ShapeCell {
+    fn new(shape: TableShape) -> Self {
+        Self {
+            sequence: AtomicU64::new(0),
+            table: shape.table.get().into(),
+            entries: shape.entries.into(),
+            size: shape.size.into(),
+            first: shape.first.get().into(),
+        }
+    }
+
+    fn size(&self) -> u64 {
+        self.size.load(Acquire)
+    }
+
+    #[inline]
+    fn get(&self) -> TableShape {
+        loop {
+            let before = self.sequence.load(Acquire);
+            let shape = TableShape {
+                table: HostOffset(self.table.load(Relaxed)),
+                entries: self.entries.load(Relaxed),
+                size: self.size.load(Relaxed),
+                first: HostOffset(self.first.load(Relaxed)),
+            };
+            fence(Acquire);
+            if before & 1 == 0 && self.sequence.load(Relaxed) == before {
+                return shape;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// One caller at a time: whoever changes the shape has claimed the disk.
+    fn set(&self, shape: TableShape) {
+        let before = self.sequence.load(Relaxed);
+        self.sequence.store(before | 1, Relaxed);
+        fence(Release);
+        self.table.store(shape.table.get(), Relaxed);
+        self.entries.store(shape.entries, Relaxed);
+        self.size.store(shape.size, Relaxed);
+        self.first.store(shape.first.get(), Relaxed);
+        self.sequence.store((before | 1) + 1, Release);
+    }
+}

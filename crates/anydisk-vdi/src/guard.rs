@@ -1,0 +1,104 @@
+//! What must hold before an image is written: every block that the map names is in the file, and
+//! named once. Else a write might land in another block.
+
+use anydisk_core::{Error, HostOffset, Result, Storage, StorageExt};
+
+use crate::NAME;
+use crate::header::{Header, limit};
+use crate::layout::{ENTRY, FREE, ZERO};
+use crate::limits;
+
+/// Entries that are read at once.
+const AT_ONCE: u64 = 256 << 10;
+
+/// Which blocks of the file the map names; a bit for each.
+#[derive(Debug)]
+pub(crate) struct Named {
+    bits: Vec<u64>,
+}
+
+impl Named {
+    /// For blocks of numbers below `count`.
+    pub(crate) fn new(count: u64) -> Self {
+        Self { bits: vec![0; usize::try_from(count.div_ceil(64)).unwrap_or(usize::MAX)] }
+    }
+
+    /// Notes that a block is named; false if it was before, or there is no such block.
+    pub(crate) fn insert(&mut self, number: u64) -> bool {
+        let Some(word) = usize::try_from(number / 64).ok().and_then(|i| self.bits.get_mut(i))
+        else {
+            return false;
+        };
+        let bit = 1 << (number % 64);
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    }
+
+    /// The numbers below `count` that are not named.
+    pub(crate) fn unnamed(&self, count: u64) -> impl Iterator<Item = u64> + '_ {
+        (0..count).filter(|number| {
+            let word = usize::try_from(number / 64).ok().and_then(|index| self.bits.get(index));
+            word.is_some_and(|word| word >> (number % 64) & 1 == 0)
+        })
+    }
+}
+
+/// Calls `each` with every entry of the map that the disk needs, and its place, in order.
+///
+/// # Errors
+/// Those of the store and of `each`.
+pub(crate) fn for_each_entry(
+    header: &Header,
+    store: &dyn Storage,
+    mut each: impl FnMut(HostOffset, u32) -> Result<()>,
+) -> Result<()> {
+    let all = header.blocks;
+    let mut done = 0;
+    while done < all {
+        let count = (all - done).min(AT_ONCE);
+        let at = header.table.saturating_add(done * ENTRY);
+        let mut bytes = vec![0; usize::try_from(count * ENTRY).expect("1 MiB at most")];
+        store.read_exact_at(at, &mut bytes)?;
+        for (entry, place) in bytes.as_chunks().0.iter().zip(0..) {
+            each(at.saturating_add(place * ENTRY), u32::from_le_bytes(*entry))?;
+        }
+        done += count;
+    }
+    Ok(())
+}
+
+/// The numbers of the blocks that nothing names.
+///
+/// # Errors
+/// [`Error::NeedsRepair`] for an entry that names a block which is not in the file or is another's,
+/// [`Error::Limit`] for a map that is too large to be looked through.
+pub(crate) fn free_blocks(header: &Header, store: &dyn Storage, len: u64) -> Result<Vec<u64>> {
+    limit("number of blocks of a disk to be written", header.blocks, limits::BLOCKS)?;
+    let in_file = header.blocks_in(len);
+    let count = header.allocated.min(in_file);
+    let mut named = Named::new(count);
+    for_each_entry(header, store, |at, entry| match entry {
+        FREE | ZERO => Ok(()),
+        number if u64::from(number) >= header.allocated => Err(needs_repair(format!(
+            "the block map entry at {at} is {number}, and there are {} blocks",
+            header.allocated
+        ))),
+        number if u64::from(number) >= in_file => Err(needs_repair(format!(
+            "the block map entry at {at} is {number}, and the file ends before that block"
+        ))),
+        number if !named.insert(number.into()) => {
+            Err(needs_repair(format!("the block map entry at {at} is {number}, as another one")))
+        }
+        _ => Ok(()),
+    })?;
+    Ok(named.unnamed(count).collect())
+}
+
+fn needs_repair(why: String) -> Error {
+    Error::NeedsRepair { format: NAME, why: why.into() }
+}
+
+pub(crate) fn read_only(why: &'static str) -> Error {
+    Error::ReadOnly { why: why.into() }
+}

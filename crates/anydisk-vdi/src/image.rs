@@ -1,0 +1,125 @@
+//! The image: what the core's table says, with the header around it.
+
+use std::sync::Arc;
+
+use anydisk_core::{
+    BlockShape, BlockSpace, FlatTable, GuestRange, HostOffset, Image, ImageInfo, ImageWrite,
+    Lookup, Need, OpenRequest, Reference, Result, Storage, Supplied, TableShape,
+};
+
+use crate::guard;
+use crate::header::{HEADER_LEN, Header, Kind, limit};
+use crate::info;
+use crate::state::HeaderState;
+use crate::table::Entries;
+
+/// A VDI: one image of a chain.
+#[derive(Debug)]
+pub struct VdiImage {
+    pub(crate) header: Header,
+    pub(crate) table: FlatTable<Entries>,
+    pub(crate) state: HeaderState,
+    writable: bool,
+}
+
+impl VdiImage {
+    /// Opens the image that the request names.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](anydisk_core::Error::Invalid), `Unsupported` and `Limit` for what the
+    /// header says; opened for writing also `NeedsRepair` for a block map that must not be written
+    /// by, and `ReadOnly`.
+    pub fn open(request: &OpenRequest<'_>) -> Result<Self> {
+        Self::build(request, false)
+    }
+
+    /// Opens an image that was just made.
+    pub(crate) fn open_new(request: &OpenRequest<'_>) -> Result<Self> {
+        Self::build(request, true)
+    }
+
+    fn build(request: &OpenRequest<'_>, is_new: bool) -> Result<Self> {
+        let store = &request.store;
+        let len = store.len()?;
+        let mut bytes = header_bytes(&**store)?;
+        let header = Header::parse(&bytes, len)?;
+        bytes.truncate(header.len);
+        let writable = request.is_writable()?;
+        let space = match writable {
+            true => writable_space(&header, &**store, len, is_new, request.limits.unit)?,
+            false => BlockSpace::new(header.stride(), header.block_at(header.blocks_in(len))),
+        };
+        let table = FlatTable::new(
+            Arc::clone(store),
+            Entries::of(&header),
+            BlockShape { unit: header.block, lead: header.extra },
+            TableShape {
+                table: header.table,
+                entries: header.blocks,
+                size: header.size,
+                first: header.first,
+            },
+            space,
+            request.limits.table_cache,
+        );
+        let state = HeaderState::new(bytes, &header, is_new);
+        Ok(Self { header, table, state, writable })
+    }
+
+    /// The image below, if there is one: it is known by its UUID alone.
+    #[must_use]
+    pub fn backing(&self) -> Option<Reference> {
+        self.state.uuids().backing()
+    }
+}
+
+/// The bytes of a store that hold its header, fewer if it is shorter.
+pub(crate) fn header_bytes(store: &dyn Storage) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; HEADER_LEN];
+    let count = store.read_at(HostOffset::ZERO, &mut bytes)?;
+    bytes.truncate(count);
+    Ok(bytes)
+}
+
+/// The blocks of an image that is to be written, those that nothing names among the free ones.
+fn writable_space(
+    header: &Header,
+    store: &dyn Storage,
+    len: u64,
+    is_new: bool,
+    largest: u64,
+) -> Result<BlockSpace> {
+    if header.kind == Kind::Undo {
+        return Err(guard::read_only("it is an undo image, which nothing writes any more"));
+    }
+    limit("size of a block to be written, in bytes", header.block, largest)?;
+    let end = header.block_at(header.allocated);
+    let space = BlockSpace::new(header.stride(), end).with_old_bytes_to(HostOffset(len));
+    if !is_new {
+        let free = guard::free_blocks(header, store, len)?;
+        free.into_iter().for_each(|number| space.give_back(header.block_at(number)));
+    }
+    Ok(space)
+}
+
+impl Image for VdiImage {
+    fn size(&self) -> u64 {
+        self.table.shape().size
+    }
+
+    fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
+        self.table.map_cached(range)
+    }
+
+    fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<Supplied> {
+        Ok(self.table.supply(need, bytes))
+    }
+
+    fn info(&self) -> ImageInfo {
+        info::of(&self.header, &self.state.uuids())
+    }
+
+    fn writer(&self) -> Option<&dyn ImageWrite> {
+        self.writable.then_some(self)
+    }
+}

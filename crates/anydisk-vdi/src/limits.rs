@@ -1,0 +1,14 @@
+//! What we refuse for its size. What a caller may set is in [`anydisk_core::Limits`].
+
+/// Largest disk, in bytes: file offsets are signed.
+pub(crate) const DISK: u64 = i64::MAX.unsigned_abs();
+
+/// Largest block that is read, in bytes: VirtualBox opens no larger ones either.
+pub(crate) const BLOCK: u64 = 128 << 20;
+
+/// Most blocks of a disk that is written or checked: 256 TiB in blocks of 1 MiB. The map is read
+/// once for that, with a bit in memory for each block of the file.
+pub(crate) const BLOCKS: u64 = 1 << 28;
+
+/// Most blocks of a disk: the two highest numbers have meanings of their own.
+pub(crate) const ENTRIES: u64 = 0xFFFF_FFFE;

@@ -1,0 +1,12 @@
+//! All golden images of VDI: verdict, content and map.
+
+use anydisk_core::Registry;
+use anydisk_raw::RAW;
+use anydisk_testkit::golden_suite;
+use anydisk_vdi::VDI;
+
+fn registry() -> Registry {
+    Registry::new(&[&VDI, &RAW])
+}
+
+golden_suite!(registry(), "vdi", []);
