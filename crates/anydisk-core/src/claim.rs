@@ -57,12 +57,22 @@ impl Drop for Claim<'_> {
 #[derive(Debug, Default)]
 struct State {
     held: Vec<GuestRange>,
+    /// Claimed as soon as nobody holds any part of them.
+    promised: Vec<GuestRange>,
     waiting: Vec<(GuestRange, Waker)>,
 }
 
 impl State {
     fn is_free(&self, range: GuestRange) -> bool {
-        !self.held.iter().any(|other| other.overlaps(range))
+        !self.is_held(range) && !self.is_promised(range)
+    }
+
+    fn is_held(&self, range: GuestRange) -> bool {
+        self.held.iter().any(|other| other.overlaps(range))
+    }
+
+    fn is_promised(&self, range: GuestRange) -> bool {
+        self.promised.iter().any(|other| other.overlaps(range))
     }
 }
 
@@ -94,6 +104,23 @@ impl Claims {
     /// As [`claim`](Self::claim); the claim ends with the answer.
     pub fn hold(&self, range: GuestRange) -> Claim<'_> {
         self.claim(range);
+        Claim { claims: self, range }
+    }
+
+    /// As [`hold`](Self::hold), and whoever comes later waits: a claim on much of the disk would
+    /// else never find all of it free. Who holds a claim already must not wait for another one
+    /// meanwhile.
+    pub fn hold_before_others(&self, range: GuestRange) -> Claim<'_> {
+        let mut state = self.lock();
+        while state.is_promised(range) {
+            state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.promised.push(range);
+        while state.is_held(range) {
+            state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.promised.retain(|other| *other != range);
+        state.held.push(range);
         Claim { claims: self, range }
     }
 
@@ -183,6 +210,23 @@ mod tests {
         assert!(!claims.try_claim(range(9, 2)));
         claims.release(range(0, 10));
         assert!(claims.try_claim(range(0, 5)));
+    }
+
+    #[test]
+    fn a_claim_on_everything_is_not_kept_waiting_by_those_who_come_later() {
+        let range = |start, len| GuestRange::new(crate::GuestOffset(start), len).expect("small");
+        let claims = Claims::default();
+        let first = claims.hold(range(0, 1));
+        std::thread::scope(|scope| {
+            let all = scope.spawn(|| drop(claims.hold_before_others(range(0, 100))));
+            while claims.try_hold(range(5, 1)).is_some() {
+                std::thread::yield_now();
+            }
+            assert!(!all.is_finished());
+            drop(first);
+            all.join().expect("it gets its turn");
+        });
+        assert!(claims.try_claim(range(5, 1)));
     }
 
     #[test]

@@ -30,8 +30,8 @@ struct Shared {
     epoch: AtomicU64,
     /// How often space came back into use; see [`Lease::generation`].
     recycled: AtomicU64,
-    /// Live leases of even and of odd epochs.
-    live: [[Counter; STRIPES]; 2],
+    /// Live leases of even and of odd epochs: those for reading, then those for writing.
+    live: [[Counter; 2 * STRIPES]; 2],
 }
 
 /// The leases of one image. Cloning gives another handle to the same leases.
@@ -86,7 +86,35 @@ impl Leases {
 
     /// Takes a lease. Do it **before** reading the table entry that names the space.
     pub fn take(&self) -> Lease<'_> {
-        let stripe = stripe_of_this_thread();
+        self.take_in(stripe_of_this_thread())
+    }
+
+    /// As [`take`](Self::take), for a [`WriteLease`]: the lease is counted apart, so that whoever
+    /// makes places shared can [wait](Self::wait_for_writers) for those who write in place.
+    pub fn take_to_write(&self) -> Lease<'_> {
+        self.take_in(STRIPES + stripe_of_this_thread())
+    }
+
+    /// Returns when no lease [to write](Self::take_to_write) is alive.
+    ///
+    /// The caller has seen to it that nobody keeps a new one: whoever takes one looks at a flag of
+    /// the caller's afterwards and drops it again. Both sides order their steps by `SeqCst`.
+    pub fn wait_for_writers(&self) {
+        let mut patience = 0_u32;
+        let writes = |lease: &Counter| lease.0.load(SeqCst) != 0;
+        while self.shared.live.iter().any(|epoch| epoch[STRIPES..].iter().any(writes)) {
+            // A write takes as long as its I/O. Nobody is told when it ends: that would cost
+            // every write something, for what happens rarely.
+            patience += 1;
+            if patience < 64 {
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(std::time::Duration::from_micros(50));
+            }
+        }
+    }
+
+    fn take_in(&self, stripe: usize) -> Lease<'_> {
         loop {
             let epoch = self.shared.epoch.load(SeqCst);
             let parity = usize::from(epoch & 1 == 1);
@@ -302,6 +330,35 @@ mod tests {
         let sealed = quarantine.seal();
         quarantine.unseal(sealed);
         assert!(quarantine.release(&leases).is_empty());
+    }
+
+    #[test]
+    fn whoever_waits_for_writers_does_not_wait_for_readers() {
+        let leases = Leases::new();
+        let _reader = leases.take();
+        leases.wait_for_writers();
+        let writer = leases.take_to_write();
+        let (sent, received) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                leases.wait_for_writers();
+                sent.send(()).expect("someone listens");
+            });
+            let soon = std::time::Duration::from_millis(20);
+            assert!(received.recv_timeout(soon).is_err(), "it did not wait");
+            drop(writer);
+            received.recv().expect("it waited for ever");
+        });
+    }
+
+    #[test]
+    fn space_waits_for_a_lease_to_write_as_well() {
+        let leases = Leases::new();
+        let lease = WriteLease::new(leases.take_to_write());
+        let mut quarantine = freed_on_medium(&leases);
+        assert!(quarantine.release(&leases).is_empty());
+        drop(lease);
+        assert_eq!(quarantine.release(&leases), [7]);
     }
 
     #[test]

@@ -42,6 +42,11 @@ impl RefcountTable {
         self.note(number..number + 1);
     }
 
+    /// Whether the medium has all of it.
+    pub(super) fn is_settled(&self) -> bool {
+        self.changed.is_none()
+    }
+
     fn note(&mut self, entries: Range<usize>) {
         self.changed = Some(match self.changed.take() {
             Some(old) => old.start.min(entries.start)..old.end.max(entries.end),
@@ -66,7 +71,7 @@ impl Allocator {
     }
 
     /// An empty block in `cluster`.
-    fn make_block(&self, state: &mut State, number: usize, cluster: u64) -> Result<()> {
+    pub(super) fn make_block(&self, state: &mut State, number: usize, cluster: u64) -> Result<()> {
         let at = self.offset(cluster);
         if !state.enter(Clusters::new(cluster, 1)) {
             self.store.write_at(at, &vec![0; 1 << self.cluster_bits])?;
@@ -98,7 +103,7 @@ impl Allocator {
 
     /// Makes a table half as large again, and the blocks that count it, from `first` on. Everything
     /// there is free and has no block.
-    fn grow_table(&self, state: &mut State, first: u64) -> Result<()> {
+    pub(super) fn grow_table(&self, state: &mut State, first: u64) -> Result<()> {
         let plan = self.plan_table(state, first)?;
         self.check_free(state, Clusters::new(first, plan.blocks + plan.table))?;
         let old = Clusters::new(state.table.at.get() >> self.cluster_bits, state.table.clusters);

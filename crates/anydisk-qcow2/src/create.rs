@@ -10,8 +10,8 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Attempt, CreateRequest, Error, GuestRange, HostOffset, Image, ImageWrite, OptionKind,
-    OptionSpec, Options, Placement, Reference, Reservation, Result, Storage,
+    CreateRequest, Error, GuestRange, HostOffset, Image, ImageWrite, OptionKind, OptionSpec,
+    Options, Preallocation, Reference, Result, Storage,
 };
 
 use crate::extensions::Extension;
@@ -19,7 +19,7 @@ use crate::features::{compatible, incompatible, name_table};
 use crate::header::Compression;
 use crate::layout::extension;
 use crate::measure::Layout;
-use crate::reserve::Purpose;
+use crate::preallocate::preallocate;
 use crate::{Header, NAME, WritableImage, limits};
 
 /// The options of creation.
@@ -88,7 +88,12 @@ pub(crate) fn create(request: &CreateRequest<'_>) -> Result<Arc<dyn Image>> {
     check_preallocation(request)?;
     write_empty(&*request.store, &header, &plan.layout(size))?;
     let image = WritableImage::open(Arc::clone(&request.store), request.limits)?;
-    preallocate(&image, request.options.text("preallocation").unwrap_or("off"))?;
+    let how = request.options.text("preallocation").and_then(Preallocation::of_word);
+    let how = how.unwrap_or_default();
+    preallocate(&image, GuestRange::whole(size), how)?;
+    if how != Preallocation::Off {
+        image.flush()?;
+    }
     Ok(Arc::new(image))
 }
 
@@ -238,49 +243,4 @@ fn write_empty(store: &dyn Storage, header: &Header, layout: &Layout) -> Result<
     layout.write_refcounts(store)?;
     store.flush()?;
     Ok(store.write_at(HostOffset::ZERO, &header.to_bytes()?)?)
-}
-
-/// Maps every cluster of the disk, and gives it space as `how` says.
-fn preallocate(image: &WritableImage, how: &str) -> Result<()> {
-    if how == "off" {
-        return Ok(());
-    }
-    let store = &image.shared.store;
-    let cluster = image.shared.geometry.cluster_size();
-    let mut rest = GuestRange::whole(image.size());
-    while !rest.is_empty() {
-        let Some(reservation) = reserve(image, rest)? else { break };
-        let (range, at) = (reservation.range(), reservation.at());
-        let len = range.grown_to(cluster).len();
-        give_space(&**store, at, len, how)?;
-        reservation.commit()?;
-        rest = rest.skip(range.len());
-    }
-    image.flush()
-}
-
-/// Space without content for the start of `range`; `None` where it has its own already.
-fn reserve(image: &WritableImage, range: GuestRange) -> Result<Option<Reservation<'_>>> {
-    loop {
-        match image.reserve(range, Purpose::Space)? {
-            Attempt::Placed(Placement::Fresh(reservation)) => return Ok(Some(reservation)),
-            Attempt::Placed(Placement::InPlace { .. }) => return Ok(None),
-            Attempt::Need(need) => image.satisfy(&need)?,
-            Attempt::Busy => image.claims.wait(range),
-        }
-    }
-}
-
-fn give_space(store: &dyn Storage, at: HostOffset, len: u64, how: &str) -> Result<()> {
-    let end = at.saturating_add(len).get();
-    match (how, store.space()) {
-        ("full", _) => Ok(store.write_at(at, &vec![0; usize::try_from(len).unwrap_or(0)])?),
-        ("falloc", Some(space)) => Ok(space.allocate(at, len)?),
-        ("falloc", None) => Err(Error::Unsupported {
-            format: NAME,
-            feature: "preallocation=falloc on this store".into(),
-        }),
-        _ if store.len()? < end => Ok(store.set_len(end)?),
-        _ => Ok(()),
-    }
 }

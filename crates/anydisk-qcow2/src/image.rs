@@ -136,6 +136,24 @@ impl Shared {
         HostOffset(self.l1_table.load(Relaxed))
     }
 
+    /// The disk has `size` bytes now.
+    pub(crate) fn set_size(&self, size: u64) {
+        self.size.store(size, Relaxed);
+    }
+
+    /// The active L1 table lies at `to` now. Nothing is changed in the old one that the medium
+    /// does not know.
+    pub(crate) fn move_l1(&self, to: HostOffset, entries: u64, old_entries: u64) {
+        self.forget_l1(to, entries); // Of what lay there before.
+        let from = self.l1_table.swap(to.get(), Relaxed);
+        self.forget_l1(HostOffset(from), old_entries);
+    }
+
+    fn forget_l1(&self, table: HostOffset, entries: u64) {
+        let slices = (0..entries * 8).step_by(self.geometry.slice_len());
+        slices.for_each(|inside| self.l1.remove(table.saturating_add(inside)));
+    }
+
     /// See [`Image::info`].
     pub(crate) fn info(header: &Header) -> ImageInfo {
         let mut info = ImageInfo::new(NAME);
@@ -172,7 +190,16 @@ impl Shared {
     #[inline]
     pub(crate) fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
         // Before any table is read: what the tables name then stays in its place.
-        let lease = self.leases.take();
+        self.map_under(self.leases.take(), range)
+    }
+
+    /// As [`map_cached`](Self::map_cached), under a lease that was taken before.
+    #[inline]
+    pub(crate) fn map_under<'a>(
+        &'a self,
+        lease: Lease<'a>,
+        range: GuestRange,
+    ) -> Result<Lookup<'a>> {
         let geometry = &self.geometry;
         let l1 = geometry.l1_slot(self.l1_table(), range.start());
         let Some(found) = self.l1.read(l1.slice, |slice| geometry.l1_run(&slice, l1.word, range))

@@ -31,6 +31,7 @@
 //! | compressed clusters, deflate (`zlib`) and zstd | read, written; passed through without decoding where wanted |
 //! | extended L2 entries (subclusters) | read, written, created |
 //! | preallocation, zeroes and discards by tables | written |
+//! | resizing both ways, over a longer backing file, with snapshots (version 3) | done |
 //! | power loss at any moment | what was flushed is there, at worst clusters are lost |
 //! | backing files of any format | named in the answer of opening; the caller decides whether to follow |
 //! | unknown extensions, header fields, compatible bits | kept |
@@ -64,6 +65,7 @@
 //! ```
 
 mod alloc;
+mod alone;
 mod blocks;
 mod check;
 mod create;
@@ -83,9 +85,12 @@ mod measure;
 mod own_table;
 mod packed;
 mod plan;
+mod preallocate;
 mod refcount;
 mod reserve;
+mod resize;
 mod rules;
+mod run;
 mod snapshot;
 mod survey;
 mod table;

@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use anydisk_codec::{DeflateEncoder, Encode, ZstdEncoder};
 use anydisk_core::{
     Attempt, Below, Claims, Committed, Error, GuestOffset, GuestRange, Handled, HostOffset, Image,
-    ImageInfo, ImageWrite, Limits, Lookup, Need, Packing, Reserved, Result, Source, Storage,
-    Supplied, Zeroing,
+    ImageInfo, ImageWrite, Limits, Lookup, Need, Packing, Reserved, Resize, Result, Source,
+    Storage, Supplied, Zeroing,
 };
 
 use crate::alloc::{Allocator, Fresh};
+use crate::alone::Turns;
 use crate::format::check_writable;
 use crate::image::{Shared, Table};
 use crate::live::LiveHeader;
@@ -34,6 +35,7 @@ pub struct WritableImage {
     pub(crate) live: Arc<LiveHeader>,
     pub(crate) space: Allocator,
     pub(crate) claims: Claims,
+    pub(crate) turns: Turns,
     /// Whoever changes tables holds it shared; taking pictures of them needs it alone, so that
     /// nobody is between two changes that belong together.
     gate: RwLock<()>,
@@ -99,6 +101,7 @@ impl WritableImage {
             live,
             space,
             claims: Claims::default(),
+            turns: Turns::default(),
             gate: RwLock::default(),
             tables: Mutex::default(),
             round: Mutex::default(),
@@ -166,11 +169,19 @@ impl Image for WritableImage {
     fn writer(&self) -> Option<&dyn ImageWrite> {
         Some(self)
     }
+
+    fn resizer(&self) -> Option<&dyn Resize> {
+        Some(self)
+    }
 }
 
 impl ImageWrite for WritableImage {
     fn try_place(&self, range: GuestRange) -> Result<Attempt<'_>> {
-        match self.shared.map_cached(range)? {
+        let lease = self.shared.leases.take_to_write();
+        if self.turns.is_frozen() {
+            return Ok(Attempt::Busy);
+        }
+        match self.shared.map_under(lease, range)? {
             Lookup::Found(extent) => match extent.source {
                 Source::Data { at, shared: false, .. } => {
                     self.in_place(at, extent.len, extent.lease)

@@ -22,7 +22,7 @@ use crate::write::{Step, WritableImage, done};
 
 /// How entries of whole clusters change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
+pub(crate) enum Change {
     /// They become zero; data keeps its space.
     Zero,
     /// They become zero and space is given back. Absent ones too, or only those with space?
@@ -125,6 +125,19 @@ impl WritableImage {
         })
     }
 
+    /// Changes the entries of whole clusters, which lie in one slice.
+    pub(crate) fn change_claimed(
+        &self,
+        clusters: GuestRange,
+        change: Change,
+        has_backing: bool,
+    ) -> Result<()> {
+        let claim = self.claims.hold(clusters.grown_to(self.shared.geometry.cluster_size()));
+        let outcome = self.change(clusters, change, has_backing);
+        drop(claim);
+        outcome.map(|_| ())
+    }
+
     /// Changes the entries of `units`, which lie in one slice and are claimed.
     fn change(&self, units: GuestRange, change: Change, has_backing: bool) -> Result<Outcome> {
         loop {
@@ -200,7 +213,11 @@ impl WritableImage {
 
     /// Whether `units` are some subclusters of a cluster.
     fn is_part(&self, units: GuestRange) -> bool {
-        self.whole(units, self.shared.geometry.cluster_size()) != Some(units)
+        let is_border = |at: GuestOffset| {
+            at.get().is_multiple_of(self.shared.geometry.cluster_size())
+                || at.get() == self.shared.size()
+        };
+        !(is_border(units.start()) && is_border(units.end()))
     }
 }
 
