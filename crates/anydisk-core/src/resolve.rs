@@ -60,6 +60,9 @@ pub enum Role {
     Extent,
     /// The file that holds the payload (qcow2 external data file).
     DataFile,
+    /// A host device that is a part of the image itself, or stands for all of it. A file of another
+    /// kind may be given in its place.
+    Device,
 }
 
 impl Role {
@@ -70,6 +73,7 @@ impl Role {
             Self::Backing => "backing file",
             Self::Extent => "extent",
             Self::DataFile => "data file",
+            Self::Device => "host device",
         }
     }
 }

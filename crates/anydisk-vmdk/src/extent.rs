@@ -11,7 +11,7 @@ use anydisk_core::{Error, GuestRange, HostOffset, Invalid, Result, Storage, Valu
 use crate::NAME;
 use crate::layout::{GrainMarker, SECTOR};
 use crate::limits;
-use crate::table::{ENTRY, Geometry, Grain, SLICE, sector_at};
+use crate::table::{Geometry, Grain, SLICE, sector_at};
 
 /// A file the image is made of. Extents name it by its number.
 #[derive(Debug)]
@@ -64,8 +64,9 @@ pub(crate) struct Sparse {
     pub(crate) directory: HostOffset,
     /// The second directory.
     pub(crate) redundant: Option<HostOffset>,
-    /// Entry 1 is a grain of zeroes.
-    pub(crate) zeroed: bool,
+    /// The first directory is not in the file: `directory` is the second.
+    pub(crate) damaged: bool,
+    pub(crate) entries: Entries,
     pub(crate) packed: Packed,
     /// No grain lies before this place.
     pub(crate) overhead: HostOffset,
@@ -73,6 +74,22 @@ pub(crate) struct Sparse {
     pub(crate) unclean: bool,
     /// Where the file ends, or the last grain that was committed.
     pub(crate) end: AtomicU64,
+}
+
+/// What the entries of directory and tables are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entries {
+    /// Sectors of the file. `zeroed`: entry 1 is a grain of zeroes.
+    Sectors { zeroed: bool },
+    /// Numbers of tables and grains, which lie in two areas of the file (seSparse).
+    Numbers { tables: Area, grains: HostOffset },
+}
+
+/// A part of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Area {
+    pub(crate) at: HostOffset,
+    pub(crate) len: u64,
 }
 
 /// How grains are stored.
@@ -135,13 +152,37 @@ impl Sparse {
     }
 
     /// Sectors of a grain.
-    pub(crate) fn grain_sectors(&self) -> u32 {
-        u32::try_from(self.geometry.grain() / SECTOR).expect("the header limits the grain")
+    pub(crate) fn grain_sectors(&self) -> u64 {
+        self.geometry.grain() / SECTOR
     }
 
     /// Decodes an entry of a grain table.
     pub(crate) fn decode(&self, entry: u64) -> Grain {
-        Grain::decode(entry, self.zeroed)
+        match self.entries {
+            Entries::Sectors { zeroed } => Grain::decode(entry, zeroed),
+            Entries::Numbers { grains, .. } => {
+                Grain::decode_wide(entry, grains.get() / SECTOR, self.grain_sectors())
+            }
+        }
+    }
+
+    /// Whether a grain of zeroes can be an entry.
+    pub(crate) fn has_zero_entries(&self) -> bool {
+        self.entries == Entries::Sectors { zeroed: true }
+    }
+
+    /// The place of the table that an entry of the directory names, unchecked but for arithmetic.
+    pub(crate) fn table_place(&self, entry: u64) -> Option<HostOffset> {
+        match self.entries {
+            Entries::Sectors { .. } => Some(sector_at(entry)),
+            Entries::Numbers { tables, .. } => {
+                let number = entry & 0xFFFF_FFFF;
+                let from = number * self.geometry.table_len();
+                let inside = from.saturating_add(self.geometry.table_len()) <= tables.len;
+                // Whatever else stands in the upper half, nobody knows what it means.
+                (inside && entry >> 32 == 0x1000_0000).then(|| tables.at.saturating_add(from))
+            }
+        }
     }
 
     /// The place of the table that an entry of the directory at `at` names; `None`: there is none.
@@ -152,10 +193,9 @@ impl Sparse {
         if entry == 0 {
             return Ok(None);
         }
-        let table = HostOffset(entry * SECTOR);
-        let end = table.saturating_add(u64::from(self.geometry.entries()) * ENTRY);
-        if end <= self.end() {
-            return Ok(Some(table));
+        let table = self.table_place(entry);
+        if table.is_some_and(|at| at.saturating_add(self.geometry.table_len()) <= self.end()) {
+            return Ok(table);
         }
         Err(self.outside("grain directory entry", at, entry).into())
     }
@@ -165,14 +205,27 @@ impl Sparse {
     /// # Errors
     /// [`Error::Invalid`] for a grain among the metadata or behind the end of the file. The file
     /// may end inside a grain.
-    pub(crate) fn grain_at(&self, sector: u32, count: u32, at: HostOffset) -> Result<HostOffset> {
+    pub(crate) fn grain_at(&self, sector: u64, count: u32, at: HostOffset) -> Result<HostOffset> {
         let place = sector_at(sector);
         let before_last = u64::from(count - 1) * self.geometry.grain();
         let last = place.saturating_add(before_last + self.packed.head());
         if place >= self.overhead && last < self.end() {
             return Ok(place);
         }
-        Err(self.outside("grain table entry", at, sector.into()).into())
+        Err(self.outside("grain table entry", at, sector).into())
+    }
+
+    /// The refusal of an entry at `at` that means nothing.
+    pub(crate) fn broken(&self, at: HostOffset, entry: u64) -> Error {
+        let expected = "an entry of type 0 (all zero), 1, 2 or 3";
+        Invalid {
+            format: NAME,
+            field: "grain table entry".into(),
+            at,
+            found: Value::Hex(entry),
+            expected: expected.into(),
+        }
+        .into()
     }
 
     fn outside(&self, field: &'static str, at: HostOffset, sector: u64) -> Invalid {

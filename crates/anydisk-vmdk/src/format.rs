@@ -43,7 +43,8 @@ impl Format for VmdkFormat {
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
         let image = VmdkImage::open(&request)?;
         let backing = image.backing().cloned();
-        Ok(Opened::new(Arc::new(image), backing))
+        let warnings = image.warnings().to_vec();
+        Ok(Opened { warnings, ..Opened::new(Arc::new(image), backing) })
     }
 
     fn create_options(&self) -> &'static [OptionSpec] {

@@ -50,8 +50,9 @@ impl Mirror {
 
     /// Where the second copy of the table at `table` is, if there is one.
     pub(crate) fn second(&self, table: HostOffset) -> Option<HostOffset> {
-        let index = self.pairs.binary_search_by_key(&table, |pair| sector_at(pair.0)).ok()?;
-        Some(sector_at(self.pairs[index].1))
+        let index =
+            self.pairs.binary_search_by_key(&table, |pair| sector_at(pair.0.into())).ok()?;
+        Some(sector_at(self.pairs[index].1.into()))
     }
 }
 
@@ -87,7 +88,7 @@ fn check_places(
     pieces.extend_from_slice(reserved);
     pieces.extend(sparse.redundant.map(|at| (at, directory_len)));
     let tables = primary.iter().chain(second.unwrap_or_default());
-    pieces.extend(tables.map(|sector| (sector_at(*sector), table_len)));
+    pieces.extend(tables.map(|sector| (sector_at((*sector).into()), table_len)));
     pieces.sort_unstable();
     let mut end = HostOffset::ZERO;
     for (at, len) in pieces {
@@ -114,7 +115,7 @@ fn check_grains(sparse: &Sparse, store: &dyn Storage, tables: &[u32]) -> Result<
     let mut rest = tables;
     while let Some(first) = rest.first() {
         let (row, others) = rest.split_at(in_a_row(sparse, rest));
-        let at = sector_at(*first);
+        let at = sector_at((*first).into());
         let len = row.len() as u64 * u64::from(sparse.geometry.entries()) * ENTRY;
         let entries = entries(store, at, len)?;
         for (entry, place) in entries.into_iter().take(left).zip(0_u64..) {
@@ -133,8 +134,9 @@ fn check_grains(sparse: &Sparse, store: &dyn Storage, tables: &[u32]) -> Result<
 fn in_a_row(sparse: &Sparse, tables: &[u32]) -> usize {
     let table_len = u64::from(sparse.geometry.entries()) * ENTRY;
     let pairs = tables.iter().zip(tables.iter().skip(1)).take(TABLES_AT_ONCE - 1);
-    let follows =
-        |(a, b): &(&u32, &u32)| sector_at(**a).saturating_add(table_len) == sector_at(**b);
+    let follows = |(a, b): &(&u32, &u32)| {
+        sector_at((**a).into()).saturating_add(table_len) == sector_at((**b).into())
+    };
     1 + pairs.take_while(follows).count()
 }
 

@@ -14,9 +14,9 @@ use zerocopy::little_endian::U32;
 use crate::codec::SHORT_OR_WHOLE;
 use crate::descriptor::Descriptor;
 use crate::extent::{Body, File, Packed, Part, Sparse};
-use crate::layout::{GrainMarker, SECTOR};
+use crate::layout::GrainMarker;
 use crate::open::{self, Assembly};
-use crate::table::{ENTRY, Grain, SLICE, SliceAt, run};
+use crate::table::{Grain, SLICE, SliceAt, WIDE_ENTRY, run};
 use crate::unwritten::Unwritten;
 use crate::write::Writer;
 use crate::{info, limits};
@@ -39,6 +39,7 @@ pub struct VmdkImage {
     pub(crate) leases: Leases,
     pub(crate) writer: Option<Writer>,
     info: ImageInfo,
+    warnings: Vec<String>,
 }
 
 /// What one look at the tables tells about the start of a range.
@@ -71,7 +72,7 @@ impl VmdkImage {
     fn build(request: &OpenRequest<'_>, is_new: bool) -> Result<Self> {
         let assembly = open::assemble(request)?;
         let info = info::of(&assembly);
-        let Assembly { files, parts, descriptor, room } = assembly;
+        let Assembly { files, parts, descriptor, room, warnings } = assembly;
         let packed = parts.iter().any(Part::is_packed);
         let mut image = Self {
             size: parts.last().map_or(0, |part| part.range.end().get()),
@@ -84,6 +85,7 @@ impl VmdkImage {
             files,
             parts,
             info,
+            warnings,
         };
         if request.access == Access::ReadWrite {
             // What was written to make it must be flushed too.
@@ -103,6 +105,12 @@ impl VmdkImage {
     #[must_use]
     pub fn backing(&self) -> Option<&Reference> {
         self.backing.as_ref()
+    }
+
+    /// What a person should know of the image, though it opened.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The part that holds the start of `range`, its number, and what of the range lies in it.
@@ -137,6 +145,7 @@ impl VmdkImage {
         match answer {
             Grain::Absent => Ok(found(len, Source::Absent { reserved: None })),
             Grain::Zero => Ok(found(len, Source::Zero { reserved: None })),
+            Grain::Broken(entry) => Err(sparse.broken(entry_at, entry)),
             Grain::Sector(sector) if sparse.packed == Packed::No => {
                 let count = sparse.grains_of(within + len);
                 let at = sparse.grain_at(sector, count, entry_at)?.saturating_add(within);
@@ -195,15 +204,15 @@ impl VmdkImage {
         let Table::At(table) = self.table(sparse, place.table)? else { return Ok(None) };
         let first = key(sparse.file, geometry.table_slice(table, place.entry).at);
         let Some(end) = self.unwritten.run_end(first) else { return Ok(None) };
-        let len = u64::from(geometry.entries()) * ENTRY;
+        let len = geometry.table_len();
         let start = key(sparse.file, table);
         if start.saturating_add(len) > end {
             return Ok(None);
         }
         let slice = geometry.directory_slice(sparse.directory, place.table);
         let is_in_run = |entry: u64| {
-            let at = key(sparse.file, HostOffset(entry * SECTOR));
-            entry == 0 || (at >= start && at.saturating_add(len) <= end)
+            let place = sparse.table_place(entry).map(|at| key(sparse.file, at));
+            entry == 0 || place.is_some_and(|at| at >= start && at.saturating_add(len) <= end)
         };
         let others = self.tables.read(key(sparse.file, slice.at), |entries| {
             let behind = slice.index + 1..slice.count;
@@ -264,7 +273,7 @@ impl VmdkImage {
         let seen = self.markers.read(place, |pair| (pair.get(0), pair.get(1)));
         let Some((lba, size)) = seen else {
             let len = usize::try_from(head).expect("12 at most");
-            let ticket = ticket(self.markers.ticket(place), true);
+            let ticket = ticket(self.markers.ticket(place), Kind::Marker);
             return Ok(Lookup::Need(Need { store, at, len, ticket }));
         };
         let grain = sparse.geometry.grain();
@@ -296,11 +305,12 @@ impl VmdkImage {
 
     pub(crate) fn need_table<'a>(&'a self, sparse: &Sparse, slice: SliceAt) -> Need<'a> {
         let place = key(sparse.file, slice.at);
+        let kind = if slice.entry_len == WIDE_ENTRY { Kind::Wide } else { Kind::Table };
         Need {
             store: &self.files[sparse.file].store,
             at: slice.at,
-            len: slice.count as usize * size_of::<u32>(),
-            ticket: ticket(self.tables.ticket(place), false),
+            len: usize::try_from(slice.len()).expect("a slice is small"),
+            ticket: ticket(self.tables.ticket(place), kind),
         }
     }
 }
@@ -315,22 +325,37 @@ pub(crate) enum Table<'a> {
 
 /// The name of a place in one of the files. File numbers are limited by the number of extents.
 pub(crate) fn key(file: usize, at: HostOffset) -> HostOffset {
-    HostOffset((file as u64) * limits::FILE * 2 + at.get())
+    HostOffset((file as u64).wrapping_mul(limits::KEYS).wrapping_add(at.get()))
 }
 
 /// The file and place that a key names.
 pub(crate) fn unkey(key: HostOffset) -> (usize, HostOffset) {
-    let file = usize::try_from(key.get() / (limits::FILE * 2)).unwrap_or(usize::MAX);
-    (file, HostOffset(key.get() % (limits::FILE * 2)))
+    let file = usize::try_from(key.get() / limits::KEYS).unwrap_or(usize::MAX);
+    (file, HostOffset(key.get() % limits::KEYS))
 }
 
-/// The cache's ticket, beside a bit that tells the caches apart.
-fn ticket(of: Ticket, is_marker: bool) -> u64 {
-    of.to_bits() << 1 | u64::from(is_marker)
+/// What the bytes of a need are.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Entries of 4 bytes.
+    Table,
+    /// Entries of 8 bytes.
+    Wide,
+    /// What stands before a packed grain.
+    Marker,
+}
+
+/// The cache's ticket, beside two bits that tell the kind.
+fn ticket(of: Ticket, kind: Kind) -> u64 {
+    of.to_bits() << 2 | kind as u64
 }
 
 fn table_entries(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
     bytes.as_chunks().0.iter().map(|entry| u32::from_le_bytes(*entry).into())
+}
+
+fn wide_entries(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    bytes.as_chunks().0.iter().map(|entry| u64::from_le_bytes(*entry))
 }
 
 /// Sector and length of what stands before a packed grain.
@@ -382,10 +407,13 @@ impl Image for VmdkImage {
     fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<Supplied> {
         let Some(file) = self.file_of(need) else { return Ok(Supplied::Taken) };
         let place = key(file, need.at);
-        let (came, of_marker) = (Ticket::from_bits(need.ticket >> 1), need.ticket & 1 == 1);
-        let taken = match of_marker {
-            true => self.markers.insert(place, came, marker(bytes)),
-            false => self.tables.insert(place, came, table_entries(bytes)),
+        let came = Ticket::from_bits(need.ticket >> 2);
+        let taken = match need.ticket & 3 {
+            kind if kind == Kind::Marker as u64 => self.markers.insert(place, came, marker(bytes)),
+            kind if kind == Kind::Wide as u64 => {
+                self.tables.insert(place, came, wide_entries(bytes))
+            }
+            _ => self.tables.insert(place, came, table_entries(bytes)),
         };
         Ok(taken.into())
     }

@@ -77,6 +77,66 @@ pub(crate) struct CowdHeader {
 }
 const _: () = assert!(size_of::<CowdHeader>() == 32);
 
+/// The version of the only seSparse extents there are: 2.1.
+pub(crate) const SE_VERSION: u64 = 0x0000_0002_0000_0001;
+
+/// Sectors of a seSparse grain.
+pub(crate) const SE_GRAIN_SECTORS: u64 = 8;
+
+/// Sectors of a seSparse grain table.
+pub(crate) const SE_TABLE_SECTORS: u64 = 64;
+
+/// Entries in a seSparse grain table, 8 bytes each.
+pub(crate) const SE_ENTRIES: u32 = 4096;
+
+/// Magic of the header of a seSparse extent that changes.
+pub(crate) const VOLATILE_MAGIC: u64 = 0x0000_0000_CAFE_CAFE;
+
+/// Header of a seSparse extent. VMware tells nothing; the names are qemu's. Offsets and sizes are in
+/// sectors.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct SeSparseHeader {
+    pub(crate) magic: [u8; 8],
+    pub(crate) version: U64,
+    pub(crate) capacity: U64,
+    pub(crate) grain_size: U64,
+    pub(crate) grain_table_size: U64,
+    pub(crate) flags: U64,
+    pub(crate) reserved: [U64; 4],
+    pub(crate) volatile_header_offset: U64,
+    pub(crate) volatile_header_size: U64,
+    pub(crate) journal_header_offset: U64,
+    pub(crate) journal_header_size: U64,
+    pub(crate) journal_offset: U64,
+    pub(crate) journal_size: U64,
+    pub(crate) grain_dir_offset: U64,
+    pub(crate) grain_dir_size: U64,
+    pub(crate) grain_tables_offset: U64,
+    pub(crate) grain_tables_size: U64,
+    pub(crate) free_bitmap_offset: U64,
+    pub(crate) free_bitmap_size: U64,
+    pub(crate) back_map_offset: U64,
+    pub(crate) back_map_size: U64,
+    pub(crate) grains_offset: U64,
+    pub(crate) grains_size: U64,
+    pub(crate) pad: [u8; 304],
+}
+const _: () = assert!(size_of::<SeSparseHeader>() == 512);
+
+/// The header of a seSparse extent that changes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct VolatileHeader {
+    pub(crate) magic: U64,
+    pub(crate) free_gt_number: U64,
+    pub(crate) next_txn_seq_number: U64,
+    /// Not 0: what the journal holds is not in the tables.
+    pub(crate) replay_journal: U64,
+    pub(crate) pad: [u8; 480],
+}
+const _: () = assert!(size_of::<VolatileHeader>() == 512);
+
 /// Entries in a COWD grain table.
 pub(crate) const COWD_ENTRIES: u32 = 4096;
 

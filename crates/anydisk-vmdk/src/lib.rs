@@ -27,10 +27,10 @@
 //! | ZERO extents, RDONLY and NOACCESS | read; writing is refused where the descriptor does |
 //! | delta links (`parentCID`) | read, write, create; the parent is named, the caller follows |
 //! | zeroed grains | read, write, create |
-//! | vmfsSparse (COWD) behind a descriptor | read |
+//! | vmfsSparse (COWD), seSparse, also without their descriptor | read |
 //! | creating monolithicSparse, monolithicFlat, twoGbMaxExtentSparse, twoGbMaxExtentFlat, streamOptimized | works |
-//! | seSparse; resize; check and repair | missing |
-//! | host devices (fullDevice, partitionedDevice, RDM) | refused |
+//! | resize; check and repair | missing |
+//! | host devices (fullDevice, partitionedDevice, RDM) | only where the resolver gives them |
 //!
 //! Files named inside a descriptor are opened by the resolver of the request and by nobody else.
 //! The layout, our limits and the oddities of other writers are in `docs/formats/vmdk.md`.

@@ -19,6 +19,15 @@ pub(crate) const DISK: u64 = i64::MAX.unsigned_abs();
 /// Bytes that 32-bit sector numbers can name in one file.
 pub(crate) const FILE: u64 = 1 << 41;
 
+/// Largest file of a seSparse extent, in bytes: the disks have up to 64 TiB.
+pub(crate) const WIDE_FILE: u64 = 1 << 47;
+
+/// Places that one file has in the caches of an image: more than the largest file has bytes.
+pub(crate) const KEYS: u64 = 1 << 48;
+
+/// Most files of an image: their places must be numbers of 64 bits.
+pub(crate) const FILES: u64 = 1 << 14;
+
 /// Largest compressed form of a grain of `grain` bytes: deflate grows what does not shrink by
 /// 5 bytes in 16 KiB at worst.
 pub(crate) const fn packed(grain: u64) -> u64 {

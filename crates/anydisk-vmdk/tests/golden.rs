@@ -9,4 +9,4 @@ fn registry() -> Registry {
     Registry::new(&[&VMDK, &RAW])
 }
 
-golden_suite!(registry(), "vmdk", [("seSparse-chain", "seSparse extents are not read yet")]);
+golden_suite!(registry(), "vmdk", []);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anydisk_core::{
     Access, CreateRequest, Disk, Error, Format, GuestOffset, GuestRange, HostOffset, Limits,
-    Located, Location, NoSecrets, OpenRequest, Options, Reference, Resolver, Result, Source,
+    Located, Location, NoSecrets, OpenRequest, Options, Reference, Resolver, Result, Role, Source,
     Storage, StorageExt,
 };
 use anydisk_storage::MemoryStorage;
@@ -293,4 +293,84 @@ fn a_broken_table_pointer_is_looked_up_in_the_second_directory() {
     let mut bytes = [0; 4096];
     disk.read(GuestOffset::ZERO, &mut bytes).expect("the second table is good");
     assert_eq!(bytes, [6; 4096]);
+}
+
+#[test]
+fn a_directory_that_is_not_in_the_file_is_replaced_by_the_second_for_reading_only() {
+    let files = Files::default().with("a", SMALL.bytes());
+    let disk = files.open("a", Access::ReadWrite).expect("it opens");
+    disk.write(GuestOffset(0), &[6; 4096]).expect("a write");
+    disk.flush().expect("a flush");
+    drop(disk);
+    files.0["a"].write_at(HostOffset(56), &[0, 0xFF]).expect("a write to memory");
+    let (location, limits) = (Location::Other("a".to_owned()), Limits::default());
+    let request = OpenRequest::new(files.0["a"].clone(), &location, &limits);
+    let opened = VMDK.open(request).expect("it opens");
+    assert_eq!(
+        opened.warnings,
+        ["Of a, its first grain directory is not in the file; the second is used."]
+    );
+    let mut bytes = [0; 4096];
+    Disk::new(opened.image).read(GuestOffset::ZERO, &mut bytes).expect("the second is good");
+    assert_eq!(bytes, [6; 4096]);
+    assert_eq!(
+        files.refusal("a", Access::ReadWrite),
+        "a: vmdk: the image needs repair: its first grain directory is not in the file"
+    );
+}
+
+/// Opens host devices, and nothing else.
+#[derive(Debug)]
+struct Devices(Arc<MemoryStorage>);
+
+impl Resolver for Devices {
+    fn resolve(&self, reference: &Reference, from: &Location, _: Access) -> Result<Located> {
+        match reference.role {
+            Role::Device => Ok(Located { store: self.0.clone(), location: from.clone() }),
+            _ => Err(reference.denied("it is no device")),
+        }
+    }
+}
+
+#[test]
+fn an_extent_that_may_be_a_host_device_is_asked_for_as_one_and_read_and_written_as_it_is() {
+    let device = Arc::new(MemoryStorage::new(vec![3; 8 * 512]));
+    let (location, limits) = (Location::Other("d".to_owned()), Limits::default());
+    let open = |text: &str| {
+        let store = Arc::new(MemoryStorage::new(text.as_bytes().to_vec()));
+        let resolver = Devices(device.clone());
+        let request = OpenRequest::new(store, &location, &limits);
+        let access = Access::ReadWrite;
+        VMDK.open(OpenRequest { access, resolver: &resolver, ..request }).map(|opened| opened.image)
+    };
+    for text in [
+        "version=1\nCID=00000001\ncreateType=\"fullDevice\"\nRW 8 FLAT \"/dev/sdx\" 0\n",
+        "version=1\nCID=00000001\ncreateType=\"vmfsRDM\"\nRW 8 VMFSRDM \"x-rdm.vmdk\"\n",
+    ] {
+        let disk = Disk::new(open(text).expect("it is given"));
+        let mut bytes = [0; 512];
+        disk.read(GuestOffset(512), &mut bytes).expect("a read");
+        assert_eq!(bytes, [3; 512]);
+        disk.write(GuestOffset(1024), &[4; 512]).expect("a write");
+    }
+    assert_eq!(device.to_vec()[1024], 4);
+    open("version=1\ncreateType=\"custom\"\nRW 8 FLAT \"/dev/sdx\" 0\n").expect_err("no device");
+}
+
+/// ESX names them by a descriptor; who finds one alone may look into it.
+#[test]
+fn an_extent_of_esx_without_its_descriptor_is_read_with_a_warning_and_not_written() {
+    let mut bytes = b"COWD".to_vec();
+    bytes.extend([1, 3, 64, 8, 4, 1, 5_u32].map(u32::to_le_bytes).concat());
+    bytes.resize(5 * 512, 0);
+    let files = Files::default().with("a", bytes);
+    let (location, limits) = (Location::Other("a".to_owned()), Limits::default());
+    let opened = VMDK.open(OpenRequest::new(files.0["a"].clone(), &location, &limits));
+    let opened = opened.expect("it opens");
+    assert_eq!(opened.warnings.len(), 1);
+    assert_eq!(opened.image.size(), 64 * 512);
+    assert_eq!(
+        files.refusal("a", Access::ReadWrite),
+        "the image cannot be written: none of its extents can be written"
+    );
 }

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use anydisk_core::{Access, Error, Located, Location, Reference, Resolver, Result, Storage};
+use anydisk_core::{Access, Error, Located, Location, Reference, Resolver, Result, Role, Storage};
 use anydisk_storage::{FileStorage, OpenOptions};
 
 use crate::{by_id, file};
@@ -47,6 +47,7 @@ impl SameFolder {
 
 impl Resolver for SameFolder {
     fn resolve(&self, reference: &Reference, from: &Location, access: Access) -> Result<Located> {
+        refuse_device(reference)?;
         let folder = folder_of(reference, from)?;
         let options = file::with_access(&self.open, access);
         let path = match reference.nameless() {
@@ -94,6 +95,7 @@ impl LikeQemu {
 
 impl Resolver for LikeQemu {
     fn resolve(&self, reference: &Reference, from: &Location, access: Access) -> Result<Located> {
+        refuse_device(reference)?;
         if let Some(id) = reference.nameless() {
             let folders = virtualbox_folders(folder_of(reference, from)?);
             let path = by_id::find_in(&folders, id, reference)?;
@@ -116,6 +118,14 @@ impl Resolver for LikeQemu {
         let store = FileStorage::open(&path, &file::with_access(&self.open, access))?;
         Ok(located(store, path))
     }
+}
+
+/// A host device is opened only where it was listed, whatever it is called.
+fn refuse_device(reference: &Reference) -> Result<()> {
+    if reference.role == Role::Device {
+        return Err(reference.denied("host devices are opened only if they are in a list of files"));
+    }
+    Ok(())
 }
 
 /// Where qemu-img would look for the file that `reference` names. Opens nothing; of an image that is
@@ -181,7 +191,6 @@ fn protocol_of(name: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anydisk_core::Role;
 
     fn refused(name: &str) -> String {
         let folder = tempfile::tempdir().expect("a folder");
@@ -198,6 +207,21 @@ mod tests {
             let error = refused(name);
             assert!(error.contains("only plain file names"), "{name:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_host_device_is_opened_only_where_it_is_listed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("sdx");
+        std::fs::write(&path, b"x").expect("a file");
+        let from = Location::Path(folder.path().join("disk.vmdk"));
+        let device = Reference::new(Role::Device, "sdx");
+        for resolver in [&SameFolder::default() as &dyn Resolver, &LikeQemu::default()] {
+            let error = resolver.resolve(&device, &from, Access::Read).unwrap_err().to_string();
+            assert!(error.starts_with("host device \"sdx\" is named by the image"), "{error}");
+        }
+        let listed = Listed::new([path], OpenOptions::default());
+        assert!(listed.resolve(&device, &from, Access::Read).is_ok());
     }
 
     #[test]

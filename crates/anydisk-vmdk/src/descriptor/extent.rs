@@ -3,7 +3,7 @@
 use anydisk_core::{HostOffset, Result};
 
 use super::{Line, invalid};
-use crate::header::{limit, unsupported};
+use crate::header::limit;
 use crate::layout::SECTOR;
 use crate::limits;
 
@@ -20,6 +20,8 @@ pub(crate) struct ExtentLine {
     pub(crate) name: Vec<u8>,
     /// Where the data begins in a flat file.
     pub(crate) start: HostOffset,
+    /// It is a host device, or the descriptor says that it may be one.
+    pub(crate) is_device: bool,
 }
 
 /// What the guest may do with an extent.
@@ -40,24 +42,37 @@ pub(crate) enum ExtentKind {
     Sparse,
     /// An ESX redo log.
     VmfsSparse,
+    /// A newer ESXi redo log.
+    SeSparse,
+    /// A host device: its bytes.
+    Device,
     /// Zeroes without a file.
     Zero,
 }
 
 impl ExtentKind {
-    fn parse(word: &str) -> Result<Option<Self>> {
-        let known = match word.to_ascii_uppercase().as_str() {
+    /// The word for it, where there is one word.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Flat => "FLAT",
+            Self::Sparse => "SPARSE",
+            Self::VmfsSparse => "VMFSSPARSE",
+            Self::SeSparse => "SESPARSE",
+            Self::Device => "VMFSRDM",
+            Self::Zero => "ZERO",
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        Some(match word.to_ascii_uppercase().as_str() {
             "FLAT" | "VMFS" => Self::Flat,
             "SPARSE" => Self::Sparse,
             "VMFSSPARSE" => Self::VmfsSparse,
             "ZERO" => Self::Zero,
-            "SESPARSE" => return Err(unsupported("extent type SESPARSE")),
-            "VMFSRDM" | "VMFSRDMP" | "VMFSRAW" => {
-                return Err(unsupported(format!("extent type {word} (a host device)")));
-            }
-            _ => return Ok(None),
-        };
-        Ok(Some(known))
+            "SESPARSE" => Self::SeSparse,
+            "VMFSRDM" | "VMFSRDMP" | "VMFSRAW" => Self::Device,
+            _ => return None,
+        })
     }
 }
 
@@ -80,8 +95,10 @@ impl ExtentLine {
             return Err(refuse("extent size", sectors, "a number of sectors, at least 1"));
         }
         let word = words.next();
-        let kind = ExtentKind::parse(&String::from_utf8_lossy(word))?
-            .ok_or_else(|| refuse("extent type", word, "FLAT, VMFS, SPARSE, VMFSSPARSE or ZERO"))?;
+        let kind = ExtentKind::parse(&String::from_utf8_lossy(word)).ok_or_else(|| {
+            let expected = "FLAT, VMFS, SPARSE, VMFSSPARSE, SESPARSE, VMFSRDM, VMFSRAW or ZERO";
+            refuse("extent type", word, expected)
+        })?;
         let name =
             words.quoted().ok_or_else(|| refuse("extent name", line.bytes(), "a closing quote"))?;
         if name.is_empty() && kind != ExtentKind::Zero {
@@ -94,7 +111,8 @@ impl ExtentLine {
         limit("start and size of an extent in sectors", start, limits::DISK / SECTOR - len)?;
         let name = name.to_vec();
         let start = HostOffset(start * SECTOR);
-        Ok(Self { at: line.at(), access, len: len * SECTOR, kind, name, start })
+        let is_device = kind == ExtentKind::Device;
+        Ok(Self { at: line.at(), access, len: len * SECTOR, kind, name, start, is_device })
     }
 }
 

@@ -83,13 +83,24 @@ impl Descriptor {
         keys.check_version()?;
         let create_type = String::from_utf8_lossy(keys.value("createType").unwrap_or_default());
         let create_type = create_type.into_owned();
-        if DEVICE_TYPES.iter().any(|device| device.eq_ignore_ascii_case(&create_type)) {
-            return Err(unsupported(format!("createType {create_type} (a host device)")));
-        }
+        let of_device = DEVICE_TYPES.iter().any(|word| word.eq_ignore_ascii_case(&create_type));
         let content_id = keys.content_id("CID")?.filter(|id| *id != NO_CONTENT_ID);
         let parent = keys.parent(at)?;
-        let extents = extents(&lines, limits)?;
+        let mut extents = extents(&lines, limits)?;
+        extents.iter_mut().for_each(|line| line.is_device |= of_device);
         Ok(Self { content_id, parent, create_type, extents, at, lines })
+    }
+
+    /// In place of the descriptor of an extent that is opened by itself.
+    pub(crate) fn missing() -> Self {
+        Self {
+            lines: Vec::new(),
+            at: HostOffset::ZERO,
+            content_id: None,
+            parent: None,
+            create_type: String::new(),
+            extents: Vec::new(),
+        }
     }
 
     /// The first value of a key, without its quotes.

@@ -98,16 +98,10 @@ fn every_broken_line_is_refused_with_its_place_and_text() {
         (
             "SPARSE",
             "SPRSE",
-            "vmdk: extent type at 0x74 is \"SPRSE\", expected FLAT, VMFS, SPARSE, VMFSSPARSE or \
-             ZERO",
+            "vmdk: extent type at 0x74 is \"SPRSE\", expected FLAT, VMFS, SPARSE, VMFSSPARSE, \
+             SESPARSE, VMFSRDM, VMFSRAW or ZERO",
         ),
-        ("SPARSE", "VMFSRDM", "vmdk: extent type VMFSRDM (a host device) is not supported"),
         ("version=1", "version=4", "vmdk: descriptor version 4 is not supported"),
-        (
-            "monolithicSparse",
-            "fullDevice",
-            "vmdk: createType fullDevice (a host device) is not supported",
-        ),
         (
             "disk.vmdk",
             "disk\0.vmdk",
@@ -117,6 +111,14 @@ fn every_broken_line_is_refused_with_its_place_and_text() {
     ] {
         assert_eq!(refusal(from, to), expected);
     }
+}
+
+#[test]
+fn extents_that_are_or_may_be_host_devices_are_told() {
+    let is_device = |text: &str| parse(text).expect("valid").extents[0].is_device;
+    assert!(!is_device(SPARSE));
+    assert!(is_device(&SPARSE.replace("SPARSE \"", "VMFSRDM \"")));
+    assert!(is_device(&SPARSE.replace("monolithicSparse", "FullDevice").replace("SPARSE", "FLAT")));
 }
 
 #[test]

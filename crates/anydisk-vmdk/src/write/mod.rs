@@ -26,7 +26,7 @@ use crate::guard::Mirror;
 use crate::header::limit;
 use crate::image::{VmdkImage, key};
 use crate::layout::{SECTOR, SparseHeader};
-use crate::table::{ENTRY, SliceAt};
+use crate::table::SliceAt;
 
 /// What writing needs beside the image.
 #[derive(Debug)]
@@ -63,6 +63,9 @@ impl Writer {
     ) -> Result<Self> {
         if !image.files[0].store.is_writable() {
             return Err(read_only("its file was opened for reading"));
+        }
+        if image.parts.iter().all(|part| !part.writable) {
+            return Err(read_only("none of its extents can be written"));
         }
         if descriptor.value("changeTrackPath").is_some() {
             return Err(read_only("it has a change tracking file, which would no longer be true"));
@@ -108,6 +111,11 @@ impl SparseWriter {
         }
         limit("size of a grain to be written, in bytes", sparse.geometry.grain(), limits.unit)?;
         let file = &image.files[sparse.file];
+        if sparse.damaged {
+            let why = "its first grain directory is not in the file";
+            let error = Error::NeedsRepair { format: NAME, why: why.into() };
+            return Err(error.within(&file.name));
+        }
         let reserved = if sparse.file == 0 { reserved } else { &[] };
         let mirror = Mirror::of(sparse, &*file.store, reserved, is_new)
             .map_err(|error| error.within(&file.name))?;
@@ -194,7 +202,7 @@ impl VmdkImage {
 
     /// A slice of a table is about to be changed.
     fn forget_unwritten(&self, sparse: &Sparse, slice: SliceAt) {
-        self.unwritten.forget(key(sparse.file, slice.at), u64::from(slice.count) * ENTRY);
+        self.unwritten.forget(key(sparse.file, slice.at), slice.len());
     }
 
     fn release(&self, units: GuestRange) {

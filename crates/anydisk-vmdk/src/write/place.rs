@@ -41,6 +41,7 @@ impl VmdkImage {
                 self.in_place(target, sparse, InPlace { sector, len, slice, lease })
             }
             Grain::Absent | Grain::Zero => self.reserve(target, sparse, extent, slice),
+            Grain::Broken(entry) => Err(sparse.broken(slice.entry_at(), entry)),
         }
     }
 
@@ -131,7 +132,7 @@ impl VmdkImage {
         self.forget_unwritten(sparse, slice);
         let update = self.tables.update(key(sparse.file, slice.at), |entries| {
             for index in 0..count {
-                let entry = Grain::Sector(first + index * step).encode();
+                let entry = Grain::Sector(first + u64::from(index) * step).encode();
                 entries.set((slice.index + index) as usize, entry);
             }
         });
@@ -148,7 +149,7 @@ impl VmdkImage {
 
 /// A grain that has its place.
 struct InPlace<'a> {
-    sector: u32,
+    sector: u64,
     len: u64,
     slice: SliceAt,
     lease: Lease<'a>,

@@ -1,12 +1,16 @@
 //! Bytes to a checked header, and back. Pure.
 
+mod cowd;
+mod sesparse;
+
+pub(crate) use cowd::Cowd;
+pub(crate) use sesparse::{SeSparse, check_volatile};
+
 use anydisk_core::{Error, HostOffset, Limits, Result, Value};
 use zerocopy::FromBytes;
 
 use crate::NAME;
-use crate::layout::{
-    COWD_ENTRIES, CowdHeader, GD_AT_END, LINE_CHARS, MAGIC, SECTOR, SparseHeader, flags,
-};
+use crate::layout::{GD_AT_END, LINE_CHARS, MAGIC, SECTOR, SparseHeader, flags};
 use crate::limits;
 
 /// An [`Invalid`](anydisk_core::Invalid) for a field of a layout struct that lies at `$base`.
@@ -235,55 +239,6 @@ fn overhead(raw: &SparseHeader, at: HostOffset) -> Result<HostOffset> {
 fn place(sector: u64) -> Option<HostOffset> {
     let at = sector.checked_mul(SECTOR)?;
     (at < limits::FILE).then_some(HostOffset(at))
-}
-
-/// What a COWD header (ESX redo log) says, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Cowd {
-    pub(crate) capacity: u64,
-    pub(crate) grain: u64,
-    pub(crate) directory: HostOffset,
-}
-
-impl Cowd {
-    /// Checks a COWD header.
-    ///
-    /// # Errors
-    /// As [`Header::parse`].
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
-        let Ok((raw, _)) = CowdHeader::read_from_prefix(bytes) else {
-            let expected = "a header of 2048 bytes";
-            return Err(
-                invalid!(CowdHeader, magic, HostOffset::ZERO, Value::Missing, expected).into()
-            );
-        };
-        if raw.version.get() != 1 {
-            return Err(unsupported(format!("COWD version {}", raw.version)));
-        }
-        let grain = raw.grainSize.get();
-        if !grain.is_power_of_two() || u64::from(grain) > limits::GRAIN_SECTORS {
-            let expected = "a power of two";
-            return Err(invalid!(CowdHeader, grainSize, HostOffset::ZERO, grain, expected).into());
-        }
-        if raw.gdOffset.get() == 0 {
-            let (found, expected) = (raw.gdOffset.get(), "a sector behind the header");
-            return Err(invalid!(CowdHeader, gdOffset, HostOffset::ZERO, found, expected).into());
-        }
-        let cowd = Self {
-            capacity: u64::from(raw.numSectors.get()) * SECTOR,
-            grain: u64::from(grain) * SECTOR,
-            directory: HostOffset(u64::from(raw.gdOffset.get()) * SECTOR),
-        };
-        let tables = cowd.capacity.div_ceil(cowd.grain * u64::from(COWD_ENTRIES));
-        if u64::from(raw.numGDEntries.get()) < tables {
-            let found = raw.numGDEntries.get();
-            let expected = format!("at least {tables}");
-            return Err(
-                invalid!(CowdHeader, numGDEntries, HostOffset::ZERO, found, expected).into()
-            );
-        }
-        Ok(cowd)
-    }
 }
 
 /// A refusal of what is legal and not done.

@@ -1,0 +1,43 @@
+//! COWD extents: redo logs of ESX.
+
+use std::sync::atomic::AtomicU64;
+
+use anydisk_core::{HostOffset, Result, Storage, Value};
+
+use super::{check_inside, text_invalid};
+use crate::extent::{Entries, Packed, Sparse};
+use crate::header::Cowd;
+use crate::layout::{COWD_ENTRIES, COWD_MAGIC};
+use crate::table::Geometry;
+
+/// The extent in file number `file`.
+///
+/// # Errors
+/// Those of [`Cowd::parse`], and `Invalid` for a directory that is not in the file.
+pub(super) fn extent(file: usize, store: &dyn Storage) -> Result<Sparse> {
+    let mut bytes = [0; 32];
+    let count = store.read_at(HostOffset::ZERO, &mut bytes)?;
+    let bytes = &bytes[..count];
+    if !bytes.starts_with(&COWD_MAGIC) {
+        let found = Value::from(&bytes[..count.min(4)]);
+        return Err(text_invalid("magic", HostOffset::ZERO, found, "\"COWD\"").into());
+    }
+    let header = Cowd::parse(bytes)?;
+    let geometry = Geometry::new(header.grain, COWD_ENTRIES, header.capacity);
+    let directory_len = geometry.directory_len();
+    let sparse = Sparse {
+        file,
+        geometry,
+        directory: header.directory,
+        redundant: None,
+        damaged: false,
+        entries: Entries::Sectors { zeroed: false },
+        packed: Packed::No,
+        // Tables and grains are allocated in turn, behind the directory.
+        overhead: header.directory.saturating_add(directory_len),
+        unclean: false,
+        end: AtomicU64::new(store.len()?),
+    };
+    check_inside("gdOffset", header.directory, directory_len, &sparse)?;
+    Ok(sparse)
+}

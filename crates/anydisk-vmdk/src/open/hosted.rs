@@ -1,0 +1,94 @@
+//! Hosted sparse extents: the header, and the footer where that is the one that counts.
+
+use std::sync::atomic::AtomicU64;
+
+use anydisk_core::{HostOffset, Limits, Result, Storage, StorageExt, Value};
+use zerocopy::FromBytes;
+
+use super::{check_inside, text_invalid};
+use crate::extent::{Entries, Packed, Sparse};
+use crate::header::{Header, invalid};
+use crate::layout::{MetadataMarker, SECTOR, SparseHeader, flags, marker};
+use crate::table::Geometry;
+
+/// Reads the header of a hosted sparse extent, and its footer if that is the one that counts.
+pub(crate) fn read_header(store: &dyn Storage, limits: &Limits) -> Result<Header> {
+    let mut bytes = [0; 512];
+    let count = store.read_at(HostOffset::ZERO, &mut bytes)?;
+    let header = Header::parse(&bytes[..count], HostOffset::ZERO, limits)?;
+    if header.directory.is_some() || header.capacity == 0 {
+        return Ok(header);
+    }
+    let footer = read_footer(store, limits, header.has(flags::MARKERS))?;
+    if !header.agrees_with(&footer) {
+        let at = HostOffset(store.len()?.saturating_sub(2 * SECTOR));
+        let expected = "the capacity, grain size, table size and flags of the header";
+        return Err(text_invalid("footer", at, Value::Number(footer.capacity), expected).into());
+    }
+    // The descriptor is where the header says: the footer's copy may be older.
+    Ok(Header { descriptor: header.descriptor, ..footer })
+}
+
+/// The footer: the last but one of the file's sectors, between its marker (where blocks are marked)
+/// and the end of stream.
+fn read_footer(store: &dyn Storage, limits: &Limits, marked: bool) -> Result<Header> {
+    let len = store.len()?;
+    let at = HostOffset(len.saturating_sub(3 * SECTOR));
+    let mut bytes = [0; 1536];
+    store.read_padded_at(at, &mut bytes)?;
+    let (head, rest) = bytes.split_at(512);
+    let (footer, tail) = rest.split_at(512);
+    let is = |bytes: &[u8], value: u64, kind: u32| {
+        MetadataMarker::read_from_bytes(bytes).is_ok_and(|marker| {
+            marker.size.get() == 0 && marker.value.get() == value && marker.kind.get() == kind
+        })
+    };
+    let marked_so = !marked || is(head, 1, marker::FOOTER);
+    if len < 4 * SECTOR || !marked_so || !is(tail, 0, marker::END_OF_STREAM) {
+        let expected = "a footer between its marker and the end-of-stream marker, as gdOffset says";
+        return Err(text_invalid("footer", at, Value::Missing, expected).into());
+    }
+    let at = at.saturating_add(SECTOR);
+    let footer = Header::parse(footer, at, limits)?;
+    if footer.directory.is_none() {
+        let found = Value::Hex(u64::MAX);
+        let expected = "the place of the directory";
+        return Err(invalid!(SparseHeader, gdOffset, at, found, expected).into());
+    }
+    Ok(footer)
+}
+
+/// The extent that begins with `header`, in file number `file`.
+///
+/// # Errors
+/// `Invalid` for a directory that is not in the file.
+pub(super) fn extent(file: usize, store: &dyn Storage, header: &Header) -> Result<Sparse> {
+    let directory = header.directory.ok_or_else(|| {
+        let (found, expected) = (Value::Number(0), "the place of the directory");
+        invalid!(SparseHeader, gdOffset, HostOffset::ZERO, found, expected)
+    })?;
+    let geometry = Geometry::new(header.grain, header.entries, header.capacity);
+    let end = HostOffset(store.len()?);
+    let is_inside = |at: HostOffset| at.saturating_add(geometry.directory_len()) <= end;
+    // The second directory serves where the first cannot.
+    let second = header.redundant.filter(|at| !is_inside(directory) && is_inside(*at));
+    let sparse = Sparse {
+        file,
+        geometry,
+        directory: second.unwrap_or(directory),
+        redundant: header.redundant.filter(|_| second.is_none()),
+        damaged: second.is_some(),
+        entries: Entries::Sectors { zeroed: header.has(flags::ZEROED_GRAIN) },
+        packed: match (header.has(flags::COMPRESSED), header.has(flags::MARKERS)) {
+            (false, _) => Packed::No,
+            (true, true) => Packed::Marked,
+            (true, false) => Packed::Counted,
+        },
+        overhead: header.overhead,
+        unclean: header.unclean,
+        end: AtomicU64::new(end.get()),
+    };
+    check_inside("overHead", header.overhead, 0, &sparse)?;
+    check_inside("gdOffset", sparse.directory, sparse.geometry.directory_len(), &sparse)?;
+    Ok(sparse)
+}

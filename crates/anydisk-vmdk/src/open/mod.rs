@@ -1,0 +1,137 @@
+//! From files to an image: the descriptor, then the extents it names.
+
+mod assembler;
+mod cowd;
+mod hosted;
+mod sesparse;
+
+use anydisk_core::{
+    Access, GuestRange, HostOffset, Invalid, OpenRequest, Result, StorageExt, Value,
+};
+
+use crate::NAME;
+use crate::descriptor::Descriptor;
+use crate::extent::{Body, File, Part, Sparse};
+use crate::header::{invalid, limit, unsupported};
+use crate::layout::{COWD_MAGIC, MAGIC, SECTOR, SESPARSE_MAGIC, SparseHeader};
+use assembler::Assembler;
+pub(crate) use hosted::read_header;
+
+/// An image taken apart.
+#[derive(Debug)]
+pub(crate) struct Assembly {
+    /// The files; the first holds the descriptor.
+    pub(crate) files: Vec<File>,
+    /// The parts of the disk, in guest order without gaps.
+    pub(crate) parts: Vec<Part>,
+    pub(crate) descriptor: Descriptor,
+    /// Bytes there are for the descriptor where it is embedded.
+    pub(crate) room: Option<u64>,
+    /// What a person should know of the image, though it opened.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Opens what the request names and the extents it is made of.
+pub(crate) fn assemble(request: &OpenRequest<'_>) -> Result<Assembly> {
+    let mut magic = [0; 8];
+    request.store.read_padded_at(HostOffset::ZERO, &mut magic)?;
+    if magic[..4] == MAGIC {
+        return assemble_sparse(request);
+    }
+    if magic[..4] == COWD_MAGIC {
+        return assemble_bare(request, "VMFSSPARSE", cowd::extent(0, &*request.store)?);
+    }
+    if magic == SESPARSE_MAGIC {
+        return assemble_bare(request, "SESPARSE", sesparse::extent(0, &*request.store)?);
+    }
+    let len = request.store.len()?;
+    limit("size of the descriptor in bytes", len, request.limits.descriptor as u64)?;
+    let descriptor = read_descriptor(request, HostOffset::ZERO, len)?;
+    Assembler::new(request).finish(descriptor, None)
+}
+
+/// A sparse extent that holds its descriptor: the disk is this extent, whatever the descriptor
+/// says of it (who renames the file leaves the old name inside).
+fn assemble_sparse(request: &OpenRequest<'_>) -> Result<Assembly> {
+    let header = read_header(&*request.store, request.limits)?;
+    let Some((at, room)) = header.descriptor else {
+        let found = Value::Number(0);
+        let expected = "a descriptor (an extent without one is opened by the file that names it)";
+        return Err(
+            invalid!(SparseHeader, descriptorOffset, HostOffset::ZERO, found, expected).into()
+        );
+    };
+    let descriptor = read_descriptor(request, at, room)?;
+    let mut assembler = Assembler::new(request);
+    // An old habit: a descriptor file that begins like a sparse extent.
+    if header.capacity == 0 {
+        return assembler.finish(descriptor, Some(room));
+    }
+    if let [_, second, ..] = descriptor.extents.as_slice() {
+        return Err(unsupported(format!(
+            "an extent that holds the descriptor of several (the second at {})",
+            second.at
+        )));
+    }
+    let sparse = hosted::extent(0, &*request.store, &header)?;
+    let range = GuestRange::whole(header.capacity);
+    let writable = request.access == Access::ReadWrite;
+    assembler.push(Part { range, writable, kind: "", body: Body::Sparse(sparse) });
+    Ok(assembler.assembly(descriptor, Some(room)))
+}
+
+/// An extent of ESX by itself. What it says is shown; whether there was a disk below it, only its
+/// descriptor knows.
+fn assemble_bare(
+    request: &OpenRequest<'_>,
+    kind: &'static str,
+    sparse: Sparse,
+) -> Result<Assembly> {
+    let mut assembler = Assembler::new(request);
+    let range = GuestRange::whole(sparse.geometry.capacity());
+    if range.is_empty() {
+        return Err(unsupported("an extent of 0 bytes"));
+    }
+    assembler.push(Part { range, writable: false, kind, body: Body::Sparse(sparse) });
+    assembler.warn(format!(
+        "It is an extent ({kind}) without the descriptor that names it: what it has from a disk \
+         below reads as zero."
+    ));
+    Ok(assembler.assembly(Descriptor::missing(), None))
+}
+
+fn read_descriptor(request: &OpenRequest<'_>, at: HostOffset, len: u64) -> Result<Descriptor> {
+    let end = HostOffset(request.store.len()?);
+    if at.saturating_add(len) > end {
+        let found = Value::Hex(at.get());
+        let expected = format!("{len} bytes before the end of the file at {end}");
+        return Err(
+            invalid!(SparseHeader, descriptorOffset, HostOffset::ZERO, found, expected).into()
+        );
+    }
+    let mut text = vec![0; usize::try_from(len).expect("limited above")];
+    request.store.read_padded_at(at, &mut text)?;
+    Descriptor::parse(&text, at, request.limits)
+}
+
+fn check_inside(field: &'static str, at: HostOffset, len: u64, sparse: &Sparse) -> Result<()> {
+    let end = sparse.end();
+    if at.saturating_add(len) <= end {
+        return Ok(());
+    }
+    let place = HostOffset(match field {
+        "overHead" => std::mem::offset_of!(SparseHeader, overHead) as u64,
+        _ => std::mem::offset_of!(SparseHeader, gdOffset) as u64,
+    });
+    let expected = format!("{len} bytes before the end of the file at {end}");
+    Err(text_invalid(field, place, Value::Hex(at.get() / SECTOR), expected).into())
+}
+
+fn text_invalid(
+    field: &'static str,
+    at: HostOffset,
+    found: Value,
+    expected: impl Into<std::borrow::Cow<'static, str>>,
+) -> Invalid {
+    Invalid { format: NAME, field: field.into(), at, found, expected: expected.into() }
+}
