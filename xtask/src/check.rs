@@ -44,6 +44,7 @@ pub(crate) fn examples() -> Result<(), String> {
 }
 
 pub(crate) fn bench() -> Result<(), String> {
+    anydisk()?;
     cargo(&["run", "--release", "--locked", "-p", "anydisk-benches", "--bin", "ratios"])
 }
 

@@ -58,7 +58,9 @@ struct Set {
     slots: [Slot; WAYS],
 }
 
+/// What a look needs is in one cache line.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Slot {
     sequence: AtomicU64,
     key: AtomicU64,
@@ -226,7 +228,7 @@ impl TableCache {
     ///
     /// `look` may run several times, on values that do not belong together; only the answer of a
     /// consistent run is returned.
-    #[inline]
+    #[inline(always)]
     pub fn read<R>(&self, at: HostOffset, look: impl Fn(Slice<'_>) -> R) -> Option<R> {
         let set = self.set(at);
         for slot in &set.slots {
@@ -429,6 +431,7 @@ impl Slot {
     }
 
     /// One try without the lock: `None` if the slot changed meanwhile.
+    #[inline(always)]
     fn read<R>(&self, key: u64, look: &impl Fn(Slice<'_>) -> R) -> Option<R> {
         let before = self.sequence.load(Acquire);
         if before & 1 == 1 || self.key.load(Relaxed) != key {

@@ -60,6 +60,8 @@ struct State {
     /// Claimed as soon as nobody holds any part of them.
     promised: Vec<GuestRange>,
     waiting: Vec<(GuestRange, Waker)>,
+    /// Threads that sleep until something is released: waking nobody is a system call all the same.
+    asleep: usize,
 }
 
 impl State {
@@ -111,14 +113,9 @@ impl Claims {
     /// else never find all of it free. Who holds a claim already must not wait for another one
     /// meanwhile.
     pub fn hold_before_others(&self, range: GuestRange) -> Claim<'_> {
-        let mut state = self.lock();
-        while state.is_promised(range) {
-            state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        let mut state = self.sleep_while(self.lock(), |state| state.is_promised(range));
         state.promised.push(range);
-        while state.is_held(range) {
-            state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        let mut state = self.sleep_while(state, |state| state.is_held(range));
         state.promised.retain(|other| *other != range);
         state.held.push(range);
         Claim { claims: self, range }
@@ -139,8 +136,11 @@ impl Claims {
         let waiting = std::mem::take(&mut state.waiting);
         let (told, waiting) = waiting.into_iter().partition(|(wanted, _)| state.is_free(*wanted));
         state.waiting = waiting;
+        let asleep = state.asleep;
         drop(state);
-        self.released.notify_all();
+        if asleep > 0 {
+            self.released.notify_all();
+        }
         let told: Vec<(GuestRange, Waker)> = told;
         told.into_iter().for_each(|(_, waker)| waker.wake());
     }
@@ -157,10 +157,20 @@ impl Claims {
 
     /// Returns once nobody claims any part of `range`; by then someone may have claimed it again.
     pub fn wait(&self, range: GuestRange) {
-        let mut state = self.lock();
-        while !state.is_free(range) {
+        drop(self.sleep_while(self.lock(), |state| !state.is_free(range)));
+    }
+
+    fn sleep_while<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        condition: impl Fn(&State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        state.asleep += 1;
+        while condition(&state) {
             state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        state.asleep -= 1;
+        state
     }
 
     /// Has `waker` woken once nobody claims any part of `range`. False, and it will not be woken, if

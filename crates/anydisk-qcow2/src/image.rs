@@ -9,9 +9,9 @@ use anydisk_core::{
     Ticket,
 };
 
-use crate::entry::{Cluster, Fault};
+use crate::entry::{Cluster, Fault, L2Entry};
 use crate::table::{Geometry, L1Run, Run};
-use crate::{Header, NAME, snapshot};
+use crate::{Header, NAME, limits, snapshot};
 
 /// An open qcow2 image.
 #[derive(Debug)]
@@ -23,8 +23,6 @@ pub struct Qcow2Image {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Storage>,
-    /// Where guest data lies: the same, or the external data file.
-    pub(crate) data: Arc<dyn Storage>,
     /// As it was when the image was opened.
     pub(crate) header: Header,
     pub(crate) geometry: Geometry,
@@ -33,6 +31,8 @@ pub(crate) struct Shared {
     /// Where the active L1 table is.
     pub(crate) l1_table: AtomicU64,
     pub(crate) leases: Leases,
+    /// Space is freed while the image is open, so that whoever maps needs a lease.
+    pub(crate) frees: bool,
     /// Slices of the active L1 table.
     pub(crate) l1: TableCache,
     /// Slices of L2 tables.
@@ -81,15 +81,11 @@ impl Qcow2Image {
     /// [`Error::Invalid`], [`Error::Limit`] and [`Error::Unsupported`] as the header deserves
     /// them; those of the store.
     pub fn open(store: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
-        Ok(Self { shared: Shared::open(Stores::of_one(store), limits)? })
-    }
-
-    /// Opens the image in `stores`, one of which is the external data file if it needs one.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub(crate) fn open_in(stores: Stores, limits: &Limits) -> Result<Self> {
-        Ok(Self { shared: Shared::open(stores, limits)? })
+        let header = Header::read(&*store, limits)?;
+        refuse_unsupported(&header)?;
+        snapshot::check_table(&*store, &header)?;
+        let shared = Shared { frees: false, ..Shared::new(store, header, limits) };
+        Ok(Self { shared })
     }
 
     /// The header as it was when the image was opened.
@@ -99,32 +95,10 @@ impl Qcow2Image {
     }
 }
 
-/// The bytes of one image.
-#[derive(Clone, Debug)]
-pub(crate) struct Stores {
-    /// Header and tables.
-    pub(crate) image: Arc<dyn Storage>,
-    /// Guest data, if it lies in another file.
-    pub(crate) data: Option<Arc<dyn Storage>>,
-}
-
-impl Stores {
-    /// Everything in one file.
-    pub(crate) fn of_one(image: Arc<dyn Storage>) -> Self {
-        Self { image, data: None }
-    }
-
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<dyn Storage>> {
-        std::iter::once(&self.image).chain(&self.data)
-    }
-}
-
 /// Features that are legal and not done here.
-fn refuse_unsupported(header: &Header, stores: &Stores) -> Result<()> {
+fn refuse_unsupported(header: &Header) -> Result<()> {
     let feature = match header.crypt_method {
-        _ if header.has_data_file() && stores.data.is_none() => {
-            "an external data file that was not given with the image"
-        }
+        _ if header.has_data_file() => "external data file",
         0 => return Ok(()),
         1 => "encryption (AES)",
         _ => "encryption (LUKS)",
@@ -133,20 +107,15 @@ fn refuse_unsupported(header: &Header, stores: &Stores) -> Result<()> {
 }
 
 impl Shared {
-    pub(crate) fn open(stores: Stores, limits: &Limits) -> Result<Self> {
-        let header = Header::read(&*stores.image, limits)?;
-        refuse_unsupported(&header, &stores)?;
-        snapshot::check_table(&*stores.image, &header)?;
-        Ok(Self::new(stores, header, limits))
-    }
-
-    fn new(stores: Stores, header: Header, limits: &Limits) -> Self {
+    pub(crate) fn new(store: Arc<dyn Storage>, header: Header, limits: &Limits) -> Self {
         let geometry = Geometry::new(&header);
         let slice = geometry.slice_len();
-        // A small disk gets a small cache: twice what its tables take, so that few slices meet.
+        // A small disk gets a small cache: twice what its tables take, so that few slices meet. Not
+        // less than some: in a set whose slots all hold changes, the next change has to wait for a
+        // flush.
         let cache = |limit: usize, tables: u64| {
             let most = usize::try_from(tables.saturating_mul(2)).unwrap_or(usize::MAX);
-            TableCache::new(slice / 8, limit.min(most))
+            TableCache::new(slice / 8, limit.min(most.max(limits::LEAST_CACHE)))
         };
         let clusters = header.disk_size().div_ceil(geometry.cluster_size());
         let l2_bytes = clusters.saturating_mul(geometry.entry_words() as u64 * 8);
@@ -156,8 +125,8 @@ impl Shared {
             size: AtomicU64::new(header.disk_size()),
             l1_table: AtomicU64::new(header.l1_table_offset.get()),
             leases: Leases::new(),
-            data: stores.data.unwrap_or_else(|| Arc::clone(&stores.image)),
-            store: stores.image,
+            frees: true,
+            store,
             header,
             geometry,
         }
@@ -227,7 +196,8 @@ impl Shared {
     #[inline]
     pub(crate) fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
         // Before any table is read: what the tables name then stays in its place.
-        self.map_under(self.leases.take(), range)
+        let lease = if self.frees { self.leases.take() } else { Lease::eternal() };
+        self.map_under(lease, range)
     }
 
     /// As [`map_cached`](Self::map_cached), under a lease that was taken before.
@@ -249,11 +219,32 @@ impl Shared {
             Err(fault) => return broken(fault, l1.slice),
         };
         let l2 = geometry.l2_slot(at, range.start());
+        if geometry.is_within_cluster(range)
+            && let Some(Some(entry)) =
+                self.l2.read(l2.slice, |slice| geometry.plain_data(&slice, l2.word))
+        {
+            return Ok(Lookup::Found(self.plain(entry, range, table_copied, lease)));
+        }
         match self.l2.read(l2.slice, |slice| geometry.run(&slice, l2.word, range)) {
             Some(Ok(run)) => Ok(Lookup::Found(self.extent(run, range, table_copied, lease))),
             Some(Err(fault)) => broken(fault, l2.slice),
             None => Ok(Lookup::Need(self.need(Table::L2, l2.slice))),
         }
+    }
+
+    /// The extent of a range inside a cluster of plain data.
+    #[inline]
+    fn plain<'a>(
+        &'a self,
+        entry: L2Entry,
+        range: GuestRange,
+        table_copied: bool,
+        lease: Lease<'a>,
+    ) -> Extent<'a> {
+        let within = range.start().get() & (self.geometry.cluster_size() - 1);
+        let at = entry.host().unwrap_or_default().saturating_add(within);
+        let shared = !(entry.is_copied() && table_copied);
+        Extent { len: range.len(), source: Source::Data { store: &self.store, at, shared }, lease }
     }
 
     #[inline]
@@ -266,7 +257,7 @@ impl Shared {
     ) -> Extent<'a> {
         let source = match run.cluster {
             Cluster::Data { at, copied } => {
-                Source::Data { store: &self.data, at, shared: !(copied && table_copied) }
+                Source::Data { store: &self.store, at, shared: !(copied && table_copied) }
             }
             Cluster::Zero { reserved } => Source::Zero { reserved },
             Cluster::Absent { reserved } => Source::Absent { reserved },
@@ -320,14 +311,12 @@ fn details(header: &Header) -> Vec<Detail> {
     if header.version < 3 {
         return vec![compat, compression, refcounts];
     }
-    let lazy = flag("lazy-refcounts", header.has_lazy_refcounts());
-    let mut details = vec![compat, compression, lazy, refcounts];
-    if header.has_data_file() {
-        let name = header.data_file().map(String::from_utf8_lossy);
-        details.extend(name.map(|name| text("data-file", &name)));
-        details.push(flag("data-file-raw", header.has_raw_data_file()));
-    }
-    details.push(flag("corrupt", header.is_corrupt()));
-    details.push(flag("extended-l2", header.has_extended_l2()));
-    details
+    vec![
+        compat,
+        compression,
+        flag("lazy-refcounts", header.has_lazy_refcounts()),
+        refcounts,
+        flag("corrupt", header.is_corrupt()),
+        flag("extended-l2", header.has_extended_l2()),
+    ]
 }

@@ -22,3 +22,6 @@ pub(crate) const BACKING_NAME: u64 = 1023;
 pub(crate) const BACKING_FORMAT: usize = 15;
 /// Largest position in a file, and largest virtual size, in bytes.
 pub(crate) const OFFSET: u64 = i64::MAX as u64;
+
+/// Bytes of tables that an image may always keep in memory, if the caller's limits allow.
+pub(crate) const LEAST_CACHE: usize = 1 << 20;

@@ -1,11 +1,10 @@
 //! The image: what the core's table says, with the header around it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use anydisk_core::{
-    BackingLink, BlockShape, BlockSpace, Compact, FlatTable, GuestRange, HostOffset, Image,
-    ImageInfo, ImageWrite, Lookup, Need, OpenRequest, Reference, Resize, Result, Storage, Supplied,
-    TableShape,
+    BlockShape, BlockSpace, FlatTable, GuestRange, HostOffset, Image, ImageInfo, ImageWrite,
+    Lookup, Need, OpenRequest, Reference, Result, Storage, Supplied, TableShape,
 };
 
 use crate::guard;
@@ -20,8 +19,6 @@ pub struct VdiImage {
     pub(crate) header: Header,
     pub(crate) table: FlatTable<Entries>,
     pub(crate) state: HeaderState,
-    /// Held while the file is written back, and while its blocks are counted anew.
-    pub(crate) round: Mutex<()>,
     writable: bool,
 }
 
@@ -66,11 +63,7 @@ impl VdiImage {
             request.limits.table_cache,
         );
         let state = HeaderState::new(bytes, &header, is_new);
-        Ok(Self { header, table, state, round: Mutex::default(), writable })
-    }
-
-    pub(crate) fn lock_round(&self) -> MutexGuard<'_, ()> {
-        self.round.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(Self { header, table, state, writable })
     }
 
     /// The image below, if there is one: it is known by its UUID alone.
@@ -104,9 +97,7 @@ fn writable_space(
     let space = BlockSpace::new(header.stride(), end).with_old_bytes_to(HostOffset(len));
     if !is_new {
         let free = guard::free_blocks(header, store, len)?;
-        for run in free {
-            space.give_back_run(header.block_at(run.start), run.end - run.start);
-        }
+        free.into_iter().for_each(|number| space.give_back(header.block_at(number)));
     }
     Ok(space)
 }
@@ -129,18 +120,6 @@ impl Image for VdiImage {
     }
 
     fn writer(&self) -> Option<&dyn ImageWrite> {
-        self.writable.then_some(self)
-    }
-
-    fn resizer(&self) -> Option<&dyn Resize> {
-        self.writable.then_some(self)
-    }
-
-    fn compactor(&self) -> Option<&dyn Compact> {
-        self.writable.then_some(self)
-    }
-
-    fn backing_link(&self) -> Option<&dyn BackingLink> {
         self.writable.then_some(self)
     }
 }

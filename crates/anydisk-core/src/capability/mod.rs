@@ -4,6 +4,5 @@
 pub(crate) mod backing;
 pub(crate) mod bitmap;
 pub(crate) mod check;
-pub(crate) mod compact;
 pub(crate) mod resize;
 pub(crate) mod snapshot;
