@@ -95,8 +95,7 @@ impl Subject {
         let size = u64::from(story.sectors) * 512;
         let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new(Vec::new()));
         let (location, options, limits) = (location(), story.options(), Limits::default());
-        let request =
-            CreateRequest::new(Arc::clone(&store), &location, size, &options, &limits);
+        let request = CreateRequest::new(Arc::clone(&store), &location, size, &options, &limits);
         let image = QCOW2.create(request).expect("an image can be made");
         Self { store, disk: Disk::new(image), model: ByteModel::new(size) }
     }

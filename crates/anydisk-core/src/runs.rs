@@ -2,7 +2,8 @@
 //!
 //! For formats with tables, clusters and packed units of different lengths in one file that says
 //! nowhere what is free (qcow, QED). Formats with blocks of one size have
-//! [`BlockSpace`](crate::BlockSpace).
+//! [`BlockSpace`](crate::BlockSpace). Where every sector has its own place (cow), only the end of the
+//! file and the order of a write-back are of use.
 //!
 //! ```text
 //!   0                                            end          virgin
@@ -118,6 +119,16 @@ impl RunSpace {
             state.put(end, virgin);
         }
         taken
+    }
+
+    /// Takes the space of data that has a place of its own, free or not. Whether it reads as zero.
+    #[must_use = "what is not known to be zero must be written"]
+    pub fn take_at(&self, at: HostOffset, len: u64) -> bool {
+        let mut state = self.lock();
+        let zeroed = at.get() >= state.virgin;
+        state.end = state.end.max(at.saturating_add(len).get());
+        state.virgin = state.virgin.max(state.end);
+        zeroed
     }
 
     /// Takes space back that nobody wrote to.

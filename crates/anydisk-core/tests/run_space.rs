@@ -73,6 +73,17 @@ fn zeroed_space_is_never_space_that_was_given_back() {
 }
 
 #[test]
+fn data_with_a_place_of_its_own_is_zero_only_behind_all_that_was_used() {
+    let (space, store) = (RunSpace::new(HostOffset(1000)), MemoryStorage::default());
+    assert!(space.take_at(HostOffset(5000), 100));
+    assert!(!space.take_at(HostOffset(4000), 100), "something behind it may have been written");
+    assert!(!space.take_at(HostOffset(5000), 100));
+    assert!(space.take_at(HostOffset(5100), 412));
+    space.write_back(&store, &[], write_to(&store)).unwrap();
+    assert_eq!(store.len().unwrap(), 5512);
+}
+
+#[test]
 fn retired_space_comes_back_after_the_write_back_and_the_last_lease() {
     let (space, store) = (RunSpace::new(HostOffset(0)), MemoryStorage::default());
     let old = space.take(clusters(1));
