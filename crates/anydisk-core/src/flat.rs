@@ -9,20 +9,25 @@
 //! header, what its entries say ([`BlockEntries`]), and what else it writes when the disk changes.
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
     fence,
 };
+use std::time::Duration;
 
 use anydisk_storage::{HostOffset, Storage};
 
 use crate::{
-    Attempt, BlockSpace, Claims, Committed, DirtySlice, Error, Extent, GuestOffset, GuestRange,
-    ImageWrite, Lookup, Need, Placement, Reservation, Reserved, Result, Slice, SliceMut, Source,
-    Supplied, TableCache, TakenBlock, Updated, WriteLease,
+    Attempt, BlockSpace, Claim, Claims, Committed, DirtySlice, Error, Extent, GuestOffset,
+    GuestRange, ImageWrite, Lookup, Need, Placement, Reservation, Reserved, Result, Slice,
+    SliceMut, Source, Supplied, TableCache, TakenBlock, Updated, WriteLease,
 };
+
+/// How long whoever moves blocks waits for leases.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Entries in a slice: the part of the table that is read, cached and written at once.
 const SLICE: usize = 512;
@@ -40,6 +45,9 @@ pub enum Block {
 
 /// How a format stores the entries of its one table. All of it is pure.
 pub trait BlockEntries: Debug + Send + Sync {
+    /// Name of the format.
+    const NAME: &'static str;
+
     /// Bytes of an entry in the file.
     const LEN: usize;
 
@@ -103,6 +111,39 @@ pub struct FlatTable<E> {
     tables: TableCache,
     space: BlockSpace,
     claims: Claims,
+    /// How many hold the disk still.
+    still: AtomicU64,
+}
+
+/// A disk that is held still: nobody writes to it, in place or anew, until this is dropped. Reading
+/// goes on.
+#[derive(Debug)]
+#[must_use]
+pub struct Still<'a> {
+    holders: &'a AtomicU64,
+    space: &'a BlockSpace,
+    format: &'static str,
+    _claim: Claim<'a>,
+}
+
+impl Still<'_> {
+    /// Waits until nobody uses a place any more that the table does not name now.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] while a lease is held for too long.
+    pub fn drain(&self) -> Result<()> {
+        if self.space.leases().wait_for_all(PATIENCE) {
+            return Ok(());
+        }
+        let feature = "moving blocks while parts of the disk are in use".into();
+        Err(Error::Unsupported { format: self.format, feature })
+    }
+}
+
+impl Drop for Still<'_> {
+    fn drop(&mut self) {
+        self.holders.fetch_sub(1, SeqCst);
+    }
 }
 
 /// Where the answer for the start of a range stands.
@@ -140,6 +181,7 @@ impl<E: BlockEntries> FlatTable<E> {
             tables: TableCache::new(SLICE, memory),
             space,
             claims: Claims::default(),
+            still: AtomicU64::new(0),
         }
     }
 
@@ -233,6 +275,8 @@ impl<E: BlockEntries> FlatTable<E> {
     ) -> Result<Attempt<'a>> {
         match self.map_cached(range)? {
             Lookup::Need(need) => Ok(Attempt::Need(need)),
+            // After the lease was taken: whoever holds the disk still waits for those before.
+            Lookup::Found(_) if self.still.load(SeqCst) != 0 => Ok(Attempt::Busy),
             Lookup::Found(Extent { len, source: Source::Data { store, at, .. }, lease }) => {
                 let lease = WriteLease::new(lease);
                 Ok(Attempt::Placed(Placement::InPlace { store, at, len, lease }))
@@ -318,11 +362,66 @@ impl<E: BlockEntries> FlatTable<E> {
         }
     }
 
+    /// Holds the disk still, once whoever has claimed a part of it is done and writes in place have
+    /// ended. The caller has no claim and no lease.
+    ///
+    /// # Errors
+    /// As [`Still::drain`].
+    pub fn hold_still(&self) -> Result<Still<'_>> {
+        // Also what the disk may grow by.
+        let claim = self.claims.hold(GuestRange::whole(u64::MAX));
+        self.still.fetch_add(1, SeqCst);
+        let (holders, space) = (&self.still, &self.space);
+        let still = Still { holders, space, format: E::NAME, _claim: claim };
+        still.drain()?;
+        Ok(still)
+    }
+
+    /// Changes what the unit at `at` says, of a disk that is held still.
+    ///
+    /// # Errors
+    /// As [`change`](Self::change).
+    pub fn set_still(
+        &self,
+        owner: &dyn ImageWrite,
+        _: &Still<'_>,
+        at: GuestOffset,
+        to: Block,
+    ) -> Result<()> {
+        let shape = self.shape.get();
+        let place = self.place(&shape, at);
+        loop {
+            let run = place.index..place.index + 1;
+            let update = self
+                .tables
+                .update(place.slice, |entries| self.change_run(entries, run, shape.first, &|_| to));
+            match update {
+                Updated::Missing => owner.satisfy(&self.need(&place))?,
+                Updated::Full => owner.relieve()?,
+                Updated::Done(freed) => {
+                    freed.into_iter().for_each(|block| self.space.retire(block));
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Forgets what is known of these entries and those around them, of a disk that is held still
+    /// and has been written back: the table ended there, or does from now on.
+    pub fn forget(&self, _: &Still<'_>, entries: Range<u64>) {
+        let table = self.shape.get().table;
+        let slice = SLICE as u64;
+        for number in entries.start / slice..entries.end.div_ceil(slice).max(1) {
+            let from_table = (number * slice).saturating_mul(E::LEN as u64);
+            self.tables.remove(table.saturating_add(from_table));
+        }
+    }
+
     /// Changes entries of a slice, and returns the blocks that are named no more.
     fn change_run(
         &self,
         entries: &mut SliceMut<'_>,
-        run: std::ops::Range<usize>,
+        run: Range<usize>,
         first: HostOffset,
         change: &impl Fn(Block) -> Block,
     ) -> Vec<HostOffset> {

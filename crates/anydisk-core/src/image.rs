@@ -8,8 +8,8 @@ use anydisk_codec::Encode;
 use anydisk_storage::{HostOffset, Storage, StorageExt};
 
 use crate::{
-    BackingLink, Bitmaps, Claims, Error, Extent, GuestOffset, GuestRange, Id, Resize, Result,
-    Snapshots, WriteLease,
+    BackingLink, Bitmaps, Claims, Compact, Error, Extent, GuestOffset, GuestRange, Id, Resize,
+    Result, Snapshots, WriteLease,
 };
 
 /// What **one** image file says about the disk, and nothing about the files below it.
@@ -70,6 +70,11 @@ pub trait Image: Send + Sync + Debug {
 
     /// Changing the virtual size, if the format and this image can.
     fn resizer(&self) -> Option<&dyn Resize> {
+        None
+    }
+
+    /// Making the file as short as what it holds, if the format and this image can.
+    fn compactor(&self) -> Option<&dyn Compact> {
         None
     }
 

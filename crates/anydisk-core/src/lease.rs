@@ -17,6 +17,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst, fence};
+use std::time::{Duration, Instant};
 
 /// Counters that threads are spread over, so that two cores do not fight for one cache line.
 const STRIPES: usize = 16;
@@ -109,7 +110,7 @@ impl Leases {
             if patience < 64 {
                 std::thread::yield_now();
             } else {
-                std::thread::sleep(std::time::Duration::from_micros(50));
+                std::thread::sleep(Duration::from_micros(50));
             }
         }
     }
@@ -140,6 +141,23 @@ impl Leases {
 
     fn epoch(&self) -> u64 {
         self.shared.epoch.load(SeqCst)
+    }
+
+    /// Waits until every lease that was taken before is gone. False if some is left after
+    /// `patience`.
+    #[must_use]
+    pub fn wait_for_all(&self, patience: Duration) -> bool {
+        let (stamp, begin) = (self.stamp(), Instant::now());
+        while self.epoch() < stamp + 2 {
+            if self.try_advance() {
+                continue;
+            }
+            if begin.elapsed() > patience {
+                return false;
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        true
     }
 
     /// Moves to the next epoch if no lease of the one before is left.
@@ -344,7 +362,7 @@ mod tests {
                 leases.wait_for_writers();
                 sent.send(()).expect("someone listens");
             });
-            let soon = std::time::Duration::from_millis(20);
+            let soon = Duration::from_millis(20);
             assert!(received.recv_timeout(soon).is_err(), "it did not wait");
             drop(writer);
             received.recv().expect("it waited for ever");

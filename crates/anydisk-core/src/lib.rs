@@ -56,6 +56,7 @@ pub use cache::{DirtySlice, Inserted, Slice, SliceMut, TableCache, Ticket, Updat
 pub use capability::backing::BackingLink;
 pub use capability::bitmap::{BitmapInfo, Bitmaps, Changes, NewBitmap};
 pub use capability::check::{CheckReport, CheckRequest, Finding, Repair, Severity};
+pub use capability::compact::Compact;
 pub use capability::resize::{NewSize, Preallocation, Resize};
 pub use capability::snapshot::{NewSnapshot, SnapshotInfo, SnapshotRef, Snapshots};
 pub use claim::{Claim, Claims};
@@ -63,7 +64,7 @@ pub use container::{Container, ContainerRequest, Member, Members};
 pub use disk::{Disk, DiskExtent, DiskLookup, DiskNeed, Layer};
 pub use error::{Error, Invalid, Result, Value};
 pub use extent::{Encoded, Extent, Source};
-pub use flat::{Block, BlockEntries, BlockShape, FlatTable, TableShape};
+pub use flat::{Block, BlockEntries, BlockShape, FlatTable, Still, TableShape};
 pub use format::{
     AmendRequest, Chosen, CreateRequest, Format, Measure, MeasureRequest, OpenRequest, Opened,
     OptionKind, OptionSpec, Options, Registry, Sample, SinkRequest, Verdict, parse_size,

@@ -117,6 +117,27 @@ impl BlockSpace {
         self.lock().put(at.get(), at.get().saturating_add(self.unit));
     }
 
+    /// As [`give_back`](Self::give_back), for several blocks in a row.
+    pub fn give_back_run(&self, at: HostOffset, count: u64) {
+        let end = at.get().saturating_add(count.saturating_mul(self.unit));
+        self.lock().put(at.get(), end);
+    }
+
+    /// Behind the last block in use.
+    #[must_use]
+    pub fn used_end(&self) -> HostOffset {
+        HostOffset(self.lock().end)
+    }
+
+    /// Forgets what is free: every block before `end` is in use, and none behind it. The caller has
+    /// made sure that nothing is reserved, and that no write-back is on its way.
+    pub fn reset(&self, end: HostOffset) {
+        let mut state = self.lock();
+        let virgin = state.virgin.max(state.end).max(end.get());
+        *state = State { end: end.get(), virgin, ..State::default() };
+        self.bound.fetch_max(end.get(), Release);
+    }
+
     /// Takes a block back that a table named. Call it **after** the entry was changed; the block is
     /// used again when that is durable and nobody reads there any more.
     pub fn retire(&self, at: HostOffset) {

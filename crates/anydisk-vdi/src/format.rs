@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    CreateRequest, Format, Id, Image, Measure, MeasureRequest, OpenRequest, Opened, OptionSpec,
-    Result, Sample, Verdict,
+    AmendRequest, CheckReport, CheckRequest, CreateRequest, Finding, Format, Id, Image, Measure,
+    MeasureRequest, OpenRequest, Opened, OptionSpec, Result, Sample, Verdict,
 };
 
 use crate::header::{Header, has_signature};
-use crate::{NAME, VdiImage, create, measure};
+use crate::{NAME, VdiImage, check, create, link, measure};
 
 /// The VDI format.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,6 +43,22 @@ impl Format for VdiFormat {
 
     fn create(&self, request: CreateRequest<'_>) -> Result<Arc<dyn Image>> {
         create::create(&request)
+    }
+
+    fn amend_options(&self) -> &'static [OptionSpec] {
+        link::AMEND_OPTIONS
+    }
+
+    fn amend(&self, request: AmendRequest<'_>) -> Result<()> {
+        link::amend(&request)
+    }
+
+    fn check(
+        &self,
+        request: &CheckRequest<'_>,
+        found: &mut dyn FnMut(Finding),
+    ) -> Result<CheckReport> {
+        check::check(request, found)
     }
 
     fn measure(&self, request: &MeasureRequest<'_>) -> Result<Measure> {

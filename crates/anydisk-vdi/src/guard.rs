@@ -1,6 +1,8 @@
 //! What must hold before an image is written: every block that the map names is in the file, and
 //! named once. Else a write might land in another block.
 
+use std::ops::Range;
+
 use anydisk_core::{Error, HostOffset, Result, Storage, StorageExt};
 
 use crate::NAME;
@@ -35,29 +37,37 @@ impl Named {
         is_new
     }
 
-    /// The numbers below `count` that are not named.
-    pub(crate) fn unnamed(&self, count: u64) -> impl Iterator<Item = u64> + '_ {
-        (0..count).filter(|number| {
-            let word = usize::try_from(number / 64).ok().and_then(|index| self.bits.get(index));
-            word.is_some_and(|word| word >> (number % 64) & 1 == 0)
+    /// Runs of numbers below `count` that are not named.
+    pub(crate) fn gaps(&self, count: u64) -> impl Iterator<Item = Range<u64>> + '_ {
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let start = (next..count).find(|number| !self.contains(*number))?;
+            let end = (start..count).find(|number| self.contains(*number)).unwrap_or(count);
+            next = end;
+            Some(start..end)
         })
+    }
+
+    fn contains(&self, number: u64) -> bool {
+        let word = usize::try_from(number / 64).ok().and_then(|index| self.bits.get(index));
+        word.is_none_or(|word| word >> (number % 64) & 1 == 1)
     }
 }
 
-/// Calls `each` with every entry of the map that the disk needs, and its place, in order.
+/// Calls `each` with every one of the `all` entries of the map at `table`, and its place, in order.
 ///
 /// # Errors
 /// Those of the store and of `each`.
 pub(crate) fn for_each_entry(
-    header: &Header,
+    table: HostOffset,
+    all: u64,
     store: &dyn Storage,
     mut each: impl FnMut(HostOffset, u32) -> Result<()>,
 ) -> Result<()> {
-    let all = header.blocks;
     let mut done = 0;
     while done < all {
         let count = (all - done).min(AT_ONCE);
-        let at = header.table.saturating_add(done * ENTRY);
+        let at = table.saturating_add(done * ENTRY);
         let mut bytes = vec![0; usize::try_from(count * ENTRY).expect("1 MiB at most")];
         store.read_exact_at(at, &mut bytes)?;
         for (entry, place) in bytes.as_chunks().0.iter().zip(0..) {
@@ -68,17 +78,26 @@ pub(crate) fn for_each_entry(
     Ok(())
 }
 
-/// The numbers of the blocks that nothing names.
+/// Free runs that are kept in mind when an image is opened: more small ones than these stay unused
+/// until the next time.
+const FREE_RUNS: usize = 1 << 16;
+
+/// The blocks that are counted and that nothing names.
 ///
 /// # Errors
 /// [`Error::NeedsRepair`] for an entry that names a block which is not in the file or is another's,
 /// [`Error::Limit`] for a map that is too large to be looked through.
-pub(crate) fn free_blocks(header: &Header, store: &dyn Storage, len: u64) -> Result<Vec<u64>> {
+pub(crate) fn free_blocks(
+    header: &Header,
+    store: &dyn Storage,
+    len: u64,
+) -> Result<Vec<Range<u64>>> {
     limit("number of blocks of a disk to be written", header.blocks, limits::BLOCKS)?;
     let in_file = header.blocks_in(len);
     let count = header.allocated.min(in_file);
+    limit("number of blocks in the file", count, limits::BLOCKS)?;
     let mut named = Named::new(count);
-    for_each_entry(header, store, |at, entry| match entry {
+    for_each_entry(header.table, header.blocks, store, |at, entry| match entry {
         FREE | ZERO => Ok(()),
         number if u64::from(number) >= header.allocated => Err(needs_repair(format!(
             "the block map entry at {at} is {number}, and there are {} blocks",
@@ -92,7 +111,7 @@ pub(crate) fn free_blocks(header: &Header, store: &dyn Storage, len: u64) -> Res
         }
         _ => Ok(()),
     })?;
-    Ok(named.unnamed(count).collect())
+    Ok(named.gaps(count).take(FREE_RUNS).collect())
 }
 
 fn needs_repair(why: String) -> Error {

@@ -10,6 +10,7 @@ use crate::layout::{
     ENTRY, HeaderV0, HeaderV1, PreHeader, RawGeometry, SECTOR, SIGNATURE, ZERO_EXPAND, kind,
 };
 use crate::limits;
+use crate::state::{ALLOCATED, SIZE};
 
 /// Bytes from the start of a file that hold any header.
 pub(crate) const HEADER_LEN: usize = size_of::<HeaderV1>();
@@ -235,6 +236,16 @@ impl Header {
             return Err(field("uuidLinkage", at, Value::Missing, expected));
         }
         Ok(())
+    }
+
+    /// Where the size of the disk is.
+    pub(crate) fn size_at(&self) -> usize {
+        SIZE.at(self.version).unwrap_or_default()
+    }
+
+    /// Where the number of blocks in the file is.
+    pub(crate) fn allocated_at(&self) -> usize {
+        ALLOCATED.at(self.version).unwrap_or_default()
     }
 
     /// Bytes of the file from one block to the next.

@@ -1,10 +1,11 @@
 //! The image: what the core's table says, with the header around it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anydisk_core::{
-    BlockShape, BlockSpace, FlatTable, GuestRange, HostOffset, Image, ImageInfo, ImageWrite,
-    Lookup, Need, OpenRequest, Reference, Result, Storage, Supplied, TableShape,
+    BackingLink, BlockShape, BlockSpace, Compact, FlatTable, GuestRange, HostOffset, Image,
+    ImageInfo, ImageWrite, Lookup, Need, OpenRequest, Reference, Resize, Result, Storage, Supplied,
+    TableShape,
 };
 
 use crate::guard;
@@ -19,6 +20,8 @@ pub struct VdiImage {
     pub(crate) header: Header,
     pub(crate) table: FlatTable<Entries>,
     pub(crate) state: HeaderState,
+    /// Held while the file is written back, and while its blocks are counted anew.
+    pub(crate) round: Mutex<()>,
     writable: bool,
 }
 
@@ -63,7 +66,11 @@ impl VdiImage {
             request.limits.table_cache,
         );
         let state = HeaderState::new(bytes, &header, is_new);
-        Ok(Self { header, table, state, writable })
+        Ok(Self { header, table, state, round: Mutex::default(), writable })
+    }
+
+    pub(crate) fn lock_round(&self) -> MutexGuard<'_, ()> {
+        self.round.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The image below, if there is one: it is known by its UUID alone.
@@ -97,7 +104,9 @@ fn writable_space(
     let space = BlockSpace::new(header.stride(), end).with_old_bytes_to(HostOffset(len));
     if !is_new {
         let free = guard::free_blocks(header, store, len)?;
-        free.into_iter().for_each(|number| space.give_back(header.block_at(number)));
+        for run in free {
+            space.give_back_run(header.block_at(run.start), run.end - run.start);
+        }
     }
     Ok(space)
 }
@@ -120,6 +129,18 @@ impl Image for VdiImage {
     }
 
     fn writer(&self) -> Option<&dyn ImageWrite> {
+        self.writable.then_some(self)
+    }
+
+    fn resizer(&self) -> Option<&dyn Resize> {
+        self.writable.then_some(self)
+    }
+
+    fn compactor(&self) -> Option<&dyn Compact> {
+        self.writable.then_some(self)
+    }
+
+    fn backing_link(&self) -> Option<&dyn BackingLink> {
         self.writable.then_some(self)
     }
 }

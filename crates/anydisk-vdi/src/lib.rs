@@ -22,7 +22,9 @@
 //! | header 1.1 (both lengths), header 0.x | read, write in place |
 //! | free and zero blocks, data before each block, blocks of 512 bytes to 128 MiB | works |
 //! | images of any size in bounded memory | works; written up to 256 TiB in blocks of 1 MiB |
-//! | UUIDs of one's choice, links checked | works |
+//! | check and repair | works |
+//! | growing, shrinking, compacting, while in use and at any power failure | works |
+//! | UUIDs of one's choice, links checked; UUIDs, parent, comment, geometry changed | works |
 //! | encrypted by VirtualBox | not told by the file: it reads as noise |
 //!
 //! The layout, our limits and the oddities of other writers are in `docs/formats/vdi.md`.
@@ -45,6 +47,8 @@
 //! # Ok::<(), anydisk_core::Error>(())
 //! ```
 
+mod check;
+mod compact;
 mod create;
 mod format;
 mod guard;
@@ -53,7 +57,9 @@ mod image;
 mod info;
 mod layout;
 mod limits;
+mod link;
 mod measure;
+mod resize;
 mod state;
 mod table;
 mod write;

@@ -22,6 +22,7 @@ impl Entries {
 }
 
 impl BlockEntries for Entries {
+    const NAME: &'static str = NAME;
     const LEN: usize = size_of::<u32>();
 
     fn load(&self, bytes: &[u8]) -> u64 {

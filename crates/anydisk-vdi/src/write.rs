@@ -9,7 +9,7 @@
 //! the numbers of the blocks in use have no gaps, as other programs expect.
 
 use anydisk_core::{
-    Attempt, Below, Block, Claims, Committed, GuestRange, Handled, HostOffset, Image, ImageWrite,
+    Attempt, Below, Block, Claims, Committed, GuestRange, Handled, Image, ImageWrite, Placement,
     Reserved, Result, Source, Storage, Zeroing,
 };
 
@@ -36,10 +36,14 @@ impl VdiImage {
         (start.is_multiple_of(unit) && len > 0).then(|| range.first(len))
     }
 
-    /// Makes bytes in a block zero without writing them, or says that they must be written.
-    fn punch(&self, at: HostOffset, len: u64) -> Result<Handled> {
-        let Some(space) = self.table.store().space() else { return Ok(Handled::ByData(len)) };
-        self.begin()?;
+    /// Makes the start of a range that has a block zero without writing it, or says that it must be
+    /// written.
+    fn punch(&self, range: GuestRange) -> Result<Handled> {
+        // Placed as for a write: it changes the block.
+        let Placement::InPlace { store, at, len, lease: _lease } = self.place(range)? else {
+            return Ok(Handled::ByData(range.len()));
+        };
+        let Some(space) = store.space() else { return Ok(Handled::ByData(len)) };
         match space.zero(at, len, true) {
             Ok(()) => Ok(Handled::Done(len)),
             Err(anydisk_storage::Error::Unsupported { .. }) => Ok(Handled::ByData(len)),
@@ -82,8 +86,8 @@ impl ImageWrite for VdiImage {
     fn zero(&self, range: GuestRange, how: Zeroing) -> Result<Handled> {
         let found = self.map(range)?;
         match found.source {
-            Source::Data { at, .. } if how.unmap && self.header.kind != Kind::Fixed => {
-                self.punch(at, found.len)
+            Source::Data { .. } if how.unmap && self.header.kind != Kind::Fixed => {
+                self.punch(range.first(found.len))
             }
             Source::Absent { .. } if self.has_below(how.below) => self.mark_zero(range, found.len),
             Source::Data { .. } => Ok(Handled::ByData(found.len)),
@@ -96,11 +100,10 @@ impl ImageWrite for VdiImage {
     }
 
     fn flush(&self) -> Result<()> {
-        let (first, stride) = (self.table.shape().first, self.table.blocks().stride());
-        self.table.write_back(|end| {
-            let count = end.get().saturating_sub(first.get()) / stride;
-            self.state.set_allocated(count, &**self.table.store())
-        })
+        let _round = self.lock_round();
+        let write_count =
+            |end| self.state.set_allocated(self.number_at(end), &**self.table.store());
+        self.table.write_back(write_count)
     }
 
     fn unit(&self) -> u64 {

@@ -9,4 +9,6 @@ fn registry() -> Registry {
     Registry::new(&[&VDI, &RAW])
 }
 
-golden_suite!(registry(), "vdi", []);
+golden_suite!(registry(), "vdi", [], checks: [
+    ("hostile-parent-modified", "whether a parent fits is found when the chain is opened"),
+]);

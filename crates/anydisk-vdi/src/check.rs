@@ -1,0 +1,255 @@
+//! Looking for damage in an image, which need not be one that opens, and repairing it.
+//!
+//! An entry names a block that is counted, in the file, and nobody else's. What is not so can be
+//! mended without touching good data:
+//!
+//! | finding | repair |
+//! |---|---|
+//! | `block-behind-end`: the file ends before the block | the data is lost: a zero block |
+//! | `block-used-twice` | the second one gets a copy |
+//! | `block-not-counted`: cBlocksAllocated is too low | it is raised |
+//! | `block-cut`: the file ends in the block | the file is filled up with zeroes |
+//! | `block-unnamed`: nothing names the block | the last blocks move into the gaps, the file is cut |
+
+use anydisk_core::{
+    Access, CheckReport, CheckRequest, Error, Finding, GuestOffset, GuestRange, HostOffset,
+    OpenRequest, Repair, Result, Severity, Storage, StorageExt,
+};
+
+use crate::guard::{Named, for_each_entry, read_only};
+use crate::header::{Header, limit};
+use crate::image::{VdiImage, header_bytes};
+use crate::layout::{ENTRY, FREE, SECTOR, ZERO};
+use crate::limits;
+use crate::state::HeaderState;
+
+/// An entry that is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    BehindEnd,
+    UsedTwice,
+    NotCounted,
+    Cut,
+}
+
+/// What is known of an image while it is checked.
+struct Check<'a> {
+    header: &'a Header,
+    store: &'a dyn Storage,
+    len: u64,
+    /// Blocks that begin in the file.
+    in_file: u64,
+    repair: bool,
+    report: CheckReport,
+    found: &'a mut dyn FnMut(Finding),
+}
+
+/// The check of the format.
+///
+/// # Errors
+/// What the header says where it cannot be trusted, and those of the store.
+pub(crate) fn check(
+    request: &CheckRequest<'_>,
+    found: &mut dyn FnMut(Finding),
+) -> Result<CheckReport> {
+    let store = &*request.open.store;
+    if request.repair != Repair::Nothing && !store.is_writable() {
+        return Err(read_only("its file was opened for reading"));
+    }
+    let mut bytes = header_bytes(store)?;
+    let len = store.len()?;
+    let header = Header::parse(&bytes, len)?;
+    bytes.truncate(header.len);
+    limit("number of blocks of a disk to be checked", header.blocks, limits::BLOCKS)?;
+    let repair = request.repair == Repair::All;
+    let in_file = header.blocks_in(len);
+    let report = CheckReport::default();
+    let mut check = Check { header: &header, store, len, in_file, repair, report, found };
+    check.note_size(&bytes);
+    let (named, faults) = check.entries(request.progress)?;
+    if repair {
+        let state = HeaderState::new(bytes, &header, true);
+        check.mend(&state, &faults)?;
+    }
+    check.leaks(&named, request)?;
+    Ok(check.report)
+}
+
+impl Check<'_> {
+    fn tell(&mut self, finding: Finding) {
+        self.report.count(&finding);
+        (self.found)(finding);
+    }
+
+    /// VirtualBox takes the whole sectors.
+    fn note_size(&mut self, bytes: &[u8]) {
+        let at = HostOffset(self.header.size_at() as u64);
+        let raw = usize::try_from(at.get()).ok().and_then(|at| bytes.get(at..)?.first_chunk());
+        let raw = raw.map_or(0, |raw| u64::from_le_bytes(*raw));
+        if !raw.is_multiple_of(SECTOR) {
+            let text = format!("the disk has {raw} bytes, which are no whole sectors");
+            self.tell(Finding::new(Severity::Note, "size-not-in-sectors", at, text));
+        }
+    }
+
+    /// Looks at every entry. Returns which blocks are named, and the entries that are wrong.
+    fn entries(
+        &mut self,
+        progress: Option<&(dyn Fn(u64, u64) -> bool + Sync)>,
+    ) -> Result<(Named, Vec<(HostOffset, Fault)>)> {
+        let mut named = Named::new(self.in_file.min(limits::BLOCKS));
+        let mut faults = Vec::new();
+        let (table, blocks) = (self.header.table, self.header.blocks);
+        let total = blocks * ENTRY;
+        for_each_entry(table, blocks, self.store, |at, entry| {
+            let done = at.get() - table.get();
+            if done.is_multiple_of(1 << 20) && progress.is_some_and(|go_on| !go_on(done, total)) {
+                return Err(Error::Cancelled);
+            }
+            if let Some(fault) = self.fault_of(entry, &mut named) {
+                if self.repair {
+                    limit("damage to be repaired, in entries", faults.len() as u64, MOST_FAULTS)?;
+                    faults.push((at, fault));
+                }
+                let finding = self.finding(at, entry, fault);
+                self.tell(finding);
+            }
+            Ok(())
+        })?;
+        Ok((named, faults))
+    }
+
+    fn fault_of(&self, entry: u32, named: &mut Named) -> Option<Fault> {
+        if matches!(entry, FREE | ZERO) {
+            return None;
+        }
+        let number = u64::from(entry);
+        if number >= self.in_file.min(limits::BLOCKS) {
+            return Some(Fault::BehindEnd);
+        }
+        if !named.insert(number) {
+            return Some(Fault::UsedTwice);
+        }
+        if number >= self.header.allocated {
+            return Some(Fault::NotCounted);
+        }
+        let end = self.header.block_at(number + 1);
+        (end.get() > self.len).then_some(Fault::Cut)
+    }
+
+    fn finding(&self, at: HostOffset, entry: u32, fault: Fault) -> Finding {
+        let guest = (at.get() - self.header.table.get()) / ENTRY;
+        let (kind, what, remedy) = match fault {
+            Fault::BehindEnd => (
+                "block-behind-end",
+                "the file ends before it".to_owned(),
+                "the block is made zero: its data is lost",
+            ),
+            Fault::UsedTwice => (
+                "block-used-twice",
+                "another entry names it too".to_owned(),
+                "it gets a copy of its own",
+            ),
+            Fault::NotCounted => (
+                "block-not-counted",
+                format!("only {} blocks are counted", self.header.allocated),
+                "it is counted",
+            ),
+            Fault::Cut => (
+                "block-cut",
+                format!("the file ends in it, at {:#x}", self.len),
+                "the file is filled up with zeroes",
+            ),
+        };
+        let text = format!("block {guest} of the disk is block {entry} of the file: {what}");
+        let mut finding = Finding::new(Severity::Corruption, kind, at, text).mended_by(remedy);
+        finding.repaired = self.repair;
+        let start = guest.saturating_mul(self.header.block);
+        match GuestRange::new(GuestOffset(start), self.header.block) {
+            Some(range) => finding.costing(range.before(GuestOffset(self.header.size))),
+            None => finding,
+        }
+    }
+
+    /// Mends the entries that are wrong, each step durable before the next.
+    fn mend(&self, state: &HeaderState, faults: &[(HostOffset, Fault)]) -> Result<()> {
+        if faults.is_empty() {
+            return Ok(());
+        }
+        let copies = faults.iter().filter(|(_, fault)| *fault == Fault::UsedTwice);
+        let first_copy = self.header.allocated.max(self.in_file);
+        let count = first_copy + copies.clone().count() as u64;
+        limit("number of blocks in the file", count, limits::ENTRIES)?;
+        // The blocks first, whole and counted, then the entries that name them.
+        self.store.set_len(self.header.block_at(count).get().max(self.len))?;
+        for (number, (at, _)) in (first_copy..).zip(copies.clone()) {
+            self.copy_block(self.entry(*at)?.into(), number)?;
+        }
+        state.set_allocated(count, self.store)?;
+        self.store.flush()?;
+        for (number, (at, _)) in (first_copy..).zip(copies) {
+            self.put(*at, u32::try_from(number).unwrap_or(ZERO))?;
+        }
+        let lost = faults.iter().filter(|(_, fault)| *fault == Fault::BehindEnd);
+        lost.into_iter().try_for_each(|(at, _)| self.put(*at, ZERO))?;
+        Ok(self.store.flush()?)
+    }
+
+    /// Blocks that nothing names: counted, and with a repair given back.
+    fn leaks(&mut self, named: &Named, request: &CheckRequest<'_>) -> Result<()> {
+        let count = self.header.allocated.min(self.in_file.min(limits::BLOCKS));
+        let mends = request.repair != Repair::Nothing && self.report.corruptions == 0;
+        let gaps = if mends { self.give_back(request)? } else { false };
+        for number in named.gaps(count).flatten() {
+            let text = format!("block {number} of the file is counted, and nothing names it");
+            let at = self.header.block_at(number);
+            let finding = Finding::new(Severity::Leak, "block-unnamed", at, text);
+            let mut finding = finding.mended_by("the last block takes its place");
+            finding.repaired = gaps;
+            self.tell(finding);
+        }
+        if self.header.allocated > self.in_file && !gaps {
+            let text = format!(
+                "{} blocks are counted, and the file ends after {}",
+                self.header.allocated, self.in_file
+            );
+            let at = HostOffset(self.header.allocated_at() as u64);
+            self.tell(Finding::new(Severity::Note, "count-too-high", at, text));
+        }
+        Ok(())
+    }
+
+    /// Closes the gaps of an image that is good otherwise.
+    fn give_back(&self, request: &CheckRequest<'_>) -> Result<bool> {
+        let open = OpenRequest { access: Access::ReadWrite, ..request.open.clone() };
+        let image = VdiImage::open(&open)?;
+        image.close_all_gaps()?;
+        Ok(true)
+    }
+
+    fn copy_block(&self, from: u64, to: u64) -> Result<()> {
+        let mut done = 0;
+        while done < self.header.stride() {
+            let len = (self.header.stride() - done).min(1 << 20);
+            let mut bytes = vec![0; usize::try_from(len).expect("1 MiB at most")];
+            let from = self.header.block_at(from).saturating_add(done);
+            self.store.read_padded_at(from, &mut bytes)?;
+            self.store.write_at(self.header.block_at(to).saturating_add(done), &bytes)?;
+            done += len;
+        }
+        Ok(())
+    }
+
+    fn entry(&self, at: HostOffset) -> Result<u32> {
+        let mut bytes = [0; 4];
+        self.store.read_exact_at(at, &mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn put(&self, at: HostOffset, entry: u32) -> Result<()> {
+        Ok(self.store.write_at(at, &entry.to_le_bytes())?)
+    }
+}
+
+/// Entries that one repair mends: they are kept in memory, and copies take space.
+const MOST_FAULTS: u64 = 1 << 20;
