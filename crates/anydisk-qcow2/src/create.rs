@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use anydisk_core::{
     CreateRequest, Error, GuestRange, HostOffset, Image, ImageWrite, OptionKind, OptionSpec,
-    Options, Preallocation, Reference, Result, Storage,
+    Options, Preallocation, Reference, Result, Role, Storage,
 };
 
 use crate::extensions::Extension;
-use crate::features::{compatible, incompatible, name_table};
+use crate::features::{autoclear, compatible, incompatible, name_table};
 use crate::header::Compression;
+use crate::image::Stores;
 use crate::layout::extension;
 use crate::measure::Layout;
 use crate::preallocate::preallocate;
@@ -67,6 +68,18 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         default: Some("zlib"),
     },
     OptionSpec {
+        name: "data_file",
+        help: "name of another file, made beside the image, that holds the data of the disk",
+        kind: OptionKind::Text,
+        default: None,
+    },
+    OptionSpec {
+        name: "data_file_raw",
+        help: "that file alone is the disk too",
+        kind: OptionKind::Flag,
+        default: Some("off"),
+    },
+    OptionSpec {
         name: "lazy_refcounts",
         help: "let later writers postpone refcounts",
         kind: OptionKind::Flag,
@@ -86,10 +99,20 @@ pub(crate) fn create(request: &CreateRequest<'_>) -> Result<Arc<dyn Image>> {
     let plan = Plan::of(request.options, size)?;
     let header = plan.header(size, backing(request))?;
     check_preallocation(request)?;
+    let data = plan.data_file.as_deref().map(|name| make_data_file(request, name)).transpose()?;
     write_empty(&*request.store, &header, &plan.layout(size))?;
-    let image = WritableImage::open(Arc::clone(&request.store), request.limits)?;
+    let stores = Stores { image: Arc::clone(&request.store), data };
+    let image = WritableImage::open_in(stores, request.limits)?;
+    if plan.data_file.is_some() {
+        // After opening: now all of it is known to be zero.
+        image.shared.data.set_len(size)?;
+    }
+    let usual = match plan.data_file_raw {
+        true => Preallocation::Metadata,
+        false => Preallocation::Off,
+    };
     let how = request.options.text("preallocation").and_then(Preallocation::of_word);
-    let how = how.unwrap_or_default();
+    let how = how.filter(|how| *how != Preallocation::Off).unwrap_or(usual);
     preallocate(&image, GuestRange::whole(size), how)?;
     if how != Preallocation::Off {
         image.flush()?;
@@ -97,11 +120,18 @@ pub(crate) fn create(request: &CreateRequest<'_>) -> Result<Arc<dyn Image>> {
     Ok(Arc::new(image))
 }
 
+/// Has the file made that will hold the data of the disk.
+fn make_data_file(request: &CreateRequest<'_>, name: &str) -> Result<Arc<dyn Storage>> {
+    let mut reference = Reference::new(Role::DataFile, name);
+    reference.format = Some("raw".into());
+    Ok(request.companions.make(&reference)?.store)
+}
+
 /// The image below: the request's, else what the options name.
 fn backing(request: &CreateRequest<'_>) -> Option<Reference> {
     request.backing.cloned().or_else(|| {
         let name = request.options.text("backing_file").filter(|name| !name.is_empty())?;
-        let mut reference = Reference::new(anydisk_core::Role::Backing, name.as_bytes());
+        let mut reference = Reference::new(Role::Backing, name.as_bytes());
         reference.format = request.options.text("backing_fmt").map(str::to_owned);
         Some(reference)
     })
@@ -115,6 +145,8 @@ pub(crate) struct Plan {
     extended_l2: bool,
     lazy_refcounts: bool,
     compression: Compression,
+    data_file: Option<String>,
+    data_file_raw: bool,
 }
 
 impl Plan {
@@ -138,6 +170,8 @@ impl Plan {
                 Some("zstd") => Compression::Zstd,
                 _ => Compression::Deflate,
             },
+            data_file: options.text("data_file").map(str::to_owned),
+            data_file_raw: options.flag("data_file_raw"),
         };
         plan.check(options, size)?;
         Ok(plan)
@@ -147,11 +181,13 @@ impl Plan {
         if self.extended_l2 && self.cluster_bits < limits::EXTENDED_CLUSTER_BITS {
             return Err(options.refuse("extended_l2", "off, or clusters of 16k or more"));
         }
+        self.check_data_file(options)?;
         if self.version < 3 {
             let needs = [
                 ("refcount_bits", self.refcount_order != 4, "16 with compat=v2"),
                 ("extended_l2", self.extended_l2, "off with compat=v2"),
                 ("lazy_refcounts", self.lazy_refcounts, "off with compat=v2"),
+                ("data_file", self.data_file.is_some(), "none with compat=v2"),
                 ("compression_type", self.compression == Compression::Zstd, "zlib with compat=v2"),
             ];
             if let Some((name, _, expected)) = needs.into_iter().find(|(_, wrong, _)| *wrong) {
@@ -162,6 +198,16 @@ impl Plan {
         if found > limit {
             let what = "L1 table of a disk of this size with these clusters, in entries".into();
             return Err(Error::Limit { format: NAME, what, found, limit });
+        }
+        Ok(())
+    }
+
+    fn check_data_file(&self, options: &Options) -> Result<()> {
+        if self.data_file.as_ref().is_some_and(String::is_empty) {
+            return Err(options.refuse("data_file", "a name"));
+        }
+        if self.data_file_raw && self.data_file.is_none() {
+            return Err(options.refuse("data_file_raw", "off without data_file"));
         }
         Ok(())
     }
@@ -180,6 +226,9 @@ impl Plan {
         if self.extended_l2 {
             incompatible_features |= incompatible::EXTENDED_L2;
         }
+        if self.data_file.is_some() {
+            incompatible_features |= incompatible::DATA_FILE;
+        }
         let format = backing.as_ref().and_then(|backing| backing.format.clone());
         Ok(Header {
             version: self.version,
@@ -194,7 +243,7 @@ impl Plan {
             snapshots_offset: HostOffset::ZERO,
             incompatible_features,
             compatible_features: if self.lazy_refcounts { compatible::LAZY_REFCOUNTS } else { 0 },
-            autoclear_features: 0,
+            autoclear_features: if self.data_file_raw { autoclear::RAW_DATA_FILE } else { 0 },
             refcount_order: self.refcount_order,
             compression: self.compression,
             unknown_fields: Vec::new(),
@@ -208,6 +257,10 @@ impl Plan {
         let mut extensions = Vec::new();
         if let Some(format) = backing_format {
             extensions.push(Extension { kind: extension::BACKING_FORMAT, data: format.into() });
+        }
+        if let Some(name) = &self.data_file {
+            let data = name.clone().into_bytes();
+            extensions.push(Extension { kind: extension::DATA_FILE, data });
         }
         if self.version >= 3 && self.cluster_bits > 12 {
             extensions.push(Extension { kind: extension::FEATURE_NAMES, data: name_table() });
@@ -229,6 +282,9 @@ fn power_of_two(
 }
 
 fn check_preallocation(request: &CreateRequest<'_>) -> Result<()> {
+    if request.options.flag("data_file_raw") && backing(request).is_some() {
+        return Err(request.options.refuse("data_file_raw", "off with a backing file"));
+    }
     let off = matches!(request.options.text("preallocation"), None | Some("off"));
     if off || backing(request).is_none() || request.options.flag("extended_l2") {
         return Ok(());

@@ -80,6 +80,10 @@ pub(crate) enum Rule {
     NotBothBits,
     /// Subclusters are allocated only in a host cluster.
     HostForBits,
+    /// With an external data file nothing is compressed.
+    NoStream,
+    /// In an external data file each cluster lies where the guest has it.
+    HostIsGuest,
 }
 
 /// What is said about a part of a cluster, without where.
@@ -149,6 +153,15 @@ fn offset_in(word: u64) -> Option<HostOffset> {
 }
 
 impl Cluster {
+    /// Where the byte is, or would be.
+    pub(crate) fn host(self) -> Option<HostOffset> {
+        match self {
+            Self::Data { at, .. } => Some(at),
+            Self::Absent { reserved } | Self::Zero { reserved } => reserved,
+            Self::Compressed(_) => None,
+        }
+    }
+
     /// Whether `next`, `len` bytes further, belongs to the same run.
     #[inline]
     pub(crate) fn continues(self, len: u64, next: Self) -> bool {
@@ -193,6 +206,10 @@ impl Rule {
                 "L2 subcluster bitmap",
                 "no allocated subcluster in an entry without a host cluster",
             ),
+            Self::NoStream => ("L2 entry", "no compressed cluster with an external data file"),
+            Self::HostIsGuest => {
+                ("L2 entry", "the guest's own offset, as the data is in an external file")
+            }
         }
     }
 }

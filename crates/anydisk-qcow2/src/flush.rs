@@ -74,6 +74,9 @@ impl WritableImage {
         };
         let (new, old): (Vec<&DirtySlice>, Vec<_>) = pictures.l2.iter().partition(is_new);
         write_slices(store, new.into_iter().map(|picture| (picture, usize::MAX)))?;
+        if self.shared.geometry.has_data_file() {
+            self.shared.data.flush()?;
+        }
         store.flush()?;
         self.space.settle_counts(&pictures.counts);
         pictures.counts.clear();

@@ -8,7 +8,7 @@ use anydisk_core::{
 };
 
 use crate::layout::MAGIC;
-use crate::{Header, NAME, Qcow2Image, WritableImage, check, create, measure};
+use crate::{Header, NAME, Qcow2Image, WritableImage, check, create, data_file, measure};
 
 /// The qcow2 format.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,12 +31,13 @@ impl Format for Qcow2Format {
     }
 
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
+        let stores = data_file::stores(&request)?;
         if request.access == Access::ReadWrite {
-            let image = WritableImage::open(request.store, request.limits)?;
+            let image = WritableImage::open_in(stores, request.limits)?;
             let backing = backing(image.header());
             return Ok(Opened::new(Arc::new(image), backing));
         }
-        let image = Qcow2Image::open(request.store, request.limits)?;
+        let image = Qcow2Image::open_in(stores, request.limits)?;
         let backing = backing(image.header());
         Ok(Opened::new(Arc::new(image), backing))
     }

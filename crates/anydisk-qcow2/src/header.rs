@@ -4,7 +4,7 @@ use anydisk_core::{Codec, Error, HostOffset, Limits, Result, Storage, Value, inv
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::extensions::{self, Extension, Head, find};
-use crate::features::{compatible, incompatible};
+use crate::features::{autoclear, compatible, incompatible};
 use crate::layout::{MAGIC, RawHeader, V2_HEADER_LEN, V3_HEADER_MIN, extension};
 use crate::rules::{cluster_size, refuse};
 use crate::{NAME, limits, rules};
@@ -269,6 +269,18 @@ impl Header {
     #[must_use]
     pub fn has_data_file(&self) -> bool {
         self.incompatible_features & incompatible::DATA_FILE != 0
+    }
+
+    /// The external data file alone is the disk.
+    #[must_use]
+    pub fn has_raw_data_file(&self) -> bool {
+        self.has_data_file() && self.autoclear_features & autoclear::RAW_DATA_FILE != 0
+    }
+
+    /// The name of the external data file, if the image gives one.
+    #[must_use]
+    pub fn data_file(&self) -> Option<&[u8]> {
+        self.extension(extension::DATA_FILE).filter(|name| !name.is_empty())
     }
 
     /// A writer may postpone refcounts.

@@ -23,6 +23,8 @@ pub struct Qcow2Image {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Storage>,
+    /// Where guest data lies: the same, or the external data file.
+    pub(crate) data: Arc<dyn Storage>,
     /// As it was when the image was opened.
     pub(crate) header: Header,
     pub(crate) geometry: Geometry,
@@ -81,10 +83,15 @@ impl Qcow2Image {
     /// [`Error::Invalid`], [`Error::Limit`] and [`Error::Unsupported`] as the header deserves
     /// them; those of the store.
     pub fn open(store: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
-        let header = Header::read(&*store, limits)?;
-        refuse_unsupported(&header)?;
-        snapshot::check_table(&*store, &header)?;
-        let shared = Shared { frees: false, ..Shared::new(store, header, limits) };
+        Self::open_in(Stores::of_one(store), limits)
+    }
+
+    /// Opens the image in `stores`, one of which is the external data file if it needs one.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn open_in(stores: Stores, limits: &Limits) -> Result<Self> {
+        let shared = Shared { frees: false, ..Shared::open(stores, limits)? };
         Ok(Self { shared })
     }
 
@@ -95,10 +102,32 @@ impl Qcow2Image {
     }
 }
 
+/// The bytes of one image.
+#[derive(Clone, Debug)]
+pub(crate) struct Stores {
+    /// Header and tables.
+    pub(crate) image: Arc<dyn Storage>,
+    /// Guest data, if it lies in another file.
+    pub(crate) data: Option<Arc<dyn Storage>>,
+}
+
+impl Stores {
+    /// Everything in one file.
+    pub(crate) fn of_one(image: Arc<dyn Storage>) -> Self {
+        Self { image, data: None }
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<dyn Storage>> {
+        std::iter::once(&self.image).chain(&self.data)
+    }
+}
+
 /// Features that are legal and not done here.
-fn refuse_unsupported(header: &Header) -> Result<()> {
+fn refuse_unsupported(header: &Header, stores: &Stores) -> Result<()> {
     let feature = match header.crypt_method {
-        _ if header.has_data_file() => "external data file",
+        _ if header.has_data_file() && stores.data.is_none() => {
+            "an external data file that was not given with the image"
+        }
         0 => return Ok(()),
         1 => "encryption (AES)",
         _ => "encryption (LUKS)",
@@ -107,7 +136,14 @@ fn refuse_unsupported(header: &Header) -> Result<()> {
 }
 
 impl Shared {
-    pub(crate) fn new(store: Arc<dyn Storage>, header: Header, limits: &Limits) -> Self {
+    pub(crate) fn open(stores: Stores, limits: &Limits) -> Result<Self> {
+        let header = Header::read(&*stores.image, limits)?;
+        refuse_unsupported(&header, &stores)?;
+        snapshot::check_table(&*stores.image, &header)?;
+        Ok(Self::new(stores, header, limits))
+    }
+
+    fn new(stores: Stores, header: Header, limits: &Limits) -> Self {
         let geometry = Geometry::new(&header);
         let slice = geometry.slice_len();
         // A small disk gets a small cache: twice what its tables take, so that few slices meet. Not
@@ -126,7 +162,8 @@ impl Shared {
             l1_table: AtomicU64::new(header.l1_table_offset.get()),
             leases: Leases::new(),
             frees: true,
-            store,
+            data: stores.data.unwrap_or_else(|| Arc::clone(&stores.image)),
+            store: stores.image,
             header,
             geometry,
         }
@@ -257,7 +294,7 @@ impl Shared {
     ) -> Extent<'a> {
         let source = match run.cluster {
             Cluster::Data { at, copied } => {
-                Source::Data { store: &self.store, at, shared: !(copied && table_copied) }
+                Source::Data { store: &self.data, at, shared: !(copied && table_copied) }
             }
             Cluster::Zero { reserved } => Source::Zero { reserved },
             Cluster::Absent { reserved } => Source::Absent { reserved },
@@ -311,12 +348,14 @@ fn details(header: &Header) -> Vec<Detail> {
     if header.version < 3 {
         return vec![compat, compression, refcounts];
     }
-    vec![
-        compat,
-        compression,
-        flag("lazy-refcounts", header.has_lazy_refcounts()),
-        refcounts,
-        flag("corrupt", header.is_corrupt()),
-        flag("extended-l2", header.has_extended_l2()),
-    ]
+    let lazy = flag("lazy-refcounts", header.has_lazy_refcounts());
+    let mut details = vec![compat, compression, lazy, refcounts];
+    if header.has_data_file() {
+        let name = header.data_file().map(String::from_utf8_lossy);
+        details.extend(name.map(|name| text("data-file", &name)));
+        details.push(flag("data-file-raw", header.has_raw_data_file()));
+    }
+    details.push(flag("corrupt", header.is_corrupt()));
+    details.push(flag("extended-l2", header.has_extended_l2()));
+    details
 }

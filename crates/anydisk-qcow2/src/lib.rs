@@ -40,7 +40,8 @@
 //! | check | every structure and every reference, also of images that do not open |
 //! | bitmaps | not looked at; opening for writing marks them invalid |
 //! | images marked dirty or corrupt | read; refused for writing |
-//! | encryption, external data files | refused |
+//! | external data files, also raw ones | read, written, created; the resolver opens them |
+//! | encryption | refused |
 //!
 //! What is accepted beyond the specification, and which images other programs disagree about, is
 //! told in `docs/formats/qcow2.md`.
@@ -69,6 +70,7 @@ mod alone;
 mod blocks;
 mod check;
 mod create;
+mod data_file;
 mod entry;
 mod extensions;
 pub mod features;

@@ -47,6 +47,7 @@ impl Geometry {
     ) -> Result<Plan, Fault> {
         let within = range.start().get() & (self.cluster_size() - 1);
         let (cluster, _) = self.answer(l2, word, within)?;
+        self.check_place(l2, word, cluster.host(), range)?;
         if own_table && self.entry(l2, word).is_copied() {
             match cluster {
                 Cluster::Data { .. } => return Ok(Plan::InPlace),
@@ -90,7 +91,7 @@ impl Geometry {
             // A neighbour that breaks the format has its say when it is asked for itself.
             let fresh = word < l2.count() && self.answer(l2, word, 0).is_ok() && {
                 let entry = self.entry(l2, word);
-                !(own_table && entry.is_copied() && entry.host().is_some())
+                !(own_table && entry.is_copied() && self.host(entry).is_some())
             };
             if !fresh {
                 break;
@@ -137,7 +138,7 @@ impl Geometry {
         if !self.is_extended() {
             return L2Entry { word, bitmap: 0 };
         }
-        let same_host = entry.host() == Some(host) && !entry.is_compressed();
+        let same_host = self.host(entry) == Some(host) && !entry.is_compressed();
         let old = if entry.is_compressed() { 0 } else { entry.bitmap };
         let allocated = if same_host { old & ALLOCATED } else { 0 } | units.0;
         L2Entry { word, bitmap: old & !ALLOCATED & !(units.0 << 32) | allocated }
@@ -158,8 +159,11 @@ impl Geometry {
         L2Entry { word: entry.word, bitmap: entry.bitmap & !units.0 | units.0 << 32 }
     }
 
-    /// The host clusters that an entry refers to.
+    /// The host clusters that an entry refers to. Those of an external data file are not counted.
     pub(crate) fn references(&self, entry: L2Entry) -> Option<Clusters> {
+        if self.has_data_file() {
+            return None;
+        }
         if entry.is_compressed() {
             let stream = self.compressed(entry).ok()?;
             return Some(Clusters::touched(stream.at.get(), stream.len, self.cluster_bits()));

@@ -45,7 +45,7 @@ fn reserve(image: &WritableImage, range: GuestRange) -> Result<Placement<'_>> {
 fn fill(image: &WritableImage, reservation: Reservation<'_>, how: Preallocation) -> Result<u64> {
     let (range, at) = (reservation.range(), reservation.at());
     let len = range.grown_to(image.shared.geometry.cluster_size()).len();
-    let store = &*image.shared.store;
+    let store = &*image.shared.data;
     if how == Preallocation::Full {
         write_zeroes(store, at, len)?;
     } else if !reservation.is_zeroed() {

@@ -37,7 +37,7 @@ enum Outcome {
 }
 
 impl Purpose {
-    fn token(self) -> u64 {
+    pub(crate) fn token(self) -> u64 {
         match self {
             Self::Fresh => 0,
             Self::Reuse => 1,
@@ -97,13 +97,16 @@ impl WritableImage {
         len: u64,
         lease: Lease<'a>,
     ) -> Result<Attempt<'a>> {
-        let clusters = Clusters::touched(at.get(), len, self.shared.geometry.cluster_bits());
-        if let Some(overlap) = self.space.guard().find(clusters) {
+        let geometry = &self.shared.geometry;
+        let clusters = Clusters::touched(at.get(), len, geometry.cluster_bits());
+        if !geometry.has_data_file()
+            && let Some(overlap) = self.space.guard().find(clusters)
+        {
             let place = self.space.offset(overlap.cluster);
             return Err(needs_repair(format!("guest data at {place} lies in {}", overlap.holds)));
         }
         Ok(Attempt::Placed(Placement::InPlace {
-            store: &self.shared.store,
+            store: &self.shared.data,
             at,
             len,
             lease: WriteLease::new(lease),
@@ -136,6 +139,9 @@ impl WritableImage {
             Plan::Reuse { range, at } => {
                 Reserved { range, at, zeroed: false, token: Purpose::Reuse.token() }
             }
+            Plan::Fresh { range: units } if self.shared.geometry.has_data_file() => {
+                self.place_in_data_file(units, purpose)
+            }
             Plan::Fresh { range: units } => done!(self.take_clusters(range, units, purpose)?),
         };
         claim.narrow(reserved.range.grown_to(cluster_size));
@@ -145,7 +151,7 @@ impl WritableImage {
     }
 
     fn reserved(&self, reserved: Reserved) -> Attempt<'_> {
-        let reservation = Reservation::new(self, &self.shared.store, reserved);
+        let reservation = Reservation::new(self, &self.shared.data, reserved);
         Attempt::Placed(Placement::Fresh(reservation))
     }
 
@@ -206,6 +212,9 @@ impl WritableImage {
 
     /// The references that a reservation took.
     pub(crate) fn taken_by(&self, reserved: &Reserved) -> Option<Freed> {
+        if self.shared.geometry.has_data_file() {
+            return None;
+        }
         let bits = self.shared.geometry.cluster_bits();
         let len = match Purpose::of(reserved.token) {
             Purpose::Reuse => return None,

@@ -5,8 +5,8 @@
 //! later, with whatever program, finds old bytes there.
 
 use anydisk_core::{
-    Error, GuestOffset, GuestRange, HostOffset, Image, NewSize, Resize, Result, Storage,
-    StorageExt, Updated,
+    Error, GuestOffset, GuestRange, HostOffset, Image, NewSize, Preallocation, Resize, Result,
+    Storage, StorageExt, Updated,
 };
 
 use crate::alloc::{Freed, words_of};
@@ -64,7 +64,9 @@ impl WritableImage {
         self.grow_l1(self.l1_entries(new.size))?;
         // From here on the tables can say something of what is new. The medium does not know.
         self.shared.set_size(new.size);
-        let grown = self.make_new_part(old, new).and_then(|()| self.write_back());
+        let grown = self.grow_data_file(old, new.size);
+        let grown = grown.and_then(|()| self.make_new_part(old, new));
+        let grown = grown.and_then(|()| self.write_back());
         let grown = grown.and_then(|()| self.live.set_size(new.size));
         grown.inspect_err(|_| self.shared.set_size(old))
     }
@@ -76,9 +78,17 @@ impl WritableImage {
         if start < end {
             let hidden = end.min(new.below.next_multiple_of(cluster)).max(start);
             let range = |from, to| GuestRange::between(GuestOffset(from), GuestOffset(to));
-            self.zero_all(range(start, hidden))?;
-            self.forget_old(range(hidden, end))?;
-            preallocate(self, range(start, end), new.preallocation)?;
+            let mut preallocation = new.preallocation;
+            if self.shared.header.has_raw_data_file() {
+                // All of it is mapped always, and the file itself is zero there.
+                if preallocation == Preallocation::Off {
+                    preallocation = Preallocation::Metadata;
+                }
+            } else {
+                self.zero_all(range(start, hidden))?;
+                self.forget_old(range(hidden, end))?;
+            }
+            preallocate(self, range(start, end), preallocation)?;
         }
         let rest = GuestRange::between(GuestOffset(old), GuestOffset(start.min(end)));
         if rest.is_empty() { Ok(()) } else { (new.zero)(rest) }
@@ -160,6 +170,7 @@ impl WritableImage {
         self.shared.set_size(new.size);
         let shrunk = self.drop_behind(new.size, old).and_then(|()| self.write_back());
         let shrunk = shrunk.and_then(|()| self.live.set_size(new.size));
+        let shrunk = shrunk.and_then(|()| self.cut_data_file(new.size));
         shrunk.inspect_err(|_| self.shared.set_size(old))
     }
 

@@ -27,6 +27,8 @@ pub(crate) const ALLOCATED: u64 = 0xFFFF_FFFF;
 pub struct Geometry {
     version: u32,
     cluster_bits: u32,
+    /// Guest data lies in another file, each cluster where the guest has it.
+    data_file: bool,
     /// Binary logarithm of the entries of an L2 table.
     l2_bits: u32,
     slice_bits: u32,
@@ -102,6 +104,7 @@ impl Geometry {
         Self {
             version: header.version,
             cluster_bits: header.cluster_bits,
+            data_file: header.has_data_file(),
             l2_bits: header.cluster_bits - entry_bits,
             slice_bits: header.cluster_bits.min(SLICE_BITS),
         }
@@ -135,6 +138,12 @@ impl Geometry {
     #[must_use]
     pub fn is_version_2(&self) -> bool {
         self.version < 3
+    }
+
+    /// Whether guest data lies in another file.
+    #[must_use]
+    pub fn has_data_file(&self) -> bool {
+        self.data_file
     }
 
     /// Binary logarithm of the guest bytes that one L2 table maps.
@@ -237,6 +246,9 @@ impl Geometry {
     ) -> Result<Run, Fault> {
         let within = range.start().get() & (self.cluster_size() - 1);
         let (cluster, mut len) = self.answer(l2, word, within)?;
+        if let Cluster::Data { at, .. } = cluster {
+            self.check_place(l2, word, Some(at), range)?;
+        }
         while len < range.len() {
             word += self.entry_words();
             let at_border = (within + len) & (self.cluster_size() - 1) == 0;
@@ -251,6 +263,22 @@ impl Geometry {
             len += more;
         }
         Ok(Run { len: len.min(range.len()), cluster })
+    }
+
+    /// In an external data file the start of `range` has just that place, if it has one.
+    #[inline]
+    pub(crate) fn check_place<W: Words + ?Sized>(
+        &self,
+        l2: &W,
+        word: usize,
+        at: Option<HostOffset>,
+        range: GuestRange,
+    ) -> Result<(), Fault> {
+        if self.data_file && at.is_some_and(|at| at.get() != range.start().get()) {
+            let value = self.entry(l2, word).word;
+            return Err(Fault { word, value, rule: Rule::HostIsGuest });
+        }
+        Ok(())
     }
 
     /// What the entry at `word` says about byte `within` of its cluster, and for how many bytes
@@ -287,7 +315,7 @@ impl Geometry {
         if entry.is_compressed() {
             return Ok((Cluster::Compressed(self.compressed(entry)?), rest));
         }
-        let host = entry.host();
+        let host = self.host(entry);
         if host.is_some_and(|at| !at.is_aligned(self.cluster_size())) {
             return Err(Rule::ClusterAligned);
         }
@@ -312,7 +340,7 @@ impl Geometry {
         if allocated & zero != 0 {
             return Err(Rule::NotBothBits);
         }
-        if allocated != 0 && entry.host().is_none() {
+        if allocated != 0 && self.host(entry).is_none() {
             return Err(Rule::HostForBits);
         }
         let bits = self.cluster_bits - 5;
@@ -326,8 +354,19 @@ impl Geometry {
         Ok((kind, (end << bits) - within))
     }
 
+    /// The host cluster of an entry that is not compressed. The first cluster of an external data
+    /// file is named by the COPIED flag alone (qcow2, "Standard Cluster Descriptor").
+    #[inline]
+    pub(crate) fn host(&self, entry: L2Entry) -> Option<HostOffset> {
+        let is_first = self.data_file && entry.word & (COPIED | ZERO) == COPIED;
+        entry.host().or(is_first.then_some(HostOffset::ZERO))
+    }
+
     /// The extent that a compressed entry declares (qcow2, "Compressed Clusters Descriptor").
     pub(crate) fn compressed(&self, entry: L2Entry) -> Result<Compressed, Rule> {
+        if self.data_file {
+            return Err(Rule::NoStream);
+        }
         let bits = self.stream_offset_bits();
         let at = entry.word & ((1 << bits) - 1);
         if at >= HOST_END {

@@ -5,6 +5,7 @@
 //! tables learn of them when the data has been written.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use anydisk_codec::{DeflateEncoder, Encode, ZstdEncoder};
@@ -17,11 +18,11 @@ use anydisk_core::{
 use crate::alloc::{Allocator, Fresh};
 use crate::alone::Turns;
 use crate::format::check_writable;
-use crate::image::{Shared, Table};
+use crate::image::{Shared, Stores, Table};
 use crate::live::LiveHeader;
 use crate::reserve::Purpose;
 use crate::survey::survey;
-use crate::{Compression, Header, NAME, Qcow2Image};
+use crate::{Compression, Header, NAME};
 
 /// A qcow2 image that is open for writing.
 ///
@@ -43,6 +44,8 @@ pub struct WritableImage {
     /// One write-back runs at a time.
     pub(crate) round: Mutex<()>,
     packing: Packing,
+    /// No cluster of the external data file from this guest offset on was ever written.
+    pub(crate) virgin_data: AtomicU64,
 }
 
 /// L2 tables on their way into the L1 table.
@@ -85,11 +88,19 @@ impl WritableImage {
     /// As [`Qcow2Image::open`]; [`Error::ReadOnly`] if the store is; [`Error::NeedsRepair`] if the
     /// image is marked dirty or corrupt, or its metadata overlaps.
     pub fn open(store: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
-        if !store.is_writable() {
-            return Err(Error::ReadOnly { why: "its file was opened for reading".into() });
+        Self::open_in(Stores::of_one(store), limits)
+    }
+
+    /// Opens the image in `stores`, one of which is the external data file if it needs one.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn open_in(stores: Stores, limits: &Limits) -> Result<Self> {
+        if let Some(store) = stores.all().find(|store| !store.is_writable()) {
+            let why = format!("its file {} was opened for reading", store.name());
+            return Err(Error::ReadOnly { why: why.into() });
         }
-        let mut shared = Qcow2Image::open(store, limits)?.shared;
-        shared.frees = true;
+        let shared = Shared::open(stores, limits)?;
         check_writable(&shared.header)?;
         let guard = survey(&*shared.store, &shared.header)?;
         let cache = limits.table_cache / 8;
@@ -98,6 +109,7 @@ impl WritableImage {
         let space = Allocator::open(&shared.store, &live, guard, leases, cache)?;
         Ok(Self {
             packing: packing(&shared.header)?,
+            virgin_data: AtomicU64::new(shared.data.len()?),
             shared,
             live,
             space,
@@ -194,6 +206,10 @@ impl ImageWrite for WritableImage {
     }
 
     fn try_place_encoded(&self, unit: GuestRange, len: usize) -> Result<Attempt<'_>> {
+        if self.shared.geometry.has_data_file() {
+            let feature = "compressed data with an external data file".into();
+            return Err(Error::Unsupported { format: NAME, feature });
+        }
         let cluster = self.shared.geometry.cluster_range(unit.start());
         let whole = cluster.before(GuestOffset(self.shared.size()));
         // At the worst place in its sector, the stream reaches farthest.
@@ -238,7 +254,7 @@ impl ImageWrite for WritableImage {
     }
 
     fn packing(&self) -> Option<Packing> {
-        Some(self.packing.clone())
+        (!self.shared.geometry.has_data_file()).then(|| self.packing.clone())
     }
 
     fn unit(&self) -> u64 {

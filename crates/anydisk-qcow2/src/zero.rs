@@ -47,12 +47,18 @@ impl WritableImage {
             _ if how.unmap => Change::Free { absent_too: true },
             _ => Change::Zero,
         };
+        if self.shared.header.has_raw_data_file() {
+            return self.zero_raw_data(range, how.unmap);
+        }
         let Some(units) = self.first_units(range) else {
             let part = range.before(self.next_unit(range.start()));
             return self.zero_part(part, has_backing);
         };
         let claim = self.claims.hold(units.grown_to(self.shared.geometry.cluster_size()));
         let outcome = self.change(units, change, has_backing);
+        if how.unmap && matches!(outcome, Ok(Outcome::Done)) {
+            self.punch_data_file(units);
+        }
         drop(claim);
         Ok(match outcome? {
             Outcome::Done => Handled::Done(units.len()),
@@ -67,6 +73,9 @@ impl WritableImage {
             (2, false) => Change::Forget,
             _ => Change::Free { absent_too: has_backing },
         };
+        if self.shared.header.has_raw_data_file() {
+            return self.zero_raw_data(range, true);
+        }
         let piece = self.shared.geometry.in_one_slice(range);
         let cluster_size = self.shared.geometry.cluster_size();
         let Some(clusters) = self.whole(piece, cluster_size) else {
@@ -75,6 +84,9 @@ impl WritableImage {
         };
         let claim = self.claims.hold(clusters.grown_to(cluster_size));
         let outcome = self.change(clusters, change, has_backing);
+        if outcome.is_ok() {
+            self.punch_data_file(clusters);
+        }
         drop(claim);
         outcome.map(|_| Handled::Done(clusters.len()))
     }
@@ -223,7 +235,7 @@ impl WritableImage {
 
 impl Change {
     fn of(self, geometry: &Geometry, old: L2Entry) -> L2Entry {
-        let is_absent = !old.is_compressed() && old.host().is_none();
+        let is_absent = !old.is_compressed() && geometry.host(old).is_none();
         match self {
             Self::Zero => geometry.with_zeroes(old, true),
             Self::Free { absent_too: false } if is_absent => old,

@@ -34,11 +34,6 @@ golden_suite!(
         ("bitmap-table-size-max", "bitmaps are not looked at; the data reads"),
         ("bitmap-table-unaligned", "bitmaps are not looked at; the data reads"),
         ("bitmap-type-2", "bitmaps are not looked at; the data reads"),
-        ("data-file", "external data files are not read yet"),
-        ("data-file-raw", "external data files are not read yet"),
-        ("datafile-compressed", "external data files are not read yet"),
-        ("datafile-mismatch", "external data files are not read yet"),
-        ("datafile-offset0-no-copied", "external data files are not read yet"),
         ("enc-luks-cbc", "encryption is not read yet"),
         ("enc-luks-xts", "encryption is not read yet"),
     ]

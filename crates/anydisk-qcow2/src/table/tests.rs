@@ -10,6 +10,7 @@ fn geometry(version: u32, cluster_bits: u32, extended: bool) -> Geometry {
     Geometry {
         version,
         cluster_bits,
+        data_file: false,
         l2_bits: cluster_bits - if extended { 4 } else { 3 },
         slice_bits: cluster_bits.min(SLICE_BITS),
     }
@@ -247,4 +248,25 @@ fn a_broken_entry_is_named_with_its_place_its_value_and_the_rule() {
         "qcow2: L1 entry at 0x30000 is 0x8000000000040200, \
          expected an L2 table at a multiple of the cluster size"
     );
+}
+
+#[test]
+fn in_an_external_data_file_each_cluster_lies_where_the_guest_has_it() {
+    let geometry = Geometry { data_file: true, ..geometry(3, 12, false) };
+    let run = |words: &[u64], word: usize| {
+        let start = word as u64 * 4096;
+        geometry.run(words, word, range(start, 1 << 20)).map_err(|fault| fault.rule)
+    };
+    // The first cluster of the data file is named by the flag alone.
+    let own = [COPIED, COPIED | 0x1000, COPIED | 0x2000, 0];
+    let data = |at| Cluster::Data { at: HostOffset(at), copied: true };
+    assert_eq!(run(&own, 0), Ok(Run { len: 0x3000, cluster: data(0) }));
+    assert_eq!(run(&own, 2), Ok(Run { len: 0x1000, cluster: data(0x2000) }));
+    assert_eq!(run(&[0], 0).map(|run| run.cluster), Ok(Cluster::Absent { reserved: None }));
+    assert_eq!(
+        run(&[COPIED | ZERO], 0).map(|run| run.cluster),
+        Ok(Cluster::Zero { reserved: None })
+    );
+    assert_eq!(run(&[COPIED | 0x1000], 0), Err(Rule::HostIsGuest));
+    assert_eq!(run(&[COMPRESSED | 0x1000], 0), Err(Rule::NoStream));
 }
