@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anydisk_storage::Storage;
 
-use crate::{Limits, Located, Result, Sample, Verdict};
+use crate::{Changes, Error, Limits, Located, Result, Sample, Verdict};
 
 /// A kind of container.
 pub trait Container: Send + Sync + Debug {
@@ -37,9 +37,20 @@ pub trait Members: Send + Sync + Debug {
     /// Opens the member of this [path](Member::path).
     ///
     /// # Errors
-    /// [`Error::NotFound`](crate::Error::NotFound); [`Error::Unsupported`](crate::Error::Unsupported)
+    /// [`Error::NotFound`]; [`Error::Unsupported`]
     /// for one that cannot be opened, and what the stores say.
     fn open(&self, path: &str) -> Result<Arc<dyn Storage>>;
+
+    /// What differs in the member at `path` from the member at `since`, where the container keeps
+    /// account of that (snapshots of a volume).
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Unsupported`] for members that share nothing, and in a
+    /// container that keeps no account.
+    fn changes(&self, since: &str, path: &str) -> Result<Box<dyn Changes + '_>> {
+        let feature = format!("comparing {since} and {path} without reading them,").into();
+        Err(Error::Unsupported { format: "container", feature })
+    }
 }
 
 /// One thing in a container.

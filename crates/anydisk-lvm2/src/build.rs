@@ -15,6 +15,7 @@ use crate::raid::mirror::{Mirror, Sync};
 use crate::raid::superblock::{self, Trust};
 use crate::segment::{Area, Kind, Raid, Segment};
 use crate::text::invalid;
+use crate::thin::Pool;
 use crate::{NAME, limits};
 
 /// What was found of a physical volume.
@@ -46,26 +47,43 @@ impl Role {
             Kind::Raid(_) => self != Self::Leg,
             // Refused by its name further on.
             Kind::Refused(_) => true,
+            _ => self == Self::Data,
         }
     }
+}
+
+/// Whether a volume is what its user sees (a snapshot, say) or what its own segments hold (the
+/// snapshot's store).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum View {
+    User,
+    Raw,
 }
 
 /// Opens the volumes of one group.
 #[derive(Debug)]
 pub(crate) struct Builder<'a> {
-    group: &'a Group,
+    pub(crate) group: &'a Group,
     devices: &'a [Found],
-    limits: &'a Limits,
+    pub(crate) limits: &'a Limits,
+    pub(crate) pools: HashMap<String, Arc<Pool>>,
     /// What was opened already, or could not be (`None`): work is in proportion to the text.
     built: HashMap<Key, Option<Arc<dyn Storage>>>,
     under_way: Vec<Key>,
 }
 
-type Key = (String, Role);
+type Key = (String, View, Role);
 
 impl<'a> Builder<'a> {
     pub(crate) fn new(group: &'a Group, devices: &'a [Found], limits: &'a Limits) -> Self {
-        Self { group, devices, limits, built: HashMap::new(), under_way: Vec::new() }
+        Self {
+            group,
+            devices,
+            limits,
+            pools: HashMap::new(),
+            built: HashMap::new(),
+            under_way: Vec::new(),
+        }
     }
 
     /// Opens the volume of this name.
@@ -74,11 +92,16 @@ impl<'a> Builder<'a> {
     /// [`Error::NotFound`], [`Error::Invalid`] for what breaks the format, [`Error::Unsupported`]
     /// for a type that is not read, [`Error::Unusable`] where a physical volume is missing.
     pub(crate) fn open(&mut self, name: &str) -> Result<Arc<dyn Storage>> {
-        self.volume(name, Role::Data)
+        self.volume(name, View::User, Role::Data)
     }
 
-    fn volume(&mut self, name: &str, role: Role) -> Result<Arc<dyn Storage>> {
-        let key = (name.to_owned(), role);
+    pub(crate) fn volume(
+        &mut self,
+        name: &str,
+        view: View,
+        role: Role,
+    ) -> Result<Arc<dyn Storage>> {
+        let key = (name.to_owned(), view, role);
         match self.built.get(&key) {
             Some(Some(store)) => return Ok(Arc::clone(store)),
             Some(None) => return Err(unusable(name, "it could not be opened before")),
@@ -90,13 +113,27 @@ impl<'a> Builder<'a> {
         }
         limits::check("volumes below each other", self.under_way.len() as u64 + 1, NESTING)?;
         self.under_way.push(key.clone());
-        let outcome = self.build(name, role);
+        let outcome = self.build(name, view, role);
         self.under_way.pop();
         self.built.insert(key, outcome.as_ref().ok().cloned());
         outcome
     }
 
-    fn build(&mut self, name: &str, role: Role) -> Result<Arc<dyn Storage>> {
+    fn build(&mut self, name: &str, view: View, role: Role) -> Result<Arc<dyn Storage>> {
+        let relations = &self.group.relations;
+        if view == View::User {
+            let snapshot = relations.snapshots.get(name).or_else(|| relations.merging.get(name));
+            if let Some(snapshot) = snapshot {
+                return self.snapshot(name, snapshot);
+            }
+            if let Some(merging) = relations.thin_merging.get(name) {
+                return self.volume(merging, View::Raw, role);
+            }
+        }
+        self.segments(name, role)
+    }
+
+    fn segments(&mut self, name: &str, role: Role) -> Result<Arc<dyn Storage>> {
         let group = self.group;
         let volume = group.volume(name).ok_or_else(|| not_found(name))?;
         let segments = volume.segments.as_deref().map_err(Clone::clone)?;
@@ -109,9 +146,16 @@ impl<'a> Builder<'a> {
             1 => parts.remove(0).1,
             _ => Box::new(Row { parts }),
         };
-        let full_name = format!("{}/{name}", group.name);
-        let size = volume.size().unwrap_or(0);
-        Ok(Arc::new(mapping::Volume::new(full_name, size, mapping)))
+        Ok(self.opened(name, volume.size().unwrap_or(0), mapping))
+    }
+
+    pub(crate) fn opened(
+        &self,
+        name: &str,
+        size: u64,
+        mapping: Box<dyn Mapping>,
+    ) -> Arc<dyn Storage> {
+        Arc::new(mapping::Volume::new(format!("{}/{name}", self.group.name), size, mapping))
     }
 
     fn segment(
@@ -136,6 +180,16 @@ impl<'a> Builder<'a> {
             Kind::Raid(raid) => Box::new(self.raid(volume, segment, raid)?),
             Kind::Error if role == Role::Leg => {
                 return Err(unusable(&volume.name, "its segment is of type error"));
+            }
+            Kind::Thin(thin) => Box::new(self.thin(volume, thin)?),
+            Kind::Cached { pool, origin, volume } => {
+                self.cached(segment.len, pool, origin, volume.as_ref())?
+            }
+            Kind::WriteCached { cache, origin } => {
+                Box::new(self.write_cached(segment.len, cache, origin)?)
+            }
+            Kind::Snapshot(_) | Kind::ThinPool { .. } | Kind::CachePool { .. } => {
+                return Err(unusable(&volume.name, "it has no content of its own"));
             }
             Kind::Zero => Box::new(Zero),
             Kind::Error => {
@@ -187,7 +241,7 @@ impl<'a> Builder<'a> {
             _ if volume.has_status("NOTSYNCED") => Sync::Nowhere,
             None => Sync::Everywhere,
             Some((log, region)) => {
-                let log = or_gone(self.volume(log, Role::Table), &mut gone)?;
+                let log = or_gone(self.volume(log, View::Raw, Role::Table), &mut gone)?;
                 let limit = self.limits.table_cache as u64;
                 match log {
                     Some(log) => Sync::from_log(&*log, region, segment.len, limit)?,
@@ -224,7 +278,7 @@ impl<'a> Builder<'a> {
     }
 
     fn superblock(&mut self, meta: &str) -> Result<[u8; superblock::LEN]> {
-        let store = self.volume(meta, Role::Leg)?;
+        let store = self.volume(meta, View::Raw, Role::Leg)?;
         let mut block = [0; superblock::LEN];
         store.read_exact_at(HostOffset::ZERO, &mut block)?;
         Ok(block)
@@ -235,8 +289,8 @@ impl<'a> Builder<'a> {
         if self.group.volume(name).is_some_and(|volume| volume.has_status("REBUILD")) {
             return Err(unusable(name, "it is to be filled anew"));
         }
-        let store = self.volume(name, Role::Leg)?;
-        part(&store, &Area { on: name.to_owned(), extent: 0 }, 0, len)
+        let store = self.volume(name, View::Raw, Role::Leg)?;
+        whole(&store, name, len)
     }
 
     /// The `len` bytes of an area, known to be there.
@@ -274,12 +328,17 @@ impl<'a> Builder<'a> {
     }
 
     fn part_of_volume(&mut self, area: &Area, len: u64, role: Role) -> Result<Part> {
-        let store = self.volume(&area.on, role)?;
+        let store = self.volume(&area.on, View::Raw, role)?;
         match area.extent.checked_mul(self.group.extent) {
             Some(place) => part(&store, area, place, len),
             None => Err(outside(area, "inside its volume").into()),
         }
     }
+}
+
+/// The whole of a volume, known to have at least `len` bytes.
+pub(crate) fn whole(store: &Arc<dyn Storage>, name: &str, len: u64) -> Result<Part> {
+    part(store, &Area { on: name.to_owned(), extent: 0 }, 0, len)
 }
 
 /// Bytes that each image of an array must have for a segment.
@@ -340,10 +399,10 @@ fn device_error(device: &Device, why: &'static str) -> Error {
     Error::Unusable { what: "physical volume", name, why: why.into() }
 }
 
-fn unusable(name: &str, why: &'static str) -> Error {
+pub(crate) fn unusable(name: &str, why: &'static str) -> Error {
     Error::Unusable { what: "logical volume", name: name.to_owned(), why: why.into() }
 }
 
-fn not_found(name: &str) -> Error {
+pub(crate) fn not_found(name: &str) -> Error {
     Error::NotFound { what: "logical volume", name: name.to_owned() }
 }

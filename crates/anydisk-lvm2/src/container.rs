@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anydisk_core::{
-    Container, ContainerRequest, Error, Limits, Member, Members, Result, Sample, Storage, Verdict,
+    Changes, Container, ContainerRequest, Error, Limits, Member, Members, Result, Sample, Storage,
+    Verdict,
 };
 
 use crate::build::{Builder, Found};
-use crate::group::Volume;
+use crate::group::{Group, Volume};
 use crate::label::has_label;
 use crate::scan::{Known, Physical, Scan, scan};
+use crate::segment::Snapshot;
 use crate::{NAME, label};
 
 /// LVM2 volume groups.
@@ -73,6 +75,18 @@ impl VolumeGroups {
         })
     }
 
+    fn volume(&self, path: &str) -> Result<(usize, &str)> {
+        match self.volumes.get(path) {
+            Some((index, name)) => Ok((*index, name)),
+            None => Err(Error::NotFound { what: "member", name: path.to_owned() }),
+        }
+    }
+
+    fn builder(&self, group: usize) -> Builder<'_> {
+        let known = &self.groups[group];
+        Builder::new(&known.group, &known.found, &self.limits)
+    }
+
     fn list(&mut self) {
         let mut names = Vec::new();
         for (index, known) in self.groups.iter().enumerate() {
@@ -84,9 +98,9 @@ impl VolumeGroups {
             names.push(&group.name);
             self.members.push(group_member(known, &name));
             self.members.extend(device_members(known, &name));
-            for volume in &group.volumes {
+            for volume in group.volumes.iter().filter(|volume| !volume.is_tie()) {
                 let path = format!("{name}/{}", volume.name);
-                self.members.push(volume_member(volume, &path, &name));
+                self.members.push(volume_member(group, volume, &path, &name));
                 self.volumes.insert(path, (index, volume.name.clone()));
             }
         }
@@ -133,21 +147,30 @@ fn unused_member(device: &Physical) -> Member {
     member
 }
 
-fn volume_member(volume: &Volume, path: &str, group: &str) -> Member {
-    let mut member = Member::new(path, format!("logical volume ({})", volume.type_name()));
-    member.size = volume.size();
-    member.parent = Some(group.to_owned());
+fn volume_member(group: &Group, volume: &Volume, path: &str, parent: &str) -> Member {
+    let snapshot = group.relations.snapshots.get(&volume.name);
+    let kind = match (snapshot, group.relations.merging.get(&volume.name)) {
+        (Some(_), _) => "snapshot".to_owned(),
+        (_, Some(_)) => "merging origin".to_owned(),
+        _ => volume.type_name(),
+    };
+    let mut member = Member::new(path, format!("logical volume ({kind})"));
+    member.parent = Some(parent.to_owned());
+    let shown = snapshot.map_or(Some(volume), |snapshot| group.volume(&snapshot.origin));
+    member.size = shown.filter(|volume| volume.has_content()).and_then(Volume::size);
     member.note = match &volume.segments {
         Err(error) => Some(error.to_string()),
-        Ok(_) => notes_of(volume),
+        Ok(_) => notes_of(volume, snapshot),
     };
     member
 }
 
-fn notes_of(volume: &Volume) -> Option<String> {
+fn notes_of(volume: &Volume, snapshot: Option<&Snapshot>) -> Option<String> {
     let mut notes = Vec::new();
-    if volume.is_hidden() {
-        notes.push("hidden".to_owned());
+    match snapshot {
+        Some(snapshot) => notes.push(format!("of {}", snapshot.origin)),
+        None if volume.is_hidden() => notes.push("hidden".to_owned()),
+        None => {}
     }
     if !volume.tags.is_empty() {
         notes.push(format!("tags: {}", volume.tags.join(", ")));
@@ -161,11 +184,21 @@ impl Members for VolumeGroups {
     }
 
     fn open(&self, path: &str) -> Result<Arc<dyn Storage>> {
-        let Some((index, name)) = self.volumes.get(path) else {
-            return Err(Error::NotFound { what: "member", name: path.to_owned() });
-        };
-        let known = &self.groups[*index];
-        let opened = Builder::new(&known.group, &known.found, &self.limits).open(name);
-        opened.map_err(|error| error.within(path))
+        let (group, name) = self.volume(path)?;
+        self.builder(group).open(name).map_err(|error| error.within(path))
+    }
+
+    /// Of two thin volumes of one pool, two classic snapshots of one origin, or a snapshot and its
+    /// origin.
+    fn changes(&self, since: &str, path: &str) -> Result<Box<dyn Changes + '_>> {
+        let ((group, then), (other, now)) = (self.volume(since)?, self.volume(path)?);
+        if group != other {
+            let feature = format!("comparing {since} and {path}, of different groups,");
+            return Err(Error::Unsupported { format: NAME, feature: feature.into() });
+        }
+        match self.builder(group).changes(then, now) {
+            Ok(changes) => Ok(changes),
+            Err(error) => Err(error.within(path)),
+        }
     }
 }

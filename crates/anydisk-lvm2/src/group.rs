@@ -6,7 +6,7 @@ use anydisk_core::{Invalid, Result, Value};
 
 use crate::layout::SECTOR;
 use crate::limits;
-use crate::segment::Segment;
+use crate::segment::{Kind, Segment, Snapshot, Thin};
 use crate::text::{Section, invalid};
 
 /// A volume group.
@@ -22,6 +22,18 @@ pub(crate) struct Group {
     pub(crate) volumes: Vec<Volume>,
     by_name: HashMap<String, usize>,
     devices_by_name: HashMap<String, usize>,
+    pub(crate) relations: Relations,
+}
+
+/// Who stands for whom.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Relations {
+    /// Classic snapshots, by the name of their store.
+    pub(crate) snapshots: HashMap<String, Snapshot>,
+    /// Classic snapshots that take the place of their origin, by the name of the origin.
+    pub(crate) merging: HashMap<String, Snapshot>,
+    /// Thin volumes that take the place of another one, by the name of that one.
+    pub(crate) thin_merging: HashMap<String, String>,
 }
 
 /// A physical volume, as the group knows it.
@@ -75,6 +87,7 @@ impl Group {
             by_name: by_name.collect(),
             devices_by_name: devices_by_name.collect(),
             devices,
+            relations: Relations::of(&volumes),
             volumes,
         })
     }
@@ -87,6 +100,27 @@ impl Group {
     /// The physical volume that the text calls `name`.
     pub(crate) fn device(&self, name: &str) -> Option<usize> {
         self.devices_by_name.get(name).copied()
+    }
+}
+
+impl Relations {
+    fn of(volumes: &[Volume]) -> Self {
+        let mut relations = Self::default();
+        for volume in volumes {
+            match volume.only_kind() {
+                Some(Kind::Snapshot(snapshot)) if snapshot.merging => {
+                    relations.merging.insert(snapshot.origin.clone(), snapshot.clone());
+                }
+                Some(Kind::Snapshot(snapshot)) => {
+                    relations.snapshots.insert(snapshot.store.clone(), snapshot.clone());
+                }
+                Some(Kind::Thin(Thin { merge: Some(target), .. })) => {
+                    relations.thin_merging.insert(target.clone(), volume.name.clone());
+                }
+                _ => {}
+            }
+        }
+        relations
     }
 }
 
@@ -193,12 +227,36 @@ impl Volume {
         last.start.checked_add(last.len)
     }
 
+    /// What a volume of one segment is made of.
+    pub(crate) fn only_kind(&self) -> Option<&Kind> {
+        match self.segments.as_deref() {
+            Ok([segment]) => segment.kind.as_ref().ok(),
+            _ => None,
+        }
+    }
+
     /// The type as a person says it: that of the segments, `linear` for one stripe.
     pub(crate) fn type_name(&self) -> String {
         let Ok(segments) = &self.segments else { return "unreadable".to_owned() };
         let mut names: Vec<&str> = segments.iter().map(Segment::shown_type).collect();
         names.dedup();
         names.join("+")
+    }
+
+    /// Whether it is no volume, but ties a snapshot to its origin.
+    pub(crate) fn is_tie(&self) -> bool {
+        matches!(self.only_kind(), Some(Kind::Snapshot(_)))
+    }
+
+    /// Whether it can be read, as far as its type tells.
+    pub(crate) fn has_content(&self) -> bool {
+        let readable = |segment: &Segment| {
+            !matches!(
+                segment.kind,
+                Err(_) | Ok(Kind::ThinPool { .. } | Kind::CachePool { .. } | Kind::Refused(_))
+            )
+        };
+        self.segments.as_ref().is_ok_and(|segments| segments.iter().all(readable))
     }
 
     /// Whether it is a part of other volumes and not meant for users.

@@ -14,7 +14,10 @@
 //! |---|---|
 //! | linear, striped, zero, error | read |
 //! | mirror, raid0, raid1, raid4, raid5, raid6, raid10: whole, and without images that are gone or stale | read |
-//! | snapshots, thin, cached volumes | missing; refused by name |
+//! | classic snapshots, origins with a merge pending | read |
+//! | thin volumes, their snapshots, external origins | read |
+//! | volumes with a cache pool, a cache volume or a write cache, dirty or not | read |
+//! | what changed: thin volumes of one pool, classic snapshots of one origin | told |
 //! | `vdo`, `integrity`, arrays being reshaped, types we do not know | refused by name |
 //! | writing | missing |
 //!
@@ -36,19 +39,27 @@
 //! ```
 
 mod area;
+mod blocks;
 mod build;
+mod cache;
+mod changes;
 mod checksum;
 mod container;
 mod group;
 mod label;
+mod layers;
 mod layout;
 mod limits;
 mod mapping;
+mod overlay;
 mod plain;
 mod raid;
+mod run_map;
 mod scan;
 mod segment;
+mod snapshot;
 mod text;
+mod thin;
 mod uuid;
 
 pub use container::{LVM2, Lvm2Container, VolumeGroups};

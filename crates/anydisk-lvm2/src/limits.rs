@@ -20,6 +20,9 @@ pub(crate) const NESTING: usize = 32;
 /// Images of an array, as in the kernel.
 pub(crate) const IMAGES: u64 = 253;
 
+/// Largest chunk of a thin pool or a cache, in bytes, as in the kernel.
+pub(crate) const CHUNK: u64 = 1 << 30;
+
 /// Largest volume, in bytes: offsets are signed.
 pub(crate) const VOLUME: u64 = i64::MAX.unsigned_abs();
 

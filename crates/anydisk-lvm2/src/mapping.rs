@@ -8,6 +8,8 @@ use anydisk_core::{Error, Result};
 use anydisk_storage::RawFile;
 use anydisk_storage::{Error as StorageError, Holes, HostOffset, Run, Storage, StorageExt};
 
+use crate::NAME;
+
 type StorageResult<T> = anydisk_storage::Result<T>;
 
 /// One run of a volume with one answer.
@@ -35,8 +37,12 @@ pub(crate) trait Mapping: Send + Sync + Debug {
     /// volume, and `limit` is not 0.
     fn locate(&self, at: u64, limit: u64) -> Result<Piece<'_>>;
 
-    /// Computes the bytes of a run that [`locate`](Self::locate) called [`From::Computed`].
-    fn compute(&self, at: u64, buf: &mut [u8]) -> Result<()>;
+    /// Computes the bytes of a run that [`locate`](Self::locate) called [`From::Computed`]. Most
+    /// mappings have no such runs.
+    fn compute(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+        let _ = (at, buf);
+        Err(Error::Unsupported { format: NAME, feature: "computing what is stored".into() })
+    }
 }
 
 /// A volume, open for reading.

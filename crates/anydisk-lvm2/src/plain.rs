@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use anydisk_core::{Error, HostOffset, Result, Storage};
 
-use crate::NAME;
 use crate::mapping::{From, Mapping, Piece};
 
 /// A part of a store, opened and known to hold what is asked of it.
@@ -15,6 +14,11 @@ pub(crate) struct Part {
 }
 
 impl Part {
+    /// All of a store.
+    pub(crate) fn whole(store: Arc<dyn Storage>) -> Self {
+        Self { store, at: HostOffset::ZERO }
+    }
+
     pub(crate) fn place(&self, at: u64) -> From<'_> {
         From::Store(&self.store, self.at.saturating_add(at))
     }
@@ -49,18 +53,9 @@ pub(crate) struct Row {
     pub(crate) parts: Vec<(u64, Box<dyn Mapping>)>,
 }
 
-/// What is computed nowhere.
-fn nothing_to_compute() -> Result<()> {
-    Err(Error::Unsupported { format: NAME, feature: "computing what is stored".into() })
-}
-
 impl Mapping for Linear {
     fn locate(&self, at: u64, limit: u64) -> Result<Piece<'_>> {
         Ok(Piece { len: limit, from: self.0.place(at) })
-    }
-
-    fn compute(&self, _: u64, _: &mut [u8]) -> Result<()> {
-        nothing_to_compute()
     }
 }
 
@@ -72,28 +67,16 @@ impl Mapping for Striped {
         let place = chunk / count * self.chunk + within;
         Ok(Piece { len: limit.min(self.chunk - within), from: self.parts[index].place(place) })
     }
-
-    fn compute(&self, _: u64, _: &mut [u8]) -> Result<()> {
-        nothing_to_compute()
-    }
 }
 
 impl Mapping for Zero {
     fn locate(&self, _: u64, limit: u64) -> Result<Piece<'_>> {
         Ok(Piece { len: limit, from: From::Zero })
     }
-
-    fn compute(&self, _: u64, _: &mut [u8]) -> Result<()> {
-        nothing_to_compute()
-    }
 }
 
 impl Mapping for Failing {
     fn locate(&self, _: u64, _: u64) -> Result<Piece<'_>> {
-        self.compute(0, &mut []).map(|()| Piece { len: 1, from: From::Zero })
-    }
-
-    fn compute(&self, _: u64, _: &mut [u8]) -> Result<()> {
         let (what, name) = ("logical volume", self.volume.clone());
         Err(Error::Unusable { what, name, why: self.why.into() })
     }

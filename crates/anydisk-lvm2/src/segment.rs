@@ -29,6 +29,18 @@ pub(crate) enum Kind {
     Mirror { legs: Vec<Area>, log: Option<String>, region: u64 },
     /// An array.
     Raid(Raid),
+    /// Ties a snapshot to its origin.
+    Snapshot(Snapshot),
+    /// A pool of thin volumes.
+    ThinPool { metadata: String, data: String, chunk: u64 },
+    /// A thin volume.
+    Thin(Thin),
+    /// A cache for one volume.
+    CachePool { metadata: String, data: String, cache: Cache },
+    /// A volume with a cache: a pool, or a volume of which this segment says how it is used.
+    Cached { pool: String, origin: String, volume: Option<CacheVolume> },
+    /// A volume with a cache for writes.
+    WriteCached { cache: String, origin: String },
     /// Zeroes.
     Zero,
     /// Every read fails.
@@ -45,6 +57,49 @@ pub(crate) struct Raid {
     pub(crate) chunk: u64,
     /// The image in each place, and the volume with its superblock.
     pub(crate) images: Vec<(String, Option<String>)>,
+}
+
+/// What ties a snapshot to its origin.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) origin: String,
+    /// The volume with the chunks that were copied; the snapshot is known by its name.
+    pub(crate) store: String,
+    /// Bytes of a chunk, should the store not tell.
+    pub(crate) chunk: u64,
+    /// The snapshot takes the place of its origin.
+    pub(crate) merging: bool,
+}
+
+/// A thin volume.
+#[derive(Clone, Debug)]
+pub(crate) struct Thin {
+    pub(crate) pool: String,
+    /// Its number in the pool.
+    pub(crate) device: u64,
+    /// It was made as a snapshot of another thin volume.
+    pub(crate) is_snapshot: bool,
+    /// A volume outside of the pool that shows through.
+    pub(crate) external: Option<String>,
+    /// The volume whose place it takes.
+    pub(crate) merge: Option<String>,
+}
+
+/// How a cache is used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cache {
+    /// Bytes of a chunk.
+    pub(crate) chunk: u64,
+    /// The cache is not to be read.
+    pub(crate) passthrough: bool,
+}
+
+/// How a volume is used as a cache: where its two parts are in it, as start and length in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CacheVolume {
+    pub(crate) cache: Cache,
+    pub(crate) metadata: (u64, u64),
+    pub(crate) data: (u64, u64),
 }
 
 /// A place on a physical volume or in another logical volume.
@@ -74,14 +129,31 @@ impl Segment {
     }
 }
 
+/// Flags of types that are understood.
+const KNOWN_FLAGS: [(&str, &str); 3] = [
+    ("cache", "CACHE_USES_CACHEVOL"),
+    ("cache-pool", "METADATA_FORMAT"),
+    // The metadata is cut to what the kernel uses of it: the blocks are where they were.
+    ("thin-pool", "CROP_METADATA"),
+];
+
 fn kind(section: &Section<'_>, name: &str, flags: &str, extents: u64) -> Result<Kind, Invalid> {
     // A flag was put there so that whoever does not know it leaves the volume alone.
-    if !flags.is_empty() {
+    if !flags.is_empty() && !flags.split('+').all(|flag| KNOWN_FLAGS.contains(&(name, flag))) {
         return Ok(Kind::Refused(format!("segment type {name} with {flags}")));
     }
     match name {
         "striped" | "linear" => striped(section, extents),
         "mirror" => mirror(section),
+        "snapshot" => snapshot(section),
+        "thin-pool" => thin_pool(section),
+        "thin" => thin(section),
+        "cache-pool" => cache_pool(section),
+        "cache" => cached(section),
+        "writecache" => Ok(Kind::WriteCached {
+            cache: section.text("writecache")?.to_owned(),
+            origin: section.text("origin")?.to_owned(),
+        }),
         "zero" => Ok(Kind::Zero),
         "error" => Ok(Kind::Error),
         _ => match level_of(name, section.optional_number("data_copies")?.unwrap_or(2)) {
@@ -141,6 +213,74 @@ fn striped(section: &Section<'_>, extents: u64) -> Result<Kind, Invalid> {
     }
     let chunk = if count > 1 { sectors(section, "stripe_size")? } else { SECTOR };
     Ok(Kind::Striped { chunk, areas })
+}
+
+fn snapshot(section: &Section<'_>) -> Result<Kind, Invalid> {
+    let merging = section.optional_text("merging_store")?;
+    let store = merging.map_or_else(|| section.text("cow_store"), Ok)?;
+    Ok(Kind::Snapshot(Snapshot {
+        origin: section.text("origin")?.to_owned(),
+        store: store.to_owned(),
+        chunk: sectors(section, "chunk_size")?,
+        merging: merging.is_some(),
+    }))
+}
+
+fn thin_pool(section: &Section<'_>) -> Result<Kind, Invalid> {
+    Ok(Kind::ThinPool {
+        metadata: section.text("metadata")?.to_owned(),
+        data: section.text("pool")?.to_owned(),
+        chunk: sectors(section, "chunk_size")?,
+    })
+}
+
+fn thin(section: &Section<'_>) -> Result<Kind, Invalid> {
+    Ok(Kind::Thin(Thin {
+        pool: section.text("thin_pool")?.to_owned(),
+        device: section.number("device_id")?,
+        is_snapshot: section.optional_text("origin")?.is_some(),
+        external: section.optional_text("external_origin")?.map(str::to_owned),
+        merge: section.optional_text("merge")?.map(str::to_owned),
+    }))
+}
+
+fn cache_pool(section: &Section<'_>) -> Result<Kind, Invalid> {
+    Ok(Kind::CachePool {
+        metadata: section.text("metadata")?.to_owned(),
+        data: section.text("data")?.to_owned(),
+        cache: cache(section)?,
+    })
+}
+
+fn cache(section: &Section<'_>) -> Result<Cache, Invalid> {
+    let passthrough = section.optional_text("cache_mode")? == Some("passthrough");
+    Ok(Cache { chunk: sectors(section, "chunk_size")?, passthrough })
+}
+
+fn cached(section: &Section<'_>) -> Result<Kind, Invalid> {
+    let volume = match section.optional_number("metadata_len")? {
+        None => None,
+        Some(_) => Some(CacheVolume {
+            cache: cache(section)?,
+            metadata: part(section, "metadata_start", "metadata_len")?,
+            data: part(section, "data_start", "data_len")?,
+        }),
+    };
+    let (pool, origin) = (section.text("cache_pool")?, section.text("origin")?);
+    Ok(Kind::Cached { pool: pool.to_owned(), origin: origin.to_owned(), volume })
+}
+
+/// A start and a length in sectors, as bytes.
+fn part(
+    section: &Section<'_>,
+    start: &'static str,
+    len: &'static str,
+) -> Result<(u64, u64), Invalid> {
+    let len = sectors(section, len)?;
+    match section.number(start)? {
+        0 => Ok((0, len)),
+        _ => Ok((sectors(section, start)?, len)),
+    }
 }
 
 /// A list of pairs: name and first extent.

@@ -63,3 +63,30 @@ fn mirrors_read_as_the_kernel_read_them_whole_and_without_a_leg() {
 fn legs_that_fell_behind_are_not_read() {
     judge("stale", 2);
 }
+
+#[test]
+fn classic_snapshots_and_their_origins_read_as_the_kernel_read_them() {
+    judge("snap", 6);
+}
+
+#[test]
+fn an_origin_whose_merge_is_pending_reads_as_the_merge_will_leave_it() {
+    judge("merge", 1);
+}
+
+#[test]
+fn a_snapshot_that_ran_full_is_refused() {
+    let Some(fixture) = Fixture::open("snap") else { return };
+    let error = common::open_volume(&fixture.disks(), "vgsnap/tiny").unwrap_err().to_string();
+    assert!(error.contains("its store ran full or failed"), "{error}");
+}
+
+#[test]
+fn thin_volumes_and_their_snapshots_read_as_the_kernel_read_them() {
+    judge("thin", 8);
+}
+
+#[test]
+fn cached_volumes_read_as_the_kernel_read_them_dirty_or_not() {
+    judge("cache", 4);
+}

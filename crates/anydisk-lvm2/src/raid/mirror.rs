@@ -64,10 +64,6 @@ impl Mapping for Mirror {
             len => Ok(Piece { len, from: part.place(at) }),
         }
     }
-
-    fn compute(&self, _: u64, _: &mut [u8]) -> Result<()> {
-        Err(self.lost("nothing to compute"))
-    }
 }
 
 impl Sync {

@@ -1,5 +1,7 @@
 //! What several tests use: the fixtures that a kernel wrote.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +17,8 @@ use sha2::{Digest, Sha256};
 pub(crate) struct Fixture {
     files: Vec<PathBuf>,
     rows: Vec<Row>,
+    /// The folder with the packed disks and what other programs said of them.
+    pub(crate) packed: PathBuf,
     _folder: Unpacked,
 }
 
@@ -57,7 +61,7 @@ impl Fixture {
         }
         files.sort();
         let rows = manifest.lines().filter_map(|line| Row::parse(line, group)).collect();
-        Some(Self { files, rows, _folder: folder })
+        Some(Self { files, rows, packed, _folder: folder })
     }
 
     pub(crate) fn rows(&self) -> &[Row] {
@@ -113,6 +117,14 @@ pub(crate) fn sha256(volume: &dyn Storage) -> Result<(u64, String)> {
     }
     let hex = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     Ok((size, hex))
+}
+
+/// All bytes of a volume.
+pub(crate) fn bytes(volume: &dyn Storage) -> Vec<u8> {
+    let len = usize::try_from(volume.len().expect("a length")).expect("a small volume");
+    let mut bytes = vec![0; len];
+    volume.read_exact_at(HostOffset::ZERO, &mut bytes).expect("it reads");
+    bytes
 }
 
 impl Row {

@@ -1,0 +1,204 @@
+//! Opening the volumes that lie over others: snapshots, thin volumes, cached ones; and what changed
+//! between two of them.
+
+use std::sync::Arc;
+
+use anydisk_core::{Changes, Error, HostOffset, Result, Storage, Value};
+use anydisk_storage::Window;
+
+use crate::NAME;
+use crate::build::{Builder, Role, View, not_found, unusable, whole};
+use crate::cache::{WriteCache, cached_chunks};
+use crate::changes::{All, Copied, Remapped};
+use crate::group::Volume;
+use crate::mapping::Mapping;
+use crate::overlay::Overlay;
+use crate::plain::{Linear, Part};
+use crate::run_map::RunMap;
+use crate::segment::{Cache, CacheVolume, Kind, Snapshot, Thin};
+use crate::snapshot::Exceptions;
+use crate::text::invalid;
+use crate::{limits, thin};
+
+impl Builder<'_> {
+    /// The origin with a snapshot's chunks over it, for a reader of either.
+    pub(crate) fn snapshot(&mut self, name: &str, snapshot: &Snapshot) -> Result<Arc<dyn Storage>> {
+        let origin = self.volume(&snapshot.origin, View::Raw, Role::Data)?;
+        let store = self.volume(&snapshot.store, View::Raw, Role::Data)?;
+        let size = origin.len()?;
+        let Exceptions { chunk, map } =
+            Exceptions::read(&*store, size, snapshot.chunk, self.limits)?;
+        let (base, top) = (Part::whole(origin), Part::whole(store));
+        Ok(self.opened(name, size, Box::new(Overlay { base, top, chunk, map })))
+    }
+
+    /// A thin volume.
+    pub(crate) fn thin(&mut self, volume: &Volume, thin: &Thin) -> Result<thin::Thin> {
+        let pool = self.pool(&thin.pool)?;
+        let root = root_of(&pool, &volume.name, thin)?;
+        let external = match &thin.external {
+            None => None,
+            Some(name) => {
+                let store = self.volume(name, View::User, Role::Data)?;
+                let len = store.len()?;
+                Some((Part::whole(store), len))
+            }
+        };
+        Ok(thin::Thin { pool, root, external })
+    }
+
+    /// The pool of this name, opened once.
+    fn pool(&mut self, name: &str) -> Result<Arc<thin::Pool>> {
+        if let Some(pool) = self.pools.get(name) {
+            return Ok(Arc::clone(pool));
+        }
+        let volume = self.group.volume(name).ok_or_else(|| not_found(name))?;
+        let Some(Kind::ThinPool { metadata, data, chunk }) = volume.only_kind() else {
+            return Err(wrong_type(name, "a thin pool"));
+        };
+        limits::check("chunk of a thin pool in bytes", *chunk, limits::CHUNK)?;
+        let metadata = self.volume(metadata, View::Raw, Role::Table)?;
+        let data = self.volume(data, View::Raw, Role::Data)?;
+        let pool = Arc::new(thin::Pool::open(metadata, data, *chunk, self.limits)?);
+        self.pools.insert(name.to_owned(), Arc::clone(&pool));
+        Ok(pool)
+    }
+
+    /// A volume of `len` bytes with a cache.
+    pub(crate) fn cached(
+        &mut self,
+        len: u64,
+        pool: &str,
+        origin: &str,
+        volume: Option<&CacheVolume>,
+    ) -> Result<Box<dyn Mapping>> {
+        let store = self.volume(origin, View::Raw, Role::Data)?;
+        let base = whole(&store, origin, len)?;
+        let (cache, metadata, data) = match volume {
+            Some(volume) => self.cache_volume(pool, volume)?,
+            None => self.cache_pool(pool)?,
+        };
+        // What is in such a cache may be older than the origin.
+        if cache.passthrough {
+            return Ok(Box::new(Linear(base)));
+        }
+        limits::check("chunk of a cache in bytes", cache.chunk, limits::CHUNK)?;
+        let map = cached_chunks(metadata, data.len()?, cache.chunk, self.limits)?;
+        Ok(Box::new(Overlay { base, top: Part::whole(data), chunk: cache.chunk, map }))
+    }
+
+    fn cache_pool(&mut self, name: &str) -> Result<OpenCache> {
+        let volume = self.group.volume(name).ok_or_else(|| not_found(name))?;
+        let Some(Kind::CachePool { metadata, data, cache }) = volume.only_kind() else {
+            return Err(wrong_type(name, "a cache pool"));
+        };
+        let metadata = self.volume(metadata, View::Raw, Role::Table)?;
+        Ok((*cache, metadata, self.volume(data, View::Raw, Role::Data)?))
+    }
+
+    fn cache_volume(&mut self, name: &str, volume: &CacheVolume) -> Result<OpenCache> {
+        let store = self.volume(name, View::Raw, Role::Table)?;
+        let part = |(start, len)| -> Result<Arc<dyn Storage>> {
+            Ok(Arc::new(Window::new(Arc::clone(&store), HostOffset(start), len)?))
+        };
+        Ok((volume.cache, part(volume.metadata)?, part(volume.data)?))
+    }
+
+    /// A volume of `len` bytes with a cache for writes.
+    pub(crate) fn write_cached(&mut self, len: u64, cache: &str, origin: &str) -> Result<Overlay> {
+        let store = self.volume(origin, View::Raw, Role::Data)?;
+        let base = whole(&store, origin, len)?;
+        let store = self.volume(cache, View::Raw, Role::Table)?;
+        let WriteCache { start, block, map } = WriteCache::read(&*store, self.limits)?;
+        Ok(Overlay { base, top: Part { store, at: HostOffset(start) }, chunk: block, map })
+    }
+
+    /// What differs in the volume `name` from the volume `since`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for two volumes that do not share a pool or an origin.
+    pub(crate) fn changes(&mut self, since: &str, name: &str) -> Result<Box<dyn Changes>> {
+        let (then, now) = (self.lineage(since)?, self.lineage(name)?);
+        match (then, now) {
+            (Lineage::Thin(then, a), Lineage::Thin(now, b)) if a.pool == b.pool => {
+                self.remapped([(then, a), (now, b)])
+            }
+            (Lineage::Classic(then, a), Lineage::Classic(now, b)) if then == now => {
+                self.copied(&now, [a, b])
+            }
+            _ => {
+                let feature = format!("comparing {since} and {name}, which share nothing,");
+                Err(Error::Unsupported { format: NAME, feature: feature.into() })
+            }
+        }
+    }
+
+    fn lineage(&self, name: &str) -> Result<Lineage> {
+        let relations = &self.group.relations;
+        let volume = self.group.volume(name).ok_or_else(|| not_found(name))?;
+        if let Some(snapshot) = relations.snapshots.get(name) {
+            return Ok(Lineage::Classic(snapshot.origin.clone(), Some(snapshot.clone())));
+        }
+        let standing = match relations.thin_merging.get(name) {
+            Some(merging) => self.group.volume(merging).ok_or_else(|| not_found(merging))?,
+            None => volume,
+        };
+        Ok(match standing.only_kind() {
+            Some(Kind::Thin(thin)) => Lineage::Thin(standing.clone(), thin.clone()),
+            _ => Lineage::Classic(name.to_owned(), relations.merging.get(name).cloned()),
+        })
+    }
+
+    fn remapped(&mut self, [then, now]: [(Volume, Thin); 2]) -> Result<Box<dyn Changes>> {
+        let size = now.0.size().unwrap_or(0);
+        // Where nothing is mapped, something else shows through.
+        if then.1.external != now.1.external {
+            return Ok(Box::new(All(size)));
+        }
+        let pool = self.pool(&now.1.pool)?;
+        let root = |(volume, thin): &(Volume, Thin)| root_of(&pool, &volume.name, thin);
+        let roots = [root(&then)?, root(&now)?];
+        let sizes = [then.0.size().unwrap_or(0), size];
+        Ok(Box::new(Remapped::new(pool, roots, sizes)))
+    }
+
+    fn copied(
+        &mut self,
+        origin: &str,
+        snapshots: [Option<Snapshot>; 2],
+    ) -> Result<Box<dyn Changes>> {
+        let size = self.volume(origin, View::Raw, Role::Data)?.len()?;
+        let [then, now] = snapshots;
+        let same = then.as_ref().map(|s| &s.store) == now.as_ref().map(|s| &s.store);
+        let differing = if same { [None, None] } else { [then, now] };
+        let maps = differing.into_iter().flatten().map(|snapshot| -> Result<(u64, RunMap)> {
+            let store = self.volume(&snapshot.store, View::Raw, Role::Data)?;
+            let read = Exceptions::read(&*store, size, snapshot.chunk, self.limits)?;
+            Ok((read.chunk, read.map))
+        });
+        Ok(Box::new(Copied { size, maps: maps.collect::<Result<_>>()? }))
+    }
+}
+
+/// How a cache is used, its metadata and its data.
+type OpenCache = (Cache, Arc<dyn Storage>, Arc<dyn Storage>);
+
+/// What a volume shares with others.
+enum Lineage {
+    /// An origin by name, and which snapshot of it the volume is or is becoming.
+    Classic(String, Option<Snapshot>),
+    /// A thin volume.
+    Thin(Volume, Thin),
+}
+
+/// The root of a thin volume's mappings. A volume that was never in use is not in the pool yet.
+fn root_of(pool: &thin::Pool, name: &str, thin: &Thin) -> Result<Option<u64>> {
+    match pool.root_of(thin.device)? {
+        None if thin.is_snapshot => Err(unusable(name, "it was not made in its pool yet")),
+        root => Ok(root),
+    }
+}
+
+fn wrong_type(name: &str, expected: &'static str) -> Error {
+    invalid("logical volume", 0, Value::from(name.as_bytes()), expected).into()
+}
