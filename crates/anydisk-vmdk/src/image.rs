@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use anydisk_core::{
-    Access, Codec, Encoded, Error, Extent, GuestOffset, GuestRange, HostOffset, Id, Image,
-    ImageInfo, ImageWrite, Lease, Leases, Limits, Lookup, Need, OpenRequest, Reference, Result,
-    Role, Source, Supplied, TableCache, Ticket,
+    Access, BackingLink, Codec, Encoded, Error, Extent, GuestOffset, GuestRange, HostOffset, Id,
+    Image, ImageInfo, ImageWrite, Lease, Leases, Limits, Lookup, Need, OpenRequest, Reference,
+    Result, Role, Source, Supplied, TableCache, Ticket,
 };
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
@@ -101,7 +101,7 @@ impl VmdkImage {
         self.info.cluster_size
     }
 
-    /// The image below, as the descriptor names it.
+    /// The image below, as the descriptor named it when it was opened.
     #[must_use]
     pub fn backing(&self) -> Option<&Reference> {
         self.backing.as_ref()
@@ -432,13 +432,17 @@ impl Image for VmdkImage {
 
     fn info(&self) -> ImageInfo {
         let mut info = self.info.clone();
-        if let Some(id) = self.writer.as_ref().and_then(Writer::content_id) {
-            info::set_content_id(&mut info, id);
+        if let Some(writer) = &self.writer {
+            writer.descriptor.read(|descriptor| info::set_ids(&mut info, descriptor));
         }
         info
     }
 
     fn writer(&self) -> Option<&dyn ImageWrite> {
+        self.writer.is_some().then_some(self)
+    }
+
+    fn backing_link(&self) -> Option<&dyn BackingLink> {
         self.writer.is_some().then_some(self)
     }
 }

@@ -3,11 +3,12 @@
 use anydisk_core::{Detail, DetailValue, Id, ImageInfo};
 
 use crate::NAME;
-use crate::descriptor::NO_PARENT;
+use crate::descriptor::{Descriptor, NO_PARENT};
 use crate::extent::{Body, File, Packed, Part};
 use crate::open::Assembly;
 
 const CID: &str = "cid";
+const PARENT_CID: &str = "parent-cid";
 
 /// The info of an image that was taken apart.
 pub(crate) fn of(assembly: &Assembly) -> ImageInfo {
@@ -18,7 +19,6 @@ pub(crate) fn of(assembly: &Assembly) -> ImageInfo {
             _ => None,
         })
     };
-    let parent = descriptor.parent.as_ref().map_or(NO_PARENT, |parent| parent.raw_content_id);
     let mut info = ImageInfo::new(NAME);
     info.cluster_size = sparse().map(|sparse| sparse.geometry.grain()).max();
     info.compressed = sparse().any(|sparse| sparse.packed != Packed::No);
@@ -27,19 +27,31 @@ pub(crate) fn of(assembly: &Assembly) -> ImageInfo {
     let extents = assembly.parts.iter().map(|part| extent(part, &assembly.files)).collect();
     info.details = vec![
         number(CID, descriptor.content_id.unwrap_or_default().into()),
-        number("parent-cid", parent.into()),
+        number(PARENT_CID, parent_id(descriptor).into()),
         text("create-type", &descriptor.create_type),
         Detail { name: "extents", value: DetailValue::List(extents) },
     ];
     info
 }
 
-/// Puts another content ID into an info.
-pub(crate) fn set_content_id(info: &mut ImageInfo, id: u32) {
-    info.content_id = Some(id.into());
-    for detail in info.details.iter_mut().filter(|detail| detail.name == CID) {
-        detail.value = DetailValue::Number(id.into());
+/// Puts the content IDs of a descriptor into an info.
+pub(crate) fn set_ids(info: &mut ImageInfo, descriptor: &Descriptor) {
+    info.content_id = descriptor.content_id.map(Id::from);
+    for detail in &mut info.details {
+        match detail.name {
+            CID => detail.value = id_value(descriptor.content_id.unwrap_or_default()),
+            PARENT_CID => detail.value = id_value(parent_id(descriptor)),
+            _ => {}
+        }
     }
+}
+
+fn parent_id(descriptor: &Descriptor) -> u32 {
+    descriptor.parent.as_ref().map_or(NO_PARENT, |parent| parent.raw_content_id)
+}
+
+fn id_value(id: u32) -> DetailValue {
+    DetailValue::Number(id.into())
 }
 
 fn extent(part: &Part, files: &[File]) -> DetailValue {

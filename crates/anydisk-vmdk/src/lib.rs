@@ -58,6 +58,7 @@ mod codec;
 mod content_id;
 mod create;
 mod descriptor;
+mod descriptor_file;
 mod extent;
 mod format;
 mod guard;

@@ -6,7 +6,7 @@ mod text;
 
 pub(crate) use options::{OPTIONS, Subformat};
 pub(crate) use plan::Plan;
-pub(crate) use text::extent_names;
+pub(crate) use text::{extent_names, parent_of};
 
 use std::sync::Arc;
 

@@ -23,8 +23,8 @@ impl Plan<'_> {
         names: &[Vec<u8>],
         parent: Option<&Reference>,
     ) -> Result<Vec<u8>> {
-        let (parent_id, hint) = match parent {
-            Some(parent) => parent_lines(parent)?,
+        let (parent_id, hint) = match parent.map(parent_of).transpose()? {
+            Some((id, name)) => (id, [b"parentFileNameHint=\"", name, b"\"\n"].concat()),
             None => (NO_PARENT, Vec::new()),
         };
         let id = self.content_id(parent_id, &hint);
@@ -78,7 +78,11 @@ impl Plan<'_> {
     }
 }
 
-fn parent_lines(parent: &Reference) -> Result<(u32, Vec<u8>)> {
+/// The content ID and the name of a parent.
+///
+/// # Errors
+/// `Unsupported` for one without a content ID, or with a name that the text cannot hold.
+pub(crate) fn parent_of(parent: &Reference) -> Result<(u32, &[u8])> {
     if parent.format.as_deref().is_some_and(|format| format != NAME) {
         return Err(unsupported("a backing file of another format"));
     }
@@ -90,10 +94,7 @@ fn parent_lines(parent: &Reference) -> Result<(u32, Vec<u8>)> {
         let name = parent.display_name();
         return Err(unsupported(format!("the name {name:?} for a backing file")));
     }
-    let mut hint = b"parentFileNameHint=\"".to_vec();
-    hint.extend(&parent.name);
-    hint.extend(b"\"\n");
-    Ok((id, hint))
+    Ok((id, &parent.name))
 }
 
 /// The text has no way to write these in a name.

@@ -3,6 +3,7 @@
 //! The text is kept line by line, byte for byte. A changed value changes its own line only, so
 //! what we do not know stays as its writer left it.
 
+mod edit;
 mod extent;
 mod text;
 
@@ -111,34 +112,6 @@ impl Descriptor {
     /// Where the text begins in its file.
     pub(crate) fn at(&self) -> HostOffset {
         self.at
-    }
-
-    /// Changes the value of a key that is there; false if it is not.
-    pub(crate) fn set(&mut self, key: &str, value: &str) -> bool {
-        let line = self.lines.iter_mut().find(|line| line.is_pair(key));
-        line.is_some_and(|line| line.set(value))
-    }
-
-    /// Gives the content a new number, in all places that keep it. False if there is none.
-    ///
-    /// A number of a few digits less (qemu leaves zeroes away) gets one as long, so that the text
-    /// does not move and a crash cannot leave half of it moved.
-    pub(crate) fn set_content_id(&mut self, id: u32, long: [u32; 3]) -> bool {
-        let Some(digits) = self.value("CID").map(<[u8]>::len) else { return false };
-        let (digits, id) = match digits {
-            6 | 7 => (digits, id % (1 << (4 * digits))),
-            _ => (8, id),
-        };
-        let [a, b, c] = long;
-        // The last 8 digits of the long number are the short one.
-        self.set("ddb.longContentID", &format!("{a:08x}{b:08x}{c:08x}{id:08x}"));
-        self.content_id = Some(id);
-        self.set("CID", &format!("{id:0digits$x}"))
-    }
-
-    /// The text, byte for byte.
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        self.lines.iter().flat_map(|line| line.bytes().iter().copied()).collect()
     }
 }
 

@@ -5,6 +5,7 @@
 //!   flush:        data -> flush -> second tables, tables, uncleanShutdown = 0 -> flush
 //! ```
 
+mod backing;
 mod flush;
 mod place;
 mod zero;
@@ -21,6 +22,7 @@ use crate::NAME;
 use crate::alloc::Grains;
 use crate::content_id::ContentId;
 use crate::descriptor::Descriptor;
+use crate::descriptor_file::DescriptorFile;
 use crate::extent::{Body, Packed, Part, Sparse};
 use crate::guard::Mirror;
 use crate::header::limit;
@@ -35,8 +37,9 @@ pub(crate) struct Writer {
     /// One for each part; `None` where a part is no sparse extent that can be written.
     extents: Vec<Option<SparseWriter>>,
     content_id: ContentId,
+    pub(crate) descriptor: DescriptorFile,
     /// Another image lies below, whether it was opened or not.
-    has_parent: bool,
+    has_parent: AtomicBool,
     /// One write-back runs at a time.
     round: Mutex<()>,
 }
@@ -77,15 +80,11 @@ impl Writer {
         Ok(Self {
             claims: Claims::default(),
             extents,
-            has_parent: descriptor.parent.is_some(),
-            content_id: ContentId::new(descriptor, room, is_new),
+            has_parent: descriptor.parent.is_some().into(),
+            content_id: ContentId::new(is_new),
+            descriptor: DescriptorFile::new(descriptor, room),
             round: Mutex::default(),
         })
-    }
-
-    /// The content ID as it is now.
-    pub(crate) fn content_id(&self) -> Option<u32> {
-        self.content_id.now()
     }
 
     fn extent(&self, part: usize) -> Result<&SparseWriter> {
@@ -195,7 +194,8 @@ impl VmdkImage {
     /// What must be done before the first byte of a file is changed: once, two small writes. They
     /// are not flushed here; they are durable no later than the data.
     fn begin(&self, target: &Target<'_>, file: usize) -> Result<()> {
-        target.writer.content_id.renew(&self.files[0])?;
+        let Writer { content_id, descriptor, .. } = target.writer;
+        content_id.renew(descriptor, &self.files[0])?;
         self.files[file].used.store(true, Relaxed);
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Zeroing and discarding: entries of tables, or holes in flat files.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use anydisk_core::{Below, GuestRange, Handled, Image, Result, Updated, Zeroing};
 
 use super::{Target, read_only, units};
@@ -11,7 +13,7 @@ impl VmdkImage {
     /// Makes the start of the range read as zero by its entries, if that can be done.
     fn clear(&self, target: &Target<'_>, sparse: &Sparse, how: Zeroing) -> Result<Handled> {
         let (answer, len) = self.look_now(target.part, sparse, target.range)?;
-        let nothing_below = how.below == Below::Nothing && !target.writer.has_parent;
+        let nothing_below = how.below == Below::Nothing && !target.writer.has_parent.load(Relaxed);
         if answer == Grain::Zero || (answer == Grain::Absent && nothing_below) {
             return Ok(Handled::Done(len));
         }

@@ -1,4 +1,5 @@
 //! What several tests use.
+#![allow(dead_code, reason = "not every test uses all of it")]
 
 /// A sparse image made by hand.
 #[derive(Clone, Copy, Debug)]
@@ -46,5 +47,20 @@ impl ByHand {
              ddb.longContentID = \"00112233445566778899aabb0badcafe\"\n",
             self.sectors
         )
+    }
+}
+
+/// Gives the same file for every name.
+#[derive(Debug)]
+pub(crate) struct OneFile(pub(crate) std::sync::Arc<anydisk_storage::MemoryStorage>);
+
+impl anydisk_core::Resolver for OneFile {
+    fn resolve(
+        &self,
+        _: &anydisk_core::Reference,
+        from: &anydisk_core::Location,
+        _: anydisk_core::Access,
+    ) -> anydisk_core::Result<anydisk_core::Located> {
+        Ok(anydisk_core::Located { store: self.0.clone(), location: from.clone() })
     }
 }

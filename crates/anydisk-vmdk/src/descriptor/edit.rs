@@ -1,0 +1,73 @@
+//! Changing the text. What is not meant stays byte for byte.
+
+use super::{Descriptor, Line, NO_CONTENT_ID, NO_PARENT, Parent};
+
+impl Descriptor {
+    /// Changes the value of a key that is there; false if it is not.
+    pub(crate) fn set(&mut self, key: &str, value: &str) -> bool {
+        let line = self.lines.iter_mut().find(|line| line.is_pair(key));
+        line.is_some_and(|line| line.set(value))
+    }
+
+    /// Gives the content a new number, in all places that keep it. False if there is none.
+    ///
+    /// A number of a few digits less (qemu leaves zeroes away) gets one as long, so that the text
+    /// does not move and a crash cannot leave half of it moved.
+    pub(crate) fn set_content_id(&mut self, id: u32, long: [u32; 3]) -> bool {
+        let Some(digits) = self.value("CID").map(<[u8]>::len) else { return false };
+        let (digits, id) = match digits {
+            6 | 7 => (digits, id % (1 << (4 * digits))),
+            _ => (8, id),
+        };
+        let [a, b, c] = long;
+        // The last 8 digits of the long number are the short one.
+        self.set("ddb.longContentID", &format!("{a:08x}{b:08x}{c:08x}{id:08x}"));
+        self.content_id = Some(id);
+        self.set("CID", &format!("{id:0digits$x}"))
+    }
+
+    /// Names another parent, or none. The name must fit in quotes.
+    pub(crate) fn set_parent(&mut self, parent: Option<(u32, &[u8])>) {
+        let id = parent.map_or(NO_PARENT, |(id, _)| id);
+        self.put("parentCID", format!("parentCID={id:08x}").as_bytes(), "CID");
+        match parent {
+            Some((_, name)) => {
+                let text = [b"parentFileNameHint=\"", name, b"\""].concat();
+                self.put("parentFileNameHint", &text, "createType");
+            }
+            None => self.lines.retain(|line| !line.is_pair("parentFileNameHint")),
+        }
+        self.parent = parent.map(|(raw_content_id, name)| Parent {
+            name: name.to_vec(),
+            content_id: Some(raw_content_id).filter(|id| *id != NO_CONTENT_ID),
+            raw_content_id,
+        });
+    }
+
+    /// Puts a line in the place of that of its key; else behind the line of the key `after`, or in
+    /// front of the first extent.
+    fn put(&mut self, key: &str, text: &[u8], after: &str) {
+        let line = Line::new(text, self.line_end());
+        let find = |wanted: &str| self.lines.iter().position(|line| line.is_pair(wanted));
+        if let Some(index) = find(key) {
+            self.lines[index] = line;
+            return;
+        }
+        let extent = || self.lines.iter().position(Line::is_extent);
+        let index = find(after).map(|index| index + 1).or_else(extent);
+        self.lines.insert(index.unwrap_or(self.lines.len()), line);
+    }
+
+    /// How lines end here.
+    fn line_end(&self) -> &'static [u8] {
+        match self.lines.first() {
+            Some(line) if line.bytes().ends_with(b"\r\n") => b"\r\n",
+            _ => b"\n",
+        }
+    }
+
+    /// The text, byte for byte.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        self.lines.iter().flat_map(|line| line.bytes().iter().copied()).collect()
+    }
+}
