@@ -72,6 +72,10 @@ pub(crate) struct Sparse {
     pub(crate) overhead: HostOffset,
     /// The header said that its last writer did not close it.
     pub(crate) unclean: bool,
+    /// Where it says so.
+    pub(crate) unclean_at: HostOffset,
+    /// Bytes of the header.
+    pub(crate) header_len: u64,
     /// Where the file ends, or the last grain that was committed.
     pub(crate) end: AtomicU64,
 }
@@ -164,6 +168,11 @@ impl Sparse {
                 Grain::decode_wide(entry, grains.get() / SECTOR, self.grain_sectors())
             }
         }
+    }
+
+    /// Whether entries are sectors of the file.
+    pub(crate) fn has_sector_entries(&self) -> bool {
+        matches!(self.entries, Entries::Sectors { .. })
     }
 
     /// Whether a grain of zeroes can be an entry.

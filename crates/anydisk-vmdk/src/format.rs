@@ -4,15 +4,15 @@ use std::io::Write;
 use std::sync::Arc;
 
 use anydisk_core::{
-    CreateRequest, Format, Image, Measure, MeasureRequest, OpenRequest, Opened, OptionSpec, Result,
-    Sample, Sink, SinkRequest, Verdict,
+    CheckReport, CheckRequest, CreateRequest, Finding, Format, Image, Measure, MeasureRequest,
+    OpenRequest, Opened, OptionSpec, Result, Sample, Sink, SinkRequest, Verdict,
 };
 
 use crate::create::{self, Subformat};
 use crate::descriptor::is_descriptor;
 use crate::layout::{COWD_MAGIC, MAGIC, SESPARSE_MAGIC};
 use crate::sink::StreamSink;
-use crate::{NAME, VmdkImage, measure};
+use crate::{NAME, VmdkImage, check, measure};
 
 /// The VMDK format.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,6 +64,14 @@ impl Format for VmdkFormat {
             return Ok(None);
         }
         Ok(Some(Box::new(StreamSink::new(request, out)?)))
+    }
+
+    fn check(
+        &self,
+        request: &CheckRequest<'_>,
+        found: &mut dyn FnMut(Finding),
+    ) -> Result<CheckReport> {
+        check::check(request, found)
     }
 
     fn measure(&self, request: &MeasureRequest<'_>) -> Result<Measure> {

@@ -359,7 +359,7 @@ fn wide_entries(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
 }
 
 /// Sector and length of what stands before a packed grain.
-fn marker(bytes: &[u8]) -> [u64; 2] {
+pub(crate) fn marker(bytes: &[u8]) -> [u64; 2] {
     match GrainMarker::read_from_bytes(bytes) {
         Ok(marker) => [marker.lba.get(), marker.size.get().into()],
         Err(_) => [0, U32::read_from_bytes(bytes).map_or(0, |size| size.get().into())],
@@ -370,7 +370,7 @@ fn found(len: u64, source: Source<'_>) -> Lookup<'_> {
     Lookup::Found(Extent::without_data(len, source))
 }
 
-fn backing(descriptor: &Descriptor) -> Option<Reference> {
+pub(crate) fn backing(descriptor: &Descriptor) -> Option<Reference> {
     let parent = descriptor.parent.as_ref()?;
     let mut reference = Reference::new(Role::Backing, parent.name.clone());
     reference.format = Some(crate::NAME.to_owned());

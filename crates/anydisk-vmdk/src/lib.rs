@@ -29,7 +29,8 @@
 //! | zeroed grains | read, write, create |
 //! | vmfsSparse (COWD), seSparse, also without their descriptor | read |
 //! | creating monolithicSparse, monolithicFlat, twoGbMaxExtentSparse, twoGbMaxExtentFlat, streamOptimized | works |
-//! | resize; check and repair | missing |
+//! | check, repair; changing the parent | works |
+//! | resize | missing |
 //! | host devices (fullDevice, partitionedDevice, RDM) | only where the resolver gives them |
 //!
 //! Files named inside a descriptor are opened by the resolver of the request and by nobody else.
@@ -54,6 +55,7 @@
 //! ```
 
 mod alloc;
+mod check;
 mod codec;
 mod content_id;
 mod create;

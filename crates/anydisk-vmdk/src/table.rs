@@ -91,6 +91,11 @@ impl Geometry {
         1 << self.entry_bits
     }
 
+    /// Bytes of an entry.
+    pub(crate) fn entry_len(&self) -> u64 {
+        self.entry_len
+    }
+
     /// Bytes of a grain table.
     pub(crate) fn table_len(&self) -> u64 {
         u64::from(self.entries()) * self.entry_len

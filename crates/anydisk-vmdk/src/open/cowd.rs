@@ -7,7 +7,7 @@ use anydisk_core::{HostOffset, Result, Storage, Value};
 use super::{check_inside, text_invalid};
 use crate::extent::{Entries, Packed, Sparse};
 use crate::header::Cowd;
-use crate::layout::{COWD_ENTRIES, COWD_MAGIC};
+use crate::layout::{COWD_ENTRIES, COWD_MAGIC, SECTOR};
 use crate::table::Geometry;
 
 /// The extent in file number `file`.
@@ -36,6 +36,8 @@ pub(super) fn extent(file: usize, store: &dyn Storage) -> Result<Sparse> {
         // Tables and grains are allocated in turn, behind the directory.
         overhead: header.directory.saturating_add(directory_len),
         unclean: false,
+        unclean_at: HostOffset::ZERO,
+        header_len: 4 * SECTOR,
         end: AtomicU64::new(store.len()?),
     };
     check_inside("gdOffset", header.directory, directory_len, &sparse)?;

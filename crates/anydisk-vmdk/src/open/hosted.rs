@@ -86,6 +86,8 @@ pub(super) fn extent(file: usize, store: &dyn Storage, header: &Header) -> Resul
         },
         overhead: header.overhead,
         unclean: header.unclean,
+        unclean_at: HostOffset(std::mem::offset_of!(SparseHeader, uncleanShutdown) as u64),
+        header_len: SECTOR,
         end: AtomicU64::new(end.get()),
     };
     check_inside("overHead", header.overhead, 0, &sparse)?;

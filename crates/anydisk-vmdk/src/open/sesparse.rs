@@ -7,7 +7,7 @@ use anydisk_core::{HostOffset, Result, Storage, StorageExt, Value};
 use super::text_invalid;
 use crate::extent::{Area, Entries, Packed, Sparse};
 use crate::header::{SeSparse, check_volatile, limit};
-use crate::layout::SE_ENTRIES;
+use crate::layout::{SE_ENTRIES, SECTOR};
 use crate::limits;
 use crate::table::Geometry;
 
@@ -37,6 +37,8 @@ pub(super) fn extent(file: usize, store: &dyn Storage) -> Result<Sparse> {
         packed: Packed::No,
         overhead: header.grains,
         unclean: false,
+        unclean_at: HostOffset::ZERO,
+        header_len: SECTOR,
         end: AtomicU64::new(end),
     })
 }

@@ -1,0 +1,159 @@
+//! Checking an image, and mending what can be mended.
+//!
+//! | kind of finding | mended by |
+//! |---|---|
+//! | `flat-extent-cut` | |
+//! | `parent-unreadable`, `parent-mismatch`, `parent-is-itself` | |
+//! | `extent-size` | |
+//! | `unclean` | clearing the flag |
+//! | `directory-lost` | taking the second in its place |
+//! | `directory-entry` | a new table, made from the second one; else none |
+//! | `metadata-overlap` | |
+//! | `table-entry` | the second table's entry; else none |
+//! | `entry-behind-end` | clearing it |
+//! | `copies-differ` | copying the first tables over the second |
+//! | `grain-used-twice`, `grain-on-metadata` | a copy of the grain for the second entry that names it |
+//! | `packed-grain` | |
+//! | `leak` | cutting the file, or punching a hole |
+//!
+//! Memory: a bit for each sector of a window of the file. A file too long for one window is looked at
+//! in several, each with a walk of its own over the tables.
+
+mod occupied;
+mod sparse;
+mod table;
+
+use anydisk_core::{
+    Access, CheckReport, CheckRequest, Error, Finding, GuestOffset, GuestRange, HostOffset,
+    OpenRequest, Repair, Result, Severity,
+};
+
+use self::sparse::SparseCheck;
+use crate::extent::{Body, Flat, Part};
+use crate::image::backing;
+use crate::open::{self, Assembly};
+
+/// Tells findings, and counts them.
+struct Teller<'a> {
+    found: &'a mut dyn FnMut(Finding),
+    report: CheckReport,
+}
+
+impl Teller<'_> {
+    fn tell(&mut self, finding: Finding) {
+        self.report.count(&finding);
+        (self.found)(finding);
+    }
+}
+
+/// Checks the image of a request; see [`Format::check`](anydisk_core::Format::check).
+pub(crate) fn check(
+    request: &CheckRequest<'_>,
+    found: &mut dyn FnMut(Finding),
+) -> Result<CheckReport> {
+    if request.repair != Repair::Nothing && !request.open.is_writable()? {
+        return Err(Error::ReadOnly { why: "it was opened for reading".into() });
+    }
+    let mut teller = Teller { found, report: CheckReport::default() };
+    let assembly = open::assemble(&request.open)?;
+    check_parent(&request.open, &assembly, &mut teller);
+    let all = assembly.parts.iter().map(SparseCheck::work).sum();
+    let mut progress = Progress { told: request.progress, done: 0, all };
+    for part in &assembly.parts {
+        match &part.body {
+            Body::Zero => {}
+            Body::Flat(flat) => check_flat(part, flat, &mut teller),
+            Body::Sparse(sparse) => {
+                let check = SparseCheck::new(request, &assembly, part, sparse);
+                check.run(&mut teller, &mut progress)?;
+            }
+        }
+    }
+    Ok(teller.report)
+}
+
+/// How far a check has come.
+struct Progress<'a> {
+    told: Option<&'a (dyn Fn(u64, u64) -> bool + Sync)>,
+    done: u64,
+    all: u64,
+}
+
+impl Progress<'_> {
+    /// So many bytes more were looked at.
+    fn step(&mut self, len: u64) -> Result<()> {
+        self.done += len;
+        let all = self.all.max(self.done);
+        match self.told.is_none_or(|told| told(self.done, all)) {
+            true => Ok(()),
+            false => Err(Error::Cancelled),
+        }
+    }
+}
+
+/// The bytes that a flat extent promises must be in its file.
+fn check_flat(part: &Part, flat: &Flat, teller: &mut Teller<'_>) {
+    let there = flat.end.checked_since(flat.at).unwrap_or(0);
+    if there >= part.range.len() {
+        return;
+    }
+    let text = format!(
+        "the file of a flat extent ends at {}, {} bytes too early",
+        flat.end,
+        part.range.len() - there
+    );
+    let finding = Finding::new(Severity::Corruption, "flat-extent-cut", flat.end, text);
+    teller.tell(finding.costing(part.range.skip(there)));
+}
+
+/// The image below must be there, be another one, and have the content that this one was made for.
+fn check_parent(request: &OpenRequest<'_>, assembly: &Assembly, teller: &mut Teller<'_>) {
+    let Some(reference) = backing(&assembly.descriptor) else { return };
+    let at = assembly.descriptor.at();
+    let lost = |error: Error| {
+        let text = format!("the image below cannot be looked at: {error}");
+        Finding::new(Severity::Unreadable, "parent-unreadable", at, text)
+    };
+    let found = request.resolver.resolve(&reference, request.location, Access::Read);
+    let file = match found {
+        Ok(file) => file,
+        Err(error) => return teller.tell(lost(error)),
+    };
+    let own = request.store.identity();
+    if own.is_some() && file.store.identity() == own {
+        let text = "the image names itself as the one below".to_owned();
+        return teller.tell(Finding::new(Severity::Corruption, "parent-is-itself", at, text));
+    }
+    let below = OpenRequest {
+        store: file.store,
+        location: &file.location,
+        access: Access::Read,
+        ..request.clone()
+    };
+    let below = match open::assemble(&below) {
+        Ok(below) => below,
+        Err(error) => return teller.tell(lost(error.within(&file.location.to_string()))),
+    };
+    let wanted = assembly.descriptor.parent.as_ref().and_then(|parent| parent.content_id);
+    let found = below.descriptor.content_id;
+    if let (Some(wanted), Some(found)) = (wanted, found)
+        && wanted != found
+    {
+        let text = format!(
+            "the image below has the content ID {found:08x}, this one was made for {wanted:08x}"
+        );
+        teller.tell(Finding::new(Severity::Corruption, "parent-mismatch", at, text));
+    }
+}
+
+/// A part of the disk: `len` bytes from `from_start` on in `part`, cut at its end.
+fn guest(part: &Part, from_start: u64, len: u64) -> GuestRange {
+    let start = GuestOffset(part.range.start().get().saturating_add(from_start));
+    let end = GuestOffset(start.get().saturating_add(len));
+    GuestRange::between(start, end).before(part.range.end())
+}
+
+/// A place as a sector.
+fn sector(at: HostOffset) -> u64 {
+    at.get() / crate::layout::SECTOR
+}
