@@ -59,6 +59,15 @@ impl LiveHeader {
         Ok(live)
     }
 
+    /// The header of an image that is repaired: only what is told to changes.
+    pub(crate) fn to_repair(store: &Arc<dyn Storage>, header: Header) -> Self {
+        Self {
+            store: Arc::clone(store),
+            has_backing: AtomicBool::new(header.backing_file.is_some()),
+            now: Mutex::new(header),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Header> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -89,6 +89,26 @@ impl Width {
         }
     }
 
+    /// The bytes of refcounts as a block holds them, in place of what `into` held.
+    pub(crate) fn encode(self, counts: &[u64], into: &mut Vec<u8>) {
+        into.clear();
+        if self.order < 3 {
+            for part in counts.chunks(8 >> self.order) {
+                let shifts = (0..8).step_by(1 << self.order);
+                let byte = part
+                    .iter()
+                    .zip(shifts)
+                    .fold(0, |byte, (count, shift)| byte | (count & self.max()) << shift);
+                into.push(byte.to_be_bytes()[7]);
+            }
+            return;
+        }
+        let unused = 8 - (self.bits() / 8) as usize;
+        for count in counts {
+            into.extend_from_slice(&count.to_be_bytes()[unused..]);
+        }
+    }
+
     /// The first free cluster of a slice from `from` on, and how many follow it without a gap,
     /// itself included, up to `most`. `None` if there is none.
     pub(crate) fn free_run(
@@ -173,7 +193,10 @@ mod tests {
             width.decode(&bytes, &mut decoded);
             let count = width.per_words(8);
             let one_by_one = (0..count).map(|index| width.get(words(&bytes).as_slice(), index));
-            prop_assert_eq!(decoded, one_by_one.collect::<Vec<_>>());
+            prop_assert_eq!(&decoded, &one_by_one.collect::<Vec<_>>());
+            let mut encoded = Vec::new();
+            width.encode(&decoded, &mut encoded);
+            prop_assert_eq!(encoded, bytes);
         }
 
         #[test]

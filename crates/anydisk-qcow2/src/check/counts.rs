@@ -197,22 +197,58 @@ impl Blocks {
 
     /// Tells of refcounts of clusters behind the end of the file.
     pub(super) fn tell_past_end(&self, subject: &Subject, teller: &mut Teller<'_>) {
-        let per_block = Self::per_block(subject);
         let mut reader = Reader::new(subject, self);
-        let first = usize::try_from(subject.end() / per_block).unwrap_or(usize::MAX);
-        for number in first..self.entries.len() {
-            if self.states[number] != State::Good {
-                continue;
-            }
-            let start = number as u64 * per_block;
-            let size = per_block.min(PAGE);
-            for part in (start..start + per_block).step_by(usize::try_from(size).unwrap_or(1)) {
-                let unit = Clusters::new(part, size);
-                let Ok(Some(counts)) = reader.read(unit) else { continue };
-                let past = (part..).zip(counts).filter(|(at, _)| *at >= subject.end());
-                past.for_each(|(cluster, count)| tell_leak(subject, cluster, (*count, 0), teller));
-            }
+        for unit in self.units_past_end(subject) {
+            let Ok(Some(counts)) = reader.read(unit) else { continue };
+            let past = (unit.first..).zip(counts).filter(|(at, _)| *at >= subject.end());
+            past.for_each(|(cluster, count)| tell_leak(subject, cluster, (*count, 0), teller));
         }
+    }
+
+    /// The clusters of good blocks that reach behind the end of the file, in units.
+    pub(super) fn units_past_end(&self, subject: &Subject) -> impl Iterator<Item = Clusters> + '_ {
+        let first = usize::try_from(subject.end() / Self::per_block(subject));
+        let end = subject.end();
+        self.good_units_from(subject, first.unwrap_or(usize::MAX))
+            .filter(move |unit| unit.end() > end)
+    }
+
+    /// The clusters of all good blocks, in units.
+    pub(super) fn all_good_units(&self, subject: &Subject) -> impl Iterator<Item = Clusters> + '_ {
+        self.good_units_from(subject, 0)
+    }
+
+    fn good_units_from(
+        &self,
+        subject: &Subject,
+        first: usize,
+    ) -> impl Iterator<Item = Clusters> + '_ {
+        let per_block = Self::per_block(subject);
+        let size = per_block.min(PAGE);
+        let good = |number: &usize| self.states[*number] == State::Good;
+        (first..self.entries.len()).filter(good).flat_map(move |number| {
+            let start = number as u64 * per_block;
+            (0..per_block / size).map(move |part| Clusters::new(start + part * size, size))
+        })
+    }
+
+    /// The clusters of a window that good blocks count, in units.
+    pub(super) fn good_units<'a>(
+        &'a self,
+        subject: &'a Subject,
+        references: &References,
+    ) -> impl Iterator<Item = Clusters> + 'a {
+        Units::of(subject, references)
+            .filter(move |unit| self.state(subject, unit.first) == State::Good)
+    }
+
+    /// Where the refcount of a cluster is, the first of its byte.
+    pub(super) fn place(&self, subject: &Subject, cluster: u64) -> Option<HostOffset> {
+        let per_block = Self::per_block(subject);
+        let number = usize::try_from(cluster / per_block).ok()?;
+        let block = self.entries.get(number).copied().filter(|block| *block != 0)?;
+        let bits = cluster % per_block * u64::from(subject.width.bits());
+        Some(HostOffset(block).saturating_add(bits / 8))
     }
 }
 
@@ -300,6 +336,17 @@ impl<'a> Reader<'a> {
         };
         let (from, len) = (bytes(unit.first % per_block), bytes(unit.count));
         self.subject.width.decode(&self.block[from..from + len], &mut self.counts);
+        Ok(Some(&self.counts))
+    }
+
+    /// As [`read`](Self::read), with zeroes for what is a hole in the file.
+    pub(super) fn read_or_zero(&mut self, unit: Clusters) -> Result<Option<&[u64]>> {
+        if self.read(unit)?.is_none() {
+            let good = self.blocks.state(self.subject, unit.first) == State::Good;
+            self.counts.clear();
+            self.counts.resize(usize::try_from(unit.count).unwrap_or(0), 0);
+            return Ok(good.then_some(&self.counts));
+        }
         Ok(Some(&self.counts))
     }
 

@@ -14,6 +14,7 @@
 //! | `references`, `windows` | how often each cluster is named, in bounded memory |
 //! | `counts` | the refcounts in the file |
 //! | `trouble` | the kinds of inconsistencies, and what is done about each |
+//! | `repair`, `mend`, `rebuild`, `snapshot_table` | what is done, and in which order |
 //!
 //! Memory: sixteen bits for each cluster of a window of the file, and 32 bytes for each L2 table.
 //! A file that is too long for one window is looked at in several, each with a walk of its own
@@ -22,9 +23,13 @@
 mod bitmaps;
 mod counts;
 mod judge;
+mod mend;
 mod progress;
+mod rebuild;
 mod references;
+mod repair;
 mod roots;
+mod snapshot_table;
 mod stream;
 mod subject;
 mod sweep;
@@ -32,7 +37,12 @@ mod tables;
 mod trouble;
 mod windows;
 
-use anydisk_core::{CheckReport, CheckRequest, Error, Finding, HostOffset, Repair, Result};
+use std::sync::Arc;
+
+use anydisk_core::{
+    CheckReport, CheckRequest, Error, Finding, HostOffset, Limits, Repair, Result, Severity,
+    Storage,
+};
 
 use self::counts::Blocks;
 use self::judge::Rules;
@@ -41,7 +51,7 @@ use self::references::References;
 use self::roots::Roots;
 use self::subject::Subject;
 use self::tables::{L2Table, Sums, Walk};
-use self::trouble::{Teller, Trouble};
+use self::trouble::{Plan, Teller, Trouble};
 use self::windows::Touched;
 use crate::layout::RawHeader;
 use crate::{Header, NAME};
@@ -52,29 +62,57 @@ pub(crate) fn check(
     found: &mut dyn FnMut(Finding),
 ) -> Result<CheckReport> {
     if request.repair != Repair::Nothing {
-        return Err(Error::Unsupported { format: NAME, feature: "repairing an image".into() });
+        request.open.is_writable()?;
     }
-    let header = Header::read_to_check(&*request.open.store, request.open.limits)?;
-    let subject = Subject::new(request.open.store.clone(), header)?;
     let settings = Settings {
         threads: request.threads.max(1),
         memory: request.open.limits.table_cache,
-        mends_entries: false,
+        ..Settings::default()
     };
+    let subject = Subject::open(&request.open.store, request.open.limits)?;
     let progress = Progress::new(request.progress);
-    let mut teller = Teller::new(found);
+    if request.repair != Repair::Nothing {
+        return repair::repair(&subject, request.repair, settings, &progress, found);
+    }
+    let mut teller = Teller::new(found, Plan::default());
     survey(&subject, settings, &progress, &mut teller)?;
     Ok(teller.report)
 }
 
+/// Repairs an image that was not closed cleanly, before it is opened for writing, and removes the
+/// mark. The header must be read again.
+///
+/// # Errors
+/// [`Error::NeedsRepair`] if something is left that cannot be repaired.
+#[expect(dead_code, reason = "opening for writing calls it")]
+pub(crate) fn repair_dirty(store: &Arc<dyn Storage>, limits: &Limits) -> Result<()> {
+    let settings = Settings { threads: 1, memory: limits.table_cache, ..Settings::default() };
+    let subject = Subject::open(store, limits)?;
+    let mut left = None;
+    let mut note = |finding: Finding| {
+        if !finding.repaired && finding.severity >= Severity::Corruption {
+            left.get_or_insert(finding.text);
+        }
+    };
+    let progress = Progress::new(None);
+    let report = repair::repair(&subject, Repair::All, settings, &progress, &mut note)?;
+    if report.corruptions == 0 && report.check_errors == 0 {
+        return Ok(());
+    }
+    let left = left.unwrap_or_else(|| "the repair did not help".into());
+    Err(Error::NeedsRepair { format: NAME, why: left.into() })
+}
+
 /// How a check goes about it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Settings {
     threads: usize,
     /// Bytes that it may take.
     memory: usize,
     /// Entries that a repair makes plain zeroes count as such.
     mends_entries: bool,
+    /// The refcounts are to be built anew: what names them does not count.
+    without_refcounts: bool,
 }
 
 /// Looks at everything once.
@@ -85,21 +123,15 @@ fn survey(
     teller: &mut Teller<'_>,
 ) -> Result<()> {
     tell_marks(&subject.header, teller);
-    let roots = Roots::find(subject, teller)?;
-    let limit = (settings.memory / size_of::<L2Table>()).max(1 << 10);
-    let tables = tables::gather(subject, &roots, limit, teller)?;
-    let blocks = Blocks::read(subject, teller)?;
-    let touched = Touched::new(settings.memory);
-    roots.touch(&touched);
-    blocks.touch(subject, &touched);
-    tables.iter().for_each(|table| touched.note(table.at >> subject.bits()));
-    let parts =
-        Parts { subject, roots: &roots, tables: &tables, blocks: &blocks, touched: &touched };
-    let (sums, mut end) = parts.look(0, settings, progress, teller)?;
-    for number in touched.others()? {
-        end = parts.look(number, settings, progress, teller)?.1.max(end);
-    }
-    blocks.tell_past_end(subject, teller);
+    let image = Named::find(subject, settings, teller)?;
+    let (mut sums, mut end) = (Sums::default(), 0);
+    image.windows(settings, |window| {
+        let (more, last) = window.look(settings, progress, teller)?;
+        sums.add(more);
+        end = last.max(end);
+        Ok(())
+    })?;
+    image.blocks.tell_past_end(subject, teller);
     report(subject, sums, end, teller);
     Ok(())
 }
@@ -128,54 +160,110 @@ fn report(subject: &Subject, sums: Sums, end: u64, teller: &mut Teller<'_>) {
     report.image_end = Some(subject.offset(end));
 }
 
-/// What was found before clusters are counted.
-#[derive(Clone, Copy)]
-struct Parts<'a> {
+/// What the image names, apart from clusters of data.
+struct Named<'a> {
     subject: &'a Subject,
-    roots: &'a Roots,
-    tables: &'a [L2Table],
-    blocks: &'a Blocks,
-    touched: &'a Touched,
+    roots: Roots,
+    tables: Vec<L2Table>,
+    blocks: Blocks,
+    touched: Touched,
 }
 
-impl Parts<'_> {
-    /// Looks at one window of the file: the sums over entries, and the end of what is in use.
+impl<'a> Named<'a> {
+    /// Finds it, and tells what is wrong with it.
+    fn find(subject: &'a Subject, settings: Settings, teller: &mut Teller<'_>) -> Result<Self> {
+        let roots = Roots::find(subject, settings.without_refcounts, teller)?;
+        let limit = (settings.memory / size_of::<L2Table>()).max(1 << 10);
+        let tables = tables::gather(subject, &roots, limit, teller)?;
+        let blocks = Blocks::read(subject, teller)?;
+        let touched = Touched::new(settings.memory);
+        roots.touch(&touched);
+        blocks.touch(subject, &touched);
+        tables.iter().for_each(|table| touched.note(table.at >> subject.bits()));
+        Ok(Self { subject, roots, tables, blocks, touched })
+    }
+
+    /// Shows all windows of the file in which something is named, in order. The first must be
+    /// looked at before the others are known.
+    fn windows(
+        &self,
+        settings: Settings,
+        mut visit: impl FnMut(&Window<'_>) -> Result<()>,
+    ) -> Result<()> {
+        visit(&self.window(0, settings))?;
+        for number in self.touched.others()? {
+            visit(&self.window(number, settings))?;
+        }
+        Ok(())
+    }
+
+    /// A window, in which nothing has been counted yet.
+    fn window(&self, number: u64, settings: Settings) -> Window<'_> {
+        let clusters = self.touched.window(number);
+        let end = self.subject.end().next_multiple_of(references::PAGE);
+        let clusters = clusters.start..clusters.end.min(end).max(clusters.start);
+        Window { image: self, references: References::new(clusters), first: number == 0, settings }
+    }
+}
+
+/// A window of the file, and what names the clusters there.
+struct Window<'a> {
+    image: &'a Named<'a>,
+    references: References,
+    first: bool,
+    settings: Settings,
+}
+
+impl Window<'_> {
+    /// Counts, compares, tells: the sums over entries, and the end of what is in use.
     fn look(
         &self,
-        number: u64,
         settings: Settings,
         progress: &Progress<'_>,
         teller: &mut Teller<'_>,
     ) -> Result<(Sums, u64)> {
-        let Self { subject, roots, tables, blocks, touched } = *self;
-        progress.expect(tables.len() as u64 * subject.cluster_size());
-        let references = References::new(self.window(number));
-        blocks.note_ones(subject, &references, teller, progress)?;
-        let walk = Walk {
-            subject,
-            tables,
-            references: &references,
-            blocks,
-            rules: Rules::new(&subject.header),
-            first: number == 0,
-            mends_entries: settings.mends_entries,
-            touched,
-        };
-        roots.count(&references);
-        blocks.claim(subject, &references);
-        walk.count_tables();
-        walk.check_l1_flags(teller)?;
-        let sums = walk.run(settings.threads, progress, teller)?;
-        bitmaps::count(subject, roots, &references, teller, number == 0)?;
-        blocks.count(subject, &references, teller);
-        let end = blocks.compare(subject, &references, teller);
+        let Named { subject, blocks, .. } = self.image;
+        blocks.note_ones(subject, &self.references, teller, progress)?;
+        self.walk().check_l1_flags(teller)?;
+        let sums = self.count(settings.threads, progress, teller)?;
+        let end = blocks.compare(subject, &self.references, teller);
         Ok((sums, end))
     }
 
-    /// The clusters of a window; no more than there are in the file.
-    fn window(&self, number: u64) -> std::ops::Range<u64> {
-        let window = self.touched.window(number);
-        let end = self.subject.end().next_multiple_of(references::PAGE);
-        window.start..window.end.min(end).max(window.start)
+    /// Counts everything that names a cluster of the window.
+    fn count(
+        &self,
+        threads: usize,
+        progress: &Progress<'_>,
+        teller: &mut Teller<'_>,
+    ) -> Result<Sums> {
+        let Named { subject, roots, tables, blocks, .. } = self.image;
+        progress.expect(tables.len() as u64 * subject.cluster_size());
+        roots.count(&self.references);
+        if !self.settings.without_refcounts {
+            blocks.claim(subject, &self.references);
+        }
+        let walk = self.walk();
+        walk.count_tables();
+        let sums = walk.run(threads, progress, teller)?;
+        bitmaps::count(subject, roots, &self.references, teller, self.first)?;
+        if !self.settings.without_refcounts {
+            blocks.count(subject, &self.references, teller);
+        }
+        Ok(sums)
+    }
+
+    fn walk(&self) -> Walk<'_> {
+        let Named { subject, tables, blocks, touched, .. } = self.image;
+        Walk {
+            subject,
+            tables,
+            references: &self.references,
+            blocks,
+            rules: Rules::new(&subject.header),
+            first: self.first,
+            mends_entries: self.settings.mends_entries,
+            touched,
+        }
     }
 }

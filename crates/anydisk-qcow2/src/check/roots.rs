@@ -40,7 +40,11 @@ pub(super) struct Tables {
 
 impl Roots {
     /// Finds them, and tells what is wrong with them.
-    pub(super) fn find(subject: &Subject, teller: &mut Teller<'_>) -> Result<Self> {
+    pub(super) fn find(
+        subject: &Subject,
+        without_refcounts: bool,
+        teller: &mut Teller<'_>,
+    ) -> Result<Self> {
         let header = &subject.header;
         let mut roots = Self::default();
         let mut l1 = Tables::default();
@@ -50,7 +54,9 @@ impl Roots {
         roots.note_snapshots(subject, teller, &mut l1)?;
         let len = u64::from(header.refcount_table_clusters) << subject.bits();
         let at = header.refcount_table_offset.get();
-        roots.note(subject, teller, "the refcount table", at, len);
+        if !without_refcounts {
+            roots.note(subject, teller, "the refcount table", at, len);
+        }
         roots.note_crypto_header(subject, teller);
         let mut tables = Tables::default();
         bitmaps::find(subject, teller, &mut roots, &mut tables)?;

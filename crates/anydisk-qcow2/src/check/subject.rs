@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anydisk_core::{HostOffset, Result, Storage, StorageExt};
+use anydisk_core::{HostOffset, Limits, Result, Storage, StorageExt};
 
 use crate::guard::Clusters;
 use crate::refcount::Width;
@@ -18,6 +18,7 @@ pub(super) struct Subject {
     pub(super) geometry: Geometry,
     pub(super) width: Width,
     pub(super) file_len: u64,
+    limits: Limits,
     /// The file has holes, so looking for them pays.
     sparse: bool,
 }
@@ -27,7 +28,8 @@ pub(super) struct Subject {
 pub(super) struct PastEnd;
 
 impl Subject {
-    pub(super) fn new(store: Arc<dyn Storage>, header: Header) -> Result<Self> {
+    pub(super) fn open(store: &Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
+        let (store, header) = (Arc::clone(store), Header::read_to_check(store, limits)?);
         let file_len = store.len()?;
         let allocated = store.holes().and_then(|holes| holes.allocated().ok());
         Ok(Self {
@@ -37,7 +39,13 @@ impl Subject {
             store,
             header,
             file_len,
+            limits: limits.clone(),
         })
+    }
+
+    /// The same image, after its header or its file have changed.
+    pub(super) fn again(&self) -> Result<Self> {
+        Self::open(&self.store, &self.limits)
     }
 
     /// Binary logarithm of the cluster size.

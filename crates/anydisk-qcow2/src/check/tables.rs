@@ -41,7 +41,7 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, other: Self) {
+    pub(super) fn add(&mut self, other: Self) {
         self.allocated += other.allocated;
         self.fragmented += other.fragmented;
         self.compressed += other.compressed;

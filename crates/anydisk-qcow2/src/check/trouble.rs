@@ -158,16 +158,92 @@ impl Class {
     }
 }
 
+/// What a repair will mend; decided before anything is told or changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Refcounts are raised, and COPIED flags of what is shared cleared: both only protect.
+    pub(super) protect: bool,
+    /// Refcounts are lowered, and COPIED flags set, where every reference is known.
+    pub(super) release: bool,
+    /// Entries that break the format are replaced by ones that read the same.
+    pub(super) entries: bool,
+    /// The refcounts are built anew, elsewhere.
+    pub(super) rebuild: bool,
+    /// The snapshot table is written anew.
+    pub(super) snapshot_table: bool,
+    /// The marks in the header are removed.
+    pub(super) marks: bool,
+}
+
+impl Plan {
+    /// What a repair of everything does. `sound`: every reference is known, apart from those of the
+    /// refcounts themselves, which may have to be built anew.
+    pub(super) fn all(tally: &Tally, sound: bool) -> Self {
+        let disturbed = [Class::Refcounts, Class::Structure].map(|class| tally.count(class));
+        Self {
+            protect: true,
+            release: sound,
+            entries: sound,
+            rebuild: sound && disturbed != [0, 0],
+            snapshot_table: sound,
+            marks: sound,
+        }
+    }
+
+    /// What a repair of leaks does: nothing where anything else is wrong than what leaks entail.
+    pub(super) fn leaks(tally: &Tally) -> Self {
+        let others =
+            [Class::Structure, Class::Low, Class::Entry, Class::Refcounts, Class::SnapshotTable];
+        let release = others.iter().all(|class| tally.count(*class) == 0);
+        Self { protect: release, release, ..Self::default() }
+    }
+
+    fn mends(&self, trouble: Trouble) -> bool {
+        match trouble.class() {
+            Class::Harmless => self.marks,
+            // Of these, only an overlap with the old refcounts lets every reference be known.
+            Class::Structure | Class::Refcounts => self.rebuild,
+            Class::Low => self.protect,
+            Class::High | Class::Copied => self.release,
+            Class::Entry => self.entries,
+            Class::SnapshotTable => self.snapshot_table,
+        }
+    }
+}
+
+/// How often each class was met.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally([u64; 8]);
+
+impl Tally {
+    pub(super) fn count(&self, class: Class) -> u64 {
+        self.0[class as usize]
+    }
+}
+
 /// Takes what is found: counts it, and tells it on.
 pub(super) struct Teller<'a> {
-    found: &'a mut dyn FnMut(Finding),
+    /// `None`: only counted.
+    found: Option<&'a mut dyn FnMut(Finding)>,
+    plan: Plan,
+    pub(super) tally: Tally,
     pub(super) report: CheckReport,
 }
 
 impl<'a> Teller<'a> {
-    /// Tells `found` each finding.
-    pub(super) fn new(found: &'a mut dyn FnMut(Finding)) -> Self {
-        Self { found, report: CheckReport::default() }
+    /// Tells `found` each finding, as mended where `plan` mends it.
+    pub(super) fn new(found: &'a mut dyn FnMut(Finding), plan: Plan) -> Self {
+        Self { found: Some(found), plan, tally: Tally::default(), report: CheckReport::default() }
+    }
+
+    /// Only counts.
+    pub(super) fn quiet() -> Self {
+        Self {
+            found: None,
+            plan: Plan::default(),
+            tally: Tally::default(),
+            report: CheckReport::default(),
+        }
     }
 
     pub(super) fn tell(&mut self, trouble: Trouble, at: HostOffset, text: impl FnOnce() -> String) {
@@ -183,10 +259,16 @@ impl<'a> Teller<'a> {
         text: impl FnOnce() -> String,
     ) {
         let (word, class) = trouble.facts();
-        let mut finding = Finding::new(trouble.severity(), word, at, text());
+        self.tally.0[class as usize] += 1;
+        let told = self.found.is_some();
+        let text = if told { text() } else { String::new() };
+        let mut finding = Finding::new(trouble.severity(), word, at, text);
         finding.guest = guest;
         finding.remedy = class.remedy().map(Into::into);
+        finding.repaired = self.plan.mends(trouble);
         self.report.count(&finding);
-        (self.found)(finding);
+        if let Some(found) = &mut self.found {
+            found(finding);
+        }
     }
 }

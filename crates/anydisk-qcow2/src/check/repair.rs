@@ -1,0 +1,137 @@
+//! Repairing: first everything is looked at and a plan is made, then things are changed, in an order
+//! in which each step alone does no harm.
+//!
+//! ```text
+//!   entries that break the format and name nothing that counts      flush
+//!   refcounts: raised in their place, or all of them built anew at the end of the file and then named
+//!   COPIED cleared where something is shared                        flush
+//!   refcounts lowered                                               flush
+//!   COPIED set where nothing is shared                              flush
+//!   a new snapshot table, and its refcounts; flush; named in the header
+//!   everything looked at once more; if all is well, the marks are removed
+//! ```
+//!
+//! Nothing is freed, and no flag says "not shared", unless every table could be followed: what a
+//! damaged table does not name any more may still be wanted. What a refcount is raised for, or a
+//! flag cleared for, only keeps more than needed.
+
+use anydisk_core::{CheckReport, Finding, Repair, Result};
+
+use super::mend::{Flags, Mend};
+use super::progress::Progress;
+use super::subject::Subject;
+use super::trouble::{Class, Plan, Tally, Teller};
+use super::{Settings, Window, rebuild, snapshot_table, survey};
+use crate::features::incompatible;
+use crate::live::LiveHeader;
+
+/// Repairs what can be repaired, and tells what was found.
+pub(super) fn repair(
+    subject: &Subject,
+    repair: Repair,
+    settings: Settings,
+    progress: &Progress<'_>,
+    found: &mut dyn FnMut(Finding),
+) -> Result<CheckReport> {
+    let plan = plan(subject, repair, settings, progress)?;
+    let settings = Settings { mends_entries: plan.entries, ..settings };
+    let mut teller = Teller::new(found, plan);
+    survey(subject, settings, progress, &mut teller)?;
+    let (tally, before) = (teller.tally, teller.report);
+    let work = Work { settings, progress };
+    work.mend_tables(subject, plan, &tally)?;
+    let subject = subject.again()?;
+    if plan.snapshot_table && tally.count(Class::SnapshotTable) > 0 {
+        snapshot_table::write_anew(&subject)?;
+    }
+    work.conclude(&subject.again()?, plan, before)
+}
+
+/// Looks at everything, changes nothing, and decides.
+fn plan(
+    subject: &Subject,
+    repair: Repair,
+    settings: Settings,
+    progress: &Progress<'_>,
+) -> Result<Plan> {
+    let look = |settings: Settings| {
+        let mut teller = Teller::quiet();
+        survey(subject, settings, progress, &mut teller).map(|()| teller.tally)
+    };
+    if repair != Repair::All {
+        return Ok(Plan::leaks(&look(settings)?));
+    }
+    let settings = Settings { mends_entries: true, ..settings };
+    let tally = look(settings)?;
+    let is_sound = |tally: &Tally| tally.count(Class::Structure) == 0;
+    if is_sound(&tally) && tally.count(Class::Refcounts) == 0 {
+        return Ok(Plan::all(&tally, true));
+    }
+    // Are all references known if those of the old refcounts do not matter?
+    let without = look(Settings { without_refcounts: true, ..settings })?;
+    Ok(Plan::all(&tally, is_sound(&without)))
+}
+
+/// What a repair goes by.
+struct Work<'a> {
+    settings: Settings,
+    progress: &'a Progress<'a>,
+}
+
+impl Work<'_> {
+    /// Mends entries, refcounts and flags.
+    fn mend_tables(&self, subject: &Subject, plan: Plan, tally: &Tally) -> Result<()> {
+        let counts = [Class::Low, Class::High, Class::Copied].map(|class| tally.count(class));
+        if plan.entries && tally.count(Class::Entry) > 0 {
+            self.on_windows(subject, |window| Mend::of(window).make_entries_plain())?;
+        }
+        if plan.rebuild {
+            let settings = Settings { without_refcounts: true, ..self.settings };
+            rebuild::rebuild(subject, settings, self.progress)?;
+        } else if plan.protect && counts != [0, 0, 0] {
+            self.on_windows(subject, |window| Mend::of(window).raise_counts())?;
+        }
+        let subject = subject.again()?;
+        if plan.protect && (plan.rebuild || counts != [0, 0, 0]) {
+            self.on_windows(&subject, |window| Mend::of(window).set_flags(Flags::Clear))?;
+        }
+        if plan.release && (plan.rebuild || counts != [0, 0, 0]) {
+            self.on_windows(&subject, |window| Mend::of(window).lower_counts())?;
+            self.on_windows(&subject, |window| Mend::of(window).set_flags(Flags::Set))?;
+        }
+        Ok(())
+    }
+
+    /// Counts each window of the file and does something there; durable when it returns.
+    fn on_windows(
+        &self,
+        subject: &Subject,
+        mut act: impl FnMut(&Window<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let image = super::Named::find(subject, self.settings, &mut Teller::quiet())?;
+        image.windows(self.settings, |window| {
+            window.count(self.settings.threads, self.progress, &mut Teller::quiet())?;
+            act(window)
+        })?;
+        Ok(subject.store.flush()?)
+    }
+
+    /// Looks at everything once more, and removes the marks if all is well.
+    fn conclude(&self, subject: &Subject, plan: Plan, before: CheckReport) -> Result<CheckReport> {
+        let mut teller = Teller::quiet();
+        let settings = Settings { mends_entries: false, ..self.settings };
+        survey(subject, settings, self.progress, &mut teller)?;
+        let mut report = teller.report;
+        let fixed = |all: u64, left: u64| all.saturating_sub(left);
+        report.corruptions_fixed =
+            fixed(before.corruptions + before.corruptions_fixed, report.corruptions);
+        report.leaks_fixed = fixed(before.leaks + before.leaks_fixed, report.leaks);
+        let marked = subject.header.is_dirty() || subject.header.is_corrupt();
+        if plan.marks && marked && report.corruptions == 0 && report.check_errors == 0 {
+            let header = LiveHeader::to_repair(&subject.store, subject.header.clone());
+            let marks = incompatible::DIRTY | incompatible::CORRUPT;
+            header.set_features(|bits| bits.incompatible &= !marks)?;
+        }
+        Ok(report)
+    }
+}
