@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::command::{compare, completions, convert, create, info, map, measure};
+use crate::command::{check, compare, completions, convert, create, info, map, measure};
 use crate::failure::Failure;
 
 const EXAMPLES: &str = "\
@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Info(info::Info),
     /// Show which parts of a disk hold data, and where
     Map(map::Map),
+    /// Tell whether an image is in order, and repair it
+    Check(check::Check),
     /// Tell whether two disks hold the same
     Compare(compare::Compare),
     /// Tell how large an image would become

@@ -53,7 +53,7 @@ impl From<anydisk::Error> for Failure {
         match error.kind() {
             anydisk::Error::Storage(cause) => Self::from_storage(cause),
             anydisk::Error::NeedsRepair { .. } => {
-                Self::new(error.to_string()).with_advice("Repair it with: qemu-img check -r all")
+                Self::new(error.to_string()).with_advice("Repair it with: anydisk check -r all")
             }
             _ => Self::new(without_numbers(&error.to_string())),
         }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anydisk::storage::LockMode;
-use anydisk::{Chosen, Disk, Error, Layer, OpenDisk, Policy};
+use anydisk::{Checked, Checking, Chosen, Disk, Error, Finding, Layer, OpenDisk, Policy};
 
 use crate::args::Reading;
 use crate::failure::Failure;
@@ -43,6 +43,23 @@ impl Reading {
         let layer = self.open(path, format, |options, path| options.top(path))?;
         warn_if_guessed(&layer);
         Ok(layer)
+    }
+
+    /// Checks an image, and repairs it if asked to.
+    pub(crate) fn check(
+        self,
+        path: &OsStr,
+        format: Option<&str>,
+        direct: bool,
+        how: &Checking<'_>,
+        found: &mut dyn FnMut(Finding),
+    ) -> Result<Checked, Failure> {
+        let path = without_protocol(path);
+        if let Some(format) = format {
+            check_format(&path, format)?;
+        }
+        let checked = self.options(format).direct(direct).check(&path, how, found);
+        checked.map_err(|error| Failure::from_check(error).about(&path))
     }
 
     fn open<T>(

@@ -9,7 +9,7 @@ fn a_complaint_begins_with_the_programs_name_and_ends_with_where_help_is() {
     let bench = Bench::new();
     for (line, about, command) in [
         (&["nothing"][..], "Command not found: nothing", ""),
-        (&["check", "a"], "The command check of qemu-img is not supported yet", ""),
+        (&["bench", "a"], "The command bench of qemu-img is not supported yet", ""),
         (&["info"], "the following required arguments were not provided", " info"),
         (&["create", "--nothing"], "unexpected argument '--nothing' found", " create"),
         (&["map", "--output=xml", "a"], "invalid value 'xml'", " map"),
@@ -36,7 +36,7 @@ fn the_programs_name_is_the_one_it_was_called_by() {
 fn help_is_no_error_and_shows_examples() {
     let bench = Bench::new();
     assert!(bench.prints(&["--help"]).contains("Examples:\n  anydisk info disk.qcow2\n"));
-    for command in ["create", "convert", "info", "map", "compare", "measure"] {
+    for command in ["create", "convert", "info", "map", "compare", "measure", "check"] {
         let help = bench.prints(&[command, "--help"]);
         assert!(help.contains(&format!("\n  anydisk {command} ")), "{help}");
     }

@@ -37,7 +37,7 @@
 //! | unknown extensions, header fields, compatible bits | kept |
 //! | unknown incompatible bits | refused by the name the file gives them |
 //! | internal snapshots | the active disk is read and written; what a snapshot shares is kept for it |
-//! | check | every structure and every reference, also of images that do not open |
+//! | check, repair | every structure and every reference, also of images that do not open |
 //! | bitmaps | not looked at; opening for writing marks them invalid |
 //! | images marked dirty or corrupt | read; refused for writing |
 //! | external data files, also raw ones | read, written, created; the resolver opens them |

@@ -128,10 +128,10 @@ fn a_repair_of_leaks_touches_no_image_with_a_damaged_table() {
         let (before, found) = check(&store, Repair::Nothing).expect("it could be checked");
         let bytes = bytes_of(&store);
         let (after, told) = check(&store, Repair::Leaks).expect("it could be checked");
-        let others = |one: &&Finding| {
+        let others = |one: &Finding| {
             !matches!(one.kind, "leak" | "copied-flag-wrong") && one.severity != Severity::Note
         };
-        if found.iter().filter(others).next().is_some() {
+        if found.iter().any(others) {
             assert_eq!(bytes_of(&store), bytes, "{case}");
             assert!(told.iter().all(|one| !one.repaired), "{case}");
             left += 1;

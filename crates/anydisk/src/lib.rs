@@ -32,6 +32,7 @@
 //! [policy](Policy) allows. For bytes from strangers begin with [`OpenDisk::untrusted`].
 
 mod by_id;
+mod check;
 mod file;
 mod open;
 mod resolve;
@@ -47,6 +48,7 @@ pub use anydisk_raw as raw;
 pub use anydisk_storage as storage;
 pub use anydisk_vdi as vdi;
 pub use anydisk_vmdk as vmdk;
+pub use check::{Checked, Checking};
 pub use open::{OpenDisk, Policy};
 pub use resolve::{LikeQemu, Listed, SameFolder, path_like_qemu};
 

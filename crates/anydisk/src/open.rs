@@ -145,7 +145,7 @@ impl OpenDisk {
     /// [`guess_raw`](Self::guess_raw)), [`Error::Denied`] for a reference the policy forbids, and
     /// what files and formats say.
     pub fn path(&self, path: impl AsRef<Path>) -> Result<Disk> {
-        self.located(self.file_at(path.as_ref())?)
+        self.located(self.file_at(path.as_ref(), self.access)?)
     }
 
     /// Opens the disk whose top image is in `file`.
@@ -168,19 +168,19 @@ impl OpenDisk {
     /// # Errors
     /// As [`path`](Self::path).
     pub fn top(&self, path: impl AsRef<Path>) -> Result<Layer> {
-        let file = self.file_at(path.as_ref())?;
+        let file = self.file_at(path.as_ref(), self.access)?;
         self.with_opener(|opener| {
             opener.open_one(file.clone(), self.format_of(&file)?, self.access)
         })
     }
 
-    fn file_at(&self, path: &Path) -> Result<Located> {
-        let store = FileStorage::open(path, &file::with_access(&self.file, self.access))?;
+    pub(crate) fn file_at(&self, path: &Path, access: Access) -> Result<Located> {
+        let store = FileStorage::open(path, &file::with_access(&self.file, access))?;
         Ok(Located { store: Arc::new(store), location: Location::Path(path.to_owned()) })
     }
 
     /// The format to open with: the one named, else `None` after making sure that the bytes tell.
-    fn format_of(&self, file: &Located) -> Result<Option<&str>> {
+    pub(crate) fn format_of(&self, file: &Located) -> Result<Option<&str>> {
         if let Some(name) = &self.format {
             return Ok(Some(name));
         }
@@ -195,7 +195,7 @@ impl OpenDisk {
         Ok(None)
     }
 
-    fn with_opener<R>(&self, run: impl FnOnce(&Opener<'_>) -> Result<R>) -> Result<R> {
+    pub(crate) fn with_opener<R>(&self, run: impl FnOnce(&Opener<'_>) -> Result<R>) -> Result<R> {
         let nothing = NoReferences;
         let same_folder = SameFolder::new(self.file.clone());
         let like_qemu = LikeQemu::new(self.file.clone());

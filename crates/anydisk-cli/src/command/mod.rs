@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub(crate) mod check;
 pub(crate) mod compare;
 pub(crate) mod completions;
 pub(crate) mod convert;
@@ -41,6 +42,7 @@ fn perform(command: Command) -> Outcome {
         Command::Convert(convert) => convert.run(),
         Command::Info(info) => info.run(),
         Command::Map(map) => map.run(),
+        Command::Check(check) => check.run(),
         Command::Compare(compare) => compare.run(),
         Command::Measure(measure) => measure.run(),
         Command::Completions(completions) => completions.run(),
@@ -71,7 +73,7 @@ fn usage(error: &clap::Error, command: Option<&OsString>) -> ExitCode {
 
 /// Commands of qemu-img that are known and not done here.
 const OF_QEMU_IMG: &[&str] =
-    &["amend", "bench", "bitmap", "check", "commit", "dd", "rebase", "resize", "snapshot"];
+    &["amend", "bench", "bitmap", "commit", "dd", "rebase", "resize", "snapshot"];
 
 /// What the parser says is wrong, without the usage that follows.
 fn complaint(error: &clap::Error) -> String {

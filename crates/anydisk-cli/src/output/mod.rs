@@ -24,6 +24,11 @@ pub(crate) fn error(text: &str) {
     let _ = writeln!(io::stderr(), "{}: {text}", program());
 }
 
+/// Prints a line about the image on standard error.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Prints a warning of one line.
 pub(crate) fn warn(text: &str) {
     error(&format!("warning: {text}"));
