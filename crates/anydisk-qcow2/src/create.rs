@@ -77,7 +77,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         name: "data_file_raw",
         help: "that file alone is the disk too",
         kind: OptionKind::Flag,
-        default: Some("off"),
+        default: None,
     },
     OptionSpec {
         name: "lazy_refcounts",
