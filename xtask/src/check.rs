@@ -12,6 +12,7 @@ pub(crate) fn ci() -> Result<(), String> {
     }
     lint()?;
     test()?;
+    loom()?;
     examples()?;
     cargo(&["bench", "--locked", "--workspace", "--no-run"])?;
     demo::task()?;
@@ -41,6 +42,14 @@ pub(crate) fn examples() -> Result<(), String> {
     names.sort();
     let run = |name: &String| cargo(&["run", "--quiet", "--locked", "--example", name]);
     names.iter().try_for_each(run)
+}
+
+/// The parts without locks under every interleaving. A folder of its own: all is built anew.
+pub(crate) fn loom() -> Result<(), String> {
+    let line = ["test", "--locked", "-p", "anydisk-core", "--lib", "interleavings"];
+    let folder = root().join("target/loom").display().to_string();
+    let variables = [("RUSTFLAGS", "--cfg anydisk_loom"), ("CARGO_TARGET_DIR", &*folder)];
+    run_with(&cargo_program(), &line, &variables)
 }
 
 pub(crate) fn bench() -> Result<(), String> {

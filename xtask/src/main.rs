@@ -15,6 +15,7 @@ const TASKS: &[Task] = &[
     ("ci", "everything that continuous integration runs", check::ci),
     ("lint", "formatting, clippy and documentation, warnings denied", check::lint),
     ("test", "all tests", check::test),
+    ("loom", "leases, claims and table slices under every interleaving", check::loom),
     ("examples", "run each example", check::examples),
     ("jobs", "convert every pair of formats, judged by qemu-img", check::jobs),
     ("fuzz", "run each fuzz target for a short while (needs nightly and cargo-fuzz)", fuzz::task),

@@ -23,15 +23,16 @@
 //! picture where something else begins.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{
+use std::sync::{Arc, OnceLock, PoisonError};
+
+use anydisk_storage::{HostOffset, Storage};
+
+use crate::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
     fence,
 };
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-
-use anydisk_storage::{HostOffset, Storage};
-
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Need, Supplied};
 
 /// Slots that may hold one slice.

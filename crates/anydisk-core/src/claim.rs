@@ -1,9 +1,10 @@
 //! Claims: who is changing the mapping of which part of the disk.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::Waker;
 
 use crate::GuestRange;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// The guest ranges whose mapping is being changed by someone. A claim is on units, not on the
 /// image: everything else goes on meanwhile, also reading the claimed range.

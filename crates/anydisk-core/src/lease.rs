@@ -16,11 +16,17 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+<<<<<<< HEAD
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst, fence};
 use std::time::{Duration, Instant};
+=======
+
+use crate::sync::atomic::{AtomicU64, Ordering::SeqCst, fence};
+use crate::sync::{change_before_look, pause};
+>>>>>>> e29947f (Core: leases, claims and table slices are tried under every interleaving)
 
 /// Counters that threads are spread over, so that two cores do not fight for one cache line.
-const STRIPES: usize = 16;
+const STRIPES: usize = if cfg!(anydisk_loom) { 1 } else { 16 };
 
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -106,12 +112,16 @@ impl Leases {
         while self.shared.live.iter().any(|epoch| epoch[STRIPES..].iter().any(writes)) {
             // A write takes as long as its I/O. Nobody is told when it ends: that would cost
             // every write something, for what happens rarely.
+            pause(patience);
             patience += 1;
+<<<<<<< HEAD
             if patience < 64 {
                 std::thread::yield_now();
             } else {
                 std::thread::sleep(Duration::from_micros(50));
             }
+=======
+>>>>>>> e29947f (Core: leases, claims and table slices are tried under every interleaving)
         }
     }
 
@@ -121,6 +131,7 @@ impl Leases {
             let parity = usize::from(epoch & 1 == 1);
             let live = &self.shared.live[parity][stripe].0;
             live.fetch_add(1, SeqCst);
+            change_before_look();
             if self.shared.epoch.load(SeqCst) == epoch {
                 return Lease { held: Some((self, parity, stripe)) };
             }

@@ -40,6 +40,8 @@ mod flat;
 mod format;
 mod id;
 mod image;
+#[cfg(all(test, anydisk_loom))]
+mod interleavings;
 mod lease;
 mod limits;
 mod open;
@@ -48,6 +50,7 @@ mod runs;
 mod secret;
 mod sink;
 mod space;
+mod sync;
 
 pub use address::{GuestOffset, GuestRange};
 pub use anydisk_codec::{Codec, DecodeError, Encode};
