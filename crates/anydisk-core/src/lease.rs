@@ -16,14 +16,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-<<<<<<< HEAD
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst, fence};
 use std::time::{Duration, Instant};
-=======
 
 use crate::sync::atomic::{AtomicU64, Ordering::SeqCst, fence};
 use crate::sync::{change_before_look, pause};
->>>>>>> e29947f (Core: leases, claims and table slices are tried under every interleaving)
 
 /// Counters that threads are spread over, so that two cores do not fight for one cache line.
 const STRIPES: usize = if cfg!(anydisk_loom) { 1 } else { 16 };
@@ -114,14 +110,6 @@ impl Leases {
             // every write something, for what happens rarely.
             pause(patience);
             patience += 1;
-<<<<<<< HEAD
-            if patience < 64 {
-                std::thread::yield_now();
-            } else {
-                std::thread::sleep(Duration::from_micros(50));
-            }
-=======
->>>>>>> e29947f (Core: leases, claims and table slices are tried under every interleaving)
         }
     }
 
