@@ -11,6 +11,8 @@ use anydisk_core::{
     HostOffset, Limits, Located, Location, NoReferences, NoSecrets, OpenRequest, Registry,
     Resolver, Result, Source, Storage,
 };
+use anydisk_crypto::luks::{Luks, Payload};
+use anydisk_crypto::{KdfLimits, Key};
 use anydisk_storage::MemoryStorage;
 
 /// Runs of the map that one input is asked for.
@@ -25,9 +27,11 @@ const PIECE: u64 = 8 << 10;
 pub fn formats() -> Registry {
     Registry::new(&[
         &anydisk_qcow2::QCOW2,
-        &anydisk_vmdk::VMDK, &anydisk_vdi::VDI,
+        &anydisk_vmdk::VMDK,
+        &anydisk_vdi::VDI,
         &anydisk_qcow::QCOW,
         &anydisk_cow::COW,
+        &anydisk_luks::LUKS,
         &anydisk_raw::RAW,
     ])
 }
@@ -52,6 +56,21 @@ pub fn explore_with(format: &dyn Format, bytes: Vec<u8>, resolver: &dyn Resolver
     if let Ok(opened) = format.open(request) {
         let _ = opened.image.info();
         walk(&Disk::new(opened.image));
+    }
+}
+
+/// Reads `bytes` as a LUKS header with its payload and without, tries a passphrase that may cost
+/// little, and reads what any key makes of the payload.
+pub fn explore_luks(bytes: Vec<u8>) {
+    let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes));
+    for payload in [Payload::Behind, Payload::Elsewhere] {
+        let Ok(luks) = Luks::read(Arc::clone(&store), payload) else { continue };
+        let _ = luks.unlock(b"hunter2", None, KdfLimits::new(2000, 64, 64));
+        let key = Key::zeroed(luks.info().key_bytes);
+        let mut buffer = [0; 700];
+        for part in luks.parts(&key, &store).into_iter().flatten() {
+            let _ = part.store.read_at(HostOffset(500), &mut buffer);
+        }
     }
 }
 

@@ -112,7 +112,8 @@ pub fn copy_to_overlay(
             return copy_to_sink(source, sink, settings, watch);
         }
         // A device keeps the bytes it had.
-        let is_empty = !matches!(store.identity(), Some(Identity::Device(_)));
+        let is_empty =
+            !matches!(store.identity(), Some(Identity::Device(_))) && image.format.starts_as_zero();
         let disk = over(image.create_with(store, location, companions)?, below);
         let settings = Settings {
             target_is_zero: settings.zero_run > 0 && image.backing.is_none() && is_empty,

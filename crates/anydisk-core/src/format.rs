@@ -53,6 +53,12 @@ pub trait Format: Send + Sync + Debug {
         Err(Error::Unsupported { format: self.name(), feature: "creating an image".into() })
     }
 
+    /// Whether a new image reads as zero, as it does in nearly all formats; else as noise, until it
+    /// is written (an encrypted container, which has no tables).
+    fn starts_as_zero(&self) -> bool {
+        true
+    }
+
     /// A writer for one pass over `out`, or `None` if this format with these options is written
     /// in place.
     fn sink(

@@ -17,6 +17,10 @@ pub struct Limits {
     pub extents: usize,
     /// Largest unit that is decoded in one piece, in bytes.
     pub unit: u64,
+    /// Iterations of a hash that one passphrase may cost (PBKDF2).
+    pub kdf_iterations: u64,
+    /// Memory that one passphrase may cost (argon2), in bytes.
+    pub kdf_memory: u64,
 }
 
 impl Default for Limits {
@@ -28,6 +32,8 @@ impl Default for Limits {
             chain: 256,
             extents: 4096,
             unit: 64 << 20,
+            kdf_iterations: 40_000_000,
+            kdf_memory: 4 << 30,
         }
     }
 }
@@ -43,6 +49,8 @@ impl Limits {
             chain: 16,
             extents: 64,
             unit: 4 << 20,
+            kdf_iterations: 10_000_000,
+            kdf_memory: 1 << 30,
         }
     }
 }

@@ -11,6 +11,7 @@ use anydisk_storage::is_zero;
 use crate::digest::{Reading, content_sha256};
 use crate::folder::{FolderResolver, open_file};
 use crate::places;
+use crate::secret::secrets;
 use crate::trial::{guarded, prompt, settle};
 use crate::unpack::{Unpacked, unpack_tar_xz, unpack_xz};
 
@@ -221,7 +222,8 @@ fn examine(row: &Row, registry: &Registry, unpacked: &Unpacked) -> Result<(), St
     }
     let parent = row.open.strip_prefix("parent=");
     let resolver = FolderResolver::new(unpacked.folder.path()).with_nameless(parent);
-    let opener = Opener::new(registry, &resolver);
+    let secrets = secrets(row.open.strip_prefix("password="));
+    let opener = Opener::new(registry, &resolver).with_secrets(&*secrets);
     let format = Some(row.format.as_str());
     let open = || opener.open(open_file(&unpacked.path, Access::Read)?, format, Access::Read);
     match (row.expect, prompt(open)?) {

@@ -41,6 +41,8 @@ pub use anydisk_codec as codec;
 pub use anydisk_convert as convert;
 pub use anydisk_core::*;
 pub use anydisk_cow as cow;
+pub use anydisk_crypto as crypto;
+pub use anydisk_luks as luks;
 pub use anydisk_lvm2 as lvm2;
 pub use anydisk_qcow as qcow;
 pub use anydisk_qcow2 as qcow2;
@@ -56,7 +58,15 @@ pub use resolve::{LikeQemu, Listed, SameFolder, path_like_qemu};
 /// [`Registry`] of these and yours.
 #[must_use]
 pub fn formats() -> Registry {
-    Registry::new(&[&qcow2::QCOW2, &vmdk::VMDK, &vdi::VDI, &qcow::QCOW, &cow::COW, &raw::RAW])
+    Registry::new(&[
+        &qcow2::QCOW2,
+        &vmdk::VMDK,
+        &vdi::VDI,
+        &qcow::QCOW,
+        &cow::COW,
+        &luks::LUKS,
+        &raw::RAW,
+    ])
 }
 
 /// The built-in containers: the one list of them.

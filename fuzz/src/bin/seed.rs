@@ -21,6 +21,9 @@ const FEEDS: &[Feed] = &[
     ("vmdk_image", "vmdk", whole),
     ("vmdk_header", "vmdk", sparse_header),
     ("vmdk_descriptor", "vmdk", descriptor),
+    ("luks1_header", "luks", without_payload),
+    ("luks2_header", "luks", json_of_luks2),
+    ("probe", "luks", first_4k),
     ("probe", "qcow2", first_4k),
     ("probe", "vmdk", first_4k),
     ("probe", "qcow", first_4k),
@@ -39,6 +42,17 @@ fn first_4k(file: &[u8]) -> Option<Vec<u8>> {
 /// A VDI without most of its blocks, which all are alike.
 fn first_64k(file: &[u8]) -> Option<Vec<u8>> {
     Some(file[..file.len().min(64 << 10)].to_vec())
+}
+
+/// A small part: the key slots are noise to a fuzzer.
+fn without_payload(file: &[u8]) -> Option<Vec<u8>> {
+    Some(file[..file.len().min(36 << 10)].to_vec())
+}
+
+fn json_of_luks2(file: &[u8]) -> Option<Vec<u8>> {
+    let text = file.get(4096..16 << 10)?;
+    let end = text.iter().position(|&byte| byte == 0)?;
+    (file.get(7) == Some(&2) && end > 0).then(|| text[..end].to_vec())
 }
 
 fn sparse_header(file: &[u8]) -> Option<Vec<u8>> {
@@ -78,7 +92,7 @@ fn made(corpus: &Path) -> io::Result<()> {
 
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for format in ["qcow", "qcow2", "vdi", "vmdk"] {
+    for format in ["luks", "qcow", "qcow2", "vdi", "vmdk"] {
         for case in cases(format) {
             let unpacked = case.unpack();
             for part in &case.files {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use anydisk_core::{Access, Disk, Opener, Registry};
+use anydisk_core::{Access, Disk, Error, Opener, Registry};
 
 use super::{Case, OpenVerdict, ReadVerdict, cases, map};
 use crate::digest::{Reading, content_sha256};
 use crate::folder::{FolderResolver, open_file};
+use crate::secret::secrets;
 use crate::trial::{guarded, prompt, settle};
 use crate::unpack::Unpacked;
 
@@ -47,6 +48,8 @@ fn examine(case: &Case, registry: &Registry, unpacked: &Unpacked) -> Result<(), 
     let why = || case.json["expect"]["why"].as_str().unwrap_or(&case.description).to_owned();
     match (case.expect.open, opened) {
         (OpenVerdict::Ok, Ok(disk)) => examine_good(case, &disk),
+        // It may be told what it is; with its passphrase it is refused at once.
+        (OpenVerdict::Ok, Err(error)) if is_locked(case, &error) => Ok(()),
         (OpenVerdict::Ok, Err(error)) => Err(format!("does not open: {error}")),
         (OpenVerdict::Refuse, Ok(_)) => Err(format!("opens, expected a refusal: {}", why())),
         (OpenVerdict::Error | OpenVerdict::InfoOnly, Ok(disk)) => must_not_read(&disk, &why()),
@@ -64,7 +67,14 @@ pub(super) fn open(
     let resolver =
         FolderResolver::new(unpacked.folder.path()).with_nameless(case.parent.as_deref());
     let file = open_file(&unpacked.path, Access::Read)?;
-    Opener::new(registry, &resolver).open(file, Some(&case.format), Access::Read)
+    let secrets = secrets(case.secret.as_deref());
+    let opener = Opener::new(registry, &resolver).with_secrets(&*secrets);
+    opener.open(file, Some(&case.format), Access::Read)
+}
+
+/// Whether the case is one that no passphrase opens, and the error says so.
+fn is_locked(case: &Case, error: &Error) -> bool {
+    case.expect.read == ReadVerdict::Error && matches!(error.kind(), Error::Secret { .. })
 }
 
 fn read(disk: &Disk, how: Reading) -> anydisk_core::Result<String> {
@@ -103,7 +113,7 @@ fn must_not_read(disk: &Disk, why: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use anydisk_core::{Error, Format, OpenRequest, Opened, Result, Sample, Verdict};
+    use anydisk_core::{Format, OpenRequest, Opened, Result, Sample, Verdict};
 
     use super::*;
     use crate::plain::PlainImage;

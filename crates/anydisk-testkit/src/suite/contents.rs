@@ -31,6 +31,9 @@ fn patchwork<'f>(fixture: &'f dyn Fixture) -> (Rig<'f>, ByteModel) {
 pub fn a_new_image_reads_as_zero_and_says_so(fixture: &dyn Fixture) {
     let rig = Rig::new(fixture, odd_size(fixture, 5));
     rig.assert_holds(&ByteModel::new(rig.disk.size()), &"a new image");
+    if !fixture.maps_zeroes() {
+        return skipped(fixture, "map that tells zeroes");
+    }
     let mut rest = GuestRange::whole(rig.disk.size());
     while !rest.is_empty() {
         let found = rig.disk.status(rest).expect("a new image can be mapped");

@@ -37,6 +37,12 @@ pub trait Fixture: Debug + Send + Sync {
         false
     }
 
+    /// Whether the map of an image can tell that a part of it was never written. Not in an encrypted
+    /// container, where it may be noise.
+    fn maps_zeroes(&self) -> bool {
+        true
+    }
+
     /// Looks for damage in an image that is not open. Lost space is no damage.
     ///
     /// # Errors
