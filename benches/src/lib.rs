@@ -12,6 +12,7 @@ use anydisk_qcow2::QCOW2;
 use anydisk_raw::RAW;
 use anydisk_storage::{FileStorage, OpenOptions};
 use anydisk_testkit::Random;
+use anydisk_vdi::VDI;
 
 /// Bytes in a mebibyte.
 pub const MIB: u64 = 1 << 20;
@@ -22,7 +23,11 @@ pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 /// The formats that are measured.
 #[must_use]
 pub fn format(name: &str) -> &'static dyn Format {
-    if name == "raw" { &RAW } else { &QCOW2 }
+    match name {
+        "raw" => &RAW,
+        "vdi" => &VDI,
+        _ => &QCOW2,
+    }
 }
 
 /// Opens the image at `path`.
@@ -32,7 +37,7 @@ pub fn format(name: &str) -> &'static dyn Format {
 pub fn open(path: &Path, format: &str, access: Access) -> Outcome<Disk> {
     let options = OpenOptions::new().write(access == Access::ReadWrite);
     let store = Arc::new(FileStorage::open(path, &options)?);
-    let registry = Registry::new(&[&QCOW2, &RAW]);
+    let registry = Registry::new(&[&QCOW2, &VDI, &RAW]);
     let located = Located { store, location: Location::Path(path.to_owned()) };
     let opener = Opener::new(&registry, &NoReferences).with_limits(Limits::default());
     Ok(opener.open(located, Some(format), access)?)

@@ -27,14 +27,19 @@ type Row = (&'static str, &'static str, fn(&Files) -> Outcome<Times>);
 const ROWS: &[Row] = &[
     ("4 KiB random read, qcow2, warm", "pread", |files| reads(files, "qcow2", SMALL, 1)),
     ("4 KiB random read, raw, warm", "pread", |files| reads(files, "raw", SMALL, 1)),
+    ("4 KiB random read, vdi, warm", "pread", |files| reads(files, "vdi", SMALL, 1)),
     ("1 MiB sequential read, qcow2", "pread", |files| reads(files, "qcow2", MIB, 1)),
+    ("1 MiB sequential read, vdi", "pread", |files| reads(files, "vdi", MIB, 1)),
     ("1 MiB sequential read, raw", "pread", |files| reads(files, "raw", MIB, 1)),
     ("4 KiB random read, qcow2, 2 threads", "pread, 2 threads", |files| {
         reads(files, "qcow2", SMALL, 2)
     }),
-    ("4 KiB random write, qcow2, allocated clusters", "pwrite", |files| writes(files, false)),
+    ("4 KiB random write, qcow2, allocated clusters", "pwrite", |files| {
+        writes(files, "qcow2", false)
+    }),
+    ("4 KiB random write, vdi, allocated blocks", "pwrite", |files| writes(files, "vdi", false)),
     ("4 KiB random write, qcow2, fresh clusters", "pwrite, sparse file", |files| {
-        writes(files, true)
+        writes(files, "qcow2", true)
     }),
     ("convert raw to raw", "qemu-img convert", |files| converts(files, "raw", "raw", &[])),
     ("convert raw to qcow2", "qemu-img convert", |files| converts(files, "raw", "qcow2", &[])),
@@ -45,6 +50,8 @@ const ROWS: &[Row] = &[
     ("convert vmdk to raw", "qemu-img convert", |files| converts(files, "vmdk", "raw", &[])),
     ("convert vmdk to qcow2", "qemu-img convert", |files| converts(files, "vmdk", "qcow2", &[])),
     ("convert vmdk to vmdk", "qemu-img convert", |files| converts(files, "vmdk", "vmdk", &[])),
+    ("convert raw to vdi", "qemu-img convert", |files| converts(files, "raw", "vdi", &[])),
+    ("convert vdi to raw", "qemu-img convert", |files| converts(files, "vdi", "raw", &[])),
     ("convert raw to qcow2, zlib", "qemu-img convert -c", |files| {
         converts(files, "raw", "qcow2", &["-c"])
     }),
@@ -74,6 +81,7 @@ impl Files {
         write_raw(&files.path("raw"), SIZE)?;
         let raw = open(&files.path("raw"), "raw", Access::Read)?;
         copy(&raw, &files.path("qcow2"), "qcow2", false)?;
+        copy(&raw, &files.path("vdi"), "vdi", false)?;
         convert("qemu-img", ("raw", &files.path("raw")), ("vmdk", &files.path("vmdk")), &[])?;
         Ok(files)
     }
@@ -138,15 +146,15 @@ fn on_threads(
 }
 
 /// Writes at places that are new to the image, each into a cluster of its own, or allocated.
-fn writes(files: &Files, fresh: bool) -> Outcome<Times> {
-    let (image, plain) = (files.path("written.qcow2"), files.path("written.raw"));
+fn writes(files: &Files, format: &str, fresh: bool) -> Outcome<Times> {
+    let (image, plain) = (files.path("written"), files.path("written.raw"));
     let data = [7; 4 << 10];
     let places = places(20_000, SMALL, SIZE);
     let renew = |disk: &mut Option<Disk>, file: &mut Option<File>| -> Outcome<()> {
         // The writer of the round before holds a lock on the file.
         *disk = None;
-        create(&image, "qcow2", SIZE)?;
-        *disk = Some(open(&image, "qcow2", Access::ReadWrite)?);
+        create(&image, format, SIZE)?;
+        *disk = Some(open(&image, format, Access::ReadWrite)?);
         let new = File::create(&plain)?;
         new.set_len(SIZE)?;
         *file = Some(new);

@@ -5,6 +5,7 @@ use anydisk::{Disk, DiskExtent, GuestRange, Layer, Result, Source};
 
 const RAW: &str = "raw";
 const QCOW2: &str = "qcow2";
+const VDI: &str = "vdi";
 
 /// A run of the disk with one answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,7 +74,7 @@ impl<'a> Entries<'a> {
 
     /// The answer of the disk. As in qemu-img, holes of a host file count where its bytes are those
     /// of the disk: in raw images, in extents that are files of their own, and where space was
-    /// reserved for all of the disk. Elsewhere the format's own word counts.
+    /// reserved for all of the disk at once. Elsewhere the format's own word counts.
     fn look(&mut self, range: GuestRange) -> Result<Entry> {
         let found = self.disk.map(range)?;
         let told = entry(self.disk, &found, range);
@@ -95,7 +96,7 @@ impl<'a> Entries<'a> {
         }
         let image = self.disk.layers()[layer].image.info();
         let answer = match image.cluster_size {
-            _ if image.format == RAW => true,
+            _ if image.format == RAW || image.fixed => true,
             Some(cluster) if image.format == QCOW2 => is_preallocated(store, cluster)?,
             _ => false,
         };
@@ -166,7 +167,8 @@ fn entry(disk: &Disk, found: &DiskExtent<'_>, range: GuestRange) -> Entry {
             reserved.as_ref()
         }
         Source::Absent { reserved } => {
-            (entry.zero, entry.present) = (true, false);
+            // A free block of a VDI is zeroes to qemu.
+            (entry.zero, entry.present) = (true, layer.image.info().format == VDI);
             reserved.as_ref()
         }
         _ => None,

@@ -105,6 +105,8 @@ fn what_is_written_in_any_format_is_the_same_disk_to_qemu() {
     bench.raw("source", 3 << 20, &[(0, b"x"), (70_000, &[7; 200_000])]);
     for options in [
         &["-O", "vmdk"][..],
+        &["-O", "vdi"],
+        &["-O", "vdi", "-o", "static=on", "-m", "1", "-W"],
         &["-O", "vmdk", "-o", "subformat=streamOptimized"],
         &["-O", "qcow2"],
         &["-O", "qcow2", "-c", "-o", "compression_type=zstd,cluster_size=1M"],
@@ -187,4 +189,20 @@ fn what_only_a_new_image_has_is_refused_for_one_that_is_there() {
         let expected = format!("{option} has no effect when skipping image creation");
         assert!(error.contains(&expected), "{error}");
     }
+}
+
+/// A child of a VDI names its parent by UUID only, which qemu-img does not read.
+#[test]
+fn a_vdi_over_another_one_finds_it_by_its_uuid() {
+    let bench = Bench::new();
+    bench.raw("source", 3 << 20, &[(0, b"x"), (70_000, &[7; 200_000])]);
+    bench.prints(&["convert", "-f", "raw", "-O", "vdi", "source", "base.vdi"]);
+    bench.prints(&["create", "-q", "-f", "vdi", "-b", "base.vdi", "-F", "vdi", "child.vdi"]);
+    std::fs::rename(bench.path("base.vdi"), bench.path("renamed.vdi")).expect("a rename");
+    bench.prints(&["compare", "-f", "raw", "-F", "vdi", "source", "child.vdi"]);
+    let info = bench.prints(&["info", "child.vdi"]);
+    assert!(info.contains("backing file: {"), "{info}");
+    std::fs::remove_file(bench.path("renamed.vdi")).expect("a file");
+    let error = bench.fails(&["compare", "-f", "raw", "-F", "vdi", "source", "child.vdi"], 2);
+    assert!(error.contains("no image with this ID was found in"), "{error}");
 }

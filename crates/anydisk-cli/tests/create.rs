@@ -31,6 +31,8 @@ fn what_is_said_is_qemus() {
         "create -f raw -o nothing=1 a.raw 1M",
         "create -f unknown a.raw 1M",
         "create -f raw -b a.raw -F raw b.raw",
+        "create -f vdi a.vdi 64M",
+        "create -f vdi -o static=on b.vdi 64M",
         "create -f vmdk a.vmdk 64M",
         "create -f vmdk -o adapter_type=lsilogic,compat6=on b.vmdk 64M",
         "create -f vmdk -o zeroed_grain=on c.vmdk 64M",

@@ -467,6 +467,9 @@ pub struct ImageInfo {
     pub encrypted: bool,
     /// The payload is stored packed throughout (streamOptimized).
     pub compressed: bool,
+    /// Every unit had its place from the start (a fixed VDI), so that holes of the file are what was
+    /// never written.
+    pub fixed: bool,
     /// The image was not closed cleanly.
     pub dirty: bool,
     /// Tells the image from every other one, where the format keeps such a number (VDI's

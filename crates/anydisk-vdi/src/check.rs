@@ -200,13 +200,21 @@ impl Check<'_> {
         let count = self.header.allocated.min(self.in_file.min(limits::BLOCKS));
         let mends = request.repair != Repair::Nothing && self.report.corruptions == 0;
         let gaps = if mends { self.give_back(request)? } else { false };
-        for number in named.gaps(count).flatten() {
-            let text = format!("block {number} of the file is counted, and nothing names it");
-            let at = self.header.block_at(number);
-            let finding = Finding::new(Severity::Leak, "block-unnamed", at, text);
-            let mut finding = finding.mended_by("the last block takes its place");
+        for run in named.gaps(count) {
+            let (first, last) = (run.start, run.end - 1);
+            let text = if first == last {
+                format!("block {first} of the file is counted, and nothing names it")
+            } else {
+                format!("blocks {first} to {last} of the file are counted, and nothing names them")
+            };
+            let finding =
+                Finding::new(Severity::Leak, "block-unnamed", self.header.block_at(first), text);
+            let mut finding = finding.mended_by("the last blocks take their places");
             finding.repaired = gaps;
             self.tell(finding);
+            // Told once, counted each.
+            let leaks = if gaps { &mut self.report.leaks_fixed } else { &mut self.report.leaks };
+            *leaks += last - first;
         }
         if self.header.allocated > self.in_file && !gaps {
             let text = format!(

@@ -41,9 +41,10 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         name: "block_size",
-        help: "bytes of a block, a power of two from 128k to 128M; qemu reads 1M only",
+        help: "bytes of a block, a power of two from 128k to 128M (1M if not given; qemu reads no \
+               other)",
         kind: OptionKind::Size,
-        default: Some("1M"),
+        default: None,
     },
     OptionSpec {
         name: "static",

@@ -3,12 +3,13 @@
 use anydisk_core::{Detail, DetailValue, Id, ImageInfo};
 
 use crate::NAME;
-use crate::header::{Header, Uuids};
+use crate::header::{Header, Kind, Uuids};
 
 /// The info of an open image.
 pub(crate) fn of(header: &Header, uuids: &Uuids) -> ImageInfo {
     let mut info = ImageInfo::new(NAME);
     info.cluster_size = Some(header.block);
+    info.fixed = header.kind == Kind::Fixed;
     info.id = Some(Id::Uuid(uuids.create));
     info.content_id = Some(Id::Uuid(uuids.modify));
     if !uuids.linkage.is_nil() {

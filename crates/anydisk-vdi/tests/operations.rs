@@ -12,7 +12,7 @@ use anydisk_core::{
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::golden::cases;
-use anydisk_testkit::{PlainImage, Random};
+use anydisk_testkit::{Aim, ByteModel, Operation, PlainImage, Random};
 use anydisk_vdi::VDI;
 
 use common::{ByHand, PARENT, PARENT_MODIFY, damage, number_at};
@@ -439,4 +439,65 @@ fn another_parent_can_be_named_and_none() {
     assert_eq!((found.id, found.content_id), (reference.id, reference.content_id));
     link(None).expect("it can be unlinked");
     assert_eq!((number_at(&*store, 76), backing()), (1, None));
+}
+
+/// Ordinary operations, and every so often one that moves blocks, over a parent or not.
+fn history(image: ByHand, base: Option<&[u8]>, seed: u64) {
+    let store = by_hand(image);
+    let open = || match base {
+        Some(base) => over_noise(&store, base).expect("it opens"),
+        None => open(&store, Access::ReadWrite).expect("it opens"),
+    };
+    let mut disk = open();
+    let mut model = ByteModel::of(base.unwrap_or_default(), disk.size());
+    let mut random = Random::new(seed);
+    for number in 0..400 {
+        let aim = Aim { step: 512, ..Aim::at(disk.size(), BLOCK) };
+        let operation = aim.random_operation(&mut random);
+        let range = |at, len| GuestRange::new(GuestOffset(at), len).expect("on the disk");
+        match (random.below(12), operation) {
+            (0, _) => {
+                compact(&disk).expect("it can be compacted");
+            }
+            (1, _) => {
+                let size = (1 + random.below(300)) * 512;
+                disk.resize(size, Preallocation::Off).expect("it can be resized");
+                model.resize(size);
+            }
+            (_, Operation::Write { at, .. }) => {
+                disk.write(GuestOffset(at), &operation.data()).expect("a write");
+                model.apply(&operation);
+            }
+            (_, Operation::Zero { at, len, unmap }) => {
+                disk.zero(range(at, len), unmap).expect("a zeroing");
+                model.apply(&operation);
+            }
+            (_, Operation::Reopen) => {
+                disk.flush().expect("a flush");
+                damage(&*store).unwrap_or_else(|damage| panic!("{seed}, {number}: {damage}"));
+                drop(disk);
+                disk = open();
+            }
+            (_, Operation::Flush) => disk.flush().expect("a flush"),
+            _ => {}
+        }
+        if number % 8 == 0 {
+            assert!(contents(&disk) == model.contents(), "seed {seed}, operation {number}");
+        }
+    }
+    disk.flush().expect("a flush");
+    drop(disk);
+    assert!(contents(&open()) == model.contents(), "seed {seed}, at the end");
+    let (report, found) = check(&store, Repair::Nothing).expect("it can be checked");
+    assert_eq!(report.corruptions, 0, "seed {seed}: {found:?}");
+}
+
+#[test]
+fn random_histories_with_compacting_and_resizing_equal_a_byte_vector() {
+    for seed in 0..12 {
+        let extra = if seed % 3 == 0 { 512 } else { 0 };
+        history(ByHand { extra, ..ByHand::SMALL }, None, seed);
+        let base = noise(seed, (20 + 12 * seed) * BLOCK);
+        history(ByHand { extra, has_parent: true, ..ByHand::SMALL }, Some(&base), 100 + seed);
+    }
 }

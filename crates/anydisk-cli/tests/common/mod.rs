@@ -86,6 +86,9 @@ impl Bench {
             "convert -q -f raw -O vmdk -o subformat=monolithicFlat plain.raw flat.vmdk",
             "convert -q -f raw -O vmdk -o subformat=streamOptimized plain.raw stream.vmdk",
             "create -q -f vmdk -o subformat=twoGbMaxExtentSparse split.vmdk 5G",
+            "convert -q -f raw -O vdi plain.raw dynamic.vdi",
+            "convert -q -f raw -O vdi -o static=on plain.raw static.vdi",
+            "create -q -f vdi empty.vdi 5M",
         ] {
             self.qemu(line);
         }
@@ -103,6 +106,9 @@ impl Bench {
             "flat.vmdk",
             "stream.vmdk",
             "split.vmdk",
+            "dynamic.vdi",
+            "static.vdi",
+            "empty.vdi",
         ]
     }
 }
