@@ -47,6 +47,15 @@ pub(crate) fn words(first: u64, end: u64) -> std::ops::Range<usize> {
     if first < end { index(first)..index(end - 1) + 1 } else { 0..0 }
 }
 
+/// The words that bytes of the bitmap hold; what is missing of the last one is 0.
+pub(crate) fn from_bytes(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    bytes.chunks(size_of::<u64>()).map(|chunk| {
+        let mut word = [0; size_of::<u64>()];
+        word[..chunk.len()].copy_from_slice(chunk);
+        u64::from_le_bytes(word)
+    })
+}
+
 fn index(bit: u64) -> usize {
     usize::try_from(bit / WORD).unwrap_or(usize::MAX)
 }

@@ -7,7 +7,7 @@ use anydisk_core::{
     Limits, Lookup, Need, Reference, Result, Role, Source, Storage, Supplied, TableCache,
 };
 
-use crate::bitmap::{SLICE, SLICE_BITS, SLICE_LEN, run};
+use crate::bitmap::{SLICE, SLICE_BITS, SLICE_LEN, from_bytes, run};
 use crate::header::Header;
 use crate::layout::LONGEST;
 use crate::write::Writer;
@@ -142,12 +142,7 @@ impl Image for CowImage {
     }
 
     fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<Supplied> {
-        let words = bytes.chunks(size_of::<u64>()).map(|chunk| {
-            let mut word = [0; size_of::<u64>()];
-            word[..chunk.len()].copy_from_slice(chunk);
-            u64::from_le_bytes(word)
-        });
-        Ok(self.bits.supply(need, words))
+        Ok(self.bits.supply(need, from_bytes(bytes)))
     }
 
     fn info(&self) -> ImageInfo {

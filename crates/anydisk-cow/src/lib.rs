@@ -23,6 +23,7 @@
 //! | a backing file | named in the answer of opening; the caller decides |
 //! | user-mode Linux, version 1 (either byte order), 2 and 3 | read |
 //! | power loss at any moment | each sector is old or new, what was flushed is new |
+//! | check | sectors that are not in the file, bits of no sector, a file that is too long; all can be mended |
 //! | zeroes, discards | as holes of the file where the sector is here; over a backing file by data |
 //!
 //! No program that is still shipped reads QEMU's cow. What is known of it is told in
@@ -47,6 +48,7 @@
 //! ```
 
 mod bitmap;
+mod check;
 mod create;
 mod format;
 mod header;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anydisk_core::{
-    Access, CreateRequest, Disk, Format, GuestOffset, GuestRange, Limits, Location, OpenRequest,
-    Options, Result,
+    Access, CheckRequest, CreateRequest, Disk, Format, GuestOffset, GuestRange, Limits, Location,
+    OpenRequest, Options, Result,
 };
 use anydisk_cow::COW;
 use anydisk_cow::layout::{Uml3, Uml3Long};
@@ -59,6 +59,7 @@ fn use_image(bytes: Vec<u8>, access: Access, random: &mut Random) -> Result<()> 
     let (location, limits) = (Location::Other("mutant".to_owned()), Limits::strict());
     let store = Arc::new(MemoryStorage::new(bytes));
     let request = OpenRequest { access, ..OpenRequest::new(store, &location, &limits) };
+    let _ = COW.check(&CheckRequest::new(request.clone()), &mut |_| {});
     let disk = Disk::new(COW.open(request)?.image);
     let mut buffer = vec![0; 70_000];
     let mut at = 0;

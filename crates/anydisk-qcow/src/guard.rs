@@ -21,7 +21,7 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    fn new(at: HostOffset, len: u64) -> Self {
+    pub(crate) fn new(at: HostOffset, len: u64) -> Self {
         Self { at: at.get(), end: at.get().saturating_add(len) }
     }
 }

@@ -65,10 +65,16 @@ impl QcowImage {
     /// [`Error::Invalid`], [`Error::Limit`] and [`Error::Unsupported`] as the header deserves them;
     /// those of the store.
     pub fn open(store: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
-        let header = Header::read(&*store)?;
-        if header.encrypted {
-            return Err(Error::Unsupported { format: NAME, feature: "encryption (AES)".into() });
+        let image = Self::open_tables(store, limits)?;
+        match image.header.encrypted {
+            false => Ok(image),
+            true => Err(Error::Unsupported { format: NAME, feature: "encryption (AES)".into() }),
         }
+    }
+
+    /// As [`open`](Self::open), for whoever does not read the disk.
+    pub(crate) fn open_tables(store: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
+        let header = Header::read(&*store)?;
         let backing = header.read_backing_name(&*store)?;
         let geometry = Geometry::new(&header);
         let clusters = header.disk_size().div_ceil(geometry.cluster());

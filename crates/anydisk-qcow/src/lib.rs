@@ -27,6 +27,7 @@
 //! | power loss at any moment | what was flushed is there, at worst clusters are lost |
 //! | images whose tables overlap or name what is not in the file | read; refused for writing |
 //! | zeroes by tables | only where nothing lies below: the format has no entry for them |
+//! | check | entries, streams, places named twice, lost space; leaks and harmless entries are mended |
 //! | encryption (AES) | refused |
 //!
 //! What is accepted beyond what QEMU writes is told in `docs/formats/qcow.md`.
@@ -49,6 +50,7 @@
 //! # Ok::<(), anydisk_core::Error>(())
 //! ```
 
+mod check;
 mod create;
 mod format;
 mod guard;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anydisk_core::{
-    Access, Disk, GuestOffset, GuestRange, Limits, Located, Location, NoReferences, Opener,
-    Registry, Result,
+    Access, CheckRequest, Disk, Format, GuestOffset, GuestRange, Limits, Located, Location,
+    NoReferences, Opener, Registry, Result,
 };
 use anydisk_qcow::QCOW;
 use anydisk_storage::MemoryStorage;
@@ -37,6 +37,7 @@ fn use_image(bytes: Vec<u8>, access: Access, random: &mut Random) -> Result<()> 
     let opener = Opener::new(&registry, &NoReferences).with_limits(Limits::strict());
     let store = Arc::new(MemoryStorage::new(bytes));
     let file = Located { store, location: Location::Other("mutant".to_owned()) };
+    let _ = QCOW.check(&CheckRequest::new(opener.request(&file, Access::Read)), &mut |_| {});
     let disk = Disk::new(opener.open_one(file, Some("qcow"), access)?.image);
     let mut buffer = vec![0; 70_000];
     let mut at = 0;

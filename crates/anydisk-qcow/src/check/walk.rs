@@ -1,0 +1,271 @@
+//! All tables and entries, in the order of the disk.
+
+use anydisk_core::{
+    CheckRequest, Codec, Error, GuestOffset, GuestRange, HostOffset, Image, Result, StorageExt,
+};
+
+use super::Teller;
+use super::mend::{self, Mender};
+use super::places::{Places, Run};
+use crate::guard::{Piece, each_word};
+use crate::layout::RawHeader;
+use crate::table::{Cluster, ENTRY};
+use crate::{NAME, QcowImage, limits};
+
+/// An L2 table, and the entry that names it.
+#[derive(Clone, Copy, Debug)]
+struct Table {
+    at: HostOffset,
+    l1: u64,
+}
+
+/// What is walked over.
+pub(super) struct Walk<'a> {
+    image: &'a QcowImage,
+    request: &'a CheckRequest<'a>,
+    /// In the order of the disk. None of them overlaps another.
+    tables: Vec<Table>,
+}
+
+/// One entry that is not 0.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    at: HostOffset,
+    value: u64,
+    guest: GuestRange,
+}
+
+impl<'a> Walk<'a> {
+    /// Reads the L1 table. What it says wrongly is told.
+    pub(super) fn new(
+        image: &'a QcowImage,
+        request: &'a CheckRequest<'a>,
+        mender: &mut Mender<'_>,
+        teller: &mut Teller<'_>,
+    ) -> Result<Self> {
+        let mut walk = Self { image, request, tables: Vec::new() };
+        let (start, file_len) = (image.geometry.l1_table(), walk.file_len()?);
+        let mut tables = Vec::new();
+        each_word(image, start, image.geometry.l1_entries() * ENTRY, &mut |at, entry| {
+            let l1 = (at.get() - start.get()) / ENTRY;
+            let guest = walk.table_guest(l1);
+            match image.geometry.table(entry) {
+                Ok(Some(table)) if table.get() >= file_len => {
+                    // It reads as zeroes, which is a table without entries.
+                    let text = format!("the L2 table at {table} lies behind the end of the file");
+                    mender.clear_entry(at, mend::past_end(at, guest, text, true), teller)?;
+                }
+                Ok(Some(table)) => tables.push(Table { at: table, l1 }),
+                Ok(None) => {}
+                Err(entry) => {
+                    let text = format!("the L1 entry is {entry:#x}, where no table can be");
+                    teller.corrupt("l1-entry-invalid", at, guest, text);
+                }
+            }
+            check_count(tables.len())
+        })?;
+        walk.tables = walk.apart(tables, teller);
+        Ok(walk)
+    }
+
+    /// Leaves out the tables that lie on another, which are told: none is read twice.
+    fn apart(&self, mut tables: Vec<Table>, teller: &mut Teller<'_>) -> Vec<Table> {
+        tables.sort_unstable_by_key(|table| (table.at, table.l1));
+        let mut end = HostOffset::ZERO;
+        tables.retain(|table| {
+            let is_apart = table.at >= end;
+            if is_apart {
+                end = table.at.saturating_add(self.image.geometry.l2_len());
+            } else {
+                let at = self.image.geometry.l1_slice(table.l1).entry_at();
+                let text = format!("the L2 table at {} lies on another", table.at);
+                teller.corrupt("l2-table-shared", at, self.table_guest(table.l1), text);
+            }
+            is_apart
+        });
+        tables.sort_unstable_by_key(|table| table.l1);
+        tables
+    }
+
+    pub(super) fn file_len(&self) -> Result<u64> {
+        Ok(self.image.store.len()?)
+    }
+
+    pub(super) fn image(&self) -> &QcowImage {
+        self.image
+    }
+
+    /// The part of the disk that the table of an L1 entry maps.
+    fn table_guest(&self, l1: u64) -> Option<GuestRange> {
+        let coverage = self.image.geometry.coverage();
+        let range = GuestRange::new(GuestOffset(l1.checked_mul(coverage)?), coverage)?;
+        Some(range.before(GuestOffset(self.image.size())))
+    }
+
+    /// Calls `each` for all entries, and tells how far it has come.
+    fn each(&self, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
+        let (geometry, size) = (&self.image.geometry, GuestOffset(self.image.size()));
+        for (done, table) in (0_u64..).zip(&self.tables) {
+            let progress = self.request.progress;
+            let (done, all) =
+                (done * geometry.l2_len(), self.tables.len() as u64 * geometry.l2_len());
+            if progress.is_some_and(|told| !told(done, all)) {
+                return Err(Error::Cancelled);
+            }
+            let first = table.l1 * geometry.coverage();
+            each_word(self.image, table.at, geometry.l2_len(), &mut |at, value| {
+                let number = (at.get() - table.at.get()) / ENTRY;
+                let start = GuestOffset(first.saturating_add(number * geometry.cluster()));
+                let end = GuestOffset(start.get().saturating_add(geometry.cluster())).min(size);
+                each(Entry { at, value, guest: GuestRange::between(start, end) })
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The pieces of metadata.
+    pub(super) fn metadata(&self) -> impl Iterator<Item = Run> {
+        let geometry = &self.image.geometry;
+        let head = (HostOffset::ZERO, size_of::<RawHeader>() as u64, HostOffset::ZERO);
+        let l1_field = HostOffset(std::mem::offset_of!(RawHeader, l1_table_offset) as u64);
+        let l1 = (geometry.l1_table(), geometry.l1_entries() * ENTRY, l1_field);
+        let name_field = HostOffset(std::mem::offset_of!(RawHeader, backing_file_offset) as u64);
+        let name = self.image.header.backing_file.map(|(at, len)| (at, len.into(), name_field));
+        let tables = self.tables.iter().map(move |table| {
+            (table.at, geometry.l2_len(), geometry.l1_slice(table.l1).entry_at())
+        });
+        let fixed = [Some(head), Some(l1), name];
+        fixed.into_iter().flatten().chain(tables).map(move |(at, len, entry)| Run {
+            place: Piece::new(at, len),
+            entry,
+            guest: None,
+            is_metadata: true,
+            // The L1 table is written in whole sectors.
+            padding: if entry == l1_field { len.next_multiple_of(512) - len } else { 0 },
+        })
+    }
+
+    /// Looks at every entry by itself, and gathers the places that they name.
+    pub(super) fn first(
+        &self,
+        places: &mut Places,
+        mender: &mut Mender<'_>,
+        teller: &mut Teller<'_>,
+    ) -> Result<()> {
+        let geometry = &self.image.geometry;
+        let file_len = self.file_len()?;
+        let mut sums = Sums::default();
+        let mut buffers = Buffers::new(geometry.cluster());
+        self.each(&mut |entry| {
+            let Some(cluster) = geometry.decode(entry.value) else {
+                let text = format!("the L2 entry is {:#x}", entry.value);
+                teller.corrupt("l2-entry-invalid", entry.at, Some(entry.guest), text);
+                return Ok(());
+            };
+            let Some(run) = self.run_of(entry, cluster) else { return Ok(()) };
+            sums.add(&run, cluster);
+            let at = HostOffset(run.place.at);
+            match cluster {
+                Cluster::Packed { .. } if run.place.end > file_len => {
+                    let text = format!("the stream at {at} reaches behind the end of the file");
+                    teller.corrupt("compressed-past-end", entry.at, run.guest, text);
+                }
+                Cluster::Packed { len, .. } => {
+                    if let Err(why) = buffers.decode(self.image, at, len)? {
+                        let text = format!("the stream at {at} of {len} bytes is broken: {why}");
+                        teller.corrupt("compressed-broken", entry.at, run.guest, text);
+                    }
+                }
+                _ if run.place.at >= file_len => {
+                    let text = format!("the cluster at {at} lies behind the end of the file");
+                    let harmless = self.image.header.backing_file.is_none();
+                    let finding = mend::past_end(entry.at, run.guest, text, harmless);
+                    return mender.clear_entry(entry.at, finding, teller);
+                }
+                _ => {}
+            }
+            places.gather(run);
+            Ok(())
+        })?;
+        let report = &mut teller.report;
+        report.total_clusters = Some(self.image.size().div_ceil(geometry.cluster()));
+        report.allocated_clusters = Some(sums.allocated);
+        report.compressed_clusters = Some(sums.compressed);
+        report.fragmented_clusters = Some(sums.fragmented);
+        Ok(())
+    }
+
+    /// Calls `each` for all places that entries name.
+    pub(super) fn again(&self, each: &mut dyn FnMut(Run)) -> Result<()> {
+        self.each(&mut |entry| {
+            let cluster = self.image.geometry.decode(entry.value);
+            if let Some(run) = cluster.and_then(|cluster| self.run_of(entry, cluster)) {
+                each(run);
+            }
+            Ok(())
+        })
+    }
+
+    fn run_of(&self, entry: Entry, cluster: Cluster) -> Option<Run> {
+        let place = match cluster {
+            Cluster::Absent => return None,
+            Cluster::Data(at) => Piece::new(at, self.image.geometry.cluster()),
+            Cluster::Packed { at, len } => Piece::new(at, len.into()),
+        };
+        let guest = Some(entry.guest);
+        Some(Run { place, entry: entry.at, guest, is_metadata: false, padding: 0 })
+    }
+}
+
+/// What a report counts.
+#[derive(Default)]
+struct Sums {
+    allocated: u64,
+    compressed: u64,
+    fragmented: u64,
+    end: Option<u64>,
+}
+
+impl Sums {
+    fn add(&mut self, run: &Run, cluster: Cluster) {
+        self.allocated += 1;
+        self.compressed += u64::from(matches!(cluster, Cluster::Packed { .. }));
+        self.fragmented += u64::from(self.end.is_some_and(|end| end != run.place.at));
+        self.end = Some(run.place.end);
+    }
+}
+
+/// Room for one stream and its cluster.
+struct Buffers {
+    packed: Vec<u8>,
+    cluster: Vec<u8>,
+    decoder: anydisk_codec::Decoder,
+}
+
+impl Buffers {
+    fn new(cluster: u64) -> Self {
+        let len = usize::try_from(cluster).expect("at most 64 KiB");
+        Self { packed: Vec::new(), cluster: vec![0; len], decoder: anydisk_codec::Decoder::new() }
+    }
+
+    /// Whether a stream holds a cluster.
+    fn decode(
+        &mut self,
+        image: &QcowImage,
+        at: HostOffset,
+        len: u32,
+    ) -> Result<Result<(), anydisk_core::DecodeError>> {
+        self.packed.resize(len as usize, 0);
+        image.store.read_padded_at(at, &mut self.packed)?;
+        Ok(self.decoder.decode(Codec::Deflate, &self.packed, &mut self.cluster))
+    }
+}
+
+fn check_count(tables: usize) -> Result<()> {
+    let (found, limit) = (tables as u64, limits::TABLES);
+    if found <= limit {
+        return Ok(());
+    }
+    let what = "number of L2 tables of an image to be checked".into();
+    Err(Error::Limit { format: NAME, what, found, limit })
+}
