@@ -281,7 +281,7 @@ impl Shared {
         let within = range.start().get() & (self.geometry.cluster_size() - 1);
         let at = entry.host().unwrap_or_default().saturating_add(within);
         let shared = !(entry.is_copied() && table_copied);
-        Extent { len: range.len(), source: Source::Data { store: &self.store, at, shared }, lease }
+        Extent { len: range.len(), source: Source::Data { store: &self.data, at, shared }, lease }
     }
 
     #[inline]
