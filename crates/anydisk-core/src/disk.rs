@@ -11,7 +11,7 @@ use crate::image::{check_range, read_only};
 use crate::{
     Attempt, Below, Chosen, Encoded, Error, Extent, GuestOffset, GuestRange, Handled, Image,
     ImageWrite, Limits, Location, Lookup, Need, NewSize, Placement, Preallocation, Reference,
-    Reservation, Reserved, Result, Source, Supplied, Zeroing,
+    Reservation, Reserved, Result, SnapshotRef, Source, Supplied, Zeroing,
 };
 
 /// One image of a disk, with how it came to be there.
@@ -112,6 +112,22 @@ impl Disk {
         // Decoded units are kept by layer number, which has just moved.
         self.decoded.clear();
         self
+    }
+
+    /// The disk as it was at a snapshot of its top image, read-only, over the same layers below.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the format has no snapshots; [`Error::NotFound`]; what the image
+    /// says of its tables.
+    pub fn at_snapshot(mut self, which: &SnapshotRef) -> Result<Self> {
+        let top = Arc::clone(&self.layers[0].image);
+        let Some(snapshots) = top.snapshots() else {
+            let format = top.info().format;
+            return Err(Error::Unsupported { format, feature: "internal snapshots".into() });
+        };
+        self.layers[0].image = snapshots.open(which)?;
+        self.decoded.clear();
+        Ok(self)
     }
 
     /// The images, the top one first.

@@ -73,7 +73,7 @@ pub(super) struct State {
 }
 
 /// The refcount table in memory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct RefcountTable {
     pub(super) at: HostOffset,
     pub(super) clusters: u64,
@@ -387,7 +387,7 @@ impl Allocator {
         Ok(())
     }
 
-    fn read_slice(&self, slice: HostOffset) -> Result<Vec<u64>> {
+    pub(super) fn read_slice(&self, slice: HostOffset) -> Result<Vec<u64>> {
         let mut bytes = vec![0; self.slice_len()];
         self.store.read_padded_at(slice, &mut bytes)?;
         Ok(words_of(&bytes))

@@ -31,12 +31,12 @@ pub(crate) struct Turns {
 /// Nobody else changes the image as a whole.
 pub(crate) type Turn<'a> = MutexGuard<'a, ()>;
 
-/// Nobody writes; what was written is on the medium, and tables are changed by the holder alone.
+/// Of an image that is [`Frozen`]: what was written is on the medium, and tables are changed by
+/// the holder alone.
 pub(crate) struct Alone<'a> {
     // In the order in which they are given back.
     _gate: RwLockWriteGuard<'a, ()>,
     _round: MutexGuard<'a, ()>,
-    _frozen: Frozen<'a>,
 }
 
 /// Nobody writes guest data.
@@ -74,19 +74,18 @@ impl WritableImage {
         Frozen { turns: &self.turns, _claim: claim }
     }
 
-    /// Waits until nobody writes, and writes back. The caller has a [`Turn`].
+    /// Writes back, and waits until nobody changes tables.
     ///
     /// # Errors
     /// Those of writing back.
-    pub(crate) fn alone(&self) -> Result<Alone<'_>> {
-        let frozen = self.freeze();
+    pub(crate) fn alone_in<'a>(&'a self, _: &Frozen<'a>) -> Result<Alone<'a>> {
         loop {
             self.write_back()?;
             let round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
             let gate = self.stop();
             // A reader that needed room may have made a table that was wanted before.
             if self.is_settled() {
-                return Ok(Alone { _gate: gate, _round: round, _frozen: frozen });
+                return Ok(Alone { _gate: gate, _round: round });
             }
         }
     }

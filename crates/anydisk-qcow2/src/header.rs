@@ -200,7 +200,7 @@ impl Header {
         Ok(bytes)
     }
 
-    fn to_raw(&self) -> RawHeader {
+    pub(crate) fn to_raw(&self) -> RawHeader {
         RawHeader {
             magic: MAGIC.into(),
             version: self.version.into(),

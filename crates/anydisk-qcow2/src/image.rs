@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use anydisk_core::{
     Detail, DetailValue, Encoded, Error, Extent, GuestRange, HostOffset, Image, ImageInfo,
-    Inserted, Lease, Leases, Limits, Lookup, Need, Result, Source, Storage, Supplied, TableCache,
-    Ticket,
+    Inserted, Lease, Leases, Limits, Lookup, Need, Result, Snapshots, Source, Storage, Supplied,
+    TableCache, Ticket,
 };
 
 use crate::entry::{Cluster, Fault, L2Entry};
@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) leases: Leases,
     /// Space is freed while the image is open, so that whoever maps needs a lease.
     pub(crate) frees: bool,
+    /// What opening the image may cost, and a snapshot of it.
+    pub(crate) limits: Limits,
     /// Slices of the active L1 table.
     pub(crate) l1: TableCache,
     /// Slices of L2 tables.
@@ -143,7 +145,7 @@ impl Shared {
         Ok(Self::new(stores, header, limits))
     }
 
-    fn new(stores: Stores, header: Header, limits: &Limits) -> Self {
+    pub(crate) fn new(stores: Stores, header: Header, limits: &Limits) -> Self {
         let geometry = Geometry::new(&header);
         let slice = geometry.slice_len();
         // A small disk gets a small cache: twice what its tables take, so that few slices meet. Not
@@ -162,6 +164,7 @@ impl Shared {
             l1_table: AtomicU64::new(header.l1_table_offset.get()),
             leases: Leases::new(),
             frees: true,
+            limits: limits.clone(),
             data: stores.data.unwrap_or_else(|| Arc::clone(&stores.image)),
             store: stores.image,
             header,
@@ -330,6 +333,10 @@ impl Image for Qcow2Image {
 
     fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<Supplied> {
         Ok(self.shared.supply(need, bytes))
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
     }
 
     fn info(&self) -> ImageInfo {

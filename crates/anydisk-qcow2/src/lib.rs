@@ -36,7 +36,7 @@
 //! | backing files of any format | named in the answer of opening; the caller decides whether to follow |
 //! | unknown extensions, header fields, compatible bits | kept |
 //! | unknown incompatible bits | refused by the name the file gives them |
-//! | internal snapshots | the active disk is read and written; what a snapshot shares is kept for it |
+//! | internal snapshots | listed, read without applying, created, applied, deleted, renamed; machine state kept and read |
 //! | check, repair | every structure and every reference, also of images that do not open |
 //! | bitmaps | not looked at; opening for writing marks them invalid |
 //! | images marked dirty or corrupt | read; refused for writing |
@@ -67,6 +67,7 @@
 
 mod alloc;
 mod alone;
+mod beside;
 mod blocks;
 mod check;
 mod create;

@@ -16,7 +16,7 @@ use std::mem::offset_of;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anydisk_core::{HostOffset, Result, Storage, StorageExt};
+use anydisk_core::{Error, HostOffset, Result, Storage, StorageExt};
 use zerocopy::IntoBytes;
 use zerocopy::big_endian::{U32, U64};
 
@@ -106,6 +106,29 @@ impl LiveHeader {
         let bytes = [U32::new(count).as_bytes(), U64::new(at.get()).as_bytes()].concat();
         self.write(offset_of!(RawHeader, nb_snapshots), &bytes)?;
         (now.snapshots_offset, now.nb_snapshots) = (at, count);
+        Ok(())
+    }
+
+    /// Names other tables and another size (fields up to `snapshots_offset`) in one write: after a
+    /// power failure all of it is so, or nothing.
+    ///
+    /// # Errors
+    /// Those of the store, and whether the old header is known to be on the medium after them.
+    pub(crate) fn set_tables(
+        &self,
+        change: impl FnOnce(&mut Header),
+    ) -> std::result::Result<(), (Error, bool)> {
+        let mut now = self.lock();
+        let mut new = now.clone();
+        change(&mut new);
+        let fields = offset_of!(RawHeader, size)..offset_of!(RawHeader, incompatible_features);
+        let write =
+            |header: &Header| self.write(fields.start, &header.to_raw().as_bytes()[fields.clone()]);
+        if let Err(error) = write(&new) {
+            // Half of it may be there, or all.
+            return Err((error, write(&now).is_ok()));
+        }
+        *now = new;
         Ok(())
     }
 

@@ -141,7 +141,8 @@ impl WritableImage {
         let bits = self.shared.geometry.cluster_bits();
         let run = self.space.take_run(Clusters::touched(0, entries * 8, bits).count)?;
         let grown = self.space.note(run, Metadata::L1Table).and_then(|()| {
-            let _alone = self.alone()?;
+            let frozen = self.freeze();
+            let _alone = self.alone_in(&frozen)?;
             let mut bytes = vec![0; usize::try_from(entries * 8).unwrap_or(0)];
             let used = usize::try_from(u64::from(old) * 8).unwrap_or(0);
             self.shared.store.read_padded_at(at, &mut bytes[..used])?;

@@ -25,6 +25,31 @@ impl Allocator {
         }
     }
 
+    /// Takes `count` clusters wherever they are, in as few pieces as it finds.
+    ///
+    /// # Errors
+    /// As [`take_run`](Self::take_run); then nothing is taken.
+    pub(crate) fn take_pieces(&self, mut count: u64) -> Result<Vec<Clusters>> {
+        let mut pieces = Vec::new();
+        while count > 0 {
+            let taken = match self.take(Wanted::up_to(count), None) {
+                Ok(Taken::Space(fresh)) => {
+                    count -= fresh.clusters.count;
+                    pieces.push(fresh.clusters);
+                    Ok(())
+                }
+                Ok(Taken::Missing(slice)) => self.load(slice),
+                Ok(Taken::Full) => self.write_counts(),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = taken {
+                self.give_back(pieces);
+                return Err(error);
+            }
+        }
+        Ok(pieces)
+    }
+
     /// Drops the reference to each of the clusters, which no table names.
     pub(crate) fn give_back(&self, pieces: impl IntoIterator<Item = Clusters>) {
         self.retire(pieces.into_iter().map(|clusters| Freed { clusters, discard: false }));

@@ -1,63 +1,162 @@
-//! Internal snapshots: so far only whether their table can be walked.
+//! Internal snapshots (qcow2, "Snapshots").
 
-use anydisk_core::{Error, HostOffset, Result, Storage, StorageExt};
-use zerocopy::{FromZeros, IntoBytes};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::layout::RawSnapshot;
-use crate::{Header, NAME, limits};
+use anydisk_core::{
+    Error, Image, NewSnapshot, Result, SnapshotInfo, SnapshotRef, Snapshots, Storage,
+};
 
-/// Walks the snapshot table and refuses what nobody could walk (qcow2, "Snapshots").
+use crate::image::Shared;
+use crate::write::WritableImage;
+use crate::{Header, Qcow2Image};
+
+mod change;
+pub(crate) mod table;
+mod view;
+
+use table::Entry;
+pub(crate) use table::walk;
+use view::{MachineState, Pin, SnapshotImage};
+
+/// Walks the snapshot table and refuses what nobody could walk.
 ///
 /// # Errors
 /// As [`walk`].
 pub(crate) fn check_table(store: &dyn Storage, header: &Header) -> Result<()> {
-    walk(store, header, |_| Ok(())).map(drop)
+    walk(store, header, |_, _| Ok(())).map(drop)
 }
 
-/// Shows each entry of the snapshot table to `visit`, and returns the bytes of the table.
-///
-/// Reads the fixed part of each entry and allocates nothing. Entries past the end of the file are
-/// zeroes, and so is everything behind them.
-///
-/// # Errors
-/// [`Error::Limit`] for extra data or a table that is too long; those of the store and of `visit`.
-pub(crate) fn walk(
-    store: &dyn Storage,
-    header: &Header,
-    mut visit: impl FnMut(&RawSnapshot) -> Result<()>,
-) -> Result<u64> {
-    let file_len = store.len()?;
-    let mut walked = 0;
-    for _ in 0..header.nb_snapshots {
-        let at = header.snapshots_offset.saturating_add(walked);
-        if at.get() >= file_len {
-            break;
+/// Snapshots that are open, by their IDs.
+#[derive(Debug, Default)]
+pub(crate) struct Pins {
+    open: Mutex<Vec<(Vec<u8>, Weak<()>)>>,
+}
+
+impl Pins {
+    fn pin(&self, entry: &Entry) -> Pin {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(_, pin)| pin.strong_count() > 0);
+        let pin = Pin::default();
+        open.push((entry.id.clone(), Arc::downgrade(&pin)));
+        pin
+    }
+
+    fn is_open(&self, entry: &Entry) -> bool {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.iter().any(|(id, pin)| *id == entry.id && pin.strong_count() > 0)
+    }
+}
+
+/// The entry that is meant, of a disk of `size` bytes.
+fn find<'e>(entries: &'e [Entry], which: &SnapshotRef, size: u64) -> Result<&'e Entry> {
+    let list: Vec<_> = entries.iter().map(|entry| entry.info(size)).collect();
+    let found = which.find(&list).and_then(|index| entries.get(index));
+    found.ok_or_else(|| Error::NotFound { what: "snapshot", name: which.text().to_owned() })
+}
+
+fn list(shared: &Shared, header: &Header) -> Result<Vec<SnapshotInfo>> {
+    let entries = table::read(&*shared.store, header)?;
+    Ok(entries.iter().map(|entry| entry.info(shared.size())).collect())
+}
+
+fn read_only() -> Error {
+    Error::ReadOnly { why: "it was opened for reading".into() }
+}
+
+impl Qcow2Image {
+    /// The machine state kept with a snapshot, as an image; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Invalid`] for tables that do not hold so much.
+    pub fn vm_state(&self, which: &SnapshotRef) -> Result<Option<Arc<dyn Image>>> {
+        let shared = &self.shared;
+        let entries = table::read(&*shared.store, &shared.header)?;
+        let entry = find(&entries, which, shared.size())?;
+        let state = MachineState::open(shared, &shared.header, entry, Pin::default())?;
+        Ok(state.map(|state| -> Arc<dyn Image> { Arc::new(state) }))
+    }
+}
+
+impl Snapshots for Qcow2Image {
+    fn list(&self) -> Result<Vec<SnapshotInfo>> {
+        list(&self.shared, &self.shared.header)
+    }
+
+    fn open(&self, which: &SnapshotRef) -> Result<Arc<dyn Image>> {
+        let shared = &self.shared;
+        let entries = table::read(&*shared.store, &shared.header)?;
+        let entry = find(&entries, which, shared.size())?;
+        Ok(Arc::new(SnapshotImage::open(shared, &shared.header, entry, Pin::default())?))
+    }
+
+    fn create(&self, _: &NewSnapshot) -> Result<SnapshotInfo> {
+        Err(read_only())
+    }
+
+    fn apply(&self, _: &SnapshotRef) -> Result<()> {
+        Err(read_only())
+    }
+
+    fn delete(&self, _: &SnapshotRef) -> Result<()> {
+        Err(read_only())
+    }
+
+    fn rename(&self, _: &SnapshotRef, _: &str) -> Result<()> {
+        Err(read_only())
+    }
+}
+
+impl WritableImage {
+    /// As [`Qcow2Image::vm_state`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn vm_state(&self, which: &SnapshotRef) -> Result<Option<Arc<dyn Image>>> {
+        let _turn = self.turns.take();
+        let header = self.live.with(Clone::clone);
+        let entries = table::read(&*self.shared.store, &header)?;
+        let entry = self.find(&entries, which)?;
+        let state = MachineState::open(&self.shared, &header, entry, self.pins.pin(entry))?;
+        Ok(state.map(|state| -> Arc<dyn Image> { Arc::new(state) }))
+    }
+
+    fn check_unused(&self, entry: &Entry) -> Result<()> {
+        if !self.pins.is_open(entry) {
+            return Ok(());
         }
-        let entry = read_entry(store, at)?;
-        walked += entry_len(&entry)?;
-        check_limit("snapshot table, in bytes", walked, limits::SNAPSHOT_TABLE)?;
-        visit(&entry)?;
+        let name = String::from_utf8_lossy(&entry.name).into_owned();
+        Err(Error::Unusable { what: "snapshot", name, why: "it is open".into() })
     }
-    Ok(walked)
 }
 
-fn read_entry(store: &dyn Storage, at: HostOffset) -> Result<RawSnapshot> {
-    let mut raw = RawSnapshot::new_zeroed();
-    store.read_padded_at(at, raw.as_mut_bytes())?;
-    Ok(raw)
-}
-
-/// Bytes of an entry, with its padding.
-fn entry_len(raw: &RawSnapshot) -> Result<u64> {
-    let extra = u64::from(raw.extra_data_size.get());
-    check_limit("extra data of a snapshot, in bytes", extra, limits::SNAPSHOT_EXTRA.into())?;
-    let strings = u64::from(raw.id_str_size.get()) + u64::from(raw.name_size.get());
-    Ok((size_of::<RawSnapshot>() as u64 + extra + strings).next_multiple_of(8))
-}
-
-fn check_limit(what: &'static str, found: u64, limit: u64) -> Result<()> {
-    if found <= limit {
-        return Ok(());
+impl Snapshots for WritableImage {
+    fn list(&self) -> Result<Vec<SnapshotInfo>> {
+        let _turn = self.turns.take();
+        list(&self.shared, &self.live.with(Clone::clone))
     }
-    Err(Error::Limit { format: NAME, what: what.into(), found, limit })
+
+    fn open(&self, which: &SnapshotRef) -> Result<Arc<dyn Image>> {
+        let _turn = self.turns.take();
+        let header = self.live.with(Clone::clone);
+        let entries = table::read(&*self.shared.store, &header)?;
+        let entry = self.find(&entries, which)?;
+        let pin = self.pins.pin(entry);
+        Ok(Arc::new(SnapshotImage::open(&self.shared, &header, entry, pin)?))
+    }
+
+    fn create(&self, new: &NewSnapshot) -> Result<SnapshotInfo> {
+        self.create_snapshot(new)
+    }
+
+    fn apply(&self, which: &SnapshotRef) -> Result<()> {
+        self.apply_snapshot(which)
+    }
+
+    fn delete(&self, which: &SnapshotRef) -> Result<()> {
+        self.delete_snapshot(which)
+    }
+
+    fn rename(&self, which: &SnapshotRef, name: &str) -> Result<()> {
+        self.rename_snapshot(which, name)
+    }
 }

@@ -45,7 +45,7 @@ impl Survey {
 
     fn note_snapshots(&self, store: &dyn Storage, header: &Header) -> Result<()> {
         let mut noted = 0;
-        let len = snapshot::walk(store, header, |entry| {
+        let len = snapshot::walk(store, header, |_, entry| {
             let at = HostOffset(entry.l1_table_offset.get());
             let len = u64::from(entry.l1_size.get()) * 8;
             noted += Clusters::touched(at.get(), len, self.cluster_bits).count;

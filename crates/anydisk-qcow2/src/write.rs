@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use anydisk_codec::{DeflateEncoder, Encode, ZstdEncoder};
 use anydisk_core::{
     Attempt, Below, Claims, Committed, Error, GuestOffset, GuestRange, Handled, HostOffset, Image,
-    ImageInfo, ImageWrite, Limits, Lookup, Need, Packing, Reserved, Resize, Result, Source,
-    Storage, Supplied, Zeroing,
+    ImageInfo, ImageWrite, Limits, Lookup, Need, Packing, Reserved, Resize, Result, Snapshots,
+    Source, Storage, Supplied, Zeroing,
 };
 
 use crate::alloc::{Allocator, Fresh};
@@ -21,6 +21,7 @@ use crate::format::check_writable;
 use crate::image::{Shared, Stores, Table};
 use crate::live::LiveHeader;
 use crate::reserve::Purpose;
+use crate::snapshot::Pins;
 use crate::survey::survey;
 use crate::{Compression, Header, NAME};
 
@@ -37,6 +38,7 @@ pub struct WritableImage {
     pub(crate) space: Allocator,
     pub(crate) claims: Claims,
     pub(crate) turns: Turns,
+    pub(crate) pins: Pins,
     /// Whoever changes tables holds it shared; taking pictures of them needs it alone, so that
     /// nobody is between two changes that belong together.
     gate: RwLock<()>,
@@ -115,6 +117,7 @@ impl WritableImage {
             space,
             claims: Claims::default(),
             turns: Turns::default(),
+            pins: Pins::default(),
             gate: RwLock::default(),
             tables: Mutex::default(),
             round: Mutex::default(),
@@ -180,6 +183,10 @@ impl Image for WritableImage {
     }
 
     fn writer(&self) -> Option<&dyn ImageWrite> {
+        Some(self)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
         Some(self)
     }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anydisk_core::{Access, Disk, GuestOffset, Opener, Registry};
+use anydisk_core::{Access, Disk, GuestOffset, Opener, Registry, SnapshotRef};
 use anydisk_storage::is_zero;
 
 use crate::digest::{Reading, content_sha256};
@@ -217,15 +217,22 @@ pub fn judge(row: &Row, registry: &Registry) -> Result<(), String> {
 }
 
 fn examine(row: &Row, registry: &Registry, unpacked: &Unpacked) -> Result<(), String> {
-    if let Some(part) = &row.part {
-        return Err(format!("a part of an image cannot be opened: {part}"));
-    }
     let parent = row.open.strip_prefix("parent=");
     let resolver = FolderResolver::new(unpacked.folder.path()).with_nameless(parent);
     let secrets = secrets(row.open.strip_prefix("password="));
     let opener = Opener::new(registry, &resolver).with_secrets(&*secrets);
     let format = Some(row.format.as_str());
-    let open = || opener.open(open_file(&unpacked.path, Access::Read)?, format, Access::Read);
+    let snapshot = row.part.as_deref().and_then(|part| part.strip_prefix("snapshot="));
+    let open = || {
+        let disk = opener.open(open_file(&unpacked.path, Access::Read)?, format, Access::Read)?;
+        match snapshot {
+            Some(which) => disk.at_snapshot(&SnapshotRef::IdOrName(which.to_owned())),
+            None => Ok(disk),
+        }
+    };
+    if row.part.is_some() && snapshot.is_none() {
+        return Err(format!("a part of an image cannot be opened: {:?}", row.part));
+    }
     match (row.expect, prompt(open)?) {
         (Expect::Ok | Expect::Check, Ok(disk)) => must_hold(row, &disk),
         (Expect::Ok | Expect::Check, Err(error)) => Err(format!("does not open: {error}")),
