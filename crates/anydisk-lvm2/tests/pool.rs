@@ -9,34 +9,17 @@ use anydisk_core::{GuestOffset, HostOffset, Limits, Members, Result, Storage, St
 use anydisk_lvm2::VolumeGroups;
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::Random;
-use anydisk_testkit::lvm::{EXTENTS, dashed, device, linear, text, volume};
+use anydisk_testkit::lvm::{EXTENTS, block_checksum, dashed, device, linear, text, volume};
 
 const ID: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const BLOCK: usize = 4096;
-
-/// CRC-32C, bit by bit, as device-mapper uses it.
-fn checksum(bytes: &[u8], kind: u32) -> u32 {
-    let mut table = [0_u32; 256];
-    for (byte, entry) in (0_u32..).zip(&mut table) {
-        *entry = (0..8).fold(
-            byte,
-            |rest, _| {
-                if rest & 1 == 1 { rest >> 1 ^ 0x82F6_3B78 } else { rest >> 1 }
-            },
-        );
-    }
-    bytes.iter().fold(u32::MAX, |rest, byte| {
-        let [low, ..] = rest.to_le_bytes();
-        rest >> 8 ^ table[usize::from(low ^ byte)]
-    }) ^ kind
-}
 
 fn put(block: &mut [u8], at: usize, number: u64) {
     block[at..at + 8].copy_from_slice(&number.to_le_bytes());
 }
 
 fn sealed(mut block: Vec<u8>, kind: u32) -> Vec<u8> {
-    let sum = checksum(&block[4..], kind);
+    let sum = block_checksum(&block[4..], kind);
     block[..4].copy_from_slice(&sum.to_le_bytes());
     block
 }

@@ -50,6 +50,36 @@ pub fn of_file(path: &Path) -> io::Result<String> {
     }
 }
 
+/// The CRC-32 of `bytes`.
+#[must_use]
+pub fn crc32(bytes: &[u8]) -> u32 {
+    !crc(bytes, u32::MAX, 0xEDB8_8320)
+}
+
+/// The remainder of `bytes` with a reflected polynomial, begun with `seed`, not inverted.
+#[must_use]
+pub fn crc(bytes: &[u8], seed: u32, polynomial: u32) -> u32 {
+    let mut table = [0_u32; 256];
+    for (byte, entry) in (0_u32..).zip(&mut table) {
+        *entry = (0..8).fold(
+            byte,
+            |rest, _| {
+                if rest & 1 == 1 { rest >> 1 ^ polynomial } else { rest >> 1 }
+            },
+        );
+    }
+    bytes.iter().fold(seed, |rest, byte| {
+        let [low, ..] = rest.to_le_bytes();
+        rest >> 8 ^ table[usize::from(low ^ byte)]
+    })
+}
+
+/// The SHA-256 of `bytes`, in hexadecimal.
+#[must_use]
+pub fn of_bytes(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
 /// The SHA-256 of the whole content of `disk`, in hexadecimal.
 ///
 /// Of a disk larger than 64 MiB the runs that the map calls zero are read at their ends only.
