@@ -44,6 +44,7 @@ pub use anydisk_cow as cow;
 pub use anydisk_crypto as crypto;
 pub use anydisk_luks as luks;
 pub use anydisk_lvm2 as lvm2;
+pub use anydisk_ovf as ovf;
 pub use anydisk_partition as partition;
 pub use anydisk_qcow as qcow;
 pub use anydisk_qcow2 as qcow2;
@@ -73,5 +74,5 @@ pub fn formats() -> Registry {
 /// The built-in containers: the one list of them.
 #[must_use]
 pub fn containers() -> Vec<&'static dyn Container> {
-    vec![&lvm2::LVM2, &partition::PARTITIONS]
+    vec![&lvm2::LVM2, &ovf::OVF, &partition::PARTITIONS]
 }

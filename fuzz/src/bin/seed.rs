@@ -24,6 +24,8 @@ const FEEDS: &[Feed] = &[
     ("luks1_header", "luks", without_payload),
     ("luks2_header", "luks", json_of_luks2),
     ("probe", "luks", first_4k),
+    ("ovf_archive", "ova", whole),
+    ("ovf_descriptor", "ova", ovf),
     ("probe", "qcow2", first_4k),
     ("probe", "vmdk", first_4k),
     ("probe", "qcow", first_4k),
@@ -68,6 +70,13 @@ fn descriptor(file: &[u8]) -> Option<Vec<u8>> {
     text.starts_with(b"#").then(|| text[..end].to_vec())
 }
 
+/// The descriptor of a package, its first member.
+fn ovf(file: &[u8]) -> Option<Vec<u8>> {
+    let text = file.get(512..)?;
+    let end = text.iter().position(|&byte| byte == 0)?;
+    text.starts_with(b"<?xml").then(|| text[..end].to_vec())
+}
+
 /// The first grain of a streamOptimized disk, in the form that the target `codec` takes.
 fn zlib_stream(file: &[u8]) -> Option<Vec<u8>> {
     let at = file.windows(2).step_by(4).skip(128).position(|pair| pair == [0x78, 0x9C])?;
@@ -92,7 +101,7 @@ fn made(corpus: &Path) -> io::Result<()> {
 
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for format in ["luks", "qcow", "qcow2", "vdi", "vmdk"] {
+    for format in ["luks", "ova", "qcow", "qcow2", "vdi", "vmdk"] {
         for case in cases(format) {
             let unpacked = case.unpack();
             for part in &case.files {
