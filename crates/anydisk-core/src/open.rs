@@ -6,8 +6,8 @@ use anydisk_storage::Identity;
 
 use crate::{
     Access, CheckReport, CheckRequest, Chosen, Disk, Error, Finding, Format, HostOffset, Layer,
-    Limits, Located, Location, NoSecrets, OpenRequest, Opened, Reference, Registry, Resolver,
-    Result, Secrets, Severity,
+    Limits, Located, Location, NoReferences, NoSecrets, OpenRequest, Opened, Reference, Registry,
+    Resolver, Result, Secrets, Severity,
 };
 
 /// Opens images and the chains below them: which formats, who may open named files, what it may
@@ -114,6 +114,23 @@ impl<'a> Opener<'a> {
         Ok(report)
     }
 
+    /// Opens an image below another. If nobody names its format, it must need no other file, unless
+    /// the resolver [trusts it](Resolver::trusts_bytes).
+    fn open_below(&self, file: Located, format: Option<&str>) -> Result<Layer> {
+        if format.is_some() || self.resolver.trusts_bytes() {
+            return self.open_one(file, format, Access::Read);
+        }
+        let alone = Opener { resolver: &NoReferences, ..self.clone() };
+        let layer = alone.open_one(file, None, Access::Read)?;
+        match &layer.backing {
+            None => Ok(layer),
+            Some(next) => {
+                let why = "the image above does not say that the one that names it is an image";
+                Err(next.denied(why).within(&layer.location.to_string()))
+            }
+        }
+    }
+
     /// Opens an image and the whole chain below it. The images below are opened for reading.
     ///
     /// # Errors
@@ -130,7 +147,7 @@ impl<'a> Opener<'a> {
             let found = self.resolver.resolve(&reference, &from, Access::Read);
             let file = found.map_err(|error| error.within(&from.to_string()))?;
             remember(&mut seen, &file)?;
-            let layer = self.open_one(file, reference.format.as_deref(), Access::Read)?;
+            let layer = self.open_below(file, reference.format.as_deref())?;
             check_content(&reference, &layer, &from)?;
             layers.push(layer);
         }

@@ -151,6 +151,14 @@ pub trait Resolver: Send + Sync + Debug {
     /// # Errors
     /// [`Error::Denied`] when the policy forbids it, or what opening it said.
     fn resolve(&self, reference: &Reference, from: &Location, access: Access) -> Result<Located>;
+
+    /// Whether an image below, whose format nothing but its own bytes tells, may name files as well.
+    ///
+    /// A guest that owned it as a raw disk may have written these bytes, and with them the name of
+    /// a file that it is to be shown.
+    fn trusts_bytes(&self) -> bool {
+        false
+    }
 }
 
 /// Opens nothing: the policy for bytes from strangers.

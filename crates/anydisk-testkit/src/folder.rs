@@ -48,6 +48,11 @@ impl Resolver for FolderResolver {
     fn resolve(&self, reference: &Reference, _: &Location, access: Access) -> Result<Located> {
         open_file(&self.path(reference)?, access)
     }
+
+    /// The files are those of the test.
+    fn trusts_bytes(&self) -> bool {
+        true
+    }
 }
 
 impl Companions for FolderResolver {
