@@ -4,6 +4,7 @@
 //! - [`corpus`]: whole disks with the hash of their content.
 //! - [`suite`]: what every format that writes must do; [`behaviour_suite!`].
 //! - [`ByteModel`] and [`Operation`]: a disk as a byte vector, and what is done to it.
+//! - [`mutant`]: images with damage at random.
 //! - [`lvm`]: physical volumes made by hand.
 //! - [`oracle`]: qemu-img and qemu-io.
 //! - [`double`]: stores that fail, forget what was not flushed, remember what was asked of them.
@@ -15,6 +16,7 @@ mod folder;
 pub mod golden;
 pub mod lvm;
 mod model;
+pub mod mutant;
 pub mod operation;
 pub mod oracle;
 mod places;
