@@ -3,7 +3,7 @@
 use crate::run::{cargo, is_there, root, run};
 
 /// Seconds for one target.
-const SECONDS: &str = "20";
+const SECONDS: &str = "10";
 
 pub(crate) fn task() -> Result<(), String> {
     if !is_there("cargo", &["+nightly", "fuzz", "--version"]) {
