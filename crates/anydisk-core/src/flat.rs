@@ -22,9 +22,13 @@ use anydisk_storage::{HostOffset, Storage};
 
 use crate::{
     Attempt, BlockSpace, Claim, Claims, Committed, DirtySlice, Error, Extent, GuestOffset,
-    GuestRange, ImageWrite, Lookup, Need, Placement, Reservation, Reserved, Result, Slice,
+    GuestRange, ImageWrite, Lease, Lookup, Need, Placement, Reservation, Reserved, Result, Slice,
     SliceMut, Source, Supplied, TableCache, TakenBlock, Updated, WriteLease,
 };
+
+/// Bytes of slices that may always be kept in memory, if the caller's limits allow: in a set whose
+/// slots all hold changes, the next change has to wait for a flush.
+const LEAST_CACHE: usize = 256 << 10;
 
 /// How long whoever moves blocks waits for leases.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -113,6 +117,8 @@ pub struct FlatTable<E> {
     claims: Claims,
     /// How many hold the disk still.
     still: AtomicU64,
+    /// Blocks may be moved or freed while it is open, so that whoever maps needs a lease.
+    frees: bool,
 }
 
 /// A disk that is held still: nobody writes to it, in place or anew, until this is dropped. Reading
@@ -172,7 +178,8 @@ impl<E: BlockEntries> FlatTable<E> {
         // Room for eight times what there can be, so that few slices meet in one set; an empty slot
         // costs little.
         let all = shape.entries.div_ceil(SLICE as u64).saturating_mul(64 * SLICE as u64);
-        let memory = usize::try_from(all).unwrap_or(usize::MAX).min(memory);
+        let all = usize::try_from(all).unwrap_or(usize::MAX);
+        let memory = all.max(LEAST_CACHE).min(memory);
         Self {
             store,
             entries,
@@ -182,7 +189,14 @@ impl<E: BlockEntries> FlatTable<E> {
             space,
             claims: Claims::default(),
             still: AtomicU64::new(0),
+            frees: true,
         }
+    }
+
+    /// The same, of an image that nobody changes.
+    #[must_use]
+    pub fn for_reading(self) -> Self {
+        Self { frees: false, ..self }
     }
 
     /// The store that holds it.
@@ -232,11 +246,42 @@ impl<E: BlockEntries> FlatTable<E> {
     ///
     /// # Errors
     /// What the format says of an entry that names no block of the file.
+    #[inline]
     pub fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
         // Before the look, so that a block that is freed now is not given to other data yet.
-        let lease = self.space.leases().take();
+        let lease = if self.frees { self.space.leases().take() } else { Lease::eternal() };
         let shape = self.shape.get();
         let place = self.place(&shape, range.start());
+        match self.plain(&shape, &place, range) {
+            Some(at) => {
+                let source = Source::Data { store: &self.store, at, shared: false };
+                Ok(Lookup::Found(Extent { len: range.len(), source, lease }))
+            }
+            None => self.map_run(&shape, place, range, lease),
+        }
+    }
+
+    /// The place of a range that lies in one block of the file: the answer of nearly every small
+    /// read. It fits a register; that of [`run`](Self::run) is moved through memory, which costs as
+    /// much as finding it.
+    #[inline]
+    fn plain(&self, shape: &TableShape, place: &Place, range: GuestRange) -> Option<HostOffset> {
+        if range.len() > self.blocks.unit - place.within {
+            return None;
+        }
+        let entry = self.tables.read(place.slice, |slice| slice.get(place.index))?;
+        let Block::At(at) = self.entries.decode(entry, shape.first) else { return None };
+        self.is_in_file(at, shape.first).then(|| at.saturating_add(place.within))
+    }
+
+    /// The extent at the start of a range, as far as its slice tells.
+    fn map_run<'a>(
+        &'a self,
+        shape: &TableShape,
+        place: Place,
+        range: GuestRange,
+        lease: Lease<'a>,
+    ) -> Result<Lookup<'a>> {
         let most = (place.within + range.len()).div_ceil(self.blocks.unit);
         let look = |slice: Slice<'_>| self.run(slice, &place, most, shape.first);
         let Some((entry, block, count)) = self.tables.read(place.slice, look) else {
@@ -507,9 +552,15 @@ impl<E: BlockEntries> FlatTable<E> {
     /// How many blocks the file has from the one whose data is at `at`; `None` if that is the place
     /// of no block. New blocks go behind the end, so one that is named there would be overwritten.
     fn room(&self, at: HostOffset, first: HostOffset) -> Option<u64> {
-        let block = at.get().checked_sub(self.blocks.lead)?;
-        let end = self.space.end().get();
-        (block >= first.get() && block < end).then(|| (end - block).div_ceil(self.blocks.stride()))
+        let block = at.get().saturating_sub(self.blocks.lead);
+        let room = || (self.space.end().get() - block).div_ceil(self.blocks.stride());
+        self.is_in_file(at, first).then(room)
+    }
+
+    #[inline]
+    fn is_in_file(&self, at: HostOffset, first: HostOffset) -> bool {
+        let block = at.get().checked_sub(self.blocks.lead);
+        block.is_some_and(|block| block >= first.get() && block < self.space.end().get())
     }
 }
 

@@ -85,6 +85,16 @@ impl RunSpace {
         }
     }
 
+    /// The same in a file that reaches to `virgin`: what lies between is free, and may hold
+    /// anything.
+    #[must_use]
+    pub fn with_old_bytes_to(self, virgin: HostOffset) -> Self {
+        let mut state = self.lock();
+        state.virgin = state.virgin.max(virgin.get());
+        drop(state);
+        self
+    }
+
     /// The leases on the space. Take one **before** reading the entry that names a place.
     #[must_use]
     pub fn leases(&self) -> &Leases {
@@ -152,6 +162,20 @@ impl RunSpace {
         self.lock().quarantine.retire((at, len));
     }
 
+    /// Behind the last byte in use.
+    #[must_use]
+    pub fn end(&self) -> HostOffset {
+        HostOffset(self.lock().end)
+    }
+
+    /// Forgets what is free: everything before `end` is in use, and nothing behind it. The caller has
+    /// made sure that nothing is reserved, and that no write-back is on its way.
+    pub fn reset(&self, end: HostOffset) {
+        let mut state = self.lock();
+        let virgin = state.virgin.max(state.end).max(end.get());
+        *state = State { end: end.get(), virgin, ..State::default() };
+    }
+
     /// A flush of an image: data before the tables that name it, each table before the one that
     /// names it, freed space into use only when the tables are durable. The order is that of
     /// [`TableCache`].
@@ -168,9 +192,24 @@ impl RunSpace {
         tables: &[&TableCache],
         write: impl FnMut(usize, &DirtySlice) -> Result<()>,
     ) -> Result<()> {
+        self.write_back_after(store, tables, |_| Ok(()), write)
+    }
+
+    /// As [`write_back`](Self::write_back). `before` writes what must be durable before the tables
+    /// are, beside the data: it is given the [end](Self::end), for headers that keep it.
+    ///
+    /// # Errors
+    /// As [`write_back`](Self::write_back), and those of `before`.
+    pub fn write_back_after(
+        &self,
+        store: &dyn Storage,
+        tables: &[&TableCache],
+        before: impl FnOnce(HostOffset) -> Result<()>,
+        write: impl FnMut(usize, &DirtySlice) -> Result<()>,
+    ) -> Result<()> {
         let _round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
         let sealed = self.lock().quarantine.seal();
-        let result = self.write_round(store, tables, write);
+        let result = self.write_round(store, tables, before, write);
         let mut state = self.lock();
         match result {
             Ok(()) => state.quarantine.durable(&self.leases, sealed),
@@ -183,10 +222,12 @@ impl RunSpace {
         &self,
         store: &dyn Storage,
         tables: &[&TableCache],
+        before: impl FnOnce(HostOffset) -> Result<()>,
         mut write: impl FnMut(usize, &DirtySlice) -> Result<()>,
     ) -> Result<()> {
         let pictures: Vec<_> = tables.iter().map(|cache| cache.dirty()).collect();
-        self.cover(store)?;
+        // What the pictures name lies before this end: it cannot have become free since.
+        before(self.cover(store)?)?;
         store.flush()?;
         for (index, stage) in pictures.iter().enumerate().rev() {
             if !stage.is_empty() {
@@ -201,14 +242,15 @@ impl RunSpace {
     }
 
     /// Makes the file reach the end of what is in use. Zeroes need not be written to new space, so
-    /// the file may end before it; opened again, it would have the space handed out twice.
-    fn cover(&self, store: &dyn Storage) -> Result<()> {
+    /// the file may end before it; opened again, it would have the space handed out twice. Tells
+    /// where it ends.
+    fn cover(&self, store: &dyn Storage) -> Result<HostOffset> {
         // Under the lock nobody is given space behind `end`, so this cuts off nobody's data.
         let state = self.lock();
         if store.len()? < state.end {
             store.set_len(state.end)?;
         }
-        Ok(())
+        Ok(HostOffset(state.end))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

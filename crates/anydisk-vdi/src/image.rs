@@ -65,6 +65,7 @@ impl VdiImage {
             space,
             request.limits.table_cache,
         );
+        let table = if writable { table } else { table.for_reading() };
         let state = HeaderState::new(bytes, &header, is_new);
         Ok(Self { header, table, state, round: Mutex::default(), writable })
     }
