@@ -31,6 +31,7 @@ pub fn formats() -> Registry {
         &anydisk_vdi::VDI,
         &anydisk_qcow::QCOW,
         &anydisk_cow::COW,
+        &anydisk_qed::QED,
         &anydisk_luks::LUKS,
         &anydisk_raw::RAW,
     ])

@@ -48,6 +48,7 @@ pub use anydisk_ovf as ovf;
 pub use anydisk_partition as partition;
 pub use anydisk_qcow as qcow;
 pub use anydisk_qcow2 as qcow2;
+pub use anydisk_qed as qed;
 pub use anydisk_raw as raw;
 pub use anydisk_storage as storage;
 pub use anydisk_vdi as vdi;
@@ -66,6 +67,7 @@ pub fn formats() -> Registry {
         &vdi::VDI,
         &qcow::QCOW,
         &cow::COW,
+        &qed::QED,
         &luks::LUKS,
         &raw::RAW,
     ])

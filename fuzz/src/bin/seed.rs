@@ -16,6 +16,7 @@ const FEEDS: &[Feed] = &[
     ("qcow2_image", "qcow2", whole),
     ("qcow2_header", "qcow2", first_4k),
     ("qcow_header", "qcow", whole),
+    ("qed_image", "qed", whole),
     ("vdi_image", "vdi", first_64k),
     ("vdi_header", "vdi", first_4k),
     ("vmdk_image", "vmdk", whole),
@@ -101,7 +102,7 @@ fn made(corpus: &Path) -> io::Result<()> {
 
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for format in ["luks", "ova", "qcow", "qcow2", "vdi", "vmdk"] {
+    for format in ["luks", "ova", "qcow", "qcow2", "qed", "vdi", "vmdk"] {
         for case in cases(format) {
             let unpacked = case.unpack();
             for part in &case.files {
