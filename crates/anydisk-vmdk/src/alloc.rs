@@ -77,6 +77,30 @@ impl Grains {
         Ok(Taken { at: HostOffset(at), count, zeroed })
     }
 
+    /// Takes space for a table of `len` bytes, at the end.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub(crate) fn take_table(&self, len: u64) -> Result<HostOffset> {
+        let mut state = self.lock();
+        let at = state.end;
+        let end = at.saturating_add(len).next_multiple_of(self.grain);
+        limit("size of an extent's file in bytes", end, limits::FILE)?;
+        state.end = end;
+        state.virgin = state.virgin.max(end);
+        Ok(HostOffset(at))
+    }
+
+    /// Takes the space of a table back that nothing names.
+    pub(crate) fn give_table_back(&self, at: HostOffset, len: u64) {
+        self.lock().put(at.get(), at.saturating_add(len).get().next_multiple_of(self.grain));
+    }
+
+    /// Behind everything that is in use.
+    pub(crate) fn end(&self) -> HostOffset {
+        HostOffset(self.lock().end)
+    }
+
     /// Takes grains back that nobody wrote to.
     pub(crate) fn untake(&self, taken: Taken) {
         let mut state = self.lock();
@@ -175,6 +199,18 @@ mod tests {
         assert_eq!(first, Taken { at: HostOffset(3 * GRAIN), count: 2, zeroed: true });
         let next = grains.take(1, &leases).expect("room");
         assert_eq!(next, Taken { at: HostOffset(5 * GRAIN), count: 1, zeroed: true });
+    }
+
+    #[test]
+    fn a_table_lies_between_grains_and_its_place_may_become_grains_again() {
+        let (grains, leases) = (grains(), Leases::new());
+        let table = grains.take_table(5000).expect("room");
+        assert_eq!(table, HostOffset(3 * GRAIN));
+        assert_eq!(grains.take(1, &leases).expect("room").at, HostOffset(5 * GRAIN));
+        grains.give_table_back(table, 5000);
+        let taken = grains.take(9, &leases).expect("room");
+        assert_eq!(taken, Taken { at: table, count: 2, zeroed: false });
+        assert_eq!(grains.end(), HostOffset(6 * GRAIN));
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub(crate) struct Sparse {
     pub(crate) unclean: bool,
     /// Where it says so.
     pub(crate) unclean_at: HostOffset,
+    /// Where the header says which sector is free next, if it does.
+    pub(crate) free_sector_at: Option<HostOffset>,
     /// Bytes of the header.
     pub(crate) header_len: u64,
     /// Where the file ends, or the last grain that was committed.
@@ -168,6 +170,12 @@ impl Sparse {
                 Grain::decode_wide(entry, grains.get() / SECTOR, self.grain_sectors())
             }
         }
+    }
+
+    /// Whether a place is in the directory.
+    pub(crate) fn is_directory(&self, at: HostOffset) -> bool {
+        let within = at.checked_since(self.directory);
+        within.is_some_and(|within| within < self.geometry.directory_len())
     }
 
     /// Whether entries are sectors of the file.

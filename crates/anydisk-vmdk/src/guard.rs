@@ -6,7 +6,6 @@ use anydisk_core::{Error, HostOffset, Result, Storage, StorageExt};
 use crate::NAME;
 use crate::extent::Sparse;
 use crate::header::limit;
-use crate::layout::SECTOR;
 use crate::limits;
 use crate::table::{ENTRY, Grain, sector_at};
 
@@ -38,9 +37,14 @@ impl Mirror {
             Some(at) => Some(directory(sparse, store, at)?),
             None => None,
         };
-        check_places(sparse, reserved, &primary, second.as_deref())?;
+        let lacks = |tables: &[u32]| tables.contains(&0);
+        if second.as_deref().is_some_and(|second| lacks(second) || lacks(&primary)) {
+            let feature = "writing to a sparse extent without all of its grain tables";
+            return Err(Error::Unsupported { format: NAME, feature: feature.into() });
+        }
+        let metadata = check_places(sparse, reserved, &primary, second.as_deref())?;
         if !is_new {
-            check_grains(sparse, store, &primary)?;
+            check_grains(sparse, store, &primary, &metadata)?;
         }
         let second = second.unwrap_or_default();
         let mut pairs: Vec<_> = primary.into_iter().zip(second).collect();
@@ -60,12 +64,7 @@ impl Mirror {
 fn directory(sparse: &Sparse, store: &dyn Storage, at: HostOffset) -> Result<Vec<u32>> {
     let len = sparse.geometry.tables() * ENTRY;
     limit("size of a grain directory to be written, in bytes", len, limits::WRITABLE_DIRECTORY)?;
-    let tables = entries(store, at, len)?;
-    if tables.contains(&0) {
-        let feature = "writing to a sparse extent without all of its grain tables";
-        return Err(Error::Unsupported { format: NAME, feature: feature.into() });
-    }
-    Ok(tables)
+    entries(store, at, len)
 }
 
 /// The entries of a table of `len` bytes.
@@ -75,64 +74,94 @@ fn entries(store: &dyn Storage, at: HostOffset, len: u64) -> Result<Vec<u32>> {
     Ok(bytes.as_chunks().0.iter().map(|entry| u32::from_le_bytes(*entry)).collect())
 }
 
-/// All metadata lies before the first grain, and no two pieces of it share a byte.
+/// No two pieces of metadata share a byte, and all lie in the file: where they are, rising.
 fn check_places(
     sparse: &Sparse,
     reserved: &[(HostOffset, u64)],
     primary: &[u32],
     second: Option<&[u32]>,
-) -> Result<()> {
+) -> Result<Vec<(HostOffset, u64)>> {
     let directory_len = sparse.geometry.tables() * ENTRY;
     let table_len = u64::from(sparse.geometry.entries()) * ENTRY;
-    let mut pieces = vec![(HostOffset::ZERO, SECTOR), (sparse.directory, directory_len)];
+    let mut pieces = vec![(HostOffset::ZERO, sparse.header_len), (sparse.directory, directory_len)];
     pieces.extend_from_slice(reserved);
     pieces.extend(sparse.redundant.map(|at| (at, directory_len)));
-    let tables = primary.iter().chain(second.unwrap_or_default());
+    let tables = primary.iter().chain(second.unwrap_or_default()).filter(|sector| **sector != 0);
     pieces.extend(tables.map(|sector| (sector_at((*sector).into()), table_len)));
     pieces.sort_unstable();
     let mut end = HostOffset::ZERO;
-    for (at, len) in pieces {
-        if at < end {
+    for (at, len) in &pieces {
+        if *at < end {
             return Err(needs_repair(format!("metadata at {at} lies on other metadata")));
         }
-        end = at.saturating_add(len);
+        end = at.saturating_add(*len);
     }
-    if end > sparse.overhead {
-        let first = sparse.overhead;
-        return Err(needs_repair(format!(
-            "metadata reaches to {end}, and grains begin at {first}"
-        )));
+    if end > sparse.end() {
+        let file = sparse.end();
+        return Err(needs_repair(format!("metadata reaches to {end}, and the file to {file}")));
+    }
+    Ok(pieces)
+}
+
+/// Whether `len` bytes at `at` have none in common with the pieces.
+fn is_apart(pieces: &[(HostOffset, u64)], at: HostOffset, len: u64) -> bool {
+    let end = at.saturating_add(len);
+    let before = pieces.partition_point(|(piece, _)| *piece < end);
+    before == 0 || pieces[before - 1].0.saturating_add(pieces[before - 1].1) <= at
+}
+
+/// Every grain that a table names lies in the file, where a grain behind its end would be handed out
+/// again, and apart from the metadata.
+fn check_grains(
+    sparse: &Sparse,
+    store: &dyn Storage,
+    tables: &[u32],
+    metadata: &[(HostOffset, u64)],
+) -> Result<()> {
+    let each = u64::from(sparse.geometry.entries());
+    let grains = sparse.geometry.capacity().div_ceil(sparse.geometry.grain());
+    let mut number = 0;
+    while let Some((_, rest)) = tables.split_at_checked(number).filter(|(_, rest)| !rest.is_empty())
+    {
+        let row = in_a_row(sparse, rest);
+        if rest[0] != 0 {
+            let at = sector_at(rest[0].into());
+            let entries = entries(store, at, row as u64 * each * ENTRY)?;
+            // Entries behind the end of the disk mean nothing.
+            let left = grains.saturating_sub(number as u64 * each);
+            let left = usize::try_from(left).unwrap_or(usize::MAX);
+            for (entry, place) in entries.into_iter().take(left).zip(0_u64..) {
+                let at = at.saturating_add(place * ENTRY);
+                check_grain(sparse, entry, at, metadata)?;
+            }
+        }
+        number += row;
     }
     Ok(())
 }
 
-/// Every grain that a table names lies in the file: a grain behind its end would be handed out
-/// again.
-fn check_grains(sparse: &Sparse, store: &dyn Storage, tables: &[u32]) -> Result<()> {
-    let entries_each = sparse.geometry.entries() as usize;
-    let grains = sparse.geometry.capacity().div_ceil(sparse.geometry.grain());
-    let mut left = usize::try_from(grains).unwrap_or(usize::MAX);
-    let mut rest = tables;
-    while let Some(first) = rest.first() {
-        let (row, others) = rest.split_at(in_a_row(sparse, rest));
-        let at = sector_at((*first).into());
-        let len = row.len() as u64 * u64::from(sparse.geometry.entries()) * ENTRY;
-        let entries = entries(store, at, len)?;
-        for (entry, place) in entries.into_iter().take(left).zip(0_u64..) {
-            if let Grain::Sector(sector) = sparse.decode(entry.into()) {
-                let checked = sparse.grain_at(sector, 1, at.saturating_add(place * ENTRY));
-                checked.map_err(|error| needs_repair(error.to_string()))?;
-            }
-        }
-        left = left.saturating_sub(row.len() * entries_each);
-        rest = others;
+/// Checks what the entry at `at` names.
+fn check_grain(
+    sparse: &Sparse,
+    entry: u32,
+    at: HostOffset,
+    metadata: &[(HostOffset, u64)],
+) -> Result<()> {
+    let Grain::Sector(sector) = sparse.decode(entry.into()) else { return Ok(()) };
+    let checked = sparse.grain_at(sector, 1, at);
+    let place = checked.map_err(|error| needs_repair(error.to_string()))?;
+    match is_apart(metadata, place, sparse.geometry.grain()) {
+        true => Ok(()),
+        false => Err(needs_repair(format!("the grain at {place} lies on metadata"))),
     }
-    Ok(())
 }
 
 /// How many of the tables follow each other in the file, so that they can be read at once.
 fn in_a_row(sparse: &Sparse, tables: &[u32]) -> usize {
     let table_len = u64::from(sparse.geometry.entries()) * ENTRY;
+    if tables.first() == Some(&0) {
+        return 1;
+    }
     let pairs = tables.iter().zip(tables.iter().skip(1)).take(TABLES_AT_ONCE - 1);
     let follows = |(a, b): &(&u32, &u32)| {
         sector_at((**a).into()).saturating_add(table_len) == sector_at((**b).into())

@@ -137,6 +137,10 @@ pub(crate) struct VolatileHeader {
 }
 const _: () = assert!(size_of::<VolatileHeader>() == 512);
 
+/// Where a COWD header keeps its next free sector, and whether it was closed.
+pub(crate) const COWD_FREE_SECTOR: u64 = 28;
+pub(crate) const COWD_UNCLEAN: u64 = 1648;
+
 /// Entries in a COWD grain table.
 pub(crate) const COWD_ENTRIES: u32 = 4096;
 

@@ -27,7 +27,8 @@
 //! | ZERO extents, RDONLY and NOACCESS | read; writing is refused where the descriptor does |
 //! | delta links (`parentCID`) | read, write, create; the parent is named, the caller follows |
 //! | zeroed grains | read, write, create |
-//! | vmfsSparse (COWD), seSparse, also without their descriptor | read |
+//! | vmfsSparse (COWD) | read, write in place |
+//! | seSparse; COWD without its descriptor | read |
 //! | creating monolithicSparse, monolithicFlat, twoGbMaxExtentSparse, twoGbMaxExtentFlat, streamOptimized | works |
 //! | check, repair; changing the parent | works |
 //! | resize | missing |

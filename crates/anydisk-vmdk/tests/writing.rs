@@ -210,8 +210,11 @@ fn what_must_not_be_written_is_refused_with_the_reason() {
         "a: vmdk: writing to a sparse extent without all of its grain tables is not supported"
     );
     assert_eq!(
-        changed(&put(64, 14)),
-        "a: vmdk: the image needs repair: metadata reaches to 0x1e00, and grains begin at 0x1c00"
+        changed(&|bytes: &mut Vec<u8>| {
+            put(64, 5)(bytes);
+            put(11 * 512 + 8, 8)(bytes);
+        }),
+        "a: vmdk: the image needs repair: the grain at 0x1000 lies on metadata"
     );
     assert_eq!(
         changed(&|bytes| {

@@ -105,14 +105,13 @@ impl<'a> Assembler<'a> {
                 (kind.word(), self.flat(line, access)?)
             }
             (_, Some(access)) => {
-                let is_written = line.kind == ExtentKind::Sparse;
+                let is_written = matches!(line.kind, ExtentKind::Sparse | ExtentKind::VmfsSparse);
                 let file = self.file(line, if is_written { access } else { Access::Read })?;
                 let sparse = self.sparse(file, line).map_err(|error| self.within(file, error))?;
                 (line.kind.word(), Body::Sparse(sparse))
             }
         };
-        let stored =
-            matches!(line.kind, ExtentKind::Flat | ExtentKind::Device | ExtentKind::Sparse);
+        let stored = !matches!(line.kind, ExtentKind::Zero | ExtentKind::SeSparse);
         let writable = stored && access == Some(Access::ReadWrite);
         Ok(Part { range, writable, kind, body })
     }

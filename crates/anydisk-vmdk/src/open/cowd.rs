@@ -2,12 +2,12 @@
 
 use std::sync::atomic::AtomicU64;
 
-use anydisk_core::{HostOffset, Result, Storage, Value};
+use anydisk_core::{HostOffset, Result, Storage, StorageExt, Value};
 
 use super::{check_inside, text_invalid};
 use crate::extent::{Entries, Packed, Sparse};
 use crate::header::Cowd;
-use crate::layout::{COWD_ENTRIES, COWD_MAGIC, SECTOR};
+use crate::layout::{COWD_ENTRIES, COWD_FREE_SECTOR, COWD_MAGIC, COWD_UNCLEAN, SECTOR};
 use crate::table::Geometry;
 
 /// The extent in file number `file`.
@@ -23,6 +23,8 @@ pub(super) fn extent(file: usize, store: &dyn Storage) -> Result<Sparse> {
         return Err(text_invalid("magic", HostOffset::ZERO, found, "\"COWD\"").into());
     }
     let header = Cowd::parse(bytes)?;
+    let mut unclean = [0; 4];
+    store.read_padded_at(HostOffset(COWD_UNCLEAN), &mut unclean)?;
     let geometry = Geometry::new(header.grain, COWD_ENTRIES, header.capacity);
     let directory_len = geometry.directory_len();
     let sparse = Sparse {
@@ -35,8 +37,9 @@ pub(super) fn extent(file: usize, store: &dyn Storage) -> Result<Sparse> {
         packed: Packed::No,
         // Tables and grains are allocated in turn, behind the directory.
         overhead: header.directory.saturating_add(directory_len),
-        unclean: false,
-        unclean_at: HostOffset::ZERO,
+        unclean: unclean != [0; 4],
+        unclean_at: HostOffset(COWD_UNCLEAN),
+        free_sector_at: Some(HostOffset(COWD_FREE_SECTOR)),
         header_len: 4 * SECTOR,
         end: AtomicU64::new(store.len()?),
     };

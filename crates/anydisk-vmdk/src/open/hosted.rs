@@ -87,6 +87,7 @@ pub(super) fn extent(file: usize, store: &dyn Storage, header: &Header) -> Resul
         overhead: header.overhead,
         unclean: header.unclean,
         unclean_at: HostOffset(std::mem::offset_of!(SparseHeader, uncleanShutdown) as u64),
+        free_sector_at: None,
         header_len: SECTOR,
         end: AtomicU64::new(end.get()),
     };

@@ -38,6 +38,7 @@ pub(super) fn extent(file: usize, store: &dyn Storage) -> Result<Sparse> {
         overhead: header.grains,
         unclean: false,
         unclean_at: HostOffset::ZERO,
+        free_sector_at: None,
         header_len: SECTOR,
         end: AtomicU64::new(end),
     })

@@ -8,6 +8,7 @@ use anydisk_core::{DirtySlice, HostOffset, Result, Sealed, Storage};
 use super::{SparseWriter, Writer};
 use crate::extent::{Body, Sparse};
 use crate::image::{VmdkImage, unkey};
+use crate::layout::SECTOR;
 use crate::table::SLICE;
 
 impl VmdkImage {
@@ -47,6 +48,9 @@ impl VmdkImage {
             let file = &self.files[sparse.file];
             if file.used.load(Relaxed) {
                 writer.grains.cover(&*file.store)?;
+                if !pictures.is_empty() {
+                    write_free_sector(&*file.store, sparse, writer)?;
+                }
             }
         }
         self.flush_files()?;
@@ -54,13 +58,55 @@ impl VmdkImage {
         if pictures.is_empty() && !marked {
             return Ok(());
         }
+        self.write_tables(pictures)?;
+        if self.write_directories(pictures)? {
+            self.flush_files()?;
+        }
         for (sparse, writer) in self.sparse_writers() {
-            let store = &*self.files[sparse.file].store;
-            write_tables(store, sparse, pictures, |table| writer.mirror.second(table))?;
-            write_tables(store, sparse, pictures, Some)?;
-            writer.unmark(store)?;
+            writer.unmark(sparse, &*self.files[sparse.file].store)?;
         }
         self.flush_files()
+    }
+
+    /// The pictures of grain tables, second copies first.
+    fn write_tables(&self, pictures: &[DirtySlice]) -> Result<()> {
+        for (sparse, writer) in self.sparse_writers() {
+            let store = &*self.files[sparse.file].store;
+            let count = sparse.geometry.entries().min(SLICE) as usize;
+            let tables = || of_file(sparse, pictures).filter(|(at, _)| !sparse.is_directory(*at));
+            for (at, picture) in tables() {
+                if let Some(second) = writer.mirror.second(at) {
+                    write_slice(store, second, picture, count)?;
+                }
+            }
+            for (at, picture) in tables() {
+                write_slice(store, at, picture, count)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The pictures of directories, when the new tables that they name are on the medium. False if
+    /// there are none.
+    fn write_directories(&self, pictures: &[DirtySlice]) -> Result<bool> {
+        let is_new =
+            |sparse: &Sparse| of_file(sparse, pictures).any(|(at, _)| sparse.is_directory(at));
+        if !self.sparse_writers().any(|(sparse, _)| is_new(sparse)) {
+            return Ok(false);
+        }
+        self.flush_files()?;
+        for (sparse, _) in self.sparse_writers() {
+            let store = &*self.files[sparse.file].store;
+            for (at, picture) in
+                of_file(sparse, pictures).filter(|(at, _)| sparse.is_directory(*at))
+            {
+                let before = at.checked_since(sparse.directory).unwrap_or(0);
+                let rest = (sparse.geometry.directory_len() - before) / sparse.geometry.entry_len();
+                let count = usize::try_from(rest.min(SLICE.into())).unwrap_or(SLICE as usize);
+                write_slice(store, at, picture, count)?;
+            }
+        }
+        Ok(true)
     }
 
     fn lock_round<'a>(&self, writer: &'a Writer) -> MutexGuard<'a, ()> {
@@ -68,22 +114,31 @@ impl VmdkImage {
     }
 }
 
-/// Writes the pictures of an extent's tables to where `place` says that they go.
-fn write_tables(
+/// The pictures that belong in the file of an extent, with their places there.
+fn of_file<'a>(
+    sparse: &'a Sparse,
+    pictures: &'a [DirtySlice],
+) -> impl Iterator<Item = (HostOffset, &'a DirtySlice)> {
+    let placed = pictures.iter().map(|picture| (unkey(picture.at), picture));
+    placed.filter(|((file, _), _)| *file == sparse.file).map(|((_, at), picture)| (at, picture))
+}
+
+/// Writes the first `count` entries of a picture.
+fn write_slice(
     store: &dyn Storage,
-    sparse: &Sparse,
-    pictures: &[DirtySlice],
-    place: impl Fn(HostOffset) -> Option<HostOffset>,
+    at: HostOffset,
+    picture: &DirtySlice,
+    count: usize,
 ) -> Result<()> {
-    // A table to be written is never longer than a slice.
-    let count = sparse.geometry.entries().min(SLICE) as usize;
-    for picture in pictures {
-        let (file, table) = unkey(picture.at);
-        let Some(at) = place(table).filter(|_| file == sparse.file) else { continue };
-        let entries = picture.entries.iter().take(count);
-        let entry = |entry: &u64| u32::try_from(*entry).unwrap_or_default().to_le_bytes();
-        let bytes: Vec<u8> = entries.flat_map(entry).collect();
-        store.write_at(at, &bytes)?;
-    }
-    Ok(())
+    let entry = |entry: &u64| u32::try_from(*entry).unwrap_or_default().to_le_bytes();
+    let bytes: Vec<u8> = picture.entries.iter().take(count).flat_map(entry).collect();
+    Ok(store.write_at(at, &bytes)?)
+}
+
+/// Where the header names the next free sector, it does so before a table names what lies before
+/// it: else another program would use that again.
+fn write_free_sector(store: &dyn Storage, sparse: &Sparse, writer: &SparseWriter) -> Result<()> {
+    let Some(at) = sparse.free_sector_at else { return Ok(()) };
+    let sector = u32::try_from(writer.grains.end().get() / SECTOR).unwrap_or(u32::MAX);
+    Ok(store.write_at(at, &sector.to_le_bytes())?)
 }

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!   first write:  new CID, uncleanShutdown = 1
-//!   flush:        data -> flush -> second tables, tables, uncleanShutdown = 0 -> flush
+//!   flush:        data, next free sector -> flush -> second tables, tables -> flush (if a table is new)
+//!                 -> directories, uncleanShutdown = 0 -> flush
 //! ```
 
 mod backing;
 mod flush;
 mod place;
+mod table;
 mod zero;
 
 use std::sync::Mutex;
@@ -27,7 +29,7 @@ use crate::extent::{Body, Packed, Part, Sparse};
 use crate::guard::Mirror;
 use crate::header::limit;
 use crate::image::{VmdkImage, key};
-use crate::layout::{SECTOR, SparseHeader};
+use crate::layout::SECTOR;
 use crate::table::SliceAt;
 
 /// What writing needs beside the image.
@@ -50,6 +52,8 @@ struct SparseWriter {
     mirror: Mirror,
     /// `uncleanShutdown` is set, by us.
     marked: AtomicBool,
+    /// One table is added at a time.
+    adding: Mutex<()>,
 }
 
 impl Writer {
@@ -120,13 +124,14 @@ impl SparseWriter {
             .map_err(|error| error.within(&file.name))?;
         let end = sparse.end().max(sparse.overhead);
         let grains = Grains::new(sparse.geometry.grain(), end);
-        Ok(Some(Self { grains, mirror, marked: AtomicBool::new(false) }))
+        let (marked, adding) = (AtomicBool::new(false), Mutex::default());
+        Ok(Some(Self { grains, mirror, marked, adding }))
     }
 
     /// Sets `uncleanShutdown` before the extent is changed for the first time since a flush.
     fn mark(&self, sparse: &Sparse, store: &dyn Storage) -> Result<()> {
         if !self.marked.load(Relaxed) && !sparse.unclean {
-            write_unclean(store, true)?;
+            write_unclean(sparse, store, true)?;
             self.marked.store(true, Relaxed);
         }
         Ok(())
@@ -134,17 +139,17 @@ impl SparseWriter {
 
     /// Clears it again: all tables are about to be durable. Whoever writes at this moment leaves
     /// tables that are as good as those before; the flag only tells others where to look.
-    fn unmark(&self, store: &dyn Storage) -> Result<()> {
+    fn unmark(&self, sparse: &Sparse, store: &dyn Storage) -> Result<()> {
         if self.marked.swap(false, Relaxed) {
-            write_unclean(store, false).inspect_err(|_| self.marked.store(true, Relaxed))?;
+            write_unclean(sparse, store, false)
+                .inspect_err(|_| self.marked.store(true, Relaxed))?;
         }
         Ok(())
     }
 }
 
-fn write_unclean(store: &dyn Storage, unclean: bool) -> Result<()> {
-    let at = HostOffset(std::mem::offset_of!(SparseHeader, uncleanShutdown) as u64);
-    Ok(store.write_at(at, &[u8::from(unclean)])?)
+fn write_unclean(sparse: &Sparse, store: &dyn Storage, unclean: bool) -> Result<()> {
+    Ok(store.write_at(sparse.unclean_at, &[u8::from(unclean)])?)
 }
 
 /// A file of grains belongs to one extent, else two would hand out the same space.

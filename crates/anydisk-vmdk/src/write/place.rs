@@ -1,13 +1,16 @@
 //! Places for data: in place, or new grains that are reserved and then committed.
 
 use anydisk_core::{
-    Attempt, Committed, Lease, Placement, Reservation, Reserved, Result, Updated, WriteLease,
+    Attempt, Committed, GuestRange, Lease, Placement, Reservation, Reserved, Result, Updated,
+    WriteLease,
 };
 
+use super::table::Added;
 use super::{SparseWriter, Target, read_only, units};
+use crate::alloc::Taken;
 use crate::extent::{Body, Flat, Sparse};
 use crate::image::{Look, Table, VmdkImage, key};
-use crate::table::{Grain, SliceAt, sector_of, vacant};
+use crate::table::{Grain, SLICE, SliceAt, sector_of, vacant};
 
 impl VmdkImage {
     pub(super) fn place_flat<'a>(
@@ -28,14 +31,17 @@ impl VmdkImage {
         sparse: &'a Sparse,
     ) -> Result<Attempt<'a>> {
         let lease = self.leases.take();
-        let (answer, len, slice) = match self.look(target.part, sparse, target.range)? {
-            Look::Need(need) => return Ok(Attempt::Need(need)),
-            Look::NoTable(_) => return Err(read_only("a grain table is missing")),
-            Look::Run { answer, len, slice } => (answer, len, slice),
-        };
+        let look = self.look(target.part, sparse, target.range)?;
+        if let Look::Need(need) = look {
+            return Ok(Attempt::Need(need));
+        }
         self.begin(target, sparse.file)?;
         let extent = target.writer.extent(target.index)?;
         extent.mark(sparse, &*self.files[sparse.file].store)?;
+        let Look::Run { answer, len, slice } = look else {
+            drop(lease);
+            return self.reserve_without_table(target, sparse, extent);
+        };
         match answer {
             Grain::Sector(sector) => {
                 self.in_place(target, sparse, InPlace { sector, len, slice, lease })
@@ -88,10 +94,46 @@ impl VmdkImage {
             target.writer.claims.release(units);
             return Ok(Attempt::Busy);
         }
+        Ok(self.reserved(target, sparse, taken, units))
+    }
+
+    /// New space for grains whose table is not there yet: it is added with the first commit.
+    fn reserve_without_table<'a>(
+        &'a self,
+        target: &Target<'a>,
+        sparse: &'a Sparse,
+        extent: &SparseWriter,
+    ) -> Result<Attempt<'a>> {
+        let place = sparse.geometry.locate(target.part.offset_of(target.range));
+        let wanted = sparse.grains_of(place.within + target.range.len());
+        // A commit changes one slice.
+        let wanted = wanted.min(SLICE - place.entry % SLICE);
+        let wanted = wanted.min(sparse.geometry.entries() - place.entry);
+        let taken = extent.grains.take(wanted, &self.leases)?;
+        let units = units(target, sparse, taken.count);
+        if !target.writer.claims.try_claim(units) {
+            extent.grains.untake(taken);
+            return Ok(Attempt::Busy);
+        }
+        if !matches!(self.table(sparse, place.table)?, Table::Absent(_)) {
+            extent.grains.untake(taken);
+            target.writer.claims.release(units);
+            return Ok(Attempt::Busy); // Someone was faster: the next look shows it.
+        }
+        Ok(self.reserved(target, sparse, taken, units))
+    }
+
+    fn reserved<'a>(
+        &'a self,
+        target: &Target<'a>,
+        sparse: &'a Sparse,
+        taken: Taken,
+        units: GuestRange,
+    ) -> Attempt<'a> {
         let token = target.index as u64;
         let reserved = Reserved { range: units, at: taken.at, zeroed: taken.zeroed, token };
         let store = &self.files[sparse.file].store;
-        Ok(Attempt::Placed(Placement::Fresh(Reservation::new(self, store, reserved))))
+        Attempt::Placed(Placement::Fresh(Reservation::new(self, store, reserved)))
     }
 
     /// How many of `wanted` grains from an entry on have no space; `None` if that is not in memory.
@@ -115,12 +157,15 @@ impl VmdkImage {
     }
 
     pub(super) fn commit_sparse<'a>(&'a self, reserved: &Reserved) -> Result<Committed<'a>> {
-        let (part, sparse, _) = self.reserved_part(reserved)?;
+        let (part, sparse, extent) = self.reserved_part(reserved)?;
         let from_start = self.parts[part].offset_of(reserved.range);
         let place = sparse.geometry.locate(from_start);
         let table = match self.table(sparse, place.table)? {
             Table::Need(need) => return Ok(Committed::Need(need)),
-            Table::Absent(_) => return Err(read_only("a grain table is missing")),
+            Table::Absent(_) => match self.add_table(sparse, extent, place.table)? {
+                Added::At(table) => table,
+                Added::Not(answer) => return Ok(answer),
+            },
             Table::At(table) => table,
         };
         let slice = sparse.geometry.table_slice(table, place.entry);

@@ -12,7 +12,7 @@ use crate::table::{Grain, SLICE, SliceAt, sector_at};
 impl VmdkImage {
     /// Makes the start of the range read as zero by its entries, if that can be done.
     fn clear(&self, target: &Target<'_>, sparse: &Sparse, how: Zeroing) -> Result<Handled> {
-        let (answer, len) = self.look_now(target.part, sparse, target.range)?;
+        let (answer, len, has_table) = self.look_now(target.part, sparse, target.range)?;
         let nothing_below = how.below == Below::Nothing && !target.writer.has_parent.load(Relaxed);
         if answer == Grain::Zero || (answer == Grain::Absent && nothing_below) {
             return Ok(Handled::Done(len));
@@ -31,7 +31,7 @@ impl VmdkImage {
             (false, false) => return Ok(Handled::ByData(len)),
         };
         let keeps_space = !how.unmap && matches!(answer, Grain::Sector(_));
-        if count == 0 || keeps_space {
+        if count == 0 || keeps_space || !has_table {
             return Ok(Handled::ByData(len));
         }
         let units = units(target, sparse, count);
@@ -88,13 +88,19 @@ impl VmdkImage {
         }
     }
 
-    /// The tables' answer for the start of the range, reading them as needed.
-    fn look_now(&self, part: &Part, sparse: &Sparse, range: GuestRange) -> Result<(Grain, u64)> {
+    /// The tables' answer for the start of the range, reading them as needed, and whether there is a
+    /// table.
+    fn look_now(
+        &self,
+        part: &Part,
+        sparse: &Sparse,
+        range: GuestRange,
+    ) -> Result<(Grain, u64, bool)> {
         loop {
             match self.look(part, sparse, range)? {
                 Look::Need(need) => self.satisfy(&need)?,
-                Look::NoTable(len) => return Ok((Grain::Absent, len)),
-                Look::Run { answer, len, .. } => return Ok((answer, len)),
+                Look::NoTable(len) => return Ok((Grain::Absent, len, false)),
+                Look::Run { answer, len, .. } => return Ok((answer, len, true)),
             }
         }
     }

@@ -1,6 +1,8 @@
 //! What several tests use.
 #![allow(dead_code, reason = "not every test uses all of it")]
 
+pub(crate) mod drawers;
+
 /// A sparse image made by hand.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ByHand {
