@@ -47,6 +47,7 @@
 //! change of the encrypted bytes is not noticed, it decrypts to noise. Keys are wiped when they are
 //! dropped; sectors that were decrypted are not.
 
+mod by_guest;
 mod error;
 mod hash;
 mod kdf;
@@ -58,6 +59,7 @@ mod spec;
 mod split;
 mod storage;
 
+pub use by_guest::ByGuest;
 pub use error::{Error, Found, Invalid, Result};
 pub use hash::Hash;
 pub use kdf::{Kdf, KdfLimits, iterations_for};

@@ -41,10 +41,10 @@ pub enum PastEnd {
 #[derive(Debug)]
 pub struct EncryptedStorage {
     store: Arc<dyn Storage>,
-    cipher: SectorCipher,
+    cipher: Arc<SectorCipher>,
     first: u64,
     past_end: PastEnd,
-    locks: Box<[RwLock<()>]>,
+    locks: Arc<[RwLock<()>]>,
 }
 
 /// Bytes that are locked, read and written at once. A power of two.
@@ -64,7 +64,15 @@ impl EncryptedStorage {
         past_end: PastEnd,
     ) -> Self {
         let locks = (0..LOCKS).map(|_| RwLock::new(())).collect();
-        Self { store, cipher, first, past_end, locks }
+        Self { store, cipher: Arc::new(cipher), first, past_end, locks }
+    }
+
+    /// Another view of the same store, the first byte of which is in sector `first`. Both keep to
+    /// the same locks.
+    #[must_use]
+    pub(crate) fn renumbered(&self, first: u64) -> Self {
+        let (store, cipher) = (Arc::clone(&self.store), Arc::clone(&self.cipher));
+        Self { store, cipher, first, past_end: self.past_end, locks: Arc::clone(&self.locks) }
     }
 
     /// The store with the encrypted bytes.
@@ -302,10 +310,14 @@ impl Storage for EncryptedStorage {
         self.write_all(at, data)
     }
 
-    /// Growing writes encrypted zeroes, since the bytes that a file grows by decrypt to noise.
+    /// Growing writes encrypted zeroes, since the bytes that a file grows by decrypt to noise. Where
+    /// what lies past the end is noise as it is, it stays so.
     fn set_len(&self, len: u64) -> Result<()> {
+        if self.past_end == PastEnd::Ciphertext {
+            return self.store.set_len(len);
+        }
         let before = self.len()?;
-        if self.past_end == PastEnd::Ciphertext || !len.is_multiple_of(self.sector()) {
+        if !len.is_multiple_of(self.sector()) {
             let (store, what) = (self.name().into(), "this length of an encrypted store");
             return Err(Error::Unsupported { store, what });
         }

@@ -6,28 +6,11 @@ use std::time::Duration;
 use anydisk_core::{
     CreateRequest, Error, Image, Measure, MeasureRequest, OptionKind, OptionSpec, Options, Result,
 };
-use anydisk_crypto::luks::{Luks, NewLuks, NewSlot, Payload};
-use anydisk_crypto::{CipherSpec, Hash};
+use anydisk_crypto::luks::{Luks, NewLuks, NewSlot, Payload, Words};
 
 use crate::open::needed;
 use crate::told::told;
 use crate::{KEY_SECRET, LuksImage, NAME};
-
-const CIPHERS: &[&str] = &[
-    "aes-128",
-    "aes-192",
-    "aes-256",
-    "cast5-128",
-    "serpent-128",
-    "serpent-192",
-    "serpent-256",
-    "twofish-128",
-    "twofish-192",
-    "twofish-256",
-];
-
-const HASHES: &[&str] =
-    &["md5", "sha1", "sha224", "sha256", "sha384", "sha512", "ripemd160", "sm3", "whirlpool"];
 
 /// The default of `iter-time`, in milliseconds.
 pub(crate) const ITER_TIME: &str = "2000";
@@ -42,31 +25,31 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "cipher-alg",
         help: "cipher and bits of its key",
-        kind: OptionKind::Word(CIPHERS),
+        kind: OptionKind::Word(Words::CIPHERS),
         default: Some("aes-256"),
     },
     OptionSpec {
         name: "cipher-mode",
         help: "mode of the cipher",
-        kind: OptionKind::Word(&["cbc", "ctr", "ecb", "xts"]),
+        kind: OptionKind::Word(Words::MODES),
         default: Some("xts"),
     },
     OptionSpec {
         name: "ivgen-alg",
         help: "how the number of a sector becomes its IV",
-        kind: OptionKind::Word(&["essiv", "plain", "plain64"]),
+        kind: OptionKind::Word(Words::IVS),
         default: Some("plain64"),
     },
     OptionSpec {
         name: "ivgen-hash-alg",
         help: "hash of essiv",
-        kind: OptionKind::Word(HASHES),
+        kind: OptionKind::Word(Words::HASHES),
         default: Some("sha256"),
     },
     OptionSpec {
         name: "hash-alg",
         help: "hash of the header",
-        kind: OptionKind::Word(HASHES),
+        kind: OptionKind::Word(Words::HASHES),
         default: Some("sha256"),
     },
     OptionSpec {
@@ -92,15 +75,15 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
 /// What the options say.
 fn new_luks(options: &Options) -> Result<NewLuks> {
     let text = |name| options.text(name).unwrap_or_default();
-    let (cipher, bits) = text("cipher-alg").split_once('-').unwrap_or_default();
-    let mode = match (text("cipher-mode"), text("ivgen-alg")) {
-        (mode, "essiv") => format!("{mode}-essiv:{}", text("ivgen-hash-alg")),
-        (mode, iv) => format!("{mode}-{iv}"),
+    let words = Words {
+        cipher_alg: text("cipher-alg"),
+        cipher_mode: text("cipher-mode"),
+        ivgen_alg: text("ivgen-alg"),
+        ivgen_hash_alg: text("ivgen-hash-alg"),
+        hash_alg: text("hash-alg"),
     };
-    let spec = CipherSpec::from_names(cipher, &mode).map_err(told)?;
     let base = if text("luks-version") == "2" { NewLuks::luks2() } else { NewLuks::luks1() };
-    let mut new = base.encryption(spec, bits.parse().unwrap_or(0)).map_err(told)?;
-    new.hash = Hash::by_name(text("hash-alg")).map_err(told)?;
+    let mut new = base.named(&words).map_err(told)?;
     new.sector_size = text("sector-size").parse().unwrap_or(512);
     Ok(new)
 }

@@ -11,9 +11,11 @@ use std::sync::Arc;
 
 use anydisk_core::{
     CreateRequest, Error, GuestRange, HostOffset, Image, ImageWrite, OptionKind, OptionSpec,
-    Options, Preallocation, Reference, Result, Role, Storage,
+    Options, Preallocation, Reference, Result, Role, Secret, SecretRequest, Storage,
 };
+use anydisk_crypto::luks::Words;
 
+use crate::crypt::{Crypt, NewEncryption};
 use crate::extensions::Extension;
 use crate::features::{autoclear, compatible, incompatible, name_table};
 use crate::header::Compression;
@@ -21,7 +23,7 @@ use crate::image::Stores;
 use crate::layout::extension;
 use crate::measure::Layout;
 use crate::preallocate::preallocate;
-use crate::{Header, NAME, WritableImage, limits};
+use crate::{Header, NAME, WritableImage, crypt, limits};
 
 /// The options of creation.
 pub(crate) const OPTIONS: &[OptionSpec] = &[
@@ -80,6 +82,54 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         default: None,
     },
     OptionSpec {
+        name: "encrypt.format",
+        help: "luks: encrypt the data; aes: as old images are encrypted, which is not safe",
+        kind: OptionKind::Word(&["aes", "luks"]),
+        default: None,
+    },
+    OptionSpec {
+        name: crypt::KEY_SECRET,
+        help: "name of the secret that is the passphrase",
+        kind: OptionKind::Text,
+        default: None,
+    },
+    OptionSpec {
+        name: "encrypt.cipher-alg",
+        help: "cipher and bits of its key (aes-256)",
+        kind: OptionKind::Word(Words::CIPHERS),
+        default: None,
+    },
+    OptionSpec {
+        name: "encrypt.cipher-mode",
+        help: "mode of the cipher (xts)",
+        kind: OptionKind::Word(Words::MODES),
+        default: None,
+    },
+    OptionSpec {
+        name: "encrypt.ivgen-alg",
+        help: "how the number of a sector becomes its IV (plain64)",
+        kind: OptionKind::Word(Words::IVS),
+        default: None,
+    },
+    OptionSpec {
+        name: "encrypt.ivgen-hash-alg",
+        help: "hash of essiv (sha256)",
+        kind: OptionKind::Word(Words::HASHES),
+        default: None,
+    },
+    OptionSpec {
+        name: "encrypt.hash-alg",
+        help: "hash of the LUKS header (sha256)",
+        kind: OptionKind::Word(Words::HASHES),
+        default: None,
+    },
+    OptionSpec {
+        name: "encrypt.iter-time",
+        help: "milliseconds that trying a passphrase takes (2000)",
+        kind: OptionKind::Number,
+        default: None,
+    },
+    OptionSpec {
         name: "lazy_refcounts",
         help: "let later writers postpone refcounts",
         kind: OptionKind::Flag,
@@ -97,11 +147,16 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
 pub(crate) fn create(request: &CreateRequest<'_>) -> Result<Arc<dyn Image>> {
     let size = request.size.checked_next_multiple_of(512).unwrap_or(u64::MAX);
     let plan = Plan::of(request.options, size)?;
+    let passphrase = plan.passphrase(request)?;
     let header = plan.header(size, backing(request))?;
     check_preallocation(request)?;
     let data = plan.data_file.as_deref().map(|name| make_data_file(request, name)).transpose()?;
-    write_empty(&*request.store, &header, &plan.layout(size))?;
-    let stores = Stores { image: Arc::clone(&request.store), data };
+    let layout = plan.layout(size);
+    write_tables(&*request.store, &layout)?;
+    let crypt = Some(plan.encrypt(request, passphrase, &layout)?);
+    request.store.flush()?;
+    request.store.write_at(HostOffset::ZERO, &header.to_bytes()?)?;
+    let stores = Stores { image: Arc::clone(&request.store), data, crypt };
     let image = WritableImage::open_in(stores, request.limits)?;
     if plan.data_file.is_some() {
         // After opening: now all of it is known to be zero.
@@ -147,6 +202,7 @@ pub(crate) struct Plan {
     compression: Compression,
     data_file: Option<String>,
     data_file_raw: bool,
+    encryption: Option<NewEncryption>,
 }
 
 impl Plan {
@@ -172,6 +228,7 @@ impl Plan {
             },
             data_file: options.text("data_file").map(str::to_owned),
             data_file_raw: options.flag("data_file_raw"),
+            encryption: NewEncryption::of(options)?,
         };
         plan.check(options, size)?;
         Ok(plan)
@@ -182,6 +239,9 @@ impl Plan {
             return Err(options.refuse("extended_l2", "off, or clusters of 16k or more"));
         }
         self.check_data_file(options)?;
+        if self.encryption.is_some() && self.data_file.is_some() {
+            return Err(options.refuse("encrypt.format", "none with data_file"));
+        }
         if self.version < 3 {
             let needs = [
                 ("refcount_bits", self.refcount_order != 4, "16 with compat=v2"),
@@ -214,6 +274,35 @@ impl Plan {
 
     pub(crate) fn layout(&self, size: u64) -> Layout {
         Layout::new(self.cluster_bits, self.refcount_order, self.extended_l2, size)
+            .with_crypto_header(self.crypto_header_len())
+    }
+
+    /// Bytes of the LUKS header.
+    pub(crate) fn crypto_header_len(&self) -> u64 {
+        self.encryption.as_ref().map_or(0, NewEncryption::header_len)
+    }
+
+    /// The passphrase that an encrypted image is to have.
+    fn passphrase(&self, request: &CreateRequest<'_>) -> Result<Option<Secret>> {
+        if self.encryption.is_none() {
+            return Ok(None);
+        }
+        let wanted = SecretRequest::new(crypt::KEY_SECRET, request.location);
+        request.secrets.secret(&wanted)?.map(Some).ok_or_else(crypt::locked)
+    }
+
+    /// Makes the LUKS header; what opens the data.
+    fn encrypt(
+        &self,
+        request: &CreateRequest<'_>,
+        passphrase: Option<Secret>,
+        layout: &Layout,
+    ) -> Result<Crypt> {
+        let (Some(encryption), Some(passphrase)) = (&self.encryption, passphrase) else {
+            return Ok(Crypt::None);
+        };
+        let at = layout.crypto_header();
+        encryption.make(&request.store, at, passphrase.as_bytes())
     }
 
     fn header(&self, size: u64, backing: Option<Reference>) -> Result<Header> {
@@ -234,7 +323,7 @@ impl Plan {
             version: self.version,
             cluster_bits: self.cluster_bits,
             size,
-            crypt_method: 0,
+            crypt_method: self.encryption.as_ref().map_or(0, NewEncryption::method),
             l1_size: to_u32(layout.l1_entries),
             l1_table_offset: layout.l1_table(),
             refcount_table_offset: layout.refcount_table(),
@@ -247,14 +336,19 @@ impl Plan {
             refcount_order: self.refcount_order,
             compression: self.compression,
             unknown_fields: Vec::new(),
-            extensions: self.extensions(format),
+            extensions: self.extensions(format, &layout),
             backing_file: backing.map(|backing| backing.name),
         })
     }
 
     /// As qemu: feature names only where there is room for them.
-    fn extensions(&self, backing_format: Option<String>) -> Vec<Extension> {
+    fn extensions(&self, backing_format: Option<String>, layout: &Layout) -> Vec<Extension> {
         let mut extensions = Vec::new();
+        if self.crypto_header_len() > 0 {
+            let words = [layout.crypto_header().get(), self.crypto_header_len()];
+            let data = words.map(u64::to_be_bytes).concat();
+            extensions.push(Extension { kind: extension::CRYPTO_HEADER, data });
+        }
         if let Some(format) = backing_format {
             extensions.push(Extension { kind: extension::BACKING_FORMAT, data: format.into() });
         }
@@ -292,11 +386,9 @@ fn check_preallocation(request: &CreateRequest<'_>) -> Result<()> {
     Err(request.options.refuse("preallocation", "off with a backing file and without extended_l2"))
 }
 
-/// Writes header and refcounts; the L1 table is the zeroes behind them.
-fn write_empty(store: &dyn Storage, header: &Header, layout: &Layout) -> Result<()> {
+/// Writes refcounts; the L1 table is the zeroes behind them.
+fn write_tables(store: &dyn Storage, layout: &Layout) -> Result<()> {
     store.set_len(layout.end())?;
     store.write_at(layout.refcount_table(), &layout.refcount_table_bytes())?;
-    layout.write_refcounts(store)?;
-    store.flush()?;
-    Ok(store.write_at(HostOffset::ZERO, &header.to_bytes()?)?)
+    layout.write_refcounts(store)
 }

@@ -11,6 +11,7 @@ use anydisk_core::{
     Source,
 };
 
+use crate::crypt::Crypt;
 use crate::image::Stores;
 use crate::reserve::Purpose;
 use crate::{Header, NAME, WritableImage};
@@ -22,6 +23,8 @@ use crate::{Header, NAME, WritableImage};
 pub(crate) fn stores(request: &OpenRequest<'_>) -> Result<Stores> {
     let stores = Stores::of_one(request.store.clone());
     let header = Header::read(&*stores.image, request.limits)?;
+    let crypt = Some(Crypt::of(&header, &stores, request)?);
+    let stores = Stores { crypt, ..stores };
     if !header.has_data_file() {
         return Ok(stores);
     }
@@ -56,7 +59,8 @@ impl WritableImage {
         let at = units.start().get();
         // Whoever comes first to the space behind everything written finds it zero.
         let virgin = self.virgin_data.fetch_max(units.end().get(), Relaxed);
-        Reserved { range: units, at: HostOffset(at), zeroed: at >= virgin, token: purpose.token() }
+        let zeroed = at >= virgin && !self.is_encrypted();
+        Reserved { range: units, at: HostOffset(at), zeroed, token: purpose.token() }
     }
 
     /// Zeroes in a raw data file, where the file itself can make them.

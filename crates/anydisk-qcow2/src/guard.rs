@@ -48,6 +48,7 @@ pub(crate) enum Metadata {
     RefcountBlock,
     SnapshotTable,
     SnapshotL1Table,
+    CryptoHeader,
 }
 
 impl fmt::Display for Metadata {
@@ -60,6 +61,7 @@ impl fmt::Display for Metadata {
             Self::RefcountBlock => "a refcount block",
             Self::SnapshotTable => "the snapshot table",
             Self::SnapshotL1Table => "the L1 table of a snapshot",
+            Self::CryptoHeader => "the crypto header",
         })
     }
 }

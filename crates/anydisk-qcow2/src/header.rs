@@ -1,6 +1,7 @@
 //! The header: bytes to checked values, and back. Pure.
 
 use anydisk_core::{Codec, Error, HostOffset, Limits, Result, Storage, Value, invalid_field};
+use zerocopy::big_endian::U64;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::extensions::{self, Extension, Head, find};
@@ -287,6 +288,15 @@ impl Header {
     #[must_use]
     pub fn has_lazy_refcounts(&self) -> bool {
         self.compatible_features & compatible::LAZY_REFCOUNTS != 0
+    }
+
+    /// Where the LUKS header of the data lies, and how many bytes it has, if the data is encrypted
+    /// with LUKS.
+    #[must_use]
+    pub fn crypto_header(&self) -> Option<(HostOffset, u64)> {
+        let pointer = self.extension(extension::CRYPTO_HEADER)?;
+        let [at, len] = <[U64; 2]>::read_from_bytes(pointer).ok()?;
+        Some((HostOffset(at.get()), len.get()))
     }
 
     /// The data of the extension of this type; of several the last, as in qemu.

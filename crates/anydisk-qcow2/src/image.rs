@@ -9,9 +9,12 @@ use anydisk_core::{
     TableCache, Ticket,
 };
 
+use anydisk_crypto::luks::LuksInfo;
+
+use crate::crypt::{Crypt, View};
 use crate::entry::{Cluster, Fault, L2Entry};
 use crate::table::{Geometry, L1Run, Run};
-use crate::{Header, NAME, limits, snapshot};
+use crate::{Header, NAME, crypt, limits, snapshot};
 
 /// An open qcow2 image.
 #[derive(Debug)]
@@ -23,8 +26,13 @@ pub struct Qcow2Image {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Storage>,
-    /// Where guest data lies: the same, or the external data file.
+    /// Where guest data lies: the same, or the external data file; decrypted, if that is one store
+    /// for all of it.
     pub(crate) data: Arc<dyn Storage>,
+    /// How guest data is reached there.
+    pub(crate) view: View,
+    /// What the LUKS header says.
+    pub(crate) luks: Option<Arc<LuksInfo>>,
     /// As it was when the image was opened.
     pub(crate) header: Header,
     pub(crate) geometry: Geometry,
@@ -105,18 +113,20 @@ impl Qcow2Image {
 }
 
 /// The bytes of one image.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Stores {
     /// Header and tables.
     pub(crate) image: Arc<dyn Storage>,
     /// Guest data, if it lies in another file.
     pub(crate) data: Option<Arc<dyn Storage>>,
+    /// What opens it; `None`: nobody was asked.
+    pub(crate) crypt: Option<Crypt>,
 }
 
 impl Stores {
     /// Everything in one file.
     pub(crate) fn of_one(image: Arc<dyn Storage>) -> Self {
-        Self { image, data: None }
+        Self { image, data: None, crypt: None }
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<dyn Storage>> {
@@ -126,15 +136,11 @@ impl Stores {
 
 /// Features that are legal and not done here.
 fn refuse_unsupported(header: &Header, stores: &Stores) -> Result<()> {
-    let feature = match header.crypt_method {
-        _ if header.has_data_file() && stores.data.is_none() => {
-            "an external data file that was not given with the image"
-        }
-        0 => return Ok(()),
-        1 => "encryption (AES)",
-        _ => "encryption (LUKS)",
-    };
-    Err(Error::Unsupported { format: NAME, feature: feature.into() })
+    if header.has_data_file() && stores.data.is_none() {
+        let feature = "an external data file that was not given with the image".into();
+        return Err(Error::Unsupported { format: NAME, feature });
+    }
+    Ok(())
 }
 
 impl Shared {
@@ -142,7 +148,11 @@ impl Shared {
         let header = Header::read(&*stores.image, limits)?;
         refuse_unsupported(&header, &stores)?;
         snapshot::check_table(&*stores.image, &header)?;
-        Ok(Self::new(stores, header, limits))
+        let crypt = match stores.crypt {
+            Some(crypt) => crypt,
+            None => Crypt::locked(&header, &stores.image)?,
+        };
+        Ok(Self::new(Stores { crypt: Some(crypt), ..stores }, header, limits))
     }
 
     pub(crate) fn new(stores: Stores, header: Header, limits: &Limits) -> Self {
@@ -155,6 +165,8 @@ impl Shared {
             let most = usize::try_from(tables.saturating_mul(2)).unwrap_or(usize::MAX);
             TableCache::new(slice / 8, limit.min(most.max(limits::LEAST_CACHE)))
         };
+        let data = stores.data.unwrap_or_else(|| Arc::clone(&stores.image));
+        let (data, view, luks) = stores.crypt.unwrap_or_default().applied(data);
         let clusters = header.disk_size().div_ceil(geometry.cluster_size());
         let l2_bytes = clusters.saturating_mul(geometry.entry_words() as u64 * 8);
         Self {
@@ -165,7 +177,9 @@ impl Shared {
             leases: Leases::new(),
             frees: true,
             limits: limits.clone(),
-            data: stores.data.unwrap_or_else(|| Arc::clone(&stores.image)),
+            data,
+            view,
+            luks,
             store: stores.image,
             header,
             geometry,
@@ -201,11 +215,12 @@ impl Shared {
     }
 
     /// See [`Image::info`].
-    pub(crate) fn info(header: &Header) -> ImageInfo {
+    pub(crate) fn info(&self, header: &Header) -> ImageInfo {
         let mut info = ImageInfo::new(NAME);
+        info.encrypted = header.crypt_method != 0;
         info.cluster_size = Some(header.cluster_size());
         info.dirty = header.is_dirty();
-        info.details = details(header);
+        info.details = details(header, self.luks.as_deref());
         info
     }
 
@@ -263,10 +278,10 @@ impl Shared {
             && let Some(Some(entry)) =
                 self.l2.read(l2.slice, |slice| geometry.plain_data(&slice, l2.word))
         {
-            return Ok(Lookup::Found(self.plain(entry, range, table_copied, lease)));
+            return Ok(Lookup::Found(self.plain(entry, range, table_copied, lease)?));
         }
         match self.l2.read(l2.slice, |slice| geometry.run(&slice, l2.word, range)) {
-            Some(Ok(run)) => Ok(Lookup::Found(self.extent(run, range, table_copied, lease))),
+            Some(Ok(run)) => Ok(Lookup::Found(self.extent(run, range, table_copied, lease)?)),
             Some(Err(fault)) => broken(fault, l2.slice),
             None => Ok(Lookup::Need(self.need(Table::L2, l2.slice))),
         }
@@ -280,11 +295,12 @@ impl Shared {
         range: GuestRange,
         table_copied: bool,
         lease: Lease<'a>,
-    ) -> Extent<'a> {
+    ) -> Result<Extent<'a>> {
         let within = range.start().get() & (self.geometry.cluster_size() - 1);
         let at = entry.host().unwrap_or_default().saturating_add(within);
         let shared = !(entry.is_copied() && table_copied);
-        Extent { len: range.len(), source: Source::Data { store: &self.data, at, shared }, lease }
+        let store = self.view.store(&self.data, range.start(), at)?;
+        Ok(Extent { len: range.len(), source: Source::Data { store, at, shared }, lease })
     }
 
     #[inline]
@@ -294,10 +310,11 @@ impl Shared {
         range: GuestRange,
         table_copied: bool,
         lease: Lease<'a>,
-    ) -> Extent<'a> {
+    ) -> Result<Extent<'a>> {
         let source = match run.cluster {
             Cluster::Data { at, copied } => {
-                Source::Data { store: &self.data, at, shared: !(copied && table_copied) }
+                let store = self.view.store(&self.data, range.start(), at)?;
+                Source::Data { store, at, shared: !(copied && table_copied) }
             }
             Cluster::Zero { reserved } => Source::Zero { reserved },
             Cluster::Absent { reserved } => Source::Absent { reserved },
@@ -309,7 +326,7 @@ impl Shared {
                 unit: self.geometry.cluster_range(range.start()),
             }),
         };
-        Extent { len: run.len, source, lease }
+        Ok(Extent { len: run.len, source, lease })
     }
 }
 
@@ -340,20 +357,21 @@ impl Image for Qcow2Image {
     }
 
     fn info(&self) -> ImageInfo {
-        Shared::info(&self.shared.header)
+        self.shared.info(&self.shared.header)
     }
 }
 
 /// What qemu-img shows under `format-specific`, in its order.
-fn details(header: &Header) -> Vec<Detail> {
+fn details(header: &Header, luks: Option<&LuksInfo>) -> Vec<Detail> {
     let detail = |name, value| Detail { name, value };
     let flag = |name, flag| detail(name, DetailValue::Flag(flag));
     let text = |name, text: &str| detail(name, DetailValue::Text(text.to_owned()));
     let compat = text("compat", if header.version >= 3 { "1.1" } else { "0.10" });
     let compression = text("compression-type", header.compression.name());
     let refcounts = detail("refcount-bits", DetailValue::Number(header.refcount_bits().into()));
+    let encrypt = crypt::details(header, luks);
     if header.version < 3 {
-        return vec![compat, compression, refcounts];
+        return [compat, compression, refcounts].into_iter().chain(encrypt).collect();
     }
     let lazy = flag("lazy-refcounts", header.has_lazy_refcounts());
     let mut details = vec![compat, compression, lazy, refcounts];
@@ -362,6 +380,7 @@ fn details(header: &Header) -> Vec<Detail> {
         details.extend(name.map(|name| text("data-file", &name)));
         details.push(flag("data-file-raw", header.has_raw_data_file()));
     }
+    details.extend(encrypt);
     details.push(flag("corrupt", header.is_corrupt()));
     details.push(flag("extended-l2", header.has_extended_l2()));
     details

@@ -41,7 +41,7 @@
 //! | bitmaps | not looked at; opening for writing marks them invalid |
 //! | images marked dirty or corrupt | read; refused for writing |
 //! | external data files, also raw ones | read, written, created; the resolver opens them |
-//! | encryption | refused |
+//! | encryption: LUKS, and the legacy AES | read, write, create; not with an external data file |
 //!
 //! What is accepted beyond the specification, and which images other programs disagree about, is
 //! told in `docs/formats/qcow2.md`.
@@ -71,6 +71,7 @@ mod beside;
 mod blocks;
 mod check;
 mod create;
+mod crypt;
 mod data_file;
 mod entry;
 mod extensions;

@@ -18,13 +18,15 @@ pub(crate) struct Layout {
     blocks: u64,
     /// Entries of the L1 table.
     pub(crate) l1_entries: u64,
+    /// Clusters of the LUKS header, behind the L1 table.
+    crypto_clusters: u64,
 }
 
 impl Layout {
     pub(crate) fn new(cluster_bits: u32, refcount_order: u32, extended: bool, size: u64) -> Self {
         let entry_bytes = if extended { 16 } else { 8 };
         let coverage = (1_u64 << cluster_bits) * ((1 << cluster_bits) / entry_bytes);
-        let mut layout = Self {
+        let layout = Self {
             cluster_bits,
             refcount_order,
             entry_bytes,
@@ -32,15 +34,25 @@ impl Layout {
             table_clusters: 1,
             blocks: 1,
             l1_entries: size.div_ceil(coverage),
+            crypto_clusters: 0,
         };
+        layout.settled()
+    }
+
+    /// The same with a LUKS header of `len` bytes.
+    pub(crate) fn with_crypto_header(self, len: u64) -> Self {
+        Self { crypto_clusters: len.div_ceil(self.cluster()), ..self }.settled()
+    }
+
+    fn settled(mut self) -> Self {
         // Tables count themselves: both numbers only grow until they fit.
         loop {
-            let blocks = layout.clusters().div_ceil(layout.per_block());
-            let table_clusters = (blocks * 8).div_ceil(layout.cluster());
-            if (blocks, table_clusters) == (layout.blocks, layout.table_clusters) {
-                return layout;
+            let blocks = self.clusters().div_ceil(self.per_block());
+            let table_clusters = (blocks * 8).div_ceil(self.cluster());
+            if (blocks, table_clusters) == (self.blocks, self.table_clusters) {
+                return self;
             }
-            (layout.blocks, layout.table_clusters) = (blocks, table_clusters);
+            (self.blocks, self.table_clusters) = (blocks, table_clusters);
         }
     }
 
@@ -55,7 +67,16 @@ impl Layout {
 
     /// Clusters in use.
     fn clusters(&self) -> u64 {
+        self.clusters_before_crypto() + self.crypto_clusters
+    }
+
+    fn clusters_before_crypto(&self) -> u64 {
         1 + self.table_clusters + self.blocks + (self.l1_entries * 8).div_ceil(self.cluster())
+    }
+
+    /// Where the LUKS header is.
+    pub(crate) fn crypto_header(&self) -> HostOffset {
+        HostOffset(self.clusters_before_crypto() << self.cluster_bits)
     }
 
     pub(crate) fn refcount_table(&self) -> HostOffset {
@@ -77,7 +98,10 @@ impl Layout {
 
     /// Length of the file: the last cluster of the L1 table is not filled up.
     pub(crate) fn end(&self) -> u64 {
-        self.end_of_blocks() + self.l1_entries * 8
+        match self.crypto_clusters {
+            0 => self.end_of_blocks() + self.l1_entries * 8,
+            _ => self.clusters() << self.cluster_bits,
+        }
     }
 
     pub(crate) fn refcount_table_bytes(&self) -> Vec<u8> {
@@ -117,7 +141,8 @@ fn ones(bits: u64, count: u64) -> Vec<u8> {
 /// Bytes that a new image takes (the formula of `qemu-img measure`).
 pub(crate) fn measure(request: &MeasureRequest<'_>) -> Result<Measure> {
     let size = request.size.checked_next_multiple_of(512).unwrap_or(u64::MAX);
-    let layout = Plan::of(request.options, size)?.layout(size);
+    let plan = Plan::of(request.options, size)?;
+    let layout = plan.layout(size);
     let cluster = layout.cluster();
     let up = |bytes: u64, unit: u64| bytes.div_ceil(unit) * unit;
     let entries = up(size.div_ceil(cluster), cluster / layout.entry_bytes);
@@ -134,7 +159,9 @@ pub(crate) fn measure(request: &MeasureRequest<'_>) -> Result<Measure> {
         }
         (blocks, table) = (more, larger);
     }
-    let fully_allocated = meta + (blocks + table) * cluster + data;
+    // Not counted among the clusters that refcounts are for, as qemu-img measures it.
+    let crypto = up(plan.crypto_header_len(), cluster);
+    let fully_allocated = meta + (blocks + table) * cluster + data + crypto;
     let sparse = matches!(request.options.text("preallocation"), None | Some("off" | "metadata"));
     let used = if sparse { clusters_in(request.data, cluster) * cluster } else { data };
     Ok(Measure { required: fully_allocated - data + used, fully_allocated })

@@ -45,13 +45,15 @@ fn reserve(image: &WritableImage, range: GuestRange) -> Result<Placement<'_>> {
 fn fill(image: &WritableImage, reservation: Reservation<'_>, how: Preallocation) -> Result<u64> {
     let (range, at) = (reservation.range(), reservation.at());
     let len = range.grown_to(image.shared.geometry.cluster_size()).len();
-    let store = &*image.shared.data;
-    if how == Preallocation::Full {
+    let store = &**reservation.store();
+    if how == Preallocation::Full || image.is_encrypted() {
         write_zeroes(store, at, len)?;
     } else if !reservation.is_zeroed() {
         make_zero(store, at, len, how == Preallocation::Metadata)?;
     }
-    give_space(store, at, len, how)?;
+    if !image.is_encrypted() {
+        give_space(store, at, len, how)?;
+    }
     reservation.commit()?;
     Ok(range.len())
 }

@@ -93,6 +93,7 @@ impl WritableImage {
     #[inline]
     pub(crate) fn in_place<'a>(
         &'a self,
+        guest: GuestOffset,
         at: HostOffset,
         len: u64,
         lease: Lease<'a>,
@@ -106,7 +107,7 @@ impl WritableImage {
             return Err(needs_repair(format!("guest data at {place} lies in {}", overlap.holds)));
         }
         Ok(Attempt::Placed(Placement::InPlace {
-            store: &self.shared.data,
+            store: self.shared.view.store(&self.shared.data, guest, at)?,
             at,
             len,
             lease: WriteLease::new(lease),
@@ -116,7 +117,7 @@ impl WritableImage {
     /// New or kept space for units that have no place of their own.
     pub(crate) fn reserve(&self, range: GuestRange, purpose: Purpose) -> Result<Attempt<'_>> {
         Ok(match self.try_reserve(range, purpose)? {
-            Step::Done(Outcome::Reserved(reserved)) => self.reserved(reserved),
+            Step::Done(Outcome::Reserved(reserved)) => self.reserved(reserved)?,
             Step::Done(Outcome::InPlace) => return self.try_place(range),
             Step::Done(Outcome::Busy) => Attempt::Busy,
             Step::Need(need) => Attempt::Need(need),
@@ -150,9 +151,11 @@ impl WritableImage {
         Ok(Step::Done(Outcome::Reserved(Reserved { range, ..reserved })))
     }
 
-    fn reserved(&self, reserved: Reserved) -> Attempt<'_> {
-        let reservation = Reservation::new(self, &self.shared.data, reserved);
-        Attempt::Placed(Placement::Fresh(reservation))
+    fn reserved(&self, reserved: Reserved) -> Result<Attempt<'_>> {
+        let shared = &self.shared;
+        let store = shared.view.store(&shared.data, reserved.range.start(), reserved.at);
+        let store = store.inspect_err(|_| self.abandon(&reserved))?;
+        Ok(Attempt::Placed(Placement::Fresh(Reservation::new(self, store, reserved))))
     }
 
     /// New clusters for `units`, or for as many of them as there are in one piece.
@@ -175,7 +178,7 @@ impl WritableImage {
         let mut reserved = Reserved {
             range: units,
             at: first.saturating_add(skipped),
-            zeroed: fresh.zeroed,
+            zeroed: fresh.zeroed && !self.is_encrypted(),
             token: purpose.token(),
         };
         let covered = whole.first(fresh.clusters.count << bits);
@@ -207,7 +210,7 @@ impl WritableImage {
             return Err(Error::Limit { format: NAME, what, found: at.get(), limit });
         }
         claim.keep();
-        Ok(self.reserved(reserved))
+        self.reserved(reserved)
     }
 
     /// The references that a reservation took.

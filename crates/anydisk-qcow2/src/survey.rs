@@ -23,6 +23,9 @@ pub(crate) fn survey(store: &dyn Storage, header: &Header) -> Result<Guard> {
     let table = u64::from(header.refcount_table_clusters) << header.cluster_bits;
     survey.note(HostOffset::ZERO, 1, Metadata::Header)?;
     survey.note(header.l1_table_offset, bytes_of_l1, Metadata::L1Table)?;
+    if let Some((at, len)) = header.crypto_header() {
+        survey.note(at, len, Metadata::CryptoHeader)?;
+    }
     survey.note(header.refcount_table_offset, table, Metadata::RefcountTable)?;
     survey.note_snapshots(store, header)?;
     survey.note_l2_tables(store, header.l1_table_offset, bytes_of_l1)?;

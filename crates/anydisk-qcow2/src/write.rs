@@ -17,6 +17,7 @@ use anydisk_core::{
 
 use crate::alloc::{Allocator, Fresh};
 use crate::alone::Turns;
+use crate::crypt::{View, locked};
 use crate::format::check_writable;
 use crate::image::{Shared, Stores, Table};
 use crate::live::LiveHeader;
@@ -104,6 +105,9 @@ impl WritableImage {
         }
         let shared = Shared::open(stores, limits)?;
         check_writable(&shared.header)?;
+        if matches!(shared.view, View::Locked) {
+            return Err(locked());
+        }
         let guard = survey(&*shared.store, &shared.header)?;
         let cache = limits.table_cache / 8;
         let leases = shared.leases.clone();
@@ -138,6 +142,16 @@ impl WritableImage {
     /// To be held while pictures of the tables are taken.
     pub(crate) fn stop(&self) -> RwLockWriteGuard<'_, ()> {
         self.gate.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Compressed clusters lie beside the tables, and are never encrypted.
+    fn packs(&self) -> bool {
+        !self.shared.geometry.has_data_file() && !self.is_encrypted()
+    }
+
+    /// Space that was never written does not read as zero.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.shared.header.crypt_method != 0
     }
 
     pub(crate) fn new_tables(&self) -> MutexGuard<'_, NewTables> {
@@ -179,7 +193,7 @@ impl Image for WritableImage {
     }
 
     fn info(&self) -> ImageInfo {
-        self.live.with(Shared::info)
+        self.live.with(|header| self.shared.info(header))
     }
 
     fn writer(&self) -> Option<&dyn ImageWrite> {
@@ -204,7 +218,7 @@ impl ImageWrite for WritableImage {
         match self.shared.map_under(lease, range)? {
             Lookup::Found(extent) => match extent.source {
                 Source::Data { at, shared: false, .. } => {
-                    self.in_place(at, extent.len, extent.lease)
+                    self.in_place(range.start(), at, extent.len, extent.lease)
                 }
                 _ => self.reserve(range, Purpose::Fresh),
             },
@@ -213,8 +227,8 @@ impl ImageWrite for WritableImage {
     }
 
     fn try_place_encoded(&self, unit: GuestRange, len: usize) -> Result<Attempt<'_>> {
-        if self.shared.geometry.has_data_file() {
-            let feature = "compressed data with an external data file".into();
+        if !self.packs() {
+            let feature = "compressed data, encrypted or with an external data file,".into();
             return Err(Error::Unsupported { format: NAME, feature });
         }
         let cluster = self.shared.geometry.cluster_range(unit.start());
@@ -261,7 +275,7 @@ impl ImageWrite for WritableImage {
     }
 
     fn packing(&self) -> Option<Packing> {
-        (!self.shared.geometry.has_data_file()).then(|| self.packing.clone())
+        self.packs().then(|| self.packing.clone())
     }
 
     fn unit(&self) -> u64 {

@@ -36,6 +36,40 @@ pub struct NewLuks {
     pub uuid: Option<String>,
 }
 
+/// An encryption in the words of qemu-img's options.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the names are those of the options")]
+pub struct Words<'a> {
+    pub cipher_alg: &'a str,
+    pub cipher_mode: &'a str,
+    pub ivgen_alg: &'a str,
+    pub ivgen_hash_alg: &'a str,
+    pub hash_alg: &'a str,
+}
+
+impl Words<'_> {
+    /// What `cipher-alg` may be.
+    pub const CIPHERS: &'static [&'static str] = &[
+        "aes-128",
+        "aes-192",
+        "aes-256",
+        "cast5-128",
+        "serpent-128",
+        "serpent-192",
+        "serpent-256",
+        "twofish-128",
+        "twofish-192",
+        "twofish-256",
+    ];
+    /// What `cipher-mode` may be.
+    pub const MODES: &'static [&'static str] = &["cbc", "ctr", "ecb", "xts"];
+    /// What `ivgen-alg` may be.
+    pub const IVS: &'static [&'static str] = &["essiv", "plain", "plain64"];
+    /// What `hash-alg` and `ivgen-hash-alg` may be.
+    pub const HASHES: &'static [&'static str] =
+        &["md5", "sha1", "sha224", "sha256", "sha384", "sha512", "ripemd160", "sm3", "whirlpool"];
+}
+
 /// A passphrase to be added.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
@@ -136,6 +170,20 @@ impl NewLuks {
     #[must_use]
     pub fn luks2() -> Self {
         Self { version: 2, ..Self::luks1() }
+    }
+
+    /// With the encryption and the hash that the words name.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if there is no such encryption.
+    pub fn named(mut self, words: &Words<'_>) -> Result<Self> {
+        let (cipher, bits) = words.cipher_alg.split_once('-').unwrap_or_default();
+        let mode = match (words.cipher_mode, words.ivgen_alg) {
+            (mode, "essiv") => format!("{mode}-essiv:{}", words.ivgen_hash_alg),
+            (mode, iv) => format!("{mode}-{iv}"),
+        };
+        self.hash = Hash::by_name(words.hash_alg)?;
+        self.encryption(CipherSpec::from_names(cipher, &mode)?, bits.parse().unwrap_or(0))
     }
 
     /// With another encryption; `key_bits` is that of the cipher, which XTS needs twice.

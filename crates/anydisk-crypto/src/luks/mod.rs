@@ -38,6 +38,7 @@
 //! ```
 
 mod create;
+mod fields;
 mod json;
 mod layout;
 mod slots;
@@ -49,7 +50,8 @@ use std::sync::Arc;
 
 use anydisk_storage::{HostOffset, Storage, StorageExt, Window};
 
-pub use create::{NewKdf, NewLuks, NewSlot};
+pub use create::{NewKdf, NewLuks, NewSlot, Words};
+pub use fields::Field;
 pub use layout::MAGIC;
 pub use unlock::Unlocked;
 

@@ -3,8 +3,6 @@
 use std::mem::offset_of;
 
 use anydisk_core::{Error, HostOffset, Result};
-use zerocopy::FromBytes;
-use zerocopy::big_endian::U64;
 
 use super::bitmaps;
 use super::references::References;
@@ -14,7 +12,7 @@ use super::sweep::{Segment, sweep};
 use super::trouble::{Teller, Trouble};
 use super::windows::Touched;
 use crate::guard::Clusters;
-use crate::layout::{RawHeader, RawSnapshot, extension};
+use crate::layout::{RawHeader, RawSnapshot};
 use crate::limits;
 
 /// Where everything begins.
@@ -125,10 +123,8 @@ impl Roots {
     }
 
     fn note_crypto_header(&mut self, subject: &Subject, teller: &mut Teller<'_>) {
-        let pointer = subject.header.extension(extension::CRYPTO_HEADER);
-        let words = pointer.and_then(|bytes| <[U64; 2]>::read_from_bytes(bytes).ok());
-        if let Some([at, len]) = words {
-            self.note(subject, teller, "the crypto header", at.get(), len.get());
+        if let Some((at, len)) = subject.header.crypto_header() {
+            self.note(subject, teller, "the crypto header", at.get(), len);
         }
     }
 

@@ -41,10 +41,15 @@ fn shared_of(image: &Shared, header: &Header, entry: &Entry, size: u64) -> Resul
     header.size = size;
     header.l1_size = entry.raw.l1_size.get();
     header.l1_table_offset = check_l1(&header, entry)?;
-    let data = header.has_data_file().then(|| Arc::clone(&image.data));
-    let stores = Stores { image: Arc::clone(&image.store), data };
-    // Nothing that a snapshot names is freed while it is open.
-    Ok(Shared { frees: false, ..Shared::new(stores, header, &image.limits) })
+    let stores = Stores::of_one(Arc::clone(&image.store));
+    Ok(Shared {
+        // Nothing that a snapshot names is freed while it is open.
+        frees: false,
+        data: Arc::clone(&image.data),
+        view: image.view.clone(),
+        luks: image.luks.clone(),
+        ..Shared::new(stores, header, &image.limits)
+    })
 }
 
 /// Where the L1 table of a snapshot is, if it can be there and maps the disk.
@@ -88,7 +93,7 @@ impl Image for SnapshotImage {
     }
 
     fn info(&self) -> ImageInfo {
-        Shared::info(&self.shared.header)
+        self.shared.info(&self.shared.header)
     }
 }
 
@@ -168,6 +173,6 @@ impl Image for MachineState {
     }
 
     fn info(&self) -> ImageInfo {
-        Shared::info(&self.shared.header)
+        self.shared.info(&self.shared.header)
     }
 }

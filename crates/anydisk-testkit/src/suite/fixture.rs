@@ -4,9 +4,11 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, Below, CreateRequest, Format, Image, Limits, Location, NoReferences, NoSecrets,
-    OpenRequest, Options, Reference, Result, Role, Storage,
+    Access, Below, CreateRequest, Format, Image, Limits, Location, NoReferences, OpenRequest,
+    Options, Reference, Result, Role, Storage,
 };
+
+use crate::secret::secrets;
 
 /// Makes and opens images of one format with one set of options, each in one store.
 pub trait Fixture: Debug + Send + Sync {
@@ -65,6 +67,7 @@ pub struct FormatFixture {
     options: Options,
     backing_format: Option<&'static str>,
     check: Option<Check>,
+    passphrase: Option<&'static str>,
 }
 
 impl FormatFixture {
@@ -72,7 +75,15 @@ impl FormatFixture {
     #[must_use]
     pub fn new(format: &'static dyn Format, unit: u64) -> Self {
         let options = Options::of(format);
-        Self { format, unit, granularity: 1, options, backing_format: None, check: None }
+        let (granularity, backing_format, check, passphrase) = (1, None, None, None);
+        Self { format, unit, granularity, options, backing_format, check, passphrase }
+    }
+
+    /// Images are encrypted with this passphrase.
+    #[must_use]
+    pub fn passphrase(mut self, text: &'static str) -> Self {
+        self.passphrase = Some(text);
+        self
     }
 
     /// With a creation option.
@@ -118,7 +129,9 @@ impl Fixture for FormatFixture {
         let backing = if below == Below::Image { self.reference() } else { None };
         let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
         let request = CreateRequest::new(store, &location, size, &self.options, &limits);
-        self.format.create(CreateRequest { backing: backing.as_ref(), ..request })
+        let secrets = secrets(self.passphrase);
+        let (backing, secrets) = (backing.as_ref(), &*secrets);
+        self.format.create(CreateRequest { backing, secrets, ..request })
     }
 
     fn open(&self, store: Arc<dyn Storage>, access: Access) -> Result<Arc<dyn Image>> {
@@ -128,7 +141,7 @@ impl Fixture for FormatFixture {
             access,
             resolver: &NoReferences,
             limits: &Limits::default(),
-            secrets: &NoSecrets,
+            secrets: &*secrets(self.passphrase),
         };
         Ok(self.format.open(request)?.image)
     }
