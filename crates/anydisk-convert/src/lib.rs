@@ -9,6 +9,7 @@
 //! cores with bounded memory, and take their places in guest order, so the same source gives the
 //! same target whatever the number of threads.
 
+mod commit;
 mod compare;
 mod copy;
 mod error;
@@ -16,15 +17,18 @@ mod file;
 mod pending;
 mod plan;
 mod prepare;
+mod rebase;
 mod settings;
 mod source;
 mod target;
 mod turn;
 mod unflushed;
 
+pub use commit::{commit, empty};
 pub use compare::{Comparison, Strictness, compare};
 pub use copy::{copy_to_disk, copy_to_sink};
 pub use error::{Error, Result};
 pub use file::{NewImage, copy_to_file, copy_to_overlay, create_file};
+pub use rebase::rebase;
 pub use settings::{Report, Settings, Unwatched, Watch};
 pub use source::Sources;

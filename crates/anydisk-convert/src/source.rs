@@ -68,15 +68,17 @@ impl<'a> Sources<'a> {
         let content = match found.extent.source {
             _ if found.layer >= self.base => Content::Below,
             Source::Zero { .. } => Content::Zero,
-            Source::Absent { .. } => self.of_absent(),
+            Source::Absent { .. } => self.of_absent(found.layer, disk.layers().len()),
             _ => Content::Data,
         };
         Ok((content, found.extent.len))
     }
 
-    /// Nothing anywhere in the chain: zero, unless the chain goes on below what is copied.
-    fn of_absent(&self) -> Content {
-        if self.base == usize::MAX { Content::Zero } else { Content::Below }
+    /// Nothing in the layers down to `lowest`: zero, unless the chain goes on below what is copied.
+    /// Where a layer above the base is shorter than the base, the base is not seen.
+    fn of_absent(&self, lowest: usize, layers: usize) -> Content {
+        let is_cut = lowest < self.base && self.base < layers;
+        if self.base == usize::MAX || is_cut { Content::Zero } else { Content::Below }
     }
 
     /// Reads `range`, which lies in the source.

@@ -33,7 +33,7 @@
 //! | preallocation, zeroes and discards by tables | written |
 //! | resizing both ways, over a longer backing file, with snapshots (version 3) | done |
 //! | power loss at any moment | what was flushed is there, at worst clusters are lost |
-//! | backing files of any format | named in the answer of opening; the caller decides whether to follow |
+//! | backing files of any format | named in the answer of opening; the caller decides whether to follow; the name changed or dropped |
 //! | unknown extensions, header fields, compatible bits | kept |
 //! | unknown incompatible bits | refused by the name the file gives them |
 //! | internal snapshots | listed, read without applying, created, applied, deleted, renamed; machine state kept and read |
@@ -84,6 +84,7 @@ mod header;
 mod image;
 pub mod layout;
 mod limits;
+mod link;
 mod live;
 mod measure;
 mod own_table;

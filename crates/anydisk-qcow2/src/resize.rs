@@ -176,7 +176,7 @@ impl WritableImage {
     }
 
     /// Drops all clusters behind `size`, and the L2 tables that map nothing else.
-    fn drop_behind(&self, size: u64, old: u64) -> Result<()> {
+    pub(crate) fn drop_behind(&self, size: u64, old: u64) -> Result<()> {
         let geometry = &self.shared.geometry;
         let coverage = 1_u64 << geometry.l2_coverage_bits();
         let first_table = size.next_multiple_of(coverage);

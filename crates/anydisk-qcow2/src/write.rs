@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use anydisk_codec::{DeflateEncoder, Encode, ZstdEncoder};
 use anydisk_core::{
-    Attempt, Below, Claims, Committed, Error, GuestOffset, GuestRange, Handled, HostOffset, Image,
-    ImageInfo, ImageWrite, Limits, Lookup, Need, Packing, Reserved, Resize, Result, Snapshots,
-    Source, Storage, Supplied, Zeroing,
+    Attempt, BackingLink, Below, Claims, Committed, Error, GuestOffset, GuestRange, Handled,
+    HostOffset, Image, ImageInfo, ImageWrite, Limits, Lookup, Need, Packing, Reserved, Resize,
+    Result, Snapshots, Source, Storage, Supplied, Zeroing,
 };
 
 use crate::alloc::{Allocator, Fresh};
@@ -201,6 +201,10 @@ impl Image for WritableImage {
     }
 
     fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
+    }
+
+    fn backing_link(&self) -> Option<&dyn BackingLink> {
         Some(self)
     }
 

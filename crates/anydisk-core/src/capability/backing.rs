@@ -1,6 +1,6 @@
 //! Changing which image lies below.
 
-use crate::{Reference, Result};
+use crate::{Error, Reference, Result};
 
 /// Changes what an image says of the image below it, and nothing else: no data is moved.
 pub trait BackingLink {
@@ -8,4 +8,14 @@ pub trait BackingLink {
     ///
     /// The caller guarantees that what the disk shows stays right, or that it knows what it does.
     fn set_backing(&self, backing: Option<&Reference>) -> Result<()>;
+
+    /// Forgets everything the image holds itself, so that it shows the image below everywhere.
+    /// Durable when it returns; cut short, it may have forgotten a part. The caller guarantees that
+    /// the image below holds the same, and that nobody writes meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the format cannot; so answers the default.
+    fn make_empty(&self) -> Result<()> {
+        Err(Error::Unsupported { format: "its format", feature: "emptying an image".into() })
+    }
 }

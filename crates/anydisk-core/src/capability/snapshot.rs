@@ -43,6 +43,13 @@ pub enum SnapshotRef {
     Id(String),
     /// The first of this name.
     Name(String),
+    /// The one with this ID, if it also has this name.
+    IdAndName {
+        /// The ID.
+        id: String,
+        /// The name.
+        name: String,
+    },
 }
 
 impl SnapshotRef {
@@ -55,6 +62,9 @@ impl SnapshotRef {
             Self::Id(id) => by_id(id),
             Self::Name(name) => by_name(name),
             Self::IdOrName(text) => by_id(text).or_else(|| by_name(text)),
+            Self::IdAndName { id, name } => {
+                list.iter().position(|one| one.id == *id && one.name == *name)
+            }
         }
     }
 
@@ -62,7 +72,8 @@ impl SnapshotRef {
     #[must_use]
     pub fn text(&self) -> &str {
         match self {
-            Self::Id(text) | Self::Name(text) | Self::IdOrName(text) => text,
+            Self::Id(text) | Self::IdOrName(text) => text,
+            Self::Name(text) | Self::IdAndName { name: text, .. } => text,
         }
     }
 }

@@ -1,0 +1,51 @@
+//! Committing an overlay: what it holds goes into an image below it.
+
+use anydisk_core::{Disk, Error, Layer, Limits, Preallocation};
+
+use crate::copy::copy_to_disk;
+use crate::{Report, Result, Settings, Sources, Watch};
+
+/// Writes what the images `above` hold, the top one first, into `base`, on which they lie. A base
+/// that is shorter grows; a longer one keeps its size, and its bytes behind the end.
+///
+/// When it returns the base is durable and holds what the whole chain shows. The images above are
+/// not touched, so a commit that is cut short can be done again: until it is complete they hide
+/// what it did. The top one may be [emptied](empty) afterwards; images between it and the base are
+/// not valid any more.
+///
+/// # Errors
+/// [`Cancelled`](crate::Error::Cancelled) if the watcher stopped it, else the first error met.
+///
+/// # Panics
+/// If there is nothing above the base.
+pub fn commit(
+    above: &[Layer],
+    base: &Disk,
+    settings: &Settings,
+    watch: &dyn Watch,
+) -> Result<Report> {
+    let layers = above.iter().chain(base.layers()).cloned().collect();
+    let chain = Disk::from_layers(layers, &Limits::default());
+    if base.size() < chain.size() {
+        base.resize(chain.size(), Preallocation::Off)?;
+    }
+    let settings = Settings { target_is_zero: false, durable: true, ..settings.clone() };
+    copy_to_disk(&Sources::one(&chain).above(above.len()), base, &settings, watch)
+}
+
+/// Empties the top image of `disk`, so that it shows the image below everywhere.
+///
+/// # Errors
+/// [`Unsupported`](anydisk_core::Error::Unsupported) where its format cannot; what it says.
+pub fn empty(disk: &Disk) -> Result<()> {
+    let format = disk.top().info().format;
+    let unsupported = || Error::Unsupported { format, feature: "emptying an image".into() };
+    let emptied = match disk.top().backing_link() {
+        Some(link) => link.make_empty(),
+        None => Err(unsupported()),
+    };
+    Ok(emptied.map_err(|error| match error {
+        Error::Unsupported { .. } => unsupported(),
+        other => other,
+    })?)
+}

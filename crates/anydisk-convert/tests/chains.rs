@@ -1,0 +1,247 @@
+//! Committing and rebasing: a chain shows the same before, in between and afterwards.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use anydisk_convert::{Error, Settings, Unwatched, commit, empty, rebase};
+use anydisk_core::{
+    Access, CreateRequest, Disk, Format, GuestOffset, GuestRange, Image, Layer, Limits, Location,
+    OpenRequest, Options, Reference, Role, Storage,
+};
+use anydisk_qcow2::QCOW2;
+use anydisk_storage::MemoryStorage;
+use anydisk_testkit::double::CrashStorage;
+use anydisk_testkit::{ByteModel, Random};
+
+const KIB: u64 = 1 << 10;
+
+fn bytes_of(store: &dyn Storage) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(store.len().expect("a length")).expect("small")];
+    store.read_at(anydisk_core::HostOffset(0), &mut bytes).expect("read");
+    bytes
+}
+
+fn named(name: &str) -> Reference {
+    let mut reference = Reference::new(Role::Backing, name);
+    reference.format = Some("qcow2".into());
+    reference
+}
+
+fn open(store: &Arc<dyn Storage>, access: Access) -> (Arc<dyn Image>, Option<Reference>) {
+    let (location, limits) = (Location::Other("image".into()), Limits::default());
+    let mut request = OpenRequest::new(Arc::clone(store), &location, &limits);
+    request.access = access;
+    let opened = QCOW2.open(request).expect("it opens");
+    (opened.image, opened.backing)
+}
+
+/// An image of `size` bytes with random writes and zeroes over `below`, and the bytes of the whole.
+fn image(name: &str, size: u64, below: Option<&Built>, seed: u64) -> Built {
+    let store: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
+    let mut options = Options::of(&QCOW2);
+    options.set("cluster_size", "4k").expect("an option");
+    let (location, limits) = (Location::Other(name.into()), Limits::default());
+    let reference = below.map(|below| named(&below.name));
+    let mut request = CreateRequest::new(Arc::clone(&store), &location, size, &options, &limits);
+    request.backing = reference.as_ref();
+    let top = QCOW2.create(request).expect("an image can be made");
+    let mut layers = vec![Layer::new(top, name)];
+    layers.extend(below.into_iter().flat_map(|below| below.disk().layers().to_vec()));
+    let disk = Disk::from_layers(layers, &Limits::default());
+    let mut model = ByteModel::of(&below.map_or(Vec::new(), |below| below.model.contents()), size);
+    let mut random = Random::new(seed);
+    for _ in 0..6 {
+        let at = random.below(size);
+        let mut data =
+            vec![0; usize::try_from(random.below(9 * KIB).min(size - at)).expect("small")];
+        if random.chance(2, 3) {
+            random.fill(&mut data);
+            disk.write(GuestOffset(at), &data).expect("written");
+        } else {
+            let range = GuestRange::new(GuestOffset(at), data.len() as u64).expect("small");
+            disk.zero(range, true).expect("zeroed");
+        }
+        model.write(at, &data);
+    }
+    disk.flush().expect("flushed");
+    Built { name: name.into(), store, below: below.cloned().map(Box::new), model }
+}
+
+#[derive(Clone)]
+struct Built {
+    name: String,
+    store: Arc<dyn Storage>,
+    below: Option<Box<Built>>,
+    model: ByteModel,
+}
+
+impl Built {
+    fn layer(&self, access: Access) -> Layer {
+        Layer::new(open(&self.store, access).0, &self.name)
+    }
+
+    /// The disk, its top image open as `access` says, those below for reading.
+    fn disk_as(&self, access: Access) -> Disk {
+        let mut layers = vec![self.layer(access)];
+        let mut below = self.below.as_deref();
+        while let Some(image) = below {
+            layers.push(image.layer(Access::Read));
+            below = image.below.as_deref();
+        }
+        Disk::from_layers(layers, &Limits::default())
+    }
+
+    fn disk(&self) -> Disk {
+        self.disk_as(Access::Read)
+    }
+}
+
+fn contents(disk: &Disk) -> Vec<u8> {
+    let mut bytes = vec![0x5a; usize::try_from(disk.size()).expect("small")];
+    disk.read(GuestOffset(0), &mut bytes).expect("it can be read");
+    bytes
+}
+
+#[test]
+fn what_was_committed_is_in_the_base_and_the_emptied_top_shows_it() {
+    for (seed, (base, top)) in
+        [(64, 64), (40, 64), (64, 40), (33, 61)].into_iter().enumerate().map(|(n, s)| (n as u64, s))
+    {
+        let base = image("base", base * KIB, None, seed);
+        let top = image("top", top * KIB, Some(&base), seed + 10);
+        let target = base.disk_as(Access::ReadWrite);
+        let before = base.model.contents();
+        let layer = top.layer(Access::ReadWrite);
+        commit(&[layer.clone()], &target, &Settings::default(), &Unwatched).expect("committed");
+        let wanted = top.model.contents();
+        let now = contents(&base.disk());
+        assert!(now[..wanted.len()] == wanted, "{seed}");
+        let rest = wanted.len().min(before.len())..before.len();
+        assert!(now[rest.clone()] == before[rest], "{seed}: behind the end of the top");
+        let layers = [&[layer], target.layers()].concat();
+        let chain = Disk::from_layers(layers, &Limits::default());
+        empty(&chain).expect("emptied");
+        assert!(contents(&chain) == wanted, "{seed}: after it was emptied");
+        assert!(contents(&top.disk()) == wanted, "{seed}: opened again");
+        let all = GuestRange::whole(top.model.size());
+        let found = top.disk().top().map(all).expect("mapped").len;
+        assert_eq!(found, all.len(), "{seed}: it holds something still");
+    }
+}
+
+#[test]
+fn a_commit_past_images_between_brings_what_they_hold_along_also_where_one_is_short() {
+    for (seed, middle) in [(1, 64), (2, 24)] {
+        let base = image("base", 64 * KIB, None, seed);
+        let middle = image("middle", middle * KIB, Some(&base), seed + 10);
+        let top = image("top", 64 * KIB, Some(&middle), seed + 20);
+        let above = [top.layer(Access::Read), middle.layer(Access::Read)];
+        let target = base.disk_as(Access::ReadWrite);
+        commit(&above, &target, &Settings::default(), &Unwatched).expect("committed");
+        assert!(contents(&base.disk()) == top.model.contents(), "{seed}");
+    }
+}
+
+#[test]
+fn a_rebased_image_shows_the_same_over_another_one_and_over_none() {
+    for seed in 0..6 {
+        let sizes =
+            [(64, 64, 64), (40, 64, 48), (64, 32, 61)][usize::try_from(seed % 3).unwrap_or(0)];
+        let old = image("old", sizes.0 * KIB, None, seed);
+        let new = image("new", sizes.1 * KIB, None, seed + 10);
+        for (compress, new) in [(false, Some(&new)), (true, Some(&new)), (false, None)] {
+            let top = image("top", sizes.2 * KIB, Some(&old), seed + 20);
+            let disk = top.disk_as(Access::ReadWrite);
+            let mut settings = Settings::default();
+            settings.compress = compress;
+            let below = new.map(Built::disk);
+            rebase(&disk, below.as_ref(), &settings, &Unwatched).expect("rebased");
+            assert!(contents(&disk) == top.model.contents(), "{seed}: over the old one");
+            let link = disk.top().backing_link().expect("it can be changed");
+            let reference = new.map(|new| named(&new.name));
+            link.set_backing(reference.as_ref()).expect("changed");
+            drop(disk);
+            assert_eq!(open(&top.store, Access::Read).1, reference);
+            let moved = Built { below: new.cloned().map(Box::new), ..top };
+            assert!(contents(&moved.disk()) == moved.model.contents(), "{seed}: over the new one");
+        }
+    }
+}
+
+#[test]
+fn what_both_chains_have_below_them_is_not_copied() {
+    let base = image("base", 64 * KIB, None, 1);
+    let old = image("old", 64 * KIB, Some(&base), 2);
+    let top = image("top", 64 * KIB, Some(&old), 3);
+    let disk = top.disk_as(Access::ReadWrite);
+    let report =
+        rebase(&disk, Some(&base.disk()), &Settings::default(), &Unwatched).expect("rebased");
+    let whole = rebase(&disk, None, &Settings::default(), &Unwatched).expect("rebased");
+    assert!(report.data + report.zero < report.size, "{report:?}");
+    assert!(whole.data > 0, "{whole:?}");
+}
+
+#[test]
+fn a_power_failure_at_any_moment_of_a_commit_leaves_a_chain_that_shows_the_same() {
+    let base = image("base", 48 * KIB, None, 5);
+    let top = image("top", 64 * KIB, Some(&base), 6);
+    let crash = CrashStorage::over(bytes_of(&*base.store));
+    let target = Built { store: Arc::new(crash.clone()), ..base };
+    let disk = target.disk_as(Access::ReadWrite);
+    commit(&[top.layer(Access::Read)], &disk, &Settings::default(), &Unwatched).expect("done");
+    let wanted = top.model.contents();
+    for state in crash.torn_states(100, 1) {
+        let left = Built { store: state.storage(), ..target.clone() };
+        let layers = vec![top.layer(Access::Read), left.layer(Access::ReadWrite)];
+        let chain = Disk::from_layers(layers, &Limits::default());
+        assert!(contents(&chain) == wanted, "{state}");
+    }
+    // Then the top is emptied, over a base that is safe.
+    let crash = CrashStorage::over(bytes_of(&*top.store));
+    let top = Built { store: Arc::new(crash.clone()), ..top };
+    let layers = vec![top.layer(Access::ReadWrite), target.layer(Access::Read)];
+    empty(&Disk::from_layers(layers, &Limits::default())).expect("emptied");
+    for state in crash.torn_states(100, 1) {
+        let left = Built { store: state.storage(), ..top.clone() };
+        let layers = vec![left.layer(Access::ReadWrite), target.layer(Access::Read)];
+        let chain = Disk::from_layers(layers, &Limits::default());
+        assert!(contents(&chain) == wanted, "{state}");
+    }
+}
+
+#[test]
+fn a_power_failure_at_any_moment_of_a_rebase_leaves_an_image_that_shows_the_same() {
+    let (old, new) = (image("old", 64 * KIB, None, 5), image("new", 32 * KIB, None, 6));
+    let top = image("top", 64 * KIB, Some(&old), 7);
+    let crash = CrashStorage::over(bytes_of(&*top.store));
+    let top = Built { store: Arc::new(crash.clone()), ..top };
+    let disk = top.disk_as(Access::ReadWrite);
+    rebase(&disk, Some(&new.disk()), &Settings::default(), &Unwatched).expect("rebased");
+    let link = disk.top().backing_link().expect("it can be changed");
+    link.set_backing(Some(&named("new"))).expect("changed");
+    let mut seen = [false; 2];
+    for state in crash.torn_states(100, 1) {
+        let store: Arc<dyn Storage> = state.storage();
+        let reference = open(&store, Access::Read).1.expect("it has one");
+        let is_new = reference == named("new");
+        assert!(is_new || reference == named("old"), "{reference:?}\n{state}");
+        seen[usize::from(is_new)] = true;
+        let below = if is_new { &new } else { &old };
+        let left = Built { store, below: Some(Box::new(below.clone())), ..top.clone() };
+        assert!(contents(&left.disk()) == left.model.contents(), "{state}");
+    }
+    assert_eq!(seen, [true; 2]);
+}
+
+#[test]
+fn whoever_watches_can_stop_both() {
+    let base = image("base", 64 * KIB, None, 1);
+    let top = image("top", 64 * KIB, Some(&base), 2);
+    let stop = |_, _| ControlFlow::Break(());
+    let target = base.disk_as(Access::ReadWrite);
+    let stopped = commit(&[top.layer(Access::Read)], &target, &Settings::default(), &stop);
+    assert!(matches!(stopped, Err(Error::Cancelled)));
+    let stopped = rebase(&top.disk_as(Access::ReadWrite), None, &Settings::default(), &stop);
+    assert!(matches!(stopped, Err(Error::Cancelled)));
+    assert!(contents(&top.disk()) == top.model.contents());
+}
