@@ -4,7 +4,10 @@ use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::command::{check, compare, completions, convert, create, info, map, measure};
+use crate::command::{
+    check, commit, compare, completions, convert, create, info, map, measure, rebase, resize,
+    snapshot,
+};
 use crate::failure::Failure;
 
 const EXAMPLES: &str = "\
@@ -43,6 +46,14 @@ pub(crate) enum Command {
     Compare(compare::Compare),
     /// Tell how large an image would become
     Measure(measure::Measure),
+    /// Change the virtual size of an image
+    Resize(resize::Resize),
+    /// List, make, apply and delete the snapshots inside an image
+    Snapshot(snapshot::Snapshot),
+    /// Write what an image holds into the one below it
+    Commit(commit::Commit),
+    /// Put an image over another one
+    Rebase(rebase::Rebase),
     /// Print completions for a shell
     Completions(completions::Completions),
 }
@@ -56,6 +67,13 @@ pub(crate) struct Reading {
     /// The file is a stranger's: open no file it names, guess nothing, keep limits strict
     #[arg(long)]
     pub(crate) untrusted: bool,
+}
+
+/// How files are opened for writing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Writing {
+    /// Past the page cache.
+    pub(crate) direct: bool,
 }
 
 /// Whether to print JSON.

@@ -1,4 +1,4 @@
-//! How disks are opened for reading.
+//! How disks are opened.
 
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
@@ -8,7 +8,7 @@ use std::path::Path;
 use anydisk::storage::LockMode;
 use anydisk::{Checked, Checking, Chosen, Disk, Error, Finding, Layer, OpenDisk, Policy};
 
-use crate::args::Reading;
+use crate::args::{Reading, Writing};
 use crate::failure::Failure;
 use crate::output;
 
@@ -87,6 +87,33 @@ impl Reading {
             return failure.with_advice("If you trust the image, leave out --untrusted.");
         }
         failure
+    }
+}
+
+impl Writing {
+    /// How the images are opened that are not written.
+    pub(crate) fn reading(self) -> Reading {
+        Reading { force_share: false, untrusted: false }
+    }
+
+    /// Opens a disk for writing, and the chain below it for reading.
+    pub(crate) fn disk(self, path: &OsStr, format: Option<&str>) -> Result<Disk, Failure> {
+        let open = |options: OpenDisk, path: &OsStr| self.options(options).path(path);
+        let disk = self.reading().open(path, format, open)?;
+        warn_if_guessed(&disk.layers()[0]);
+        Ok(disk)
+    }
+
+    /// Opens the top image alone, for writing.
+    pub(crate) fn top(self, path: &OsStr, format: Option<&str>) -> Result<Layer, Failure> {
+        let open = |options: OpenDisk, path: &OsStr| self.options(options).top(path);
+        let layer = self.reading().open(path, format, open)?;
+        warn_if_guessed(&layer);
+        Ok(layer)
+    }
+
+    fn options(self, options: OpenDisk) -> OpenDisk {
+        options.write(true).direct(self.direct)
     }
 }
 

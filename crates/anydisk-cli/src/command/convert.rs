@@ -8,7 +8,7 @@ use anydisk::convert::{NewImage, Settings, Sources, copy_to_disk, copy_to_file, 
 use anydisk::{Disk, Format, Layer, Location, OpenDisk, Policy, Reference};
 use clap::Args;
 
-use super::create;
+use super::{create, snapshot};
 use crate::args::{Cache, NotDone, Reading, refuse};
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
@@ -74,6 +74,9 @@ pub(crate) struct Convert {
     /// The format of the image below
     #[arg(short = 'F', long)]
     backing_format: Option<String>,
+    /// Copy this snapshot of the source: its ID or name, or snapshot.id=ID,snapshot.name=NAME
+    #[arg(short = 'l', long = "source-snapshot", value_name = "SNAPSHOT")]
+    snapshot: Option<String>,
     /// With -n: the target reads as zero, so zeroes need not be written
     #[arg(long, requires = "no_create")]
     target_is_zero: bool,
@@ -91,8 +94,6 @@ pub(crate) struct Convert {
 /// Options of qemu-img's convert that are known and not done here.
 #[derive(Args, Debug)]
 struct NotDoneHere {
-    #[arg(short = 'l', long = "source-snapshot", hide = true)]
-    snapshot: Option<OsString>,
     #[arg(short = 'r', long, hide = true)]
     rate: Option<OsString>,
     #[arg(long, hide = true)]
@@ -110,7 +111,6 @@ struct NotDoneHere {
 impl NotDoneHere {
     fn refuse(&self) -> Result<(), Failure> {
         refuse(&[
-            ("-l", self.snapshot.is_some()),
             ("-r", self.rate.is_some()),
             ("--source-image-opts", self.source_image_opts),
             ("--target-image-opts", self.target_image_opts),
@@ -145,7 +145,10 @@ impl Convert {
 
     fn open_sources(&self, paths: &[OsString]) -> Result<Vec<Disk>, Failure> {
         let direct = self.source_cache.is_direct();
-        let open = |path: &OsString| self.reading.disk(path, self.source_format.as_deref(), direct);
+        let open = |path: &OsString| {
+            let disk = self.reading.disk(path, self.source_format.as_deref(), direct)?;
+            snapshot::disk_at(disk, self.snapshot.as_deref())
+        };
         paths.iter().map(open).collect()
     }
 

@@ -5,14 +5,15 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use anydisk::{Detail, DetailValue, ImageInfo, Layer, Location, path_like_qemu};
+use anydisk::{Detail, DetailValue, ImageInfo, Layer, Location, SnapshotInfo, path_like_qemu};
 use clap::Args;
 
+use super::snapshot;
 use crate::args::{Form, NotDone, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::output;
-use crate::output::human;
 use crate::output::json::{self, Object, Value};
+use crate::output::{human, snapshots};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -81,6 +82,7 @@ struct Facts {
     /// Those it is made of, the last one opened first.
     files: Vec<File>,
     backing: Option<Backing>,
+    snapshots: Vec<SnapshotInfo>,
 }
 
 /// The file on the host.
@@ -120,6 +122,7 @@ impl Facts {
             image,
             files,
             backing,
+            snapshots: snapshot::listed(&*layer.image)?,
         })
     }
 
@@ -137,6 +140,7 @@ impl Facts {
             .with_any("backing-filename", backing.map(|backing| backing.name.as_str()))
             .with_any("full-backing-filename", backing.map(|backing| backing.path.as_str()))
             .with_any("backing-filename-format", backing.and_then(|b| b.format.as_deref()))
+            .with_any("snapshots", snapshots::value(&self.snapshots))
             .with_any("format-specific", self.specific())
             .with("children", self.files.iter().map(File::value).collect::<Vec<_>>())
     }
@@ -164,7 +168,7 @@ impl Facts {
         lines.extend(image.cluster_size.map(|size| format!("cluster_size: {size}")));
         lines.extend(image.dirty.then(|| "cleanly shut down: no".into()));
         lines.extend(self.backing.iter().flat_map(Backing::lines));
-        let mut text = lines.join("\n") + "\n";
+        let mut text = lines.join("\n") + "\n" + &snapshots::table(&self.snapshots);
         let data = details(&image.details);
         if !data.is_empty() {
             text.push_str("Format specific information:\n");

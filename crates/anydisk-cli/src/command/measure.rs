@@ -8,8 +8,8 @@ use anydisk::{
 };
 use clap::Args;
 
-use super::create;
-use crate::args::{Form, NotDone, Reading, refuse};
+use super::{create, snapshot};
+use crate::args::{Form, NotDone, Reading};
 use crate::extents::Entries;
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
@@ -48,8 +48,9 @@ pub(crate) struct Measure {
     file: Option<OsString>,
     #[command(flatten)]
     reading: Reading,
-    #[arg(short = 'l', long, hide = true)]
-    snapshot: Option<OsString>,
+    /// Of this snapshot of the image
+    #[arg(short = 'l', long, value_name = "SNAPSHOT")]
+    snapshot: Option<String>,
     #[command(flatten)]
     not_done: NotDone,
 }
@@ -65,7 +66,6 @@ struct Content {
 impl Measure {
     pub(crate) fn run(self) -> Outcome {
         self.not_done.refuse()?;
-        refuse(&[("-l", self.snapshot.is_some())])?;
         let registry = anydisk::formats();
         let format = registry
             .by_name(&self.target_format)
@@ -90,6 +90,7 @@ impl Measure {
             (Some(size), _) => Ok(Content { size: options::size(size)?, ..Content::default() }),
             (None, Some(file)) => {
                 let disk = self.reading.disk(file, self.format.as_deref(), false)?;
+                let disk = snapshot::disk_at(disk, self.snapshot.as_deref())?;
                 let holds_bitmaps = can_hold_bitmaps(&disk.top().info());
                 Ok(Content { size: disk.size(), data: data(&disk)?, holds_bitmaps })
             }

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub(crate) mod check;
+pub(crate) mod commit;
 pub(crate) mod compare;
 pub(crate) mod completions;
 pub(crate) mod convert;
@@ -8,6 +9,9 @@ pub(crate) mod create;
 pub(crate) mod info;
 pub(crate) mod map;
 pub(crate) mod measure;
+pub(crate) mod rebase;
+pub(crate) mod resize;
+pub(crate) mod snapshot;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -45,6 +49,10 @@ fn perform(command: Command) -> Outcome {
         Command::Check(check) => check.run(),
         Command::Compare(compare) => compare.run(),
         Command::Measure(measure) => measure.run(),
+        Command::Resize(resize) => resize.run(),
+        Command::Snapshot(snapshot) => snapshot.run(),
+        Command::Commit(commit) => commit.run(),
+        Command::Rebase(rebase) => rebase.run(),
         Command::Completions(completions) => completions.run(),
     }
 }
@@ -72,8 +80,7 @@ fn usage(error: &clap::Error, command: Option<&OsString>) -> ExitCode {
 }
 
 /// Commands of qemu-img that are known and not done here.
-const OF_QEMU_IMG: &[&str] =
-    &["amend", "bench", "bitmap", "commit", "dd", "rebase", "resize", "snapshot"];
+const OF_QEMU_IMG: &[&str] = &["amend", "bench", "bitmap", "dd"];
 
 /// What the parser says is wrong, without the usage that follows.
 fn complaint(error: &clap::Error) -> String {

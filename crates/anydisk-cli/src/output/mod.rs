@@ -2,6 +2,7 @@
 
 pub(crate) mod human;
 pub(crate) mod json;
+pub(crate) mod snapshots;
 
 use std::io::{self, Write};
 

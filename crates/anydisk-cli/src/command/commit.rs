@@ -1,0 +1,109 @@
+//! `anydisk commit`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anydisk::convert::{self, Settings};
+use anydisk::{Disk, Layer, Reference, path_like_qemu};
+use clap::Args;
+
+use crate::args::{Cache, NotDone, Writing, refuse};
+use crate::failure::{Failure, Outcome};
+use crate::output;
+use crate::progress::Progress;
+
+const EXAMPLES: &str = "\
+Examples:
+  anydisk commit overlay.qcow2
+  anydisk commit -d overlay.qcow2
+  anydisk commit -b base.qcow2 overlay.qcow2";
+
+/// Writes what an image holds into the one below it.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Commit {
+    /// The format, instead of looking at the bytes
+    #[arg(short, long)]
+    format: Option<String>,
+    /// How the host caches the files
+    #[arg(short = 't', long, value_enum, default_value = "writeback")]
+    cache: Cache,
+    /// The image of the chain to write into; the one below if it is not given. Those between are
+    /// not valid afterwards
+    #[arg(short, long)]
+    base: Option<OsString>,
+    /// Do not empty the image afterwards
+    #[arg(short, long)]
+    drop: bool,
+    /// Print progress
+    #[arg(short, long)]
+    progress: bool,
+    /// Print nothing
+    #[arg(short, long)]
+    quiet: bool,
+    #[arg(short = 'r', long, hide = true)]
+    rate: Option<OsString>,
+    /// The image
+    file: OsString,
+    #[command(flatten)]
+    not_done: NotDone,
+}
+
+impl Commit {
+    pub(crate) fn run(self) -> Outcome {
+        self.not_done.refuse()?;
+        refuse(&[("-r", self.rate.is_some())])?;
+        let writing = Writing { direct: self.cache.is_direct() };
+        let top = writing.top(&self.file, self.format.as_deref())?;
+        if top.backing.is_none() {
+            return Err(Failure::new("Image does not have a backing file"));
+        }
+        let (above, base) = self.chain(top, writing)?;
+        let progress = Progress::new(self.progress, self.quiet)?;
+        convert::commit(&above, &base, &Settings::default(), &progress)?;
+        progress.finish();
+        // With images between, it would not be valid over any of them.
+        if !self.drop && self.base.is_none() {
+            let layers = above.into_iter().chain(base.layers().iter().cloned()).collect();
+            convert::empty(&Disk::from_layers(layers, &anydisk::Limits::default()))?;
+        }
+        if !self.quiet {
+            output::print("Image committed.\n")?;
+        }
+        Ok(0)
+    }
+
+    /// The images above the base, and the base, open for writing.
+    fn chain(&self, top: Layer, writing: Writing) -> Result<(Vec<Layer>, Disk), Failure> {
+        let mut above = vec![top];
+        loop {
+            let lowest = above.last().expect("the top is there");
+            let Some(reference) = lowest.backing.clone() else {
+                let (base, file) = (self.base.clone().unwrap_or_default(), &self.file);
+                let (base, file) = (base.to_string_lossy(), file.to_string_lossy());
+                return Err(Failure::new(format!(
+                    "Did not find '{base}' in the backing chain of '{file}'"
+                )));
+            };
+            let path = path_like_qemu(&reference, &lowest.location);
+            if above.len() > anydisk::Limits::default().chain {
+                return Err(Failure::new("The chain of backing files is too long"));
+            }
+            let format = reference.format.as_deref();
+            if self.base.as_deref().is_none_or(|base| is_meant(base, &reference, &path)) {
+                return Ok((above, writing.disk(path.as_os_str(), format)?));
+            }
+            above.push(writing.reading().top(path.as_os_str(), format)?);
+        }
+    }
+}
+
+/// Whether the base that was named is this one: by the name in the image, or as a file.
+fn is_meant(base: &OsStr, reference: &Reference, path: &Path) -> bool {
+    let id = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    let base = PathBuf::from(base);
+    reference.display_name() == base.to_string_lossy()
+        || base == path
+        || id(&base).is_some_and(|one| Some(one) == id(path))
+}

@@ -1,0 +1,119 @@
+//! `anydisk rebase`.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+
+use anydisk::convert::{self, Settings};
+use anydisk::{Disk, Layer, Reference, Role, path_like_qemu};
+use clap::Args;
+
+use crate::args::{Cache, NotDone, Reading, Writing};
+use crate::failure::{Failure, Outcome};
+use crate::progress::Progress;
+
+const EXAMPLES: &str = "\
+Examples:
+  anydisk rebase -b newbase.qcow2 -F qcow2 overlay.qcow2
+  anydisk rebase -b '' overlay.qcow2          (into an image of its own)
+  anydisk rebase -u -b moved.qcow2 -F qcow2 overlay.qcow2";
+
+/// Puts an image over another one; what it shows stays the same.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Rebase {
+    /// The format, instead of looking at the bytes
+    #[arg(short, long)]
+    format: Option<String>,
+    /// The new image below; empty for none
+    #[arg(short, long)]
+    backing: OsString,
+    /// The format of the new image below
+    #[arg(short = 'F', long)]
+    backing_format: Option<String>,
+    /// Only change the name, whatever the image shows then
+    #[arg(short = 'u', long = "backing-unsafe", alias = "unsafe")]
+    unchecked: bool,
+    /// Compress what is copied
+    #[arg(short, long)]
+    compress: bool,
+    /// How the host caches the image
+    #[arg(short = 't', long, value_enum, default_value = "writeback")]
+    cache: Cache,
+    /// How the host caches the images below
+    #[arg(short = 'T', long, value_enum, default_value = "writeback")]
+    source_cache: Cache,
+    /// Print progress
+    #[arg(short, long)]
+    progress: bool,
+    /// Print nothing
+    #[arg(short, long)]
+    quiet: bool,
+    /// The image
+    file: OsString,
+    #[command(flatten)]
+    reading: Reading,
+    #[command(flatten)]
+    not_done: NotDone,
+}
+
+impl Rebase {
+    pub(crate) fn run(self) -> Outcome {
+        self.not_done.refuse()?;
+        let mut reference = self.reference()?;
+        let writing = Writing { direct: self.cache.is_direct() };
+        let format = self.format.as_deref();
+        if self.unchecked {
+            let top = writing.top(&self.file, format)?;
+            set_backing(&top, reference.as_ref())?;
+            return Ok(0);
+        }
+        let disk = writing.disk(&self.file, format)?;
+        let new =
+            reference.as_mut().map(|reference| self.open_new(reference, &disk)).transpose()?;
+        let mut settings = Settings::default();
+        settings.compress = self.compress;
+        let progress = Progress::new(self.progress, self.quiet)?;
+        convert::rebase(&disk, new.as_ref(), &settings, &progress)?;
+        progress.finish();
+        set_backing(&disk.layers()[0], reference.as_ref())?;
+        Ok(0)
+    }
+
+    /// The new image below, as it will stand in the file.
+    fn reference(&self) -> Result<Option<Reference>, Failure> {
+        if self.backing.is_empty() {
+            return Ok(None);
+        }
+        if self.backing_format.is_none() {
+            let name = self.backing.to_string_lossy();
+            return Err(Failure::new(format!(
+                "Could not change the backing file to '{name}': backing format must be specified"
+            )));
+        }
+        let mut reference = Reference::new(Role::Backing, self.backing.as_bytes());
+        reference.format = self.backing_format.clone();
+        Ok(Some(reference))
+    }
+
+    /// Opens the new image below, and notes which one it is.
+    fn open_new(&self, reference: &mut Reference, disk: &Disk) -> Result<Disk, Failure> {
+        let path = path_like_qemu(reference, &disk.layers()[0].location);
+        let direct = self.source_cache.is_direct();
+        let new = self.reading.disk(path.as_os_str(), reference.format.as_deref(), direct)?;
+        let info = new.top().info();
+        (reference.id, reference.content_id) = (info.id, info.content_id);
+        Ok(new)
+    }
+}
+
+fn set_backing(top: &Layer, reference: Option<&Reference>) -> Result<(), Failure> {
+    match top.image.backing_link() {
+        Some(link) => Ok(link.set_backing(reference)?),
+        None => {
+            let format = top.image.info().format;
+            Err(Failure::new(format!(
+                "Changing the backing file is not supported for file format '{format}'"
+            )))
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! `anydisk snapshot`.
+
+use std::ffi::OsString;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anydisk::{Disk, Error, Image, NewSnapshot, SnapshotRef, Snapshots};
+use clap::Args;
+
+use crate::args::{NotDone, Reading, Writing};
+use crate::failure::{Failure, Outcome};
+use crate::output;
+use crate::output::snapshots;
+
+const EXAMPLES: &str = "\
+Examples:
+  anydisk snapshot -c before-upgrade disk.qcow2
+  anydisk snapshot -l disk.qcow2
+  anydisk snapshot -a before-upgrade disk.qcow2
+  anydisk convert -l before-upgrade disk.qcow2 old.raw";
+
+/// Lists, makes, applies and deletes the snapshots inside an image.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Snapshot {
+    /// List the snapshots; also if nothing else is asked for
+    #[arg(short, long)]
+    list: bool,
+    /// Keep the present state of the disk under this name
+    #[arg(short, long, value_name = "NAME")]
+    create: Option<String>,
+    /// Make the disk what it was in this snapshot; what was written since then is lost
+    #[arg(short, long, value_name = "SNAPSHOT")]
+    apply: Option<String>,
+    /// Forget this snapshot
+    #[arg(short, long, value_name = "SNAPSHOT")]
+    delete: Option<String>,
+    /// Print nothing
+    #[arg(short, long)]
+    quiet: bool,
+    /// The image
+    file: OsString,
+    #[command(flatten)]
+    reading: Reading,
+    #[command(flatten)]
+    not_done: NotDone,
+}
+
+impl Snapshot {
+    pub(crate) fn run(self) -> Outcome {
+        self.not_done.refuse()?;
+        match (&self.create, &self.apply, &self.delete) {
+            (None, None, None) => return self.list(),
+            _ if self.list => return Err(mixed()),
+            (Some(name), None, None) => self.change(create, "create", name),
+            (None, Some(name), None) => self.change(apply, "apply", name),
+            (None, None, Some(name)) => self.change(delete, "delete", name),
+            _ => return Err(mixed()),
+        }?;
+        Ok(0)
+    }
+
+    fn list(&self) -> Outcome {
+        let layer = self.reading.top(&self.file, None)?;
+        output::print(&snapshots::table(&listed(&*layer.image)?))?;
+        Ok(0)
+    }
+
+    fn change(
+        &self,
+        change: fn(&dyn Snapshots, &str) -> Result<(), Error>,
+        verb: &str,
+        name: &str,
+    ) -> Result<(), Failure> {
+        let disk: Disk = Writing::default().disk(&self.file, None)?;
+        let refused =
+            |why: &str| Failure::new(format!("Could not {verb} snapshot '{name}': {why}"));
+        let Some(snapshots) = disk.top().snapshots() else {
+            return Err(refused(match verb {
+                "apply" => "Block driver does not support snapshots",
+                "delete" => "snapshot not found",
+                _ => "Operation not supported",
+            }));
+        };
+        match change(snapshots, name) {
+            Ok(()) => Ok(()),
+            Err(Error::NotFound { .. }) if verb == "apply" => {
+                Err(refused("Failed to load snapshot: No such file or directory"))
+            }
+            Err(Error::NotFound { .. }) => Err(refused("snapshot not found")),
+            Err(error) => Err(refused(&Failure::from(error).text)),
+        }
+    }
+}
+
+fn create(snapshots: &dyn Snapshots, name: &str) -> Result<(), Error> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let date = (now.as_secs(), now.subsec_nanos());
+    snapshots.create(&NewSnapshot { name: name.to_owned(), date }).map(drop)
+}
+
+fn apply(snapshots: &dyn Snapshots, name: &str) -> Result<(), Error> {
+    snapshots.apply(&which(name))
+}
+
+fn delete(snapshots: &dyn Snapshots, name: &str) -> Result<(), Error> {
+    snapshots.delete(&which(name))
+}
+
+fn which(name: &str) -> SnapshotRef {
+    SnapshotRef::IdOrName(name.to_owned())
+}
+
+/// The snapshots of an image; none if its format has no such thing.
+pub(crate) fn listed(image: &dyn Image) -> Result<Vec<anydisk::SnapshotInfo>, Failure> {
+    match image.snapshots() {
+        Some(snapshots) => Ok(snapshots.list()?),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// What `-l` of a command that reads one snapshot names: an ID or a name, or
+/// `snapshot.id=...,snapshot.name=...`.
+pub(crate) fn named(text: &str) -> SnapshotRef {
+    let item = |key: &str| text.split(',').find_map(|item| item.strip_prefix(key));
+    match (item("snapshot.id="), item("snapshot.name=")) {
+        (None, None) => which(text),
+        (Some(id), None) => SnapshotRef::Id(id.to_owned()),
+        (None, Some(name)) => SnapshotRef::Name(name.to_owned()),
+        (Some(id), Some(name)) => {
+            SnapshotRef::IdAndName { id: id.to_owned(), name: name.to_owned() }
+        }
+    }
+}
+
+/// A disk as it was at a snapshot.
+pub(crate) fn disk_at(disk: Disk, snapshot: Option<&str>) -> Result<Disk, Failure> {
+    let Some(text) = snapshot else { return Ok(disk) };
+    disk.at_snapshot(&named(text)).map_err(|error| match error {
+        Error::NotFound { .. } => Failure::new("Failed to load snapshot: Can't find snapshot"),
+        other => Failure::new(format!("Failed to load snapshot: {}", Failure::from(other).text)),
+    })
+}
+
+fn mixed() -> Failure {
+    let advice = format!("Try '{} snapshot --help' for more info", output::program());
+    Failure::new("Cannot mix '-l', '-a', '-c', '-d'").with_advice(&advice)
+}
