@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use anydisk_core::{
     CreateRequest, Error, GuestRange, HostOffset, Image, Measure, MeasureRequest, OptionKind,
-    OptionSpec, Options, Result, Storage,
+    OptionSpec, Options, Result, SecretRequest, Storage,
 };
 
+use crate::crypt::{KEY_SECRET, locked};
 use crate::layout::RawHeader;
 use crate::table::ENTRY;
 use crate::{Geometry, Header, NAME, QcowImage, limits};
@@ -26,6 +27,24 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         default: None,
     },
     OptionSpec {
+        name: "encrypt.format",
+        help: "encrypt the data; aes is weak, and there is nothing else",
+        kind: OptionKind::Word(&["aes"]),
+        default: None,
+    },
+    OptionSpec {
+        name: "encryption",
+        help: "the older way to say encrypt.format=aes",
+        kind: OptionKind::Flag,
+        default: None,
+    },
+    OptionSpec {
+        name: "encrypt.key-secret",
+        help: "name of the passphrase, of which 16 bytes count",
+        kind: OptionKind::Text,
+        default: None,
+    },
+    OptionSpec {
         name: "cluster_size",
         help: "unit of allocation, 512 to 64k, a power of two; as qemu: 4k, over an image 512",
         kind: OptionKind::Size,
@@ -41,12 +60,17 @@ pub(crate) fn create(request: &CreateRequest<'_>) -> Result<Arc<dyn Image>> {
     let name = request.below().map(|below| below.name);
     let name = checked_name(request.options, name.unwrap_or_default())?;
     let header = plan(request.options, request.size, name.len())?;
+    if header.encrypted {
+        let wanted = SecretRequest::new(KEY_SECRET, request.location);
+        request.secrets.secret(&wanted)?.ok_or_else(locked)?;
+    }
     let store = &request.store;
     // As qemu: the L1 table is written in sectors.
     let l1_len = (header.l1_entries() * ENTRY).next_multiple_of(SECTOR);
     store.set_len(header.l1_table_offset.saturating_add(l1_len).get())?;
     store.write_at(HostOffset::ZERO, &[&header.to_bytes()[..], &name].concat())?;
-    Ok(Arc::new(QcowImage::open_writable(Arc::clone(store), request.limits)?))
+    let image = QcowImage::open_writable(Arc::clone(store), request.limits)?;
+    Ok(Arc::new(image.unlocked(request.location, request.secrets)?))
 }
 
 fn checked_name(options: &Options, name: Vec<u8>) -> Result<Vec<u8>> {
@@ -72,7 +96,7 @@ fn plan(options: &Options, size: u64, name: usize) -> Result<Header> {
         cluster_bits,
         // What qemu takes for its two cluster sizes: tables map 2 MiB.
         l2_bits: 21_u32.saturating_sub(cluster_bits).max(9),
-        encrypted: false,
+        encrypted: options.flag("encryption") || options.is_set("encrypt.format"),
         l1_table_offset: HostOffset((head + u64::from(len)).next_multiple_of(ENTRY)),
     };
     if size == 0 {

@@ -28,10 +28,12 @@ impl Format for QcowFormat {
     }
 
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
-        let image = match request.is_writable()? {
-            true => QcowImage::open_writable(request.store, request.limits)?,
-            false => QcowImage::open(request.store, request.limits)?,
+        let (writable, store) = (request.is_writable()?, request.store);
+        let image = match writable {
+            true => QcowImage::open_writable(store, request.limits)?,
+            false => QcowImage::open(store, request.limits)?,
         };
+        let image = image.unlocked(request.location, request.secrets)?;
         let backing = image.backing();
         Ok(Opened::new(Arc::new(image), backing))
     }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Codec, Encoded, Error, Extent, GuestRange, HostOffset, Image, ImageInfo, ImageWrite, Invalid,
-    Lease, Limits, Lookup, Need, Reference, Result, Role, RunSpace, Source, Storage, Supplied,
-    TableCache, Ticket, Value,
+    Codec, Encoded, Error, Extent, GuestOffset, GuestRange, HostOffset, Image, ImageInfo,
+    ImageWrite, Invalid, Lease, Limits, Location, Lookup, Need, Reference, Result, Role, RunSpace,
+    Secrets, Source, Storage, Supplied, TableCache, Ticket, Value,
 };
 
+use crate::crypt::View;
 use crate::table::{Cluster, Geometry, SLICE, SliceAt};
 use crate::write::Writer;
 use crate::{Header, NAME, guard};
@@ -23,6 +24,7 @@ pub struct QcowImage {
     pub(crate) l2: TableCache,
     /// The space of the file, and the leases on it.
     pub(crate) space: RunSpace,
+    view: View,
     pub(crate) writer: Option<Writer>,
 }
 
@@ -59,21 +61,14 @@ impl QcowImage {
         Ok(image)
     }
 
-    /// Opens the image in `store` for reading. The backing file is not opened.
+    /// Opens the image in `store` for reading. The backing file is not opened, and an encrypted image
+    /// can only be told about: its passphrase comes with the request of
+    /// [`Format::open`](anydisk_core::Format::open).
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::Limit`] and [`Error::Unsupported`] as the header deserves them;
     /// those of the store.
     pub fn open(store: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
-        let image = Self::open_tables(store, limits)?;
-        match image.header.encrypted {
-            false => Ok(image),
-            true => Err(Error::Unsupported { format: NAME, feature: "encryption (AES)".into() }),
-        }
-    }
-
-    /// As [`open`](Self::open), for whoever does not read the disk.
-    pub(crate) fn open_tables(store: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
         let header = Header::read(&*store)?;
         let backing = header.read_backing_name(&*store)?;
         let geometry = Geometry::new(&header);
@@ -83,11 +78,33 @@ impl QcowImage {
             l2: cache(geometry.l2_slice_entries(), limits.table_cache, clusters),
             space: RunSpace::new(HostOffset::ZERO),
             writer: None,
+            view: if header.encrypted { View::Locked } else { View::Plain },
             store,
             header,
             geometry,
             backing,
         })
+    }
+
+    /// The same with the passphrase that `secrets` gives, if the image is encrypted.
+    ///
+    /// # Errors
+    /// Those of asking.
+    pub(crate) fn unlocked(mut self, location: &Location, secrets: &dyn Secrets) -> Result<Self> {
+        if self.header.encrypted {
+            self.view = View::unlocked(&self.store, location, secrets)?;
+        }
+        Ok(self)
+    }
+
+    /// The store for the data of the cluster around a byte of the disk, which lies at `at`.
+    pub(crate) fn data_store(
+        &self,
+        around: GuestOffset,
+        at: HostOffset,
+    ) -> Result<&Arc<dyn Storage>> {
+        let guest = around.get() & !(self.geometry.cluster() - 1);
+        self.view.store(&self.store, guest, at)
     }
 
     /// The header as it was when the image was opened.
@@ -161,21 +178,22 @@ impl QcowImage {
         len: u64,
         range: GuestRange,
         lease: Lease<'a>,
-    ) -> Extent<'a> {
-        let store = &self.store;
+    ) -> Result<Extent<'a>> {
         let source = match cluster {
             Cluster::Absent => Source::Absent { reserved: None },
             Cluster::Data(at) => {
+                let store = self.data_store(range.start(), at)?;
                 let at = at.saturating_add(self.geometry.locate(range.start()).within);
                 Source::Data { store, at, shared: false }
             }
             Cluster::Packed { at, len } => {
                 let unit = self.geometry.cluster_range(range.start());
                 let len = len as usize;
+                let store = &self.store;
                 Source::Encoded(Encoded { store, at, len, codec: Codec::Deflate, unit })
             }
         };
-        Extent { len, source, lease }
+        Ok(Extent { len, source, lease })
     }
 }
 
@@ -212,7 +230,7 @@ impl Image for QcowImage {
                 Lookup::Found(Extent::without_data(len, Source::Absent { reserved: None }))
             }
             Look::Run { cluster, len, .. } => {
-                Lookup::Found(self.extent(cluster, len, range, lease))
+                Lookup::Found(self.extent(cluster, len, range, lease)?)
             }
         })
     }

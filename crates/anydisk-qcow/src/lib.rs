@@ -28,7 +28,7 @@
 //! | images whose tables overlap or name what is not in the file | read; refused for writing |
 //! | zeroes by tables | only where nothing lies below: the format has no entry for them |
 //! | check | entries, streams, places named twice, lost space; leaks and harmless entries are mended |
-//! | encryption (AES) | refused |
+//! | encryption (AES-128, `encrypt.key-secret`) | read, written, created; without the passphrase the image can be told about |
 //!
 //! What is accepted beyond what QEMU writes is told in `docs/formats/qcow.md`.
 //!
@@ -52,6 +52,7 @@
 
 mod check;
 mod create;
+mod crypt;
 mod format;
 mod guard;
 mod header;

@@ -9,8 +9,4 @@ fn registry() -> Registry {
     Registry::new(&[&QCOW, &RAW])
 }
 
-golden_suite!(
-    registry(),
-    "qcow",
-    [("aes", "encryption is not read yet"), ("aes-longpw", "encryption is not read yet")]
-);
+golden_suite!(registry(), "qcow", []);

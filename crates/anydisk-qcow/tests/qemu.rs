@@ -4,7 +4,7 @@
 
 mod common;
 
-use anydisk_core::{Access, GuestOffset, Placement};
+use anydisk_core::{Access, GuestOffset, OneSecret, Placement, Secret};
 use anydisk_testkit::oracle::Qemu;
 use anydisk_testkit::{ByteModel, Random};
 use common::{Folder, contents, play, range};
@@ -138,4 +138,48 @@ fn qemu_reads_compressed_clusters_that_were_written_here() {
         let packed: u64 = map.iter().filter(|run| run.compressed).map(|run| run.length).sum();
         assert_eq!(packed, 3 * cluster + 512, "{cluster}");
     }
+}
+
+/// What qemu needs to read or write an encrypted image.
+fn with_passphrase(program: &str, arguments: &[&str]) -> String {
+    // qemu-img takes it behind the command.
+    let (first, rest) = arguments.split_at(usize::from(program == "qemu-img"));
+    let output = std::process::Command::new(program)
+        .args(first)
+        .args(["--object", "secret,id=key,data=hunter2"])
+        .args(rest)
+        .output()
+        .expect("it was found");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(output.status.success(), "{program} {arguments:?}: {said}");
+    assert!(!said.contains("Pattern verification failed"), "{said}");
+    said
+}
+
+#[test]
+fn encrypted_images_are_read_by_the_other() {
+    if Qemu::find().is_none() {
+        return;
+    }
+    let folder = Folder::new();
+    let path = folder.path("disk.qcow");
+    let secrets = OneSecret(Secret::new(b"hunter2".to_vec()));
+    let given = [("encrypt.format", "aes")];
+    let disk = folder.create_secret("disk.qcow", 3 << 20, &given, &secrets);
+    let mut model = ByteModel::new(3 << 20);
+    play(&disk, &mut model, 21, 100);
+    disk.write(GuestOffset(70_000), &[0xA1; 9000]).expect("a write");
+    disk.flush().expect("a flush");
+    drop(disk);
+    let options = format!("driver=qcow,encrypt.key-secret=key,file.filename={}", path.display());
+    let commands = ["-c", "read -P 0xa1 70000 9000", "-c", "write -P 0x5c 1M 70000"];
+    with_passphrase("qemu-io", &[&["--image-opts", &options], &commands[..]].concat());
+    model.write(70_000, &[0xA1; 9000]);
+    model.write(1 << 20, &[0x5C; 70_000]);
+    let disk = folder.open_secret("disk.qcow", &secrets);
+    assert!(contents(&disk) == model.contents());
+    let raw = folder.write_raw("disk.raw", &model.contents());
+    let raw = format!("driver=raw,file.filename={}", raw.display());
+    with_passphrase("qemu-img", &["compare", "--image-opts", &options, &raw]);
 }

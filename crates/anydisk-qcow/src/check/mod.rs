@@ -31,7 +31,7 @@ pub(crate) fn check(
     if request.repair != Repair::Nothing {
         open.is_writable()?;
     }
-    let image = QcowImage::open_tables(open.store.clone(), open.limits)?;
+    let image = QcowImage::open(open.store.clone(), open.limits)?;
     let mut teller = Teller { found, report: CheckReport::default() };
     let mut mender = Mender::new(&image, request.repair);
     let walk = Walk::new(&image, request, &mut mender, &mut teller)?;

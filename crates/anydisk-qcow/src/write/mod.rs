@@ -170,7 +170,9 @@ impl ImageWrite for QcowImage {
     }
 
     fn packing(&self) -> Option<Packing> {
-        let encoder = Arc::clone(&self.writer.as_ref()?.encoder);
+        // Packed clusters are never encrypted.
+        let writer = self.writer.as_ref().filter(|_| !self.header.encrypted)?;
+        let encoder = Arc::clone(&writer.encoder);
         Some(Packing { unit: self.geometry.cluster(), encoder, short_tail: false })
     }
 

@@ -24,8 +24,9 @@ impl QcowImage {
         match self.look(range)? {
             Look::Need(need) => return Ok(Attempt::Need(need)),
             Look::Run { cluster: Cluster::Data(at), len, .. } => {
+                let store = self.data_store(range.start(), at)?;
                 let at = at.saturating_add(self.geometry.locate(range.start()).within);
-                let (store, lease) = (&self.store, WriteLease::new(lease));
+                let lease = WriteLease::new(lease);
                 return Ok(Attempt::Placed(Placement::InPlace { store, at, len, lease }));
             }
             Look::Run { .. } | Look::NoTable(_) => {}
@@ -48,6 +49,10 @@ impl QcowImage {
 
     pub(super) fn place_packed(&self, unit: GuestRange, len: usize) -> Result<Attempt<'_>> {
         self.writing()?;
+        if self.header.encrypted {
+            let feature = "compressed clusters, which are not encrypted, in an encrypted image";
+            return Err(Error::Unsupported { format: NAME, feature: feature.into() });
+        }
         let whole = self.units(unit.start(), 1);
         let stream = u32::try_from(len).unwrap_or(u32::MAX);
         let entry = self.geometry.encode(Cluster::Packed { at: HostOffset(1), len: stream });
@@ -82,11 +87,16 @@ impl QcowImage {
                 Vacancy::Vacant(_) => {}
             }
         }
+        let store = match stream {
+            0 => self.data_store(units.start(), taken.at)?,
+            _ => &self.store,
+        };
         claim.keep();
-        // Of a packed cluster the caller writes every byte.
-        let zeroed = taken.zeroed && stream == 0;
+        // Of a packed cluster the caller writes every byte; zeroes of an encrypted one are no zeroes
+        // in the file.
+        let zeroed = taken.zeroed && stream == 0 && !self.header.encrypted;
         let reserved = Reserved { range: units, at: taken.at, zeroed, token: stream };
-        Ok(Attempt::Placed(Placement::Fresh(Reservation::new(self, &self.store, reserved))))
+        Ok(Attempt::Placed(Placement::Fresh(Reservation::new(self, store, reserved))))
     }
 
     /// How many clusters from the start of the range on have no space that can be written in

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anydisk_core::{
     Access, CreateRequest, Disk, Format, GuestOffset, GuestRange, Image, Limits, Located, Location,
-    Opener, Options, Reference, Registry, Result, Role, Storage,
+    Opener, Options, Reference, Registry, Result, Role, Secrets, Storage,
 };
 use anydisk_qcow::QCOW;
 use anydisk_raw::RAW;
@@ -53,6 +53,33 @@ impl Folder {
         let resolver = FolderResolver::new(self.0.path());
         let file = Located { store, location: Location::Path(path) };
         Opener::new(&registry, &resolver).open(file, Some("qcow"), access).expect("it opens")
+    }
+
+    /// A new image with a passphrase.
+    pub(crate) fn create_secret(
+        &self,
+        name: &str,
+        size: u64,
+        given: &[(&str, &str)],
+        secrets: &dyn Secrets,
+    ) -> Disk {
+        let path = self.path(name);
+        let store = Self::store(&path, &OpenOptions::new().write(true).create_new(true));
+        let mut options = Options::of(&QCOW);
+        given.iter().for_each(|(name, value)| options.set(name, value).expect("an option"));
+        let (location, limits) = (Location::Path(path), Limits::default());
+        let request = CreateRequest::new(store, &location, size, &options, &limits);
+        Disk::new(QCOW.create(CreateRequest { secrets, ..request }).expect("an image"))
+    }
+
+    /// An image with a passphrase, for reading.
+    pub(crate) fn open_secret(&self, name: &str, secrets: &dyn Secrets) -> Disk {
+        let path = self.path(name);
+        let store = Self::store(&path, &OpenOptions::new());
+        let (registry, resolver) = (Registry::new(&[&QCOW]), FolderResolver::new(self.0.path()));
+        let opener = Opener::new(&registry, &resolver).with_secrets(secrets);
+        let file = Located { store, location: Location::Path(path) };
+        opener.open(file, Some("qcow"), Access::Read).expect("it opens")
     }
 
     /// Writes what the disk should hold beside it, as a raw image.
