@@ -1,11 +1,11 @@
 //! The image: locate (pure), find the tables (memory), answer (pure).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anydisk_core::{
-    Codec, Encoded, Error, Extent, GuestOffset, GuestRange, HostOffset, Image, ImageInfo,
-    ImageWrite, Invalid, Lease, Limits, Location, Lookup, Need, Reference, Result, Role, RunSpace,
-    Secrets, Source, Storage, Supplied, TableCache, Ticket, Value,
+    BackingLink, Codec, Encoded, Error, Extent, GuestOffset, GuestRange, HostOffset, Image,
+    ImageInfo, ImageWrite, Invalid, Lease, Limits, Location, Lookup, Need, Reference, Result, Role,
+    RunSpace, Secrets, Source, Storage, Supplied, TableCache, Ticket, Value,
 };
 
 use crate::crypt::View;
@@ -19,7 +19,8 @@ pub struct QcowImage {
     pub(crate) store: Arc<dyn Storage>,
     pub(crate) header: Header,
     pub(crate) geometry: Geometry,
-    backing: Option<Vec<u8>>,
+    /// The name of the image below, as the header has it now.
+    backing: Mutex<Option<Vec<u8>>>,
     pub(crate) l1: TableCache,
     pub(crate) l2: TableCache,
     /// The space of the file, and the leases on it.
@@ -82,7 +83,7 @@ impl QcowImage {
             store,
             header,
             geometry,
-            backing,
+            backing: Mutex::new(backing),
         })
     }
 
@@ -116,7 +117,11 @@ impl QcowImage {
     /// The image below, as the header names it. Its format is not stored.
     #[must_use]
     pub fn backing(&self) -> Option<Reference> {
-        Some(Reference::new(Role::Backing, self.backing.clone()?))
+        Some(Reference::new(Role::Backing, self.lock_backing().clone()?))
+    }
+
+    pub(crate) fn lock_backing(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
+        self.backing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The tables' answer for the start of `range`.
@@ -250,6 +255,10 @@ impl Image for QcowImage {
     }
 
     fn writer(&self) -> Option<&dyn ImageWrite> {
+        self.writer.is_some().then_some(self)
+    }
+
+    fn backing_link(&self) -> Option<&dyn BackingLink> {
         self.writer.is_some().then_some(self)
     }
 }

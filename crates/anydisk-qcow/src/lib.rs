@@ -22,7 +22,7 @@
 //! |---|---|
 //! | clusters of 512 bytes to 64 KiB, L2 tables of 512 bytes to 64 KiB | read, written; created with the tables that qemu takes |
 //! | compressed clusters (deflate) | read, written; passed through without decoding where wanted |
-//! | a backing file | named in the answer of opening, without a format; the caller decides |
+//! | a backing file | named in the answer of opening, without a format; the caller decides. Can be changed |
 //! | a write of part of a cluster over a backing file | the rest is copied up, whatever the cluster size |
 //! | power loss at any moment | what was flushed is there, at worst clusters are lost |
 //! | images whose tables overlap or name what is not in the file | read; refused for writing |

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use anydisk_core::{
     Access, Disk, Format, GuestOffset, HostOffset, Limits, Location, MeasureRequest, OpenRequest,
-    Options, Placement, Result, Source, Storage,
+    Options, Placement, Reference, Result, Role, Source, Storage,
 };
 use anydisk_qcow::QCOW;
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::digest::{Reading, content_sha256};
+use anydisk_testkit::double::{Kind, RecordingStorage};
 use anydisk_testkit::golden::cases;
 use common::{Folder, create, in_memory, range, read};
 
@@ -151,6 +152,42 @@ fn over_a_backing_file_zeroes_are_written_and_a_discard_changes_nothing() {
     for at in [0, 4096] {
         let found = disk.map(range(at, 4096)).expect("a map").extent;
         assert!(matches!(found.source, Source::Data { .. }), "{:?}", found.source);
+    }
+}
+
+#[test]
+fn the_name_of_the_backing_file_is_durable_before_the_header_points_to_it() {
+    let store = Arc::new(MemoryStorage::new(small()));
+    let recorder = RecordingStorage::new(store.clone());
+    let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
+    let request = OpenRequest::new(Arc::new(recorder.clone()), &location, &limits);
+    let opened = QCOW.open(OpenRequest { access: Access::ReadWrite, ..request }).expect("it opens");
+    let link = opened.image.backing_link().expect("open for writing");
+    let _ = recorder.take();
+    let below = Reference::new(Role::Backing, "below.raw");
+    link.set_backing(Some(&below)).expect("a name");
+    let calls: Vec<String> = recorder
+        .take()
+        .iter()
+        .filter(|call| !matches!(call.kind, Kind::Len | Kind::Read))
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(calls, ["write 0x9 at 0x4000", "flush", "write 0xc at 0x8", "flush"]);
+    let backing = || {
+        let request = OpenRequest::new(store.clone(), &location, &limits);
+        QCOW.open(request).expect("it opens").backing
+    };
+    assert_eq!(backing(), Some(below));
+    // What is absent shows the image below now, so a cluster cannot be made absent to be zero.
+    let disk = Disk::new(opened.image.clone());
+    disk.discard(range(0, 4096)).expect("a discard");
+    assert_eq!(read(&disk, 0, 4096), [7; 4096]);
+    link.set_backing(None).expect("no name");
+    assert_eq!(backing(), None);
+    disk.discard(range(0, 4096)).expect("a discard");
+    assert_eq!(read(&disk, 0, 4096), [0; 4096]);
+    for name in [&b""[..], b"a\0b", &[b'n'; 1024]] {
+        link.set_backing(Some(&Reference::new(Role::Backing, name))).unwrap_err();
     }
 }
 

@@ -11,7 +11,7 @@ impl QcowImage {
     /// entry for zeroes: over a backing file they are written.
     pub(super) fn clear(&self, range: GuestRange, how: Zeroing) -> Result<Handled> {
         self.writing()?;
-        let nothing_below = how.below == Below::Nothing && self.header.backing_file.is_none();
+        let nothing_below = how.below == Below::Nothing && self.lock_backing().is_none();
         let (cluster, len) = self.look_now(range)?;
         if !nothing_below {
             return Ok(Handled::ByData(len));

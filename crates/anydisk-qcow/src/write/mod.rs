@@ -5,6 +5,7 @@
 //! ```
 
 mod clear;
+mod link;
 mod place;
 
 use std::sync::{Arc, Mutex, PoisonError};
