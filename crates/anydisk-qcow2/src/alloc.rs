@@ -24,6 +24,7 @@ use anydisk_core::{
     DirtySlice, Error, HostOffset, Inserted, Leases, Quarantine, Result, Storage, StorageExt,
     Supplied, TableCache, Ticket, Updated,
 };
+use byteorder::{BigEndian, ByteOrder};
 
 use crate::NAME;
 use crate::guard::{Clusters, Guard, Metadata, Overlap};
@@ -463,13 +464,17 @@ impl State {
 
 /// The words of a table as it is in the file.
 pub(crate) fn words_of(bytes: &[u8]) -> Vec<u64> {
-    let word = |bytes: &[u8; 8]| u64::from_be_bytes(*bytes);
-    bytes.as_chunks().0.iter().map(word).collect()
+    let whole = bytes.as_chunks::<8>().0;
+    let mut words = vec![0; whole.len()];
+    BigEndian::read_u64_into(whole.as_flattened(), &mut words);
+    words
 }
 
 /// The bytes of words of a table.
 pub(crate) fn bytes_of(words: &[u64]) -> Vec<u8> {
-    words.iter().flat_map(|word| word.to_be_bytes()).collect()
+    let mut bytes = vec![0; size_of_val(words)];
+    BigEndian::write_u64_into(words, &mut bytes);
+    bytes
 }
 
 #[cold]
