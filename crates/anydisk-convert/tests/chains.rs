@@ -112,7 +112,8 @@ fn what_was_committed_is_in_the_base_and_the_emptied_top_shows_it() {
         let target = base.disk_as(Access::ReadWrite);
         let before = base.model.contents();
         let layer = top.layer(Access::ReadWrite);
-        commit(&[layer.clone()], &target, &Settings::default(), &Unwatched).expect("committed");
+        commit(std::slice::from_ref(&layer), &target, &Settings::default(), &Unwatched)
+            .expect("committed");
         let wanted = top.model.contents();
         let now = contents(&base.disk());
         assert!(now[..wanted.len()] == wanted, "{seed}");
