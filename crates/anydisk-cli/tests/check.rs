@@ -80,6 +80,10 @@ fn what_is_printed_is_what_qemu_prints() {
             bench.assert_same(&format!("check {options}{file}"));
         }
     }
+    bench.qemu("convert -f raw -O vdi plain.raw plain.vdi");
+    for line in ["check plain.vdi", "check --output=json plain.vdi"] {
+        bench.assert_same(line);
+    }
     for line in ["check plain.raw -f raw", "check missing", "check -f qcow2 plain.raw"] {
         bench.assert_same(line);
     }

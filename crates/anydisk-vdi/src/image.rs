@@ -101,7 +101,8 @@ fn writable_space(
         return Err(guard::read_only("it is an undo image, which nothing writes any more"));
     }
     limit("size of a block to be written, in bytes", header.block, largest)?;
-    let end = header.block_at(header.allocated);
+    // Blocks that are counted and not there are nobody's: the count may be any number.
+    let end = header.block_at(header.allocated.min(header.blocks_in(len)));
     let space = BlockSpace::new(header.stride(), end).with_old_bytes_to(HostOffset(len));
     if !is_new {
         let free = guard::free_blocks(header, store, len)?;

@@ -108,6 +108,19 @@ fn blocks_that_a_crash_left_unnamed_are_used_again() {
 }
 
 #[test]
+fn a_count_of_blocks_that_are_not_there_does_not_make_the_file_huge() {
+    let mut bytes = ByHand::SMALL.bytes();
+    bytes[0x184..0x188].copy_from_slice(&0x7FFF_FFFF_u32.to_le_bytes());
+    let len = bytes.len() as u64;
+    let store = Arc::new(MemoryStorage::new(bytes));
+    let disk = open(&store, Access::ReadWrite).expect("it opens");
+    disk.write(GuestOffset(0), &[1; 1024]).expect("a write");
+    disk.flush().expect("a flush");
+    assert_eq!(store.len().expect("memory has a length"), len + 1024);
+    assert_eq!(number_at(&*store, ALLOCATED_AT), 1);
+}
+
+#[test]
 fn what_must_not_be_written_is_refused_with_the_reason() {
     let refusal = |entries: &[u32], allocated: u32, blocks: usize| {
         let mut bytes = ByHand::SMALL.bytes();
