@@ -88,7 +88,7 @@ impl WritableImage {
     /// know to keep valid (bitmaps, unknown autoclear bits) are cleared on the medium.
     ///
     /// # Errors
-    /// As [`Qcow2Image::open`]; [`Error::ReadOnly`] if the store is; [`Error::NeedsRepair`] if the
+    /// As [`Qcow2Image::open`](crate::Qcow2Image::open); [`Error::ReadOnly`] if the store is; [`Error::NeedsRepair`] if the
     /// image is marked dirty or corrupt, or its metadata overlaps.
     pub fn open(store: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
         Self::open_in(Stores::of_one(store), limits)
