@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, AmendRequest, BackingLink, OptionKind, OptionSpec, Options, Reference, Result, Storage,
-    Uuid,
+    Access, AmendRequest, BackingLink, ImageWrite, OptionKind, OptionSpec, Options, Reference,
+    Result, Storage, Uuid,
 };
 
 use crate::create::{given, parent_uuids};
@@ -112,5 +112,16 @@ impl BackingLink for VdiImage {
         let store = &**self.table.store();
         self.state.set_parent(linkage, parent_modify, store)?;
         Ok(store.flush()?)
+    }
+
+    fn make_empty(&self) -> Result<()> {
+        if self.state.uuids().linkage.is_nil() {
+            return Err(unsupported("emptying an image without a parent"));
+        }
+        let still = self.table.hold_still()?;
+        self.flush()?;
+        self.clear_entries(&still, 0, self.table.shape().entries)?;
+        self.close_gaps(&still)?;
+        Ok(())
     }
 }

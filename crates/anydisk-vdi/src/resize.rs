@@ -134,8 +134,8 @@ impl VdiImage {
         Ok(store.flush()?)
     }
 
-    /// Makes entries free that lie behind those of the disk, whatever they said.
-    fn clear_entries(&self, still: &Still<'_>, from: u64, to: u64) -> Result<()> {
+    /// Makes entries free, whatever they said. Their blocks are then nobody's.
+    pub(crate) fn clear_entries(&self, still: &Still<'_>, from: u64, to: u64) -> Result<()> {
         self.write_free(self.table.shape().table, from, to)?;
         self.table.store().flush()?;
         self.table.forget(still, from..to);

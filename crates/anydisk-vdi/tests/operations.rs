@@ -419,6 +419,25 @@ fn a_copy_gets_another_uuid_and_keeps_its_content() {
 }
 
 #[test]
+fn an_emptied_child_shows_its_parent_and_takes_no_space() {
+    let store = by_hand(ByHand { has_parent: true, ..ByHand::SMALL });
+    scattered(&store);
+    let base = noise(3, 64 * BLOCK);
+    let disk = over_noise(&store, &base).expect("it opens");
+    assert!(contents(&disk) != base);
+    disk.top().backing_link().expect("it has one").make_empty().expect("it can be emptied");
+    assert!(contents(&disk) == base);
+    assert_eq!(number_at(&*store, 0x184), 0);
+    let first = usize::try_from(store.len().expect("memory")).expect("small");
+    assert_eq!(first, ByHand::SMALL.bytes().len());
+    disk.write(GuestOffset(BLOCK), &[1; 5]).expect("a write");
+    disk.flush().expect("a flush");
+    damage(&*store).expect("undamaged");
+    let base = open(&by_hand(ByHand::SMALL), Access::ReadWrite).expect("it opens");
+    assert!(base.top().backing_link().expect("it has one").make_empty().is_err(), "no parent");
+}
+
+#[test]
 fn another_parent_can_be_named_and_none() {
     let store = by_hand(ByHand::SMALL);
     let link = |reference: Option<&Reference>| {
