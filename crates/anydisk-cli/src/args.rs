@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::{
-    check, commit, compare, completions, convert, create, info, map, measure, rebase, resize,
-    snapshot,
+    check, commit, compare, completions, convert, create, info, map, measure, members, rebase,
+    resize, snapshot,
 };
 use crate::failure::Failure;
 
@@ -54,6 +54,8 @@ pub(crate) enum Command {
     Commit(commit::Commit),
     /// Put an image over another one
     Rebase(rebase::Rebase),
+    /// List what lies in disks: packages, partitions, volume groups
+    Members(members::Members),
     /// Print completions for a shell
     Completions(completions::Completions),
 }
@@ -74,6 +76,18 @@ pub(crate) struct Reading {
 pub(crate) struct Writing {
     /// Past the page cache.
     pub(crate) direct: bool,
+}
+
+/// A part of what files hold.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Part {
+    /// What lies in the files, as `anydisk members` lists it; several files are the disks of one
+    /// machine
+    #[arg(long, value_name = "NAME")]
+    pub(crate) member: Option<String>,
+    /// The format of what the member holds, where that is no raw disk
+    #[arg(long, value_name = "FORMAT", requires = "member")]
+    pub(crate) member_format: Option<String>,
 }
 
 /// Whether to print JSON.

@@ -6,9 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anydisk::storage::LockMode;
-use anydisk::{Checked, Checking, Chosen, Disk, Error, Finding, Layer, OpenDisk, Policy};
+use anydisk::{Checked, Checking, Chosen, Disk, Error, Finding, Inside, Layer, OpenDisk, Policy};
 
-use crate::args::{Reading, Writing};
+use crate::args::{Part, Reading, Writing};
 use crate::failure::Failure;
 use crate::output;
 
@@ -36,6 +36,46 @@ impl Reading {
         let disk = self.open(path, format, |options, path| options.direct(direct).path(path))?;
         warn_if_guessed(&disk.layers()[0]);
         Ok(disk)
+    }
+
+    /// Opens the disks of one machine, to see what lies in them.
+    pub(crate) fn inside(
+        self,
+        paths: &[OsString],
+        format: Option<&str>,
+        direct: bool,
+    ) -> Result<Inside, Failure> {
+        let paths: Vec<OsString> = paths.iter().map(|path| without_protocol(path)).collect();
+        let Some(first) = paths.first() else {
+            return Err(Failure::new("Expecting one image file name"));
+        };
+        if let Some(format) = format {
+            check_format(first, format)?;
+        }
+        // A stranger's disk is not looked into further than was asked for.
+        let inside = self.options(format).direct(direct).inside(&paths, !self.untrusted);
+        let inside = inside.map_err(|error| self.failure(first, error))?;
+        inside.disks().for_each(|disk| warn_if_guessed(&disk.layers()[0]));
+        Ok(inside)
+    }
+
+    /// Opens the disk that is the only file, or a part of what the files hold.
+    pub(crate) fn part(
+        self,
+        part: &Part,
+        files: &[OsString],
+        format: Option<&str>,
+        direct: bool,
+    ) -> Result<Disk, Failure> {
+        match (&part.member, files) {
+            (None, [file]) => self.disk(file, format, direct),
+            (None, _) => Err(Failure::new("Expecting one image file name")),
+            (Some(member), files) => {
+                let inside = self.inside(files, format, direct)?;
+                let disk = inside.disk(member, part.member_format.as_deref());
+                disk.map_err(|error| Failure::from(error).about(OsStr::new(member)))
+            }
+        }
     }
 
     /// Opens the top image alone.

@@ -9,6 +9,7 @@
 //! cores with bounded memory, and take their places in guest order, so the same source gives the
 //! same target whatever the number of threads.
 
+mod changes;
 mod commit;
 mod compare;
 mod copy;
@@ -24,6 +25,7 @@ mod target;
 mod turn;
 mod unflushed;
 
+pub use changes::copy_changes;
 pub use commit::{commit, empty};
 pub use compare::{Comparison, Strictness, compare};
 pub use copy::{copy_to_disk, copy_to_sink};

@@ -29,6 +29,16 @@ pub(crate) struct File {
     pub(crate) chunk: Option<u64>,
 }
 
+impl File {
+    /// The name of a part: the file itself, or the chunk of this number.
+    pub(crate) fn part_name(&self, number: usize) -> String {
+        match self.chunk {
+            Some(_) => format!("{}.{number:09}", self.href),
+            None => self.href.clone(),
+        }
+    }
+}
+
 /// A disk of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Disk {

@@ -59,8 +59,7 @@ impl Files {
 
     /// The manifest that belongs to a descriptor: that of the same name, else the only one.
     pub(crate) fn manifest_of(&self, descriptor: &str) -> Option<&str> {
-        let base = descriptor.strip_suffix(".ovf").unwrap_or(descriptor);
-        let own = format!("{base}.mf");
+        let own = manifest_name(descriptor);
         let mut all = self.stores.keys().filter(|name| name.ends_with(".mf"));
         match (self.stores.get_key_value(&own), all.next(), all.next()) {
             (Some((name, _)), ..) => Some(name),
@@ -81,9 +80,9 @@ impl Files {
         if file.chunk.is_none() {
             return Ok(vec![found(file.href.clone())?]);
         }
-        let mut parts = vec![found(chunk_name(&file.href, 0))?];
-        while self.get(&chunk_name(&file.href, parts.len())).is_some() {
-            parts.push(found(chunk_name(&file.href, parts.len()))?);
+        let mut parts = vec![found(file.part_name(0))?];
+        while self.get(&file.part_name(parts.len())).is_some() {
+            parts.push(found(file.part_name(parts.len()))?);
         }
         check_chunks(file, &parts)?;
         Ok(parts)
@@ -130,8 +129,9 @@ impl Files {
     }
 }
 
-fn chunk_name(href: &str, number: usize) -> String {
-    format!("{href}.{number:09}")
+/// The manifest of a descriptor.
+pub(crate) fn manifest_name(descriptor: &str) -> String {
+    format!("{}.mf", descriptor.strip_suffix(".ovf").unwrap_or(descriptor))
 }
 
 /// All chunks but the last have the size that the descriptor says.

@@ -15,7 +15,7 @@
 //! | disks in chunks | read in place |
 //! | disks packed with gzip | unpacked into memory within a limit, or into a store of the caller's |
 //! | certificates | not verified |
-//! | writing | missing |
+//! | writing an OVA, each disk in one pass | works |
 //!
 //! The bytes of a disk are mostly those of a VMDK: a member is opened as a store, and the image in
 //! it by whoever knows formats. The layout, our limits and what we accept are in
@@ -46,9 +46,11 @@ mod name;
 mod package;
 mod tar;
 mod units;
+mod write;
 
 pub use container::{OVF, OvfContainer};
 pub use package::{Package, PackageDisk};
+pub use write::{DiskStream, PackageWriter};
 
 pub(crate) const NAME: &str = "ovf";
 

@@ -1,12 +1,16 @@
 //! An open package: its disks, its files, and each of them as a store.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
-use anydisk_core::{Error, Limits, Located, Location, Member, Members, Result, Storage};
+use anydisk_core::{
+    Access, Error, Limits, Located, Location, Member, Members, Reference, Resolver, Result, Role,
+    Storage,
+};
 use anydisk_storage::MemoryStorage;
 
 use crate::descriptor::{Descriptor, Disk, File};
-use crate::files::{Files, must_cover};
+use crate::files::{Files, manifest_name, must_cover};
 use crate::manifest::Manifest;
 use crate::{gzip, invalid, text};
 
@@ -86,6 +90,37 @@ impl Package {
         Self::open(files, &name, limits)
     }
 
+    /// Opens a descriptor and the files it names, which the resolver finds beside it. Files that
+    /// are not there are missed only when they are opened.
+    ///
+    /// # Errors
+    /// As [`open_ova`](Self::open_ova), and what the resolver says of files that are there.
+    pub fn open_beside(
+        descriptor: &Located,
+        resolver: &dyn Resolver,
+        limits: &Limits,
+    ) -> Result<Self> {
+        let find = |name: &str| {
+            let reference = Reference::new(Role::Extent, name);
+            match resolver.resolve(&reference, &descriptor.location, Access::Read) {
+                Err(error) if error.io_kind() == Some(ErrorKind::NotFound) => Ok(None),
+                outcome => outcome.map(Some),
+            }
+        };
+        let alone = Self::open_folder(descriptor, &[], limits)?;
+        let mut others = Vec::new();
+        let own = file_name(&descriptor.location).unwrap_or_default();
+        others.extend(find(&manifest_name(&own))?);
+        for file in &alone.descriptor.files {
+            let parts = (0..limits.extents).map(|number| file.part_name(number));
+            for name in parts.take(if file.chunk.is_some() { limits.extents } else { 1 }) {
+                let Some(part) = find(&name)? else { break };
+                others.push(part);
+            }
+        }
+        Self::open_folder(descriptor, &others, limits)
+    }
+
     fn open(files: Files, name: &str, limits: &Limits) -> Result<Self> {
         let descriptor = files.read(name, limits)?.unwrap_or_default();
         let manifest = match files.manifest_of(name) {
@@ -126,6 +161,54 @@ impl Package {
         let most = most.saturating_add(most / 10).saturating_add(1 << 20);
         gzip::unpack(path, &self.verified(file)?, target, most)?;
         Ok(true)
+    }
+
+    /// Verifies the digest of a member. An empty disk, and a member that the manifest does not
+    /// have, are good.
+    ///
+    /// # Errors
+    /// [`Invalid`](anydisk_core::Invalid) if it differs, and what the store says.
+    pub fn verify(&self, path: &str) -> Result<()> {
+        match self.file(path) {
+            Err(_) if self.is_empty_disk(path) => Ok(()),
+            file => self.verified(file?).map(drop),
+        }
+    }
+
+    /// As [`open`](Members::open), and the digest is not looked at: for a first look at what must
+    /// be [verified](Self::verify) before it is believed.
+    ///
+    /// # Errors
+    /// As opening.
+    pub fn open_unverified(&self, path: &str) -> Result<Arc<dyn Storage>> {
+        if self.is_empty_disk(path) {
+            return self.empty_disk(path);
+        }
+        let file = self.file(path)?;
+        self.unpacked(file, self.files.packed(file)?)
+    }
+
+    fn is_empty_disk(&self, path: &str) -> bool {
+        self.disks.iter().any(|disk| disk.file.is_none() && disk.id == path)
+    }
+
+    fn empty_disk(&self, path: &str) -> Result<Arc<dyn Storage>> {
+        let zeroes = MemoryStorage::default();
+        let disk = self.disks.iter().find(|disk| disk.id == path);
+        zeroes.set_len(disk.map_or(0, |disk| disk.capacity))?;
+        Ok(Arc::new(zeroes))
+    }
+
+    /// A file of the package as it is, or out of its packing.
+    fn unpacked(&self, file: &File, store: Arc<dyn Storage>) -> Result<Arc<dyn Storage>> {
+        if !file.gzip {
+            return Ok(store);
+        }
+        let (unpacked, most) = (MemoryStorage::default(), self.limits.unit);
+        match gzip::unpack(&file.href, &store, &unpacked, most) {
+            Err(Error::Limit { .. }) => Err(gzip::too_large(&file.href, most)),
+            outcome => outcome.map(|()| Arc::new(unpacked) as Arc<dyn Storage>),
+        }
     }
 
     fn file(&self, path: &str) -> Result<&File> {
@@ -219,20 +302,10 @@ impl Members for Package {
 
     /// Opens a file of the package, after its digest was verified, or an empty disk by its id.
     fn open(&self, path: &str) -> Result<Arc<dyn Storage>> {
-        let empty = |disk: &&PackageDisk| disk.file.is_none() && disk.id == path;
-        if let Some(disk) = self.disks.iter().find(empty) {
-            let zeroes = MemoryStorage::default();
-            zeroes.set_len(disk.capacity)?;
-            return Ok(Arc::new(zeroes));
+        if self.is_empty_disk(path) {
+            return self.empty_disk(path);
         }
         let file = self.file(path)?;
-        if !file.gzip {
-            return self.verified(file);
-        }
-        let (unpacked, most) = (MemoryStorage::default(), self.limits.unit);
-        match gzip::unpack(path, &self.verified(file)?, &unpacked, most) {
-            Err(Error::Limit { .. }) => Err(gzip::too_large(path, most)),
-            outcome => outcome.map(|()| Arc::new(unpacked) as Arc<dyn Storage>),
-        }
+        self.unpacked(file, self.verified(file)?)
     }
 }

@@ -34,7 +34,9 @@
 mod by_id;
 mod check;
 mod file;
+mod inside;
 mod open;
+mod package;
 mod resolve;
 
 pub use anydisk_codec as codec;
@@ -54,7 +56,9 @@ pub use anydisk_storage as storage;
 pub use anydisk_vdi as vdi;
 pub use anydisk_vmdk as vmdk;
 pub use check::{Checked, Checking};
+pub use inside::Inside;
 pub use open::{OpenDisk, Policy};
+pub use package::copy_to_ova;
 pub use resolve::{LikeQemu, Listed, SameFolder, path_like_qemu};
 
 /// The built-in formats: the one list of them. To add one of your own, make a

@@ -196,17 +196,33 @@ impl OpenDisk {
     }
 
     pub(crate) fn with_opener<R>(&self, run: impl FnOnce(&Opener<'_>) -> Result<R>) -> Result<R> {
+        self.with_resolver(|resolver| {
+            run(&Opener::new(&self.registry, resolver)
+                .with_limits(self.limits.clone())
+                .with_secrets(&*self.secrets))
+        })
+    }
+
+    pub(crate) fn with_resolver<R>(
+        &self,
+        run: impl FnOnce(&dyn Resolver) -> Result<R>,
+    ) -> Result<R> {
         let nothing = NoReferences;
         let same_folder = SameFolder::new(self.file.clone());
         let like_qemu = LikeQemu::new(self.file.clone());
-        let resolver: &dyn Resolver = match &self.policy {
+        run(match &self.policy {
             Policy::Nothing => &nothing,
             Policy::SameFolder => &same_folder,
             Policy::LikeQemu => &like_qemu,
             Policy::Custom(resolver) => &**resolver,
-        };
-        run(&Opener::new(&self.registry, resolver)
-            .with_limits(self.limits.clone())
-            .with_secrets(&*self.secrets))
+        })
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub(crate) fn limits_in_force(&self) -> &Limits {
+        &self.limits
     }
 }

@@ -6,7 +6,7 @@ use anydisk::Disk;
 use anydisk::convert::{self, Comparison, Settings, Strictness};
 use clap::Args;
 
-use crate::args::{Cache, NotDone, Reading};
+use crate::args::{Cache, NotDone, Part, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::progress::Progress;
@@ -49,10 +49,12 @@ pub(crate) struct Compare {
     /// Sizes and allocation must agree too
     #[arg(short, long)]
     strict: bool,
-    /// The first disk
-    first: OsString,
-    /// The second disk
-    second: OsString,
+    /// The first disk, and the second; with --member all but the last are the disks of one machine,
+    /// and what lies in them is compared to the last
+    #[arg(required = true, num_args = 2.., value_name = "FILE")]
+    files: Vec<OsString>,
+    #[command(flatten)]
+    part: Part,
     #[command(flatten)]
     reading: Reading,
     #[command(flatten)]
@@ -78,9 +80,12 @@ impl Compare {
     fn open(&self) -> Result<[Disk; 2], Failure> {
         self.not_done.refuse()?;
         let direct = self.cache.is_direct();
+        let Some((second, first)) = self.files.split_last() else {
+            return Err(Failure::new("Expecting two image file names"));
+        };
         Ok([
-            self.reading.disk(&self.first, self.a_format.as_deref(), direct)?,
-            self.reading.disk(&self.second, self.b_format.as_deref(), direct)?,
+            self.reading.part(&self.part, first, self.a_format.as_deref(), direct)?,
+            self.reading.disk(second, self.b_format.as_deref(), direct)?,
         ])
     }
 }

@@ -5,11 +5,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anydisk::convert::{NewImage, Settings, Sources, copy_to_disk, copy_to_file, copy_to_overlay};
-use anydisk::{Disk, Format, Layer, Location, OpenDisk, Policy, Reference};
+use anydisk::{Disk, Format, Layer, Location, OpenDisk, Policy, Reference, copy_to_ova};
 use clap::Args;
 
 use super::{create, snapshot};
-use crate::args::{Cache, NotDone, Reading, refuse};
+use crate::args::{Cache, NotDone, Part, Reading, refuse};
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
 use crate::output;
@@ -21,8 +21,13 @@ Examples:
   anydisk convert -p -O qcow2 -c disk.raw disk.qcow2
   anydisk convert -O qcow2 -o compression_type=zstd -c disk.vmdk disk.qcow2
   anydisk convert part1.raw part2.raw whole.raw
+  anydisk convert --member vg0/root -O qcow2 a.vmdk b.vmdk root.qcow2
+  anydisk convert -O ova system.qcow2 data.qcow2 machine.ova
 
 The new file gets its name when it is whole: an error leaves what was there before.";
+
+/// The format that is a package of disks, not an image.
+const OVA: &str = "ova";
 
 /// Copies disks into a new image.
 #[derive(Args, Debug)]
@@ -84,6 +89,8 @@ pub(crate) struct Convert {
     #[arg(required_unless_present = "options")]
     files: Vec<OsString>,
     #[command(flatten)]
+    part: Part,
+    #[command(flatten)]
     reading: Reading,
     #[command(flatten)]
     not_done: NotDone,
@@ -125,6 +132,9 @@ impl Convert {
     pub(crate) fn run(self) -> Outcome {
         self.not_done.refuse()?;
         self.not_done_here.refuse()?;
+        if self.target_format == OVA {
+            return self.package();
+        }
         let registry = anydisk::formats();
         let format = registry
             .by_name(&self.target_format)
@@ -143,8 +153,30 @@ impl Convert {
         Ok(0)
     }
 
+    /// Each source becomes a disk of a package.
+    fn package(&self) -> Outcome {
+        refuse(&[
+            ("-o", !self.options.is_empty()),
+            ("-n", self.no_create),
+            ("-B", self.backing.is_some()),
+        ])?;
+        let Some((target, sources @ [_, ..])) = self.files.split_last() else {
+            return Err(Failure::new("Must specify image file name"));
+        };
+        let disks = self.open_sources(sources)?;
+        let progress = Progress::new(self.progress, self.quiet)?;
+        copy_to_ova(&disks, Path::new(target), &self.settings()?, &progress)?;
+        progress.finish();
+        Ok(0)
+    }
+
     fn open_sources(&self, paths: &[OsString]) -> Result<Vec<Disk>, Failure> {
         let direct = self.source_cache.is_direct();
+        if self.part.member.is_some() {
+            let format = self.source_format.as_deref();
+            let disk = self.reading.part(&self.part, paths, format, direct)?;
+            return Ok(vec![snapshot::disk_at(disk, self.snapshot.as_deref())?]);
+        }
         let open = |path: &OsString| {
             let disk = self.reading.disk(path, self.source_format.as_deref(), direct)?;
             snapshot::disk_at(disk, self.snapshot.as_deref())

@@ -9,7 +9,7 @@ use anydisk::{Detail, DetailValue, ImageInfo, Layer, Location, SnapshotInfo, pat
 use clap::Args;
 
 use super::snapshot;
-use crate::args::{Form, NotDone, Reading};
+use crate::args::{Form, NotDone, Part, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::output::json::{self, Object, Value};
@@ -37,8 +37,11 @@ pub(crate) struct Info {
     /// Also show the images below
     #[arg(short, long)]
     backing_chain: bool,
-    /// The image
-    file: OsString,
+    /// The image; with --member the disks of one machine
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<OsString>,
+    #[command(flatten)]
+    part: Part,
     #[command(flatten)]
     reading: Reading,
     #[command(flatten)]
@@ -66,10 +69,10 @@ impl Info {
     /// Of the top image, or of each in the chain.
     fn facts(&self) -> Result<Vec<Facts>, Failure> {
         let format = self.format.as_deref();
-        if !self.backing_chain {
-            return Ok(vec![Facts::of(&self.reading.top(&self.file, format)?)?]);
+        if let (None, false, [file]) = (&self.part.member, self.backing_chain, &self.files[..]) {
+            return Ok(vec![Facts::of(&self.reading.top(file, format)?)?]);
         }
-        let disk = self.reading.disk(&self.file, format, false)?;
+        let disk = self.reading.part(&self.part, &self.files, format, false)?;
         disk.layers().iter().map(Facts::of).collect()
     }
 }
@@ -106,18 +109,19 @@ struct Backing {
 
 impl Facts {
     fn of(layer: &Layer) -> Result<Self, Failure> {
-        let Location::Path(path) = &layer.location else {
-            return Err(Failure::new(format!("{}: not a file", layer.location)));
-        };
         let backing = layer.backing.as_ref().map(|reference| Backing {
             name: reference.display_name(),
             path: path_like_qemu(reference, &layer.location).display().to_string(),
             format: reference.format.clone(),
         });
         let image = layer.image.info();
-        let files = files(path, &image)?;
+        // What lies in other files has none of its own.
+        let files = match &layer.location {
+            Location::Path(path) => files(path, &image)?,
+            _ => Vec::new(),
+        };
         Ok(Self {
-            name: path.display().to_string(),
+            name: layer.location.to_string(),
             size: layer.image.size(),
             image,
             files,
@@ -153,7 +157,8 @@ impl Facts {
 
     /// Bytes on the medium of all files, as far as the file systems tell.
     fn used(&self) -> Option<u64> {
-        self.files.iter().map(|file| file.used).sum()
+        let used = self.files.iter().map(|file| file.used).sum();
+        if self.files.is_empty() { None } else { used }
     }
 
     fn text(&self) -> String {

@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write};
 use anydisk::{Disk, GuestOffset, GuestRange};
 use clap::Args;
 
-use crate::args::{Form, NotDone, Reading};
+use crate::args::{Form, NotDone, Part, Reading};
 use crate::extents::{Entries, Entry};
 use crate::failure::{Failure, Outcome};
 use crate::picture::Picture;
@@ -37,8 +37,11 @@ pub(crate) struct Map {
     /// How much to show; all if it is not given
     #[arg(short = 'l', long)]
     max_length: Option<String>,
-    /// The image
-    file: OsString,
+    /// The image; with --member the disks of one machine
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<OsString>,
+    #[command(flatten)]
+    part: Part,
     #[command(flatten)]
     reading: Reading,
     #[command(flatten)]
@@ -51,7 +54,7 @@ impl Map {
         let start = options::number_of_bytes(&self.start_offset, "start offset")?;
         let length = self.max_length.as_deref();
         let length = length.map(|text| options::number_of_bytes(text, "max length")).transpose()?;
-        let disk = self.reading.disk(&self.file, self.format.as_deref(), false)?;
+        let disk = self.reading.part(&self.part, &self.files, self.format.as_deref(), false)?;
         let range = part(&disk, start, length.unwrap_or(u64::MAX));
         if self.picture {
             return picture(&disk, range);

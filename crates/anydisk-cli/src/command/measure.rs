@@ -9,7 +9,7 @@ use anydisk::{
 use clap::Args;
 
 use super::{create, snapshot};
-use crate::args::{Form, NotDone, Reading};
+use crate::args::{Form, NotDone, Part, Reading};
 use crate::extents::Entries;
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
@@ -38,14 +38,16 @@ pub(crate) struct Measure {
     #[arg(short = 'o', long)]
     options: Vec<OsString>,
     /// Of an empty disk of this size
-    #[arg(short, long, conflicts_with_all = ["file", "format"])]
+    #[arg(short, long, conflicts_with_all = ["files", "format"])]
     size: Option<String>,
     /// The format of the image there is, instead of looking at its bytes
     #[arg(short, long)]
     format: Option<String>,
     /// The image whose content would be copied
-    #[arg(required_unless_present_any = ["size", "options"])]
-    file: Option<OsString>,
+    #[arg(required_unless_present_any = ["size", "options"], value_name = "FILE")]
+    files: Vec<OsString>,
+    #[command(flatten)]
+    part: Part,
     #[command(flatten)]
     reading: Reading,
     /// Of this snapshot of the image
@@ -86,15 +88,16 @@ impl Measure {
     }
 
     fn content(&self) -> Result<Content, Failure> {
-        match (&self.size, &self.file) {
+        match (&self.size, &self.files[..]) {
             (Some(size), _) => Ok(Content { size: options::size(size)?, ..Content::default() }),
-            (None, Some(file)) => {
-                let disk = self.reading.disk(file, self.format.as_deref(), false)?;
+            (None, files @ [_, ..]) => {
+                let format = self.format.as_deref();
+                let disk = self.reading.part(&self.part, files, format, false)?;
                 let disk = snapshot::disk_at(disk, self.snapshot.as_deref())?;
                 let holds_bitmaps = can_hold_bitmaps(&disk.top().info());
                 Ok(Content { size: disk.size(), data: data(&disk)?, holds_bitmaps })
             }
-            (None, None) => Err(Failure::new("Either --size N or one filename must be specified.")),
+            (None, []) => Err(Failure::new("Either --size N or one filename must be specified.")),
         }
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod create;
 pub(crate) mod info;
 pub(crate) mod map;
 pub(crate) mod measure;
+pub(crate) mod members;
 pub(crate) mod rebase;
 pub(crate) mod resize;
 pub(crate) mod snapshot;
@@ -53,6 +54,7 @@ fn perform(command: Command) -> Outcome {
         Command::Snapshot(snapshot) => snapshot.run(),
         Command::Commit(commit) => commit.run(),
         Command::Rebase(rebase) => rebase.run(),
+        Command::Members(members) => members.run(),
         Command::Completions(completions) => completions.run(),
     }
 }

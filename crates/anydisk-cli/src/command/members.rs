@@ -1,0 +1,124 @@
+//! `anydisk members`.
+
+use std::ffi::OsString;
+
+use anydisk::{Member, Members as _};
+use clap::Args;
+
+use crate::args::{Form, NotDone, Reading};
+use crate::failure::Outcome;
+use crate::output;
+use crate::output::human;
+use crate::output::json::{self, Object, Value};
+
+const EXAMPLES: &str = "\
+Examples:
+  anydisk members disk.qcow2
+  anydisk members --output=json a.vmdk b.vmdk      (the disks of one machine)
+  anydisk members box.ova
+  anydisk convert --member vg0/root -O qcow2 a.vmdk b.vmdk root.qcow2";
+
+/// Lists what lies in disks: packages, partitions, volume groups.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Members {
+    /// The format of the files, instead of looking at their bytes
+    #[arg(short, long)]
+    format: Option<String>,
+    /// What to print
+    #[arg(long, value_enum, default_value = "human")]
+    output: Form,
+    /// The disks of one machine
+    #[arg(required = true)]
+    files: Vec<OsString>,
+    #[command(flatten)]
+    reading: Reading,
+    #[command(flatten)]
+    not_done: NotDone,
+}
+
+impl Members {
+    pub(crate) fn run(self) -> Outcome {
+        self.not_done.refuse()?;
+        let inside = self.reading.inside(&self.files, self.format.as_deref(), false)?;
+        let members = inside.members();
+        let text = match self.output {
+            Form::Human => tree(members),
+            Form::Json => json::document(&Value::List(members.iter().map(value).collect())),
+        };
+        output::print(&text)?;
+        Ok(0)
+    }
+}
+
+/// A line for each member, each behind what it belongs to and further to the right.
+fn tree(members: &[Member]) -> String {
+    let mut lines = Vec::new();
+    for member in members.iter().filter(|member| member.parent.is_none()) {
+        add(members, member, 0, &mut lines);
+    }
+    let width = |column: fn(&[String; 4]) -> &String| {
+        lines.iter().map(|line| column(line).chars().count()).max().unwrap_or(0)
+    };
+    let (path, kind, size) =
+        (width(|line| &line[0]), width(|line| &line[1]), width(|line| &line[2]));
+    let line = |[name, what, bytes, note]: &[String; 4]| {
+        let text = format!("{name:path$}  {what:kind$}  {bytes:>size$}  {note}");
+        text.trim_end().to_owned() + "\n"
+    };
+    lines.iter().map(line).collect()
+}
+
+/// Deeper trees than this are not made.
+const DEPTH: usize = 16;
+
+fn add(members: &[Member], member: &Member, depth: usize, lines: &mut Vec<[String; 4]>) {
+    let kind = match &member.format {
+        Some(format) => format!("{} ({format})", member.kind),
+        None => member.kind.clone().into_owned(),
+    };
+    lines.push([
+        format!("{}{}", "  ".repeat(depth), member.path),
+        kind,
+        member.size.map(human::size).unwrap_or_default(),
+        member.note.clone().unwrap_or_default(),
+    ]);
+    if depth < DEPTH {
+        let below = |other: &&Member| other.parent.as_ref() == Some(&member.path);
+        for child in members.iter().filter(below) {
+            add(members, child, depth + 1, lines);
+        }
+    }
+}
+
+fn value(member: &Member) -> Value {
+    Object::default()
+        .with("path", member.path.as_str())
+        .with("kind", &*member.kind)
+        .with_any("size", member.size)
+        .with_any("format", member.format.as_deref())
+        .with_any("parent", member.parent.as_deref())
+        .with_any("note", member.note.as_deref())
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_stands_behind_what_it_belongs_to_and_further_right() {
+        let mut disk = Member::new("a.raw", "disk");
+        disk.size = Some(1 << 30);
+        disk.format = Some("raw".into());
+        let mut part = Member::new("a.raw/1", "partition (Linux)");
+        part.parent = Some("a.raw".into());
+        part.note = Some("name: one".into());
+        let group = Member::new("vg", "volume group");
+        let text = "a.raw      disk (raw)         1 GiB\n  \
+                    a.raw/1  partition (Linux)         name: one\n\
+                    vg         volume group\n";
+        assert_eq!(tree(&[group.clone(), part.clone(), disk.clone()]).lines().count(), 3);
+        assert_eq!(tree(&[disk, part, group]), text);
+    }
+}
