@@ -6,7 +6,7 @@ use std::sync::atomic::{
     Ordering::{Acquire, Release},
 };
 
-use anydisk_core::{Error, GuestRange, HostOffset, Invalid, Result, Storage, Value};
+use anydisk_core::{Error, GuestOffset, GuestRange, HostOffset, Invalid, Result, Storage, Value};
 
 use crate::NAME;
 use crate::layout::{GrainMarker, SECTOR};
@@ -26,7 +26,9 @@ pub(crate) struct File {
 /// A part of the disk, with where its bytes are.
 #[derive(Debug)]
 pub(crate) struct Part {
-    pub(crate) range: GuestRange,
+    start: GuestOffset,
+    /// Bytes of it; changed by resizing.
+    len: AtomicU64,
     pub(crate) writable: bool,
     /// The type as the descriptor has it; empty if the extent holds the descriptor.
     pub(crate) kind: &'static str,
@@ -51,8 +53,8 @@ pub(crate) struct Flat {
     pub(crate) file: usize,
     /// The first byte.
     pub(crate) at: HostOffset,
-    /// Length of the file when it was opened.
-    pub(crate) end: HostOffset,
+    /// Where its file ended when it was opened, or was made to end.
+    end: AtomicU64,
 }
 
 /// A file of grains.
@@ -121,22 +123,53 @@ impl Packed {
 }
 
 impl Part {
+    /// A part of the disk with its bytes.
+    pub(crate) fn new(range: GuestRange, writable: bool, kind: &'static str, body: Body) -> Self {
+        Self { start: range.start(), len: range.len().into(), writable, kind, body }
+    }
+
+    /// Where it is on the disk.
+    pub(crate) fn range(&self) -> GuestRange {
+        let end = self.start.get().saturating_add(self.len.load(Acquire));
+        GuestRange::between(self.start, GuestOffset(end))
+    }
+
+    /// Makes it so many bytes long.
+    pub(crate) fn set_len(&self, len: u64) {
+        self.len.store(len, Release);
+    }
+
     /// Bytes from the start of the part to the start of `range`.
     pub(crate) fn offset_of(&self, range: GuestRange) -> u64 {
-        range.start().get() - self.range.start().get()
+        range.start().get() - self.start.get()
     }
 }
 
 impl Flat {
+    /// The bytes from `at` on in file number `file`, which ends at `end`.
+    pub(crate) fn new(file: usize, at: HostOffset, end: HostOffset) -> Self {
+        Self { file, at, end: end.get().into() }
+    }
+
+    /// Where the file ends.
+    pub(crate) fn end(&self) -> HostOffset {
+        HostOffset(self.end.load(Acquire))
+    }
+
+    /// The file was made to end there.
+    pub(crate) fn set_end(&self, end: HostOffset) {
+        self.end.store(end.get(), Release);
+    }
+
     /// The place of the byte `from_start` bytes into the extent, and how many follow it.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the file ends before: what is missing is lost, not zero.
     pub(crate) fn place(&self, from_start: u64) -> Result<(HostOffset, u64)> {
         let at = self.at.saturating_add(from_start);
-        match self.end.checked_since(at) {
+        match self.end().checked_since(at) {
             Some(rest) if rest > 0 => Ok((at, rest)),
-            _ => Err(past_end("flat extent", at, self.end)),
+            _ => Err(past_end("flat extent", at, self.end())),
         }
     }
 }

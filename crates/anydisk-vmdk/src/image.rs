@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use anydisk_core::{
     Access, BackingLink, Codec, Encoded, Error, Extent, GuestOffset, GuestRange, HostOffset, Id,
     Image, ImageInfo, ImageWrite, Lease, Leases, Limits, Lookup, Need, OpenRequest, Reference,
-    Result, Role, Source, Supplied, TableCache, Ticket,
+    Resize, Result, Role, Source, Supplied, TableCache, Ticket,
 };
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
@@ -29,7 +29,6 @@ const MARKER_CACHE: usize = 64 << 10;
 pub struct VmdkImage {
     pub(crate) files: Vec<File>,
     pub(crate) parts: Vec<Part>,
-    size: u64,
     backing: Option<Reference>,
     /// Slices of grain directories and tables, by [`key`].
     pub(crate) tables: TableCache,
@@ -75,7 +74,6 @@ impl VmdkImage {
         let Assembly { files, parts, descriptor, room, warnings } = assembly;
         let packed = parts.iter().any(Part::is_packed);
         let mut image = Self {
-            size: parts.last().map_or(0, |part| part.range.end().get()),
             backing: backing(&descriptor),
             tables: table_cache(&parts, request.limits),
             markers: TableCache::new(2, if packed { MARKER_CACHE } else { 0 }),
@@ -116,10 +114,10 @@ impl VmdkImage {
     /// The part that holds the start of `range`, its number, and what of the range lies in it.
     pub(crate) fn part_at(&self, range: GuestRange) -> Result<(usize, &Part, GuestRange)> {
         let start = range.start();
-        let index = self.parts.partition_point(|part| part.range.end() <= start);
+        let index = self.parts.partition_point(|part| part.range().end() <= start);
         match self.parts.get(index) {
-            Some(part) => Ok((index, part, range.before(part.range.end()))),
-            None => Err(Error::OutOfRange { range, size: self.size }),
+            Some(part) => Ok((index, part, range.before(part.range().end()))),
+            None => Err(Error::OutOfRange { range, size: self.size() }),
         }
     }
 
@@ -279,11 +277,11 @@ impl VmdkImage {
         let grain = sparse.geometry.grain();
         let from_start = part.offset_of(range) & !(grain - 1);
         let len = sparse.check_marker(at, from_start, lba, size)?;
-        let start = GuestOffset(part.range.start().get() + from_start);
+        let start = GuestOffset(part.range().start().get() + from_start);
         // The last grain of an extent is packed short or whole, as its writer liked.
         let stored = grain.min(sparse.geometry.capacity() - from_start);
         let unit = GuestRange::between(start, GuestOffset(start.get().saturating_add(stored)));
-        let unit = unit.before(part.range.end());
+        let unit = unit.before(part.range().end());
         let codec = if unit.len() == grain { Codec::Zlib } else { SHORT_OR_WHOLE };
         let at = at.saturating_add(head);
         let source = Source::Encoded(Encoded { store, at, len, codec, unit });
@@ -386,7 +384,7 @@ impl Part {
 
 impl Image for VmdkImage {
     fn size(&self) -> u64 {
-        self.size
+        self.parts.last().map_or(0, |part| part.range().end().get())
     }
 
     fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
@@ -440,6 +438,10 @@ impl Image for VmdkImage {
 
     fn writer(&self) -> Option<&dyn ImageWrite> {
         self.writer.is_some().then_some(self)
+    }
+
+    fn resizer(&self) -> Option<&dyn Resize> {
+        self.growing_part().map(|_| self as &dyn Resize)
     }
 
     fn backing_link(&self) -> Option<&dyn BackingLink> {

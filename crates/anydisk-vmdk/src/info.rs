@@ -66,7 +66,7 @@ fn extent(part: &Part, files: &[File]) -> DetailValue {
     if packed {
         details.push(Detail { name: "compressed", value: DetailValue::Flag(true) });
     }
-    details.push(number("virtual-size", part.range.len()));
+    details.push(number("virtual-size", part.range().len()));
     if let Some(file) = file.and_then(|number| files.get(number)) {
         details.push(text("filename", &file.name));
     }

@@ -31,7 +31,8 @@
 //! | seSparse; COWD without its descriptor | read |
 //! | creating monolithicSparse, monolithicFlat, twoGbMaxExtentSparse, twoGbMaxExtentFlat, streamOptimized | works |
 //! | check, repair; changing the parent | works |
-//! | resize | missing |
+//! | resizing images whose last extent is flat | works |
+//! | resizing sparse images | missing |
 //! | host devices (fullDevice, partitionedDevice, RDM) | only where the resolver gives them |
 //!
 //! Files named inside a descriptor are opened by the resolver of the request and by nobody else.

@@ -167,6 +167,15 @@ mod split_flat {
     }
 }
 
+mod flat {
+    anydisk_testkit::behaviour_tests! {
+        super::Created { subformat: "monolithicFlat", split: "", unit: 1024, room: 64 << 10 };
+        contents::a_grown_disk_reads_zero_behind_its_old_end,
+        contents::a_zeroed_range_reads_zero_and_nothing_else_does,
+        history::random_histories_equal_a_byte_vector,
+    }
+}
+
 mod split_sparse {
     anydisk_testkit::behaviour_tests! {
         super::Created { subformat: "twoGbMaxExtentSparse", split: "128k", unit: 65536, room: 16 << 20 };

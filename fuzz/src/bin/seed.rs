@@ -20,6 +20,7 @@ const FEEDS: &[Feed] = &[
     ("vdi_image", "vdi", first_64k),
     ("vdi_header", "vdi", first_4k),
     ("vmdk_image", "vmdk", whole),
+    ("vmdk_check", "vmdk", whole),
     ("vmdk_header", "vmdk", sparse_header),
     ("vmdk_descriptor", "vmdk", descriptor),
     ("luks1_header", "luks", without_payload),

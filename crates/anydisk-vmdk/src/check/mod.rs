@@ -93,17 +93,17 @@ impl Progress<'_> {
 
 /// The bytes that a flat extent promises must be in its file.
 fn check_flat(part: &Part, flat: &Flat, teller: &mut Teller<'_>) {
-    let there = flat.end.checked_since(flat.at).unwrap_or(0);
-    if there >= part.range.len() {
+    let there = flat.end().checked_since(flat.at).unwrap_or(0);
+    if there >= part.range().len() {
         return;
     }
     let text = format!(
         "the file of a flat extent ends at {}, {} bytes too early",
-        flat.end,
-        part.range.len() - there
+        flat.end(),
+        part.range().len() - there
     );
-    let finding = Finding::new(Severity::Corruption, "flat-extent-cut", flat.end, text);
-    teller.tell(finding.costing(part.range.skip(there)));
+    let finding = Finding::new(Severity::Corruption, "flat-extent-cut", flat.end(), text);
+    teller.tell(finding.costing(part.range().skip(there)));
 }
 
 /// The image below must be there, be another one, and have the content that this one was made for.
@@ -148,9 +148,9 @@ fn check_parent(request: &OpenRequest<'_>, assembly: &Assembly, teller: &mut Tel
 
 /// A part of the disk: `len` bytes from `from_start` on in `part`, cut at its end.
 fn guest(part: &Part, from_start: u64, len: u64) -> GuestRange {
-    let start = GuestOffset(part.range.start().get().saturating_add(from_start));
+    let start = GuestOffset(part.range().start().get().saturating_add(from_start));
     let end = GuestOffset(start.get().saturating_add(len));
-    GuestRange::between(start, end).before(part.range.end())
+    GuestRange::between(start, end).before(part.range().end())
 }
 
 /// A place as a sector.

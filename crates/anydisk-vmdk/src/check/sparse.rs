@@ -147,7 +147,7 @@ impl<'a> SparseCheck<'a> {
     }
 
     fn check_header(&mut self, teller: &mut Teller<'_>) -> Result<()> {
-        let (capacity, len) = (self.sparse.geometry.capacity(), self.part.range.len());
+        let (capacity, len) = (self.sparse.geometry.capacity(), self.part.range().len());
         if capacity > len {
             let text = format!("the header speaks of {capacity} bytes, the descriptor of {len}");
             teller.tell(Finding::new(Severity::Note, "extent-size", HostOffset(12), text));

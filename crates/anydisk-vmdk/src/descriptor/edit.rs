@@ -1,5 +1,7 @@
 //! Changing the text. What is not meant stays byte for byte.
 
+use crate::layout::SECTOR;
+
 use super::{Descriptor, Line, NO_CONTENT_ID, NO_PARENT, Parent};
 
 impl Descriptor {
@@ -42,6 +44,23 @@ impl Descriptor {
             content_id: Some(raw_content_id).filter(|id| *id != NO_CONTENT_ID),
             raw_content_id,
         });
+    }
+
+    /// Makes extent number `number` so many bytes long, and the geometry fit.
+    pub(crate) fn set_extent_len(&mut self, number: usize, len: u64) {
+        let line = self.lines.iter_mut().filter(|line| line.is_extent()).nth(number);
+        let (Some(line), Some(extent)) = (line, self.extents.get_mut(number)) else { return };
+        line.set_word(1, &(len / SECTOR).to_string());
+        extent.len = len;
+        let number = |key: &str| {
+            let text = std::str::from_utf8(self.value(key)?).ok()?;
+            text.parse::<u64>().ok().filter(|number| *number > 0)
+        };
+        let sectors = self.extents.iter().map(|extent| extent.len / SECTOR).sum::<u64>();
+        let (heads, each) = (number("ddb.geometry.heads"), number("ddb.geometry.sectors"));
+        if let Some(cylinder) = heads.zip(each).and_then(|(heads, each)| heads.checked_mul(each)) {
+            self.set("ddb.geometry.cylinders", &(sectors / cylinder).to_string());
+        }
     }
 
     /// Puts a line in the place of that of its key; else behind the line of the key `after`, or in

@@ -115,6 +115,21 @@ impl Line {
         }
     }
 
+    /// Changes word number `number` of an extent, counted from 0. Words in quotes are none.
+    pub(crate) fn set_word(&mut self, number: usize, new: &str) {
+        let mut at = 0;
+        for left in (0..=number).rev() {
+            let is_blank = |byte: &u8| byte.is_ascii_whitespace();
+            let start = self.bytes[at..].iter().position(|byte| !is_blank(byte));
+            let start = at + start.unwrap_or(self.bytes.len() - at);
+            let len = self.bytes[start..].iter().position(is_blank);
+            at = start + len.unwrap_or(self.bytes.len() - start);
+            if left == 0 {
+                self.bytes.splice(start..at, new.bytes());
+            }
+        }
+    }
+
     /// Changes the value of a pair; false if the line is none.
     pub(crate) fn set(&mut self, new: &str) -> bool {
         let Kind::Pair { value, .. } = &mut self.kind else { return false };

@@ -113,7 +113,7 @@ impl<'a> Assembler<'a> {
         };
         let stored = !matches!(line.kind, ExtentKind::Zero | ExtentKind::SeSparse);
         let writable = stored && access == Some(Access::ReadWrite);
-        Ok(Part { range, writable, kind, body })
+        Ok(Part::new(range, writable, kind, body))
     }
 
     /// The file of an extent, opened by the resolver unless it is open already.
@@ -152,7 +152,7 @@ impl<'a> Assembler<'a> {
     fn flat(&mut self, line: &ExtentLine, access: Access) -> Result<Body> {
         let file = self.file(line, access)?;
         let end = HostOffset(self.files[file].store.len()?);
-        Ok(Body::Flat(Flat { file, at: line.start, end }))
+        Ok(Body::Flat(Flat::new(file, line.start, end)))
     }
 
     /// The extent of grains in a file, of at least as many bytes as the line promises.

@@ -76,7 +76,7 @@ fn assemble_sparse(request: &OpenRequest<'_>) -> Result<Assembly> {
     let sparse = hosted::extent(0, &*request.store, &header)?;
     let range = GuestRange::whole(header.capacity);
     let writable = request.access == Access::ReadWrite;
-    assembler.push(Part { range, writable, kind: "", body: Body::Sparse(sparse) });
+    assembler.push(Part::new(range, writable, "", Body::Sparse(sparse)));
     Ok(assembler.assembly(descriptor, Some(room)))
 }
 
@@ -92,7 +92,7 @@ fn assemble_bare(
     if range.is_empty() {
         return Err(unsupported("an extent of 0 bytes"));
     }
-    assembler.push(Part { range, writable: false, kind, body: Body::Sparse(sparse) });
+    assembler.push(Part::new(range, false, kind, Body::Sparse(sparse)));
     assembler.warn(format!(
         "It is an extent ({kind}) without the descriptor that names it: what it has from a disk \
          below reads as zero."

@@ -9,6 +9,7 @@
 mod backing;
 mod flush;
 mod place;
+mod resize;
 mod table;
 mod zero;
 
@@ -219,7 +220,7 @@ impl VmdkImage {
 
 /// `count` grains from the one that holds the start of the range, cut at the end of the part.
 fn units(target: &Target<'_>, sparse: &Sparse, count: u32) -> GuestRange {
-    let part = target.part.range;
+    let part = target.part.range();
     let from_start = target.part.offset_of(target.range);
     let within = sparse.geometry.locate(from_start).within;
     let start = GuestOffset(part.start().get() + from_start - within);

@@ -23,7 +23,7 @@ impl VmdkImage {
             return Ok(Handled::ByData(len.min(grain - within)));
         }
         // The last grain of the extent may be short: its whole is what the extent has of it.
-        let reaches_end = target.range.first(len).end() == target.part.range.end();
+        let reaches_end = target.range.first(len).end() == target.part.range().end();
         let count = if reaches_end { sparse.grains_of(len) } else { whole(len, grain) };
         let to = match (sparse.has_zero_entries(), nothing_below) {
             (true, _) => Grain::Zero,
