@@ -1,6 +1,6 @@
 //! Committing an overlay: what it holds goes into an image below it.
 
-use anydisk_core::{Disk, Error, Layer, Limits, Preallocation};
+use anydisk_core::{Disk, Error, Layer, Limits, Preallocation, Reference};
 
 use crate::copy::copy_to_disk;
 use crate::{Report, Result, Settings, Sources, Watch};
@@ -9,7 +9,7 @@ use crate::{Report, Result, Settings, Sources, Watch};
 /// that is shorter grows; a longer one keeps its size, and its bytes behind the end.
 ///
 /// When it returns the base is durable and holds what the whole chain shows. The images above are
-/// not touched, so a commit that is cut short can be done again: until it is complete they hide
+/// not touched, but for the number by which the lowest of them knows the base's content, so a commit that is cut short can be done again: until it is complete they hide
 /// what it did. The top one may be [emptied](empty) afterwards; images between it and the base are
 /// not valid any more.
 ///
@@ -30,7 +30,23 @@ pub fn commit(
         base.resize(chain.size(), Preallocation::Off)?;
     }
     let settings = Settings { target_is_zero: false, durable: true, ..settings.clone() };
-    copy_to_disk(&Sources::one(&chain).above(above.len()), base, &settings, watch)
+    let report = copy_to_disk(&Sources::one(&chain).above(above.len()), base, &settings, watch)?;
+    relink(above, base)?;
+    Ok(report)
+}
+
+/// Where the image on the base says which content it was made for (VMDK's parentCID), what was
+/// written made that another one: it is told the new one, if it is open for writing.
+fn relink(above: &[Layer], base: &Disk) -> Result<()> {
+    let Some(lowest) = above.last() else { return Ok(()) };
+    let content_id = base.top().info().content_id;
+    let backing = lowest.backing.as_ref().filter(|reference| reference.content_id.is_some());
+    match (backing, lowest.image.backing_link()) {
+        (Some(reference), Some(link)) if reference.content_id != content_id => {
+            Ok(link.set_backing(Some(&Reference { content_id, ..reference.clone() }))?)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Empties the top image of `disk`, so that it shows the image below everywhere.

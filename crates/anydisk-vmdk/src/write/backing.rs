@@ -2,10 +2,12 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use anydisk_core::{BackingLink, Reference, Result};
+use anydisk_core::{BackingLink, GuestRange, Image, Reference, Result};
 
 use super::read_only;
 use crate::create::parent_of;
+use crate::extent::{Body, Part};
+use crate::header::unsupported;
 use crate::image::VmdkImage;
 
 impl BackingLink for VmdkImage {
@@ -24,5 +26,18 @@ impl BackingLink for VmdkImage {
         self.files[0].store.flush()?;
         writer.has_parent.store(parent.is_some(), Relaxed);
         Ok(())
+    }
+
+    /// Where all extents are sparse.
+    fn make_empty(&self) -> Result<()> {
+        let is_sparse = |part: &Part| part.writable && matches!(part.body, Body::Sparse(_));
+        if !self.parts.iter().all(is_sparse) {
+            return Err(unsupported("emptying an image with extents that are not sparse"));
+        }
+        let mut rest = GuestRange::whole(self.size());
+        while !rest.is_empty() {
+            rest = rest.skip(self.forget_grains(rest)?);
+        }
+        self.write_back()
     }
 }

@@ -42,6 +42,24 @@ impl VmdkImage {
         cleared.map(|()| Handled::Done(units.len()))
     }
 
+    /// Makes the start of the range, a grain's first byte, absent: how many bytes.
+    pub(super) fn forget_grains(&self, range: GuestRange) -> Result<u64> {
+        let target = self.target(range)?;
+        let Body::Sparse(sparse) = &target.part.body else {
+            return Err(read_only("this extent has no grains"));
+        };
+        let (answer, len, _) = self.look_now(target.part, sparse, target.range)?;
+        if answer == Grain::Absent {
+            return Ok(len);
+        }
+        let units = units(&target, sparse, sparse.grains_of(len));
+        self.begin(&target, sparse.file)?;
+        target.writer.claims.claim(units);
+        let cleared = self.clear_units(&target, sparse, units, Grain::Absent);
+        target.writer.claims.release(units);
+        cleared.map(|()| units.len())
+    }
+
     /// Changes the entries of claimed units, and gives back the grains they named.
     fn clear_units(
         &self,
