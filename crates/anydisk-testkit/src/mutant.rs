@@ -40,6 +40,8 @@ pub enum Nasty {
     Little32(&'static [u32]),
     /// 32 bits, big-endian.
     Big32(&'static [u32]),
+    /// 64 bits, little-endian.
+    Little64(&'static [u64]),
     /// 64 bits, big-endian.
     Big64(&'static [u64]),
 }
@@ -166,6 +168,7 @@ impl Nasty {
         }
         match self {
             Self::Little32(words) => put(bytes, at, words[random.index(words.len())].to_le_bytes()),
+            Self::Little64(words) => put(bytes, at, words[random.index(words.len())].to_le_bytes()),
             Self::Big32(words) => put(bytes, at, words[random.index(words.len())].to_be_bytes()),
             Self::Big64(words) => put(bytes, at, words[random.index(words.len())].to_be_bytes()),
         }
