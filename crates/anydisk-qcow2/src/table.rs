@@ -221,7 +221,8 @@ impl Geometry {
     #[inline]
     pub(crate) fn is_within_cluster(&self, range: GuestRange) -> bool {
         let within = range.start().get() & (self.cluster_size() - 1);
-        range.len() <= self.cluster_size() - within && !self.is_extended()
+        let is_usual = !self.is_extended() && !self.data_file;
+        range.len() <= self.cluster_size() - within && is_usual
     }
 
     /// The entry at `word` of a slice, if it is that of a standard cluster of data and nothing is
