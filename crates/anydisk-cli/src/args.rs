@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::{
-    check, commit, compare, completions, convert, create, info, map, measure, members, rebase,
-    resize, snapshot,
+    bitmap, check, commit, compare, completions, convert, create, info, map, measure, members,
+    rebase, resize, snapshot,
 };
 use crate::failure::Failure;
 
@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Create(create::Create),
     /// Copy disks into a new image of any format
     Convert(convert::Convert),
+    /// Keep account of what is written: add, remove and change dirty bitmaps
+    Bitmap(bitmap::Bitmap),
     /// Show what an image is
     Info(info::Info),
     /// Show which parts of a disk hold data, and where

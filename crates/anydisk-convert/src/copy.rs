@@ -13,11 +13,12 @@ use std::sync::{Mutex, PoisonError};
 
 use anydisk_core::{Disk, GuestOffset, GuestRange, Piece, Sink};
 
+use crate::bitmaps::{copy_bitmaps_of, no_bitmaps};
 use crate::plan::{Planner, Step};
 use crate::prepare::{Prepared, Preparer};
 use crate::target::DiskTarget;
 use crate::turn::Turns;
-use crate::{Error, Report, Result, Settings, Sources, Watch};
+use crate::{CopyBitmaps, Error, Report, Result, Settings, Sources, Watch};
 
 /// Bytes of the disk that a worker deals with at once, at least.
 const WINDOW: u64 = 2 << 20;
@@ -49,6 +50,8 @@ pub fn copy_to_disk(
         let places = job.turns.take(number, || target.place(prepared))?;
         target.fill(places, prepared)
     })?;
+    // Behind the data, which they do not record.
+    copy_bitmaps_of(source, target.disk(), settings.bitmaps)?;
     if settings.durable {
         target.flush()?;
     }
@@ -67,6 +70,9 @@ pub fn copy_to_sink(
 ) -> Result<Report> {
     if sink.size() < source.size() {
         return Err(Error::TargetTooSmall { source_size: source.size(), target_size: sink.size() });
+    }
+    if settings.bitmaps != CopyBitmaps::No {
+        return Err(no_bitmaps("a format that is written in one pass").into());
     }
     let preparer = Preparer::new(source, sink.unit(), sink.packing(), settings);
     let job = Job::new(source, preparer, settings, watch);

@@ -125,20 +125,20 @@ pub fn copy_to_overlay(
 }
 
 /// The disk with other images below it.
-fn over(disk: Disk, below: &[Layer]) -> Disk {
+pub(crate) fn over(disk: Disk, below: &[Layer]) -> Disk {
     let layers = disk.layers().iter().chain(below).cloned().collect();
     Disk::from_layers(layers, &Limits::default())
 }
 
 /// Where a new image is written.
-struct New<'a> {
-    store: Arc<dyn Storage>,
-    location: &'a Location,
-    companions: &'a dyn Companions,
+pub(crate) struct New<'a> {
+    pub(crate) store: Arc<dyn Storage>,
+    pub(crate) location: &'a Location,
+    pub(crate) companions: &'a dyn Companions,
 }
 
 /// Runs `write` on a file that is not at `path` yet, or on the device that is.
-fn write_file<R>(
+pub(crate) fn write_file<R>(
     path: &Path,
     settings: &Settings,
     write: impl FnOnce(New<'_>) -> Result<R>,

@@ -9,12 +9,14 @@
 //! cores with bounded memory, and take their places in guest order, so the same source gives the
 //! same target whatever the number of threads.
 
+mod bitmaps;
 mod changes;
 mod commit;
 mod compare;
 mod copy;
 mod error;
 mod file;
+mod increment;
 mod pending;
 mod plan;
 mod prepare;
@@ -25,12 +27,14 @@ mod target;
 mod turn;
 mod unflushed;
 
+pub use bitmaps::copy_bitmaps;
 pub use changes::copy_changes;
 pub use commit::{commit, empty};
 pub use compare::{Comparison, Strictness, compare};
 pub use copy::{copy_to_disk, copy_to_sink};
 pub use error::{Error, Result};
 pub use file::{NewImage, copy_to_file, copy_to_overlay, create_file};
+pub use increment::{Change, export_changes, visit_changes};
 pub use rebase::rebase;
-pub use settings::{Report, Settings, Unwatched, Watch};
+pub use settings::{CopyBitmaps, Report, Settings, Unwatched, Watch};
 pub use source::Sources;

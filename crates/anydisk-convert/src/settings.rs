@@ -19,6 +19,20 @@ pub struct Settings {
     pub durable: bool,
     /// Write a new file past the page cache.
     pub direct: bool,
+    /// Which dirty bitmaps of the source's top image go along.
+    pub bitmaps: CopyBitmaps,
+}
+
+/// Which dirty bitmaps go along with a copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CopyBitmaps {
+    /// None.
+    #[default]
+    No,
+    /// All; one that cannot be trusted is an error.
+    All,
+    /// Those that can be trusted; the others are left out.
+    Trusted,
 }
 
 impl Default for Settings {
@@ -30,6 +44,7 @@ impl Default for Settings {
             target_is_zero: false,
             durable: true,
             direct: false,
+            bitmaps: CopyBitmaps::No,
         }
     }
 }

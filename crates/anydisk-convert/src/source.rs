@@ -55,6 +55,14 @@ impl<'a> Sources<'a> {
         self
     }
 
+    /// The disk, if there is just one.
+    pub(crate) fn only(&self) -> Option<&'a Disk> {
+        match self.disks.as_slice() {
+            [(_, disk)] => Some(disk),
+            _ => None,
+        }
+    }
+
     /// Bytes in all.
     #[must_use]
     pub fn size(&self) -> u64 {

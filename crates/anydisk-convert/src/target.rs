@@ -45,6 +45,10 @@ impl<'a> DiskTarget<'a> {
         })
     }
 
+    pub(crate) fn disk(&self) -> &'a Disk {
+        self.disk
+    }
+
     pub(crate) fn unit(&self) -> u64 {
         self.writer.unit()
     }

@@ -67,6 +67,7 @@ impl WritableImage {
     pub(crate) fn zero_raw_data(&self, range: GuestRange, unmap: bool) -> Result<Handled> {
         let extent = self.map(range)?;
         let part = range.first(extent.len);
+        self.note_change(part)?;
         if let Source::Data { store, at, .. } = extent.source
             && let Some(space) = store.space()
             && space.zero(at, part.len(), unmap).is_ok()

@@ -34,8 +34,6 @@ pub mod autoclear {
     pub const BITMAPS: u64 = 1 << 0;
     /// The external data file alone is the disk.
     pub const RAW_DATA_FILE: u64 = 1 << 1;
-    /// Those whose promise this crate keeps when it writes.
-    pub(crate) const KEPT: u64 = RAW_DATA_FILE;
 }
 
 const INCOMPATIBLE: u8 = 0;

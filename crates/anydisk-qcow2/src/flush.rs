@@ -5,6 +5,7 @@
 //!   refcounts; where blocks are new:        flush, the refcount table
 //!   new L2 tables that no L1 entry names    flush  <- guest data is durable from here on
 //!   changed L2 tables, L1 table             flush
+//!   marks of bitmaps that are stored        flush
 //!   lower the refcounts of what nothing on the medium refers to: a leak if that is lost
 //! ```
 //!
@@ -12,12 +13,12 @@
 //! cluster comes back into use only when nothing on the medium refers to it.
 
 use std::collections::BTreeSet;
-use std::sync::PoisonError;
 
 use anydisk_core::Storage;
 use anydisk_core::{DirtySlice, HostOffset, Result, TableCache};
 
 use crate::alloc::{Freed, bytes_of};
+use crate::bitmap::Stored;
 use crate::blocks::TableChange;
 use crate::guard::{Clusters, Metadata};
 use crate::write::WritableImage;
@@ -36,15 +37,24 @@ struct Pictures {
 impl WritableImage {
     /// Makes everything that was done before durable.
     pub(crate) fn write_back(&self) -> Result<()> {
-        let _round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
+        let _round = self.round();
+        self.write_round()
+    }
+
+    /// The same for whoever holds the round.
+    pub(crate) fn write_round(&self) -> Result<()> {
+        // Before the pictures: it takes clusters, whose counts must be in them.
+        let mut bitmaps = self.begin_storing()?;
         let mut pictures = self.take_pictures();
-        if let Err(error) = self.write_pictures(&mut pictures) {
+        if let Err(error) = self.write_pictures(&mut pictures, &mut bitmaps) {
+            self.put_back_bitmaps(bitmaps);
             self.put_back(pictures);
             return Err(error);
         }
+        let finished = self.finish_storing(&bitmaps);
         self.lower(pictures.freed)?;
         self.space.release();
-        Ok(())
+        finished
     }
 
     /// References before what they refer to: nothing is in a picture whose refcount is not.
@@ -60,7 +70,7 @@ impl WritableImage {
         }
     }
 
-    fn write_pictures(&self, pictures: &mut Pictures) -> Result<()> {
+    fn write_pictures(&self, pictures: &mut Pictures, bitmaps: &mut Stored) -> Result<()> {
         let store = &*self.shared.store;
         self.space.extend_file()?;
         write_slices(store, pictures.counts.iter().map(|picture| (picture, usize::MAX)))?;
@@ -81,9 +91,10 @@ impl WritableImage {
         self.space.settle_counts(&pictures.counts);
         pictures.counts.clear();
         pictures.refcount_table = None;
-        if pictures.l2.is_empty() && pictures.l1.is_empty() {
+        if pictures.l2.is_empty() && pictures.l1.is_empty() && bitmaps.links.is_empty() {
             return Ok(());
         }
+        self.link_bitmaps(bitmaps)?;
         write_slices(store, old.into_iter().map(|picture| (picture, usize::MAX)))?;
         write_slices(
             store,

@@ -39,7 +39,10 @@ impl Format for Qcow2Format {
         }
         let image = Qcow2Image::open_in(stores, request.limits)?;
         let backing = backing(image.header());
-        Ok(Opened::new(Arc::new(image), backing))
+        let warning =
+            image.no_bitmaps.as_ref().map(|why| format!("The bitmaps are ignored: {why}"));
+        let opened = Opened::new(Arc::new(image), backing);
+        Ok(Opened { warnings: warning.into_iter().collect(), ..opened })
     }
 
     fn create_options(&self) -> &'static [OptionSpec] {

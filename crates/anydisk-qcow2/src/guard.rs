@@ -49,6 +49,7 @@ pub(crate) enum Metadata {
     SnapshotTable,
     SnapshotL1Table,
     CryptoHeader,
+    Bitmap,
 }
 
 impl fmt::Display for Metadata {
@@ -62,6 +63,7 @@ impl fmt::Display for Metadata {
             Self::SnapshotTable => "the snapshot table",
             Self::SnapshotL1Table => "the L1 table of a snapshot",
             Self::CryptoHeader => "the crypto header",
+            Self::Bitmap => "a bitmap",
         })
     }
 }

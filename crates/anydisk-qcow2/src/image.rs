@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use anydisk_core::{
-    Detail, DetailValue, Encoded, Error, Extent, GuestRange, HostOffset, Image, ImageInfo,
-    Inserted, Lease, Leases, Limits, Lookup, Need, Result, Snapshots, Source, Storage, Supplied,
-    TableCache, Ticket,
+    BitmapInfo, Bitmaps, Detail, DetailValue, Encoded, Error, Extent, GuestRange, HostOffset,
+    Image, ImageInfo, Inserted, Lease, Leases, Limits, Lookup, Need, Result, Snapshots, Source,
+    Storage, Supplied, TableCache, Ticket,
 };
 
 use anydisk_crypto::luks::LuksInfo;
 
+use crate::bitmap::{BitmapEntry, Directory};
 use crate::crypt::{Crypt, View};
 use crate::entry::{Cluster, Fault, L2Entry};
+use crate::layout::extension;
 use crate::table::{Geometry, L1Run, Run};
 use crate::{Header, NAME, crypt, limits, snapshot};
 
@@ -20,6 +22,9 @@ use crate::{Header, NAME, crypt, limits, snapshot};
 #[derive(Debug)]
 pub struct Qcow2Image {
     pub(crate) shared: Shared,
+    pub(crate) bitmaps: Directory,
+    /// Why there are none, though the image has some.
+    pub(crate) no_bitmaps: Option<String>,
 }
 
 /// What reading and writing have in common.
@@ -102,7 +107,17 @@ impl Qcow2Image {
     /// As [`open`](Self::open).
     pub(crate) fn open_in(stores: Stores, limits: &Limits) -> Result<Self> {
         let shared = Shared { frees: false, ..Shared::open(stores, limits)? };
-        Ok(Self { shared })
+        // Whoever only reads can do without them.
+        let (bitmaps, no_bitmaps) = match Directory::read(&*shared.store, &shared.header, limits) {
+            Ok(directory) => {
+                let stale = directory.place.is_none()
+                    && shared.header.extension(extension::BITMAPS).is_some();
+                (directory, stale.then(|| STALE_BITMAPS.to_owned()))
+            }
+            Err(error @ Error::Storage(_)) => return Err(error),
+            Err(error) => (Directory::default(), Some(error.to_string())),
+        };
+        Ok(Self { shared, bitmaps, no_bitmaps })
     }
 
     /// The header as it was when the image was opened.
@@ -111,6 +126,9 @@ impl Qcow2Image {
         &self.shared.header
     }
 }
+
+/// Why bitmaps are ignored that no autoclear bit vouches for.
+const STALE_BITMAPS: &str = "the image was written by a program that does not know them";
 
 /// The bytes of one image.
 #[derive(Debug)]
@@ -215,12 +233,12 @@ impl Shared {
     }
 
     /// See [`Image::info`].
-    pub(crate) fn info(&self, header: &Header) -> ImageInfo {
+    pub(crate) fn info(&self, header: &Header, bitmaps: &[BitmapInfo]) -> ImageInfo {
         let mut info = ImageInfo::new(NAME);
         info.encrypted = header.crypt_method != 0;
         info.cluster_size = Some(header.cluster_size());
         info.dirty = header.is_dirty();
-        info.details = details(header, self.luks.as_deref());
+        info.details = details(header, bitmaps, self.luks.as_deref());
         info
     }
 
@@ -357,12 +375,17 @@ impl Image for Qcow2Image {
     }
 
     fn info(&self) -> ImageInfo {
-        self.shared.info(&self.shared.header)
+        let bitmaps: Vec<_> = self.bitmaps.entries.iter().map(BitmapEntry::info).collect();
+        self.shared.info(&self.shared.header, &bitmaps)
+    }
+
+    fn bitmaps(&self) -> Option<&dyn Bitmaps> {
+        Some(self)
     }
 }
 
 /// What qemu-img shows under `format-specific`, in its order.
-fn details(header: &Header, luks: Option<&LuksInfo>) -> Vec<Detail> {
+fn details(header: &Header, bitmaps: &[BitmapInfo], luks: Option<&LuksInfo>) -> Vec<Detail> {
     let detail = |name, value| Detail { name, value };
     let flag = |name, flag| detail(name, DetailValue::Flag(flag));
     let text = |name, text: &str| detail(name, DetailValue::Text(text.to_owned()));
@@ -374,7 +397,12 @@ fn details(header: &Header, luks: Option<&LuksInfo>) -> Vec<Detail> {
         return [compat, compression, refcounts].into_iter().chain(encrypt).collect();
     }
     let lazy = flag("lazy-refcounts", header.has_lazy_refcounts());
-    let mut details = vec![compat, compression, lazy, refcounts];
+    let mut details = vec![compat, compression, lazy];
+    if !bitmaps.is_empty() {
+        let list = bitmaps.iter().map(bitmap_detail).collect();
+        details.push(detail("bitmaps", DetailValue::List(list)));
+    }
+    details.push(refcounts);
     if header.has_data_file() {
         let name = header.data_file().map(String::from_utf8_lossy);
         details.extend(name.map(|name| text("data-file", &name)));
@@ -384,4 +412,15 @@ fn details(header: &Header, luks: Option<&LuksInfo>) -> Vec<Detail> {
     details.push(flag("corrupt", header.is_corrupt()));
     details.push(flag("extended-l2", header.has_extended_l2()));
     details
+}
+
+fn bitmap_detail(bitmap: &BitmapInfo) -> DetailValue {
+    let flags = [("in-use", bitmap.inconsistent), ("auto", bitmap.enabled)];
+    let flags = flags.into_iter().filter(|(_, set)| *set);
+    let flags = flags.map(|(name, _)| DetailValue::Text(name.to_owned())).collect();
+    DetailValue::Map(vec![
+        Detail { name: "flags", value: DetailValue::List(flags) },
+        Detail { name: "name", value: DetailValue::Text(bitmap.name.clone()) },
+        Detail { name: "granularity", value: DetailValue::Number(bitmap.granularity) },
+    ])
 }

@@ -102,6 +102,48 @@ pub struct RawSnapshot {
 }
 const _: () = assert!(size_of::<RawSnapshot>() == 40);
 
+/// The data of the bitmaps extension.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+#[expect(missing_docs, reason = "the specification names and explains the fields")]
+pub struct RawBitmaps {
+    pub nb_bitmaps: U32,
+    pub reserved32: U32,
+    pub bitmap_directory_size: U64,
+    pub bitmap_directory_offset: U64,
+}
+const _: () = assert!(size_of::<RawBitmaps>() == 24);
+
+/// The fixed part of an entry of the bitmap directory. Extra data and name follow, then padding to
+/// 8.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+#[expect(missing_docs, reason = "the specification names and explains the fields")]
+pub struct RawBitmap {
+    pub bitmap_table_offset: U64,
+    pub bitmap_table_size: U32,
+    pub flags: U32,
+    pub kind: u8,
+    pub granularity_bits: u8,
+    pub name_size: U16,
+    pub extra_data_size: U32,
+}
+const _: () = assert!(size_of::<RawBitmap>() == 24);
+
+/// Flags and kinds of bitmaps, and bits of an entry of a bitmap table.
+pub mod bitmap {
+    /// Flag: a writer records in memory; what the file holds is not to be trusted.
+    pub const IN_USE: u32 = 1 << 0;
+    /// Flag: writes are recorded.
+    pub const AUTO: u32 = 1 << 1;
+    /// Kind: writes since some moment.
+    pub const DIRTY_TRACKING: u8 = 1;
+    /// Table entry: host offset of a cluster of bits; 0: none, see [`ALL_ONES`].
+    pub const OFFSET: u64 = super::entry::OFFSET;
+    /// Table entry without a cluster: all bits are 1, not 0.
+    pub const ALL_ONES: u64 = 1;
+}
+
 /// Bits of an L1 entry and of the first word of an L2 entry.
 pub mod entry {
     /// The refcount of what the entry names is exactly 1 (`QCOW_OFLAG_COPIED`).

@@ -38,7 +38,7 @@
 //! | unknown incompatible bits | refused by the name the file gives them |
 //! | internal snapshots | listed, read without applying, created, applied, deleted, renamed; machine state kept and read |
 //! | check, repair | every structure and every reference, also of images that do not open |
-//! | bitmaps | not looked at; opening for writing marks them invalid |
+//! | persistent dirty bitmaps | kept through writes, listed, changed, read as ranges |
 //! | images marked dirty or corrupt | read; refused for writing |
 //! | external data files, also raw ones | read, written, created; the resolver opens them |
 //! | encryption: LUKS, and the legacy AES | read, write, create; not with an external data file |
@@ -68,6 +68,7 @@
 mod alloc;
 mod alone;
 mod beside;
+mod bitmap;
 mod blocks;
 mod check;
 mod create;
@@ -102,6 +103,7 @@ mod table;
 mod write;
 mod zero;
 
+pub use bitmap::{BitmapEntry, read_directory as read_bitmap_directory};
 pub use entry::{Cluster, Compressed, L1Entry, L2Entry};
 pub use extensions::Extension;
 pub use format::{QCOW2, Qcow2Format};

@@ -16,6 +16,18 @@ pub(crate) const SNAPSHOTS: u32 = 65536;
 pub(crate) const SNAPSHOT_TABLE: u64 = 64 << 20;
 /// Largest extra data of a snapshot, in bytes.
 pub(crate) const SNAPSHOT_EXTRA: u32 = 1024;
+/// Largest number of bitmaps.
+pub(crate) const BITMAPS: u32 = 65535;
+/// Largest bitmap directory, in bytes.
+pub(crate) const BITMAP_DIRECTORY: u64 = 1024 * 65535;
+/// Most entries of a bitmap table.
+pub(crate) const BITMAP_TABLE: u32 = 0x800_0000;
+/// Largest bitmap, in bytes.
+pub(crate) const BITMAP: u64 = 512 << 20;
+/// Binary logarithm of what a bit of a bitmap may stand for, in bytes.
+pub(crate) const GRANULARITY_BITS: std::ops::RangeInclusive<u32> = 9..=31;
+/// Longest name of a bitmap, in bytes.
+pub(crate) const BITMAP_NAME: usize = 1023;
 /// Longest name of a backing file, in bytes.
 pub(crate) const BACKING_NAME: u64 = 1023;
 /// Longest name of a backing file's format, in bytes.

@@ -22,7 +22,7 @@ use zerocopy::big_endian::{U32, U64};
 
 use crate::Header;
 use crate::features::autoclear;
-use crate::layout::RawHeader;
+use crate::layout::{RawHeader, extension};
 
 /// Bytes that a medium writes wholly or not at all.
 const SECTOR: usize = 512;
@@ -55,7 +55,9 @@ impl LiveHeader {
             has_backing: AtomicBool::new(header.backing_file.is_some()),
             now: Mutex::new(header),
         };
-        live.set_features(|bits| bits.autoclear &= autoclear::KEPT)?;
+        let has_bitmaps = live.with(|header| header.extension(extension::BITMAPS).is_some());
+        let vouched = if has_bitmaps { autoclear::BITMAPS } else { 0 };
+        live.set_features(|bits| bits.autoclear &= autoclear::RAW_DATA_FILE | vouched)?;
         Ok(live)
     }
 
@@ -184,6 +186,17 @@ impl LiveHeader {
         self.has_backing.store(new.backing_file.is_some(), Relaxed);
         *now = new;
         Ok(())
+    }
+
+    /// Whether `change` needs one sector written, and so is made wholly or not at all.
+    pub(crate) fn is_one_sector(
+        &self,
+        change: impl FnOnce(&mut Header) -> Result<()>,
+    ) -> Result<bool> {
+        let mut new = self.with(Header::clone);
+        change(&mut new)?;
+        let plan = self.plan(&new)?;
+        Ok(plan.len() <= 1 && plan.iter().all(|step| step.bytes.len() <= SECTOR))
     }
 
     /// What is written to make the first cluster say `new`, with a flush behind each step.

@@ -24,11 +24,13 @@ impl Resize for WritableImage {
         let _turn = self.turns.take();
         let old = self.shared.size();
         self.check_resize(old, new)?;
-        match old.cmp(&new.size) {
-            std::cmp::Ordering::Less => self.grow(old, new),
-            std::cmp::Ordering::Equal => Ok(()),
-            std::cmp::Ordering::Greater => self.shrink(old, new),
+        if old == new.size {
+            return Ok(());
         }
+        let has_bitmaps = self.suspend_bitmaps(new.size)?;
+        let resized = if old < new.size { self.grow(old, new) } else { self.shrink(old, new) };
+        let resumed = if has_bitmaps { self.resume_bitmaps() } else { Ok(()) };
+        resized.and(resumed)
     }
 }
 

@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use anydisk_codec::{DeflateEncoder, Encode, ZstdEncoder};
 use anydisk_core::{
-    Attempt, BackingLink, Below, Claims, Committed, Error, GuestOffset, GuestRange, Handled,
-    HostOffset, Image, ImageInfo, ImageWrite, Limits, Lookup, Need, Packing, Reserved, Resize,
-    Result, Snapshots, Source, Storage, Supplied, Zeroing,
+    Attempt, BackingLink, Below, Bitmaps, Claims, Committed, Error, GuestOffset, GuestRange,
+    Handled, HostOffset, Image, ImageInfo, ImageWrite, Limits, Lookup, Need, Packing, Reserved,
+    Resize, Result, Snapshots, Source, Storage, Supplied, Zeroing,
 };
 
 use crate::alloc::{Allocator, Fresh};
 use crate::alone::Turns;
+use crate::bitmap::{Directory, Keeper};
 use crate::crypt::{View, locked};
 use crate::format::check_writable;
 use crate::image::{Shared, Stores, Table};
@@ -24,7 +25,7 @@ use crate::live::LiveHeader;
 use crate::reserve::Purpose;
 use crate::snapshot::Pins;
 use crate::survey::survey;
-use crate::{Compression, Header, NAME};
+use crate::{Compression, Header, NAME, check};
 
 /// A qcow2 image that is open for writing.
 ///
@@ -40,6 +41,7 @@ pub struct WritableImage {
     pub(crate) claims: Claims,
     pub(crate) turns: Turns,
     pub(crate) pins: Pins,
+    pub(crate) bitmaps: Keeper,
     /// Whoever changes tables holds it shared; taking pictures of them needs it alone, so that
     /// nobody is between two changes that belong together.
     gate: RwLock<()>,
@@ -85,11 +87,13 @@ pub(crate) enum Step<'a, T> {
 
 impl WritableImage {
     /// Opens the image in `store` for reading and writing. Bits of features that a writer must
-    /// know to keep valid (bitmaps, unknown autoclear bits) are cleared on the medium.
+    /// know to keep valid (unknown autoclear bits) are cleared on the medium; an image that was not
+    /// closed cleanly is repaired.
     ///
     /// # Errors
-    /// As [`Qcow2Image::open`](crate::Qcow2Image::open); [`Error::ReadOnly`] if the store is; [`Error::NeedsRepair`] if the
-    /// image is marked dirty or corrupt, or its metadata overlaps.
+    /// As [`Qcow2Image::open`](crate::Qcow2Image::open); [`Error::ReadOnly`] if the store is;
+    /// [`Error::NeedsRepair`] if the image is marked corrupt, cannot be repaired where it is marked
+    /// dirty, or its metadata overlaps.
     pub fn open(store: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
         Self::open_in(Stores::of_one(store), limits)
     }
@@ -103,7 +107,12 @@ impl WritableImage {
             let why = format!("its file {} was opened for reading", store.name());
             return Err(Error::ReadOnly { why: why.into() });
         }
+        let header = Header::read(&*stores.image, limits)?;
+        if header.is_dirty() && !header.is_corrupt() {
+            check::repair_dirty(&stores.image, limits)?;
+        }
         let shared = Shared::open(stores, limits)?;
+        let directory = Directory::read(&*shared.store, &shared.header, limits)?;
         check_writable(&shared.header)?;
         if matches!(shared.view, View::Locked) {
             return Err(locked());
@@ -113,9 +122,10 @@ impl WritableImage {
         let leases = shared.leases.clone();
         let live = Arc::new(LiveHeader::open(&shared.store, shared.header.clone())?);
         let space = Allocator::open(&shared.store, &live, guard, leases, cache)?;
-        Ok(Self {
+        let image = Self {
             packing: packing(&shared.header)?,
             virgin_data: AtomicU64::new(shared.data.len()?),
+            bitmaps: Keeper::new(directory.clone(), shared.size()),
             shared,
             live,
             space,
@@ -125,13 +135,20 @@ impl WritableImage {
             gate: RwLock::default(),
             tables: Mutex::default(),
             round: Mutex::default(),
-        })
+        };
+        image.guard_bitmaps(&directory)?;
+        Ok(image)
     }
 
     /// The header as it was when the image was opened.
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.shared.header
+    }
+
+    /// To be held while something is written back.
+    pub(crate) fn round(&self) -> MutexGuard<'_, ()> {
+        self.round.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// To be held while tables change.
@@ -189,11 +206,15 @@ impl Image for WritableImage {
     }
 
     fn relieve(&self) -> Result<()> {
+        if self.bitmaps.is_wanted() {
+            return self.mark_bitmaps();
+        }
         if self.make_wanted_tables()? { Ok(()) } else { self.write_back() }
     }
 
     fn info(&self) -> ImageInfo {
-        self.live.with(|header| self.shared.info(header))
+        let bitmaps = self.bitmaps.list();
+        self.live.with(|header| self.shared.info(header, &bitmaps))
     }
 
     fn writer(&self) -> Option<&dyn ImageWrite> {
@@ -208,6 +229,10 @@ impl Image for WritableImage {
         Some(self)
     }
 
+    fn bitmaps(&self) -> Option<&dyn Bitmaps> {
+        Some(self)
+    }
+
     fn resizer(&self) -> Option<&dyn Resize> {
         Some(self)
     }
@@ -218,6 +243,9 @@ impl ImageWrite for WritableImage {
         let lease = self.shared.leases.take_to_write();
         if self.turns.is_frozen() {
             return Ok(Attempt::Busy);
+        }
+        if !self.bitmaps.note(self.shared.geometry.in_one_slice(range)) {
+            return Ok(Attempt::Need(self.need_room()));
         }
         match self.shared.map_under(lease, range)? {
             Lookup::Found(extent) => match extent.source {
@@ -242,6 +270,9 @@ impl ImageWrite for WritableImage {
         if unit != whole || !fits {
             let feature = format!("compressed data of {len} bytes for guest range {unit}").into();
             return Err(Error::Unsupported { format: NAME, feature });
+        }
+        if !self.bitmaps.note(unit) {
+            return Ok(Attempt::Need(self.need_room()));
         }
         self.reserve_packed(unit, len as u64)
     }

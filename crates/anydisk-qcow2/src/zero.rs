@@ -55,7 +55,8 @@ impl WritableImage {
             return self.zero_part(part, has_backing);
         };
         let claim = self.claims.hold(units.grown_to(self.shared.geometry.cluster_size()));
-        let outcome = self.change(units, change, has_backing);
+        let outcome = self.note_change(units);
+        let outcome = outcome.and_then(|()| self.change(units, change, has_backing));
         if how.unmap && matches!(outcome, Ok(Outcome::Done)) {
             self.punch_data_file(units);
         }
@@ -83,7 +84,8 @@ impl WritableImage {
             return Ok(Handled::ByData(piece.before(cluster.end()).len()));
         };
         let claim = self.claims.hold(clusters.grown_to(cluster_size));
-        let outcome = self.change(clusters, change, has_backing);
+        let outcome = self.note_change(clusters);
+        let outcome = outcome.and_then(|()| self.change(clusters, change, has_backing));
         if outcome.is_ok() {
             self.punch_data_file(clusters);
         }

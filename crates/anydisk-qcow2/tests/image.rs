@@ -167,12 +167,12 @@ fn the_magic_of_an_older_format_is_not_taken_for_qcow2() {
 }
 
 #[test]
-fn an_image_that_needs_repair_is_read_and_not_written() {
+fn an_image_that_needs_a_repair_that_does_not_help_is_read_and_not_written() {
     for (bit, why) in [
         (incompatible::CORRUPT, "it is marked corrupt (incompatible feature bit 1)"),
         (
             incompatible::DIRTY,
-            "it was not closed cleanly (incompatible feature bit 0), so its refcounts may be stale",
+            "the L1 table, 0x10 bytes at 0x30000, reaches past the end of the file at 0x78",
         ),
     ] {
         let header = Header { incompatible_features: bit, ..empty(1 << 30) };
@@ -228,10 +228,10 @@ fn info_tells_what_qemu_img_tells_of_every_golden_image() {
     let mut compared = 0;
     for case in cases("qcow2").iter().filter(|case| case.expect.open == OpenVerdict::Ok) {
         let info = &case.json["qemu"]["info"];
-        // Bitmaps are listed by qemu, and not read here yet.
-        let mut expected = info["format-specific"]["data"].clone();
-        let Some(fields) = expected.as_object_mut() else { continue };
-        fields.remove("bitmaps");
+        let expected = info["format-specific"]["data"].clone();
+        if !expected.is_object() {
+            continue;
+        }
         let unpacked = case.unpack();
         let file = FileStorage::open(&unpacked.path, &OpenOptions::new()).expect("is there");
         let Ok(image) = Qcow2Image::open(Arc::new(file), &Limits::default()) else { continue };

@@ -228,17 +228,15 @@ fn zeroing_a_huge_disk_that_is_empty_makes_no_table_for_every_part_of_it() {
 }
 
 #[test]
-fn an_image_that_is_damaged_or_was_not_closed_is_not_written() {
-    for (bit, word) in [(1, "clean"), (2, "corrupt")] {
-        let store = memory();
-        drop(create(&store, 8 * CLUSTER, &[]));
-        let field = anydisk_core::HostOffset(72);
-        store.write_at(field, &u64::to_be_bytes(bit)).expect("written");
-        let error = try_open(&store, Access::ReadWrite).unwrap_err();
-        assert!(matches!(error.kind(), anydisk_core::Error::NeedsRepair { .. }), "{error}");
-        assert!(error.to_string().contains(word), "{error}");
-        try_open(&store, Access::Read).expect("reading is allowed");
-    }
+fn an_image_that_is_marked_corrupt_is_not_written() {
+    let store = memory();
+    drop(create(&store, 8 * CLUSTER, &[]));
+    let field = anydisk_core::HostOffset(72);
+    store.write_at(field, &u64::to_be_bytes(2)).expect("written");
+    let error = try_open(&store, Access::ReadWrite).map(drop).unwrap_err();
+    assert!(matches!(error.kind(), anydisk_core::Error::NeedsRepair { .. }), "{error}");
+    assert!(error.to_string().contains("corrupt"), "{error}");
+    try_open(&store, Access::Read).expect("reading is allowed");
 }
 
 #[test]

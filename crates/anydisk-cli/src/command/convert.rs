@@ -4,7 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anydisk::convert::{NewImage, Settings, Sources, copy_to_disk, copy_to_file, copy_to_overlay};
+use anydisk::convert::{
+    CopyBitmaps, NewImage, Settings, Sources, copy_to_disk, copy_to_file, copy_to_overlay,
+};
 use anydisk::{Disk, Format, Layer, Location, OpenDisk, Policy, Reference, copy_to_ova};
 use clap::Args;
 
@@ -85,6 +87,12 @@ pub(crate) struct Convert {
     /// With -n: the target reads as zero, so zeroes need not be written
     #[arg(long, requires = "no_create")]
     target_is_zero: bool,
+    /// The dirty bitmaps of the source go along
+    #[arg(long)]
+    bitmaps: bool,
+    /// With --bitmaps: leave those out that cannot be trusted
+    #[arg(long, requires = "bitmaps")]
+    skip_broken_bitmaps: bool,
     /// The sources, end to end, and the new file
     #[arg(required_unless_present = "options")]
     files: Vec<OsString>,
@@ -108,10 +116,6 @@ struct NotDoneHere {
     #[arg(long, hide = true)]
     target_image_opts: bool,
     #[arg(long, hide = true)]
-    bitmaps: bool,
-    #[arg(long, hide = true)]
-    skip_broken_bitmaps: bool,
-    #[arg(long, hide = true)]
     salvage: bool,
 }
 
@@ -121,8 +125,6 @@ impl NotDoneHere {
             ("-r", self.rate.is_some()),
             ("--source-image-opts", self.source_image_opts),
             ("--target-image-opts", self.target_image_opts),
-            ("--bitmaps", self.bitmaps),
-            ("--skip-broken-bitmaps", self.skip_broken_bitmaps),
             ("--salvage", self.salvage),
         ])
     }
@@ -192,6 +194,7 @@ impl Convert {
         progress: &Progress,
     ) -> Result<(), Failure> {
         let settings = self.settings()?;
+        self.check_bitmaps(disks)?;
         let sources = Sources::concatenated(disks);
         if self.no_create {
             self.refuse_creation_options()?;
@@ -208,6 +211,30 @@ impl Convert {
             }
             None => {
                 copy_to_file(&sources, target, &image, &settings, progress)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the bitmaps can go along, and which are left out.
+    fn check_bitmaps(&self, disks: &[Disk]) -> Result<(), Failure> {
+        let [source] = disks else {
+            return match self.bitmaps {
+                true => Err(Failure::new("Copying bitmaps only possible with single source")),
+                false => Ok(()),
+            };
+        };
+        let Some(bitmaps) = source.top().bitmaps().filter(|_| self.bitmaps) else {
+            return Ok(());
+        };
+        for broken in bitmaps.list()?.iter().filter(|one| one.inconsistent) {
+            let name = &broken.name;
+            if !self.skip_broken_bitmaps {
+                return Err(Failure::new(format!("Cannot copy inconsistent bitmap '{name}'"))
+                    .with_advice("Leave it out with --skip-broken-bitmaps, or remove it."));
+            }
+            if !self.quiet {
+                output::warn(&format!("Skipping inconsistent bitmap '{name}'"));
             }
         }
         Ok(())
@@ -307,6 +334,11 @@ impl Convert {
         settings.target_is_zero = self.target_is_zero;
         settings.durable = self.target_cache.is_durable();
         settings.direct = self.target_cache.is_direct();
+        settings.bitmaps = match (self.bitmaps, self.skip_broken_bitmaps) {
+            (false, _) => CopyBitmaps::No,
+            (true, false) => CopyBitmaps::All,
+            (true, true) => CopyBitmaps::Trusted,
+        };
         Ok(settings)
     }
 }

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub(crate) mod bitmap;
 pub(crate) mod check;
 pub(crate) mod commit;
 pub(crate) mod compare;
@@ -44,6 +45,7 @@ pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
 fn perform(command: Command) -> Outcome {
     match command {
         Command::Create(create) => create.run(),
+        Command::Bitmap(bitmap) => bitmap.run(),
         Command::Convert(convert) => convert.run(),
         Command::Info(info) => info.run(),
         Command::Map(map) => map.run(),
@@ -82,7 +84,7 @@ fn usage(error: &clap::Error, command: Option<&OsString>) -> ExitCode {
 }
 
 /// Commands of qemu-img that are known and not done here.
-const OF_QEMU_IMG: &[&str] = &["amend", "bench", "bitmap", "dd"];
+const OF_QEMU_IMG: &[&str] = &["amend", "bench", "dd"];
 
 /// What the parser says is wrong, without the usage that follows.
 fn complaint(error: &clap::Error) -> String {

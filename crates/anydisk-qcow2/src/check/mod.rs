@@ -84,7 +84,6 @@ pub(crate) fn check(
 ///
 /// # Errors
 /// [`Error::NeedsRepair`] if something is left that cannot be repaired.
-#[expect(dead_code, reason = "opening for writing calls it")]
 pub(crate) fn repair_dirty(store: &Arc<dyn Storage>, limits: &Limits) -> Result<()> {
     let settings = Settings { threads: 1, memory: limits.table_cache, ..Settings::default() };
     let subject = Subject::open(store, limits)?;

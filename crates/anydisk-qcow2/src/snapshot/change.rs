@@ -66,6 +66,7 @@ impl WritableImage {
         let size = entry.size().unwrap_or(header.size);
         let needed = u32::try_from(self.l1_entries(size)).unwrap_or(u32::MAX);
         let l1_size = header.l1_size.max(needed);
+        self.note_other_state(size)?;
         let (alone, room) = self.room_for(&frozen, || {
             let tables = self.count_tables(at, needed)?;
             Ok(Plan { tables, l1: u64::from(l1_size) * 8, ..Plan::default() })

@@ -93,7 +93,7 @@ impl Image for SnapshotImage {
     }
 
     fn info(&self) -> ImageInfo {
-        self.shared.info(&self.shared.header)
+        self.shared.info(&self.shared.header, &[])
     }
 }
 
@@ -173,6 +173,6 @@ impl Image for MachineState {
     }
 
     fn info(&self) -> ImageInfo {
-        self.shared.info(&self.shared.header)
+        self.shared.info(&self.shared.header, &[])
     }
 }

@@ -1,0 +1,166 @@
+//! Incremental backups: what changed since some moment, as a stream or as an overlay.
+//!
+//! What changed is told by [`Changes`]: a dirty bitmap of the image, or two states of a volume. The
+//! disk must not be written meanwhile, or be one that shows a state that does not change (a snapshot),
+//! else a piece may be newer than the moment that the backup stands for.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use anydisk_core::{Changes, Disk, GuestOffset, GuestRange, Layer, Source};
+use anydisk_storage::is_zero;
+
+use crate::copy::bytes_in;
+use crate::file::{New, over, write_file};
+use crate::{Error, NewImage, Report, Result, Settings, Watch};
+
+/// Bytes that are read at once.
+const PIECE: u64 = 1 << 20;
+
+/// A piece of the disk that may have changed, and what it holds now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// It holds these bytes.
+    Data {
+        /// The piece.
+        range: GuestRange,
+        /// As many bytes.
+        bytes: &'a [u8],
+    },
+    /// It is zero. Such pieces may be of any length.
+    Zero {
+        /// The piece.
+        range: GuestRange,
+    },
+}
+
+impl Change<'_> {
+    /// The piece.
+    #[must_use]
+    pub fn range(&self) -> GuestRange {
+        match self {
+            Self::Data { range, .. } | Self::Zero { range } => *range,
+        }
+    }
+}
+
+/// Shows each changed piece of `disk` to `visit`, in rising order, at most 1 MiB of data at once.
+///
+/// # Errors
+/// What telling the changes and reading the disk say, and what `visit` does.
+pub fn visit_changes(
+    disk: &Disk,
+    changes: &mut dyn Changes,
+    visit: &mut dyn FnMut(Change<'_>) -> Result<()>,
+) -> Result<()> {
+    visit_units(disk, changes, 1, &mut |change| visit(change))
+}
+
+/// The same in whole units of `unit` bytes, of which each is shown once.
+fn visit_units(
+    disk: &Disk,
+    changes: &mut dyn Changes,
+    unit: u64,
+    visit: &mut dyn FnMut(Change<'_>) -> Result<()>,
+) -> Result<()> {
+    let (mut from, end) = (GuestOffset(0), GuestOffset(disk.size()));
+    let mut buffer = Vec::new();
+    while let Some(changed) = changes.next(from)? {
+        let whole = changed.grown_to(unit).before(end);
+        let mut rest = GuestRange::between(whole.start().max(from), whole.end());
+        from = changed.end().max(rest.end());
+        while !rest.is_empty() {
+            let shown = show_piece(disk, rest, &mut buffer, visit)?;
+            rest = rest.skip(shown);
+        }
+    }
+    Ok(())
+}
+
+/// Shows the start of `rest`; how many bytes.
+fn show_piece(
+    disk: &Disk,
+    rest: GuestRange,
+    buffer: &mut Vec<u8>,
+    visit: &mut dyn FnMut(Change<'_>) -> Result<()>,
+) -> Result<u64> {
+    let at = rest.start().get();
+    let read = |source| Error::Read { at, source };
+    let found = disk.status(rest).map_err(read)?;
+    let part = rest.first(found.extent.len);
+    if matches!(found.extent.source, Source::Zero { .. } | Source::Absent { .. }) {
+        visit(Change::Zero { range: part })?;
+        return Ok(part.len());
+    }
+    drop(found);
+    let part = part.first(PIECE);
+    buffer.resize(bytes_in(part), 0);
+    disk.read(part.start(), buffer).map_err(read)?;
+    let range = part;
+    visit(match is_zero(buffer) {
+        true => Change::Zero { range },
+        false => Change::Data { range, bytes: buffer },
+    })?;
+    Ok(part.len())
+}
+
+/// Writes what changed into `target`, in whole units of it, so that nothing below it is read.
+fn write_units(
+    source: &Disk,
+    changes: &mut dyn Changes,
+    target: &Disk,
+    watch: &dyn Watch,
+) -> Result<Report> {
+    let (source_size, target_size) = (source.size(), target.size());
+    if target_size < source_size {
+        return Err(Error::TargetTooSmall { source_size, target_size });
+    }
+    let unit = target.top().writer().map_or(1, |writer| writer.unit());
+    let mut report = Report { size: source_size, ..Report::default() };
+    visit_units(source, changes, unit, &mut |change| {
+        let range = change.range();
+        let write = |source| Error::Write { at: range.start().get(), source };
+        match change {
+            Change::Data { bytes, .. } => {
+                target.write(range.start(), bytes).map_err(write)?;
+                report.data += range.len();
+            }
+            Change::Zero { .. } => {
+                target.zero(range, true).map_err(write)?;
+                report.zero += range.len();
+            }
+        }
+        match watch.progress(range.end().get(), source_size) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Cancelled),
+        }
+    })?;
+    report.left = source_size - report.data - report.zero;
+    Ok(report)
+}
+
+/// Writes what changed into a new image at `path`, which is to lie over the older backup that
+/// `image.backing` names. `below` is that backup, opened, the next image first.
+///
+/// The file gets its name when it is whole.
+///
+/// # Errors
+/// [`Error::TargetTooSmall`], [`Error::Cancelled`], what reading says, and what the format and the
+/// file system do.
+pub fn export_changes(
+    source: &Disk,
+    changes: &mut dyn Changes,
+    path: &Path,
+    image: &NewImage<'_>,
+    below: &[Layer],
+    settings: &Settings,
+    watch: &dyn Watch,
+) -> Result<Report> {
+    write_file(path, settings, |new| {
+        let New { store, location, companions } = new;
+        let disk = over(image.create_with(store, location, companions)?, below);
+        let report = write_units(source, changes, &disk, watch)?;
+        disk.flush()?;
+        Ok(report)
+    })
+}
