@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, CheckReport, CheckRequest, CreateRequest, Error, Finding, Format, Image, Measure,
-    MeasureRequest, OpenRequest, Opened, OptionSpec, Reference, Result, Role, Sample, Verdict,
+    Access, AmendRequest, CheckReport, CheckRequest, CreateRequest, Error, Finding, Format, Image,
+    Measure, MeasureRequest, OpenRequest, Opened, OptionSpec, Reference, Result, Role, Sample,
+    Verdict,
 };
 
 use crate::layout::MAGIC;
-use crate::{Header, NAME, Qcow2Image, WritableImage, check, create, data_file, measure};
+use crate::{Header, NAME, Qcow2Image, WritableImage, amend, check, create, data_file, measure};
 
 /// The qcow2 format.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,6 +52,14 @@ impl Format for Qcow2Format {
 
     fn create(&self, request: CreateRequest<'_>) -> Result<Arc<dyn Image>> {
         create::create(&request)
+    }
+
+    fn amend_options(&self) -> &'static [OptionSpec] {
+        amend::OPTIONS
+    }
+
+    fn amend(&self, request: AmendRequest<'_>) -> Result<()> {
+        amend::amend(&request)
     }
 
     fn check(

@@ -67,6 +67,7 @@
 
 mod alloc;
 mod alone;
+mod amend;
 mod beside;
 mod bitmap;
 mod blocks;
@@ -104,6 +105,7 @@ mod write;
 mod zero;
 
 pub use bitmap::{BitmapEntry, read_directory as read_bitmap_directory};
+pub use check::compact;
 pub use entry::{Cluster, Compressed, L1Entry, L2Entry};
 pub use extensions::Extension;
 pub use format::{QCOW2, Qcow2Format};

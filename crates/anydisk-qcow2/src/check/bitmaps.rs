@@ -263,3 +263,22 @@ fn count_entry(
         }
     }
 }
+
+/// Notes that the clusters that hold bits are metadata.
+pub(super) fn claim(subject: &Subject, roots: &Roots, references: &References) -> Result<()> {
+    for segment in &roots.bitmap_tables {
+        let visit = |_: u64, word: u64| {
+            if let Ok(run) = subject.region(word & OFFSET, subject.cluster_size())
+                && word & OFFSET != 0
+            {
+                references.claim(run);
+            }
+            Ok(())
+        };
+        let mut lost = None;
+        let len = segment.end - segment.start;
+        subject.words(segment.start, len, visit, |_, error| lost = Some(error))?;
+        lost.map_or(Ok(()), Err)?;
+    }
+    Ok(())
+}

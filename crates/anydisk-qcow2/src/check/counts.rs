@@ -1,9 +1,9 @@
 //! The refcounts in the file: where they are, whether they can be read, and whether they agree with
 //! what is named.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use anydisk_core::{HostOffset, Result};
+use anydisk_core::{HostOffset, Result, Storage};
 
 use super::progress::Progress;
 use super::references::{PAGE, References};
@@ -88,7 +88,7 @@ impl Blocks {
     }
 
     /// The blocks that are counted themselves, with their place.
-    fn placed(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
+    pub(super) fn placed(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
         let placed = |state: &State| matches!(state, State::Good | State::Again);
         let all = self.states.iter().zip(&self.entries).enumerate();
         all.filter(move |(_, (state, _))| placed(state)).map(|(number, (_, at))| (number, *at))
@@ -240,6 +240,48 @@ impl Blocks {
     ) -> impl Iterator<Item = Clusters> + 'a {
         Units::of(subject, references)
             .filter(move |unit| self.state(subject, unit.first) == State::Good)
+    }
+
+    /// Whether a block counts a cluster.
+    pub(super) fn is_counted(&self, subject: &Subject, cluster: u64) -> bool {
+        self.state(subject, cluster) == State::Good
+    }
+
+    /// Sets refcounts of clusters that have blocks.
+    pub(super) fn set(&self, subject: &Subject, counts: &BTreeMap<u64, u64>) -> Result<()> {
+        let mut reader = Reader::new(subject, self);
+        for unit in self.all_good_units(subject) {
+            let mut changed = counts.range(unit.first..unit.end()).peekable();
+            if changed.peek().is_none() {
+                continue;
+            }
+            let Some(old) = reader.read_or_zero(unit)? else { continue };
+            let mut new = old.to_vec();
+            for (cluster, count) in changed {
+                new[usize::try_from(cluster - unit.first).unwrap_or(0)] = *count;
+            }
+            let mut bytes = Vec::new();
+            subject.width.encode(&new, &mut bytes);
+            let at = self.place(subject, unit.first).unwrap_or(HostOffset::ZERO);
+            subject.store.write_at(at, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Names the new places of blocks that have moved.
+    pub(super) fn relink(
+        &self,
+        subject: &Subject,
+        moved: impl Fn(u64) -> Option<u64>,
+    ) -> Result<()> {
+        let table = subject.header.refcount_table_offset;
+        for (number, at) in self.placed() {
+            if let Some(to) = moved(at >> subject.bits()) {
+                let entry = subject.offset(to).get().to_be_bytes();
+                subject.store.write_at(table.saturating_add(number as u64 * 8), &entry)?;
+            }
+        }
+        Ok(())
     }
 
     /// Where the refcount of a cluster is, the first of its byte.

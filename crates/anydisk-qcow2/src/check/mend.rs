@@ -193,12 +193,17 @@ impl<'a> Mend<'a> {
             let entry = L2Entry { word: words[0], bitmap: words.get(1).copied().unwrap_or(0) };
             words[0] = change(index, entry).word;
         }
-        for part in changed(&old, &new) {
-            let place = HostOffset(at).saturating_add(part.start as u64 * 8);
-            self.subject.store.write_at(place, &bytes_of(&new[part]))?;
-        }
-        Ok(())
+        write_changed(self.subject, at, &old, &new)
     }
+}
+
+/// Writes what changed of a table at `at`.
+pub(super) fn write_changed(subject: &Subject, at: u64, old: &[u64], new: &[u64]) -> Result<()> {
+    for part in changed(old, new) {
+        let place = HostOffset(at).saturating_add(part.start as u64 * 8);
+        subject.store.write_at(place, &bytes_of(&new[part]))?;
+    }
+    Ok(())
 }
 
 /// The words that changed, in pieces that lie in one slice each.

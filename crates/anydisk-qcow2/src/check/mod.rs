@@ -15,12 +15,15 @@
 //! | `counts` | the refcounts in the file |
 //! | `trouble` | the kinds of inconsistencies, and what is done about each |
 //! | `repair`, `mend`, `rebuild`, `snapshot_table` | what is done, and in which order |
+//! | `compact` | clusters at the end moved into gaps |
+//! | `zeroes` | what version 2 cannot say |
 //!
 //! Memory: sixteen bits for each cluster of a window of the file, and 32 bytes for each L2 table.
 //! A file that is too long for one window is looked at in several, each with a walk of its own
 //! over the tables.
 
 mod bitmaps;
+mod compact;
 mod counts;
 mod judge;
 mod mend;
@@ -36,6 +39,7 @@ mod sweep;
 mod tables;
 mod trouble;
 mod windows;
+mod zeroes;
 
 use std::sync::Arc;
 
@@ -44,6 +48,7 @@ use anydisk_core::{
     Storage,
 };
 
+pub use self::compact::compact;
 use self::counts::Blocks;
 use self::judge::Rules;
 use self::progress::Progress;
@@ -53,7 +58,9 @@ use self::subject::Subject;
 use self::tables::{L2Table, Sums, Walk};
 use self::trouble::{Plan, Teller, Trouble};
 use self::windows::Touched;
+pub(crate) use self::zeroes::Census;
 use crate::layout::RawHeader;
+use crate::refcount::Width;
 use crate::{Header, NAME};
 
 /// Checks the image of a request; see [`Format::check`](anydisk_core::Format::check).
@@ -64,11 +71,8 @@ pub(crate) fn check(
     if request.repair != Repair::Nothing {
         request.open.is_writable()?;
     }
-    let settings = Settings {
-        threads: request.threads.max(1),
-        memory: request.open.limits.table_cache,
-        ..Settings::default()
-    };
+    let threads = request.threads.max(1);
+    let settings = Settings { threads, ..Settings::of(request.open.limits) };
     let subject = Subject::open(&request.open.store, request.open.limits)?;
     let progress = Progress::new(request.progress);
     if request.repair != Repair::Nothing {
@@ -85,7 +89,6 @@ pub(crate) fn check(
 /// # Errors
 /// [`Error::NeedsRepair`] if something is left that cannot be repaired.
 pub(crate) fn repair_dirty(store: &Arc<dyn Storage>, limits: &Limits) -> Result<()> {
-    let settings = Settings { threads: 1, memory: limits.table_cache, ..Settings::default() };
     let subject = Subject::open(store, limits)?;
     let mut left = None;
     let mut note = |finding: Finding| {
@@ -94,12 +97,79 @@ pub(crate) fn repair_dirty(store: &Arc<dyn Storage>, limits: &Limits) -> Result<
         }
     };
     let progress = Progress::new(None);
-    let report = repair::repair(&subject, Repair::All, settings, &progress, &mut note)?;
+    let report = repair::repair(&subject, Repair::All, Settings::of(limits), &progress, &mut note)?;
     if report.corruptions == 0 && report.check_errors == 0 {
         return Ok(());
     }
     let left = left.unwrap_or_else(|| "the repair did not help".into());
     Err(Error::NeedsRepair { format: NAME, why: left.into() })
+}
+
+/// What [`Error::Limit`] calls too many references to one cluster.
+pub(crate) const REFERENCES: &str = "references to one cluster";
+
+/// Refuses an image in which anything is wrong; a mark in the header alone is nothing.
+///
+/// # Errors
+/// [`Error::NeedsRepair`].
+pub(crate) fn refuse_damage(store: &Arc<dyn Storage>, limits: &Limits) -> Result<()> {
+    let subject = Subject::open(store, limits)?;
+    let mut first = None;
+    let mut note = |finding: Finding| {
+        if finding.severity > Severity::Note {
+            first.get_or_insert(finding.text);
+        }
+    };
+    let mut teller = Teller::new(&mut note, Plan::default());
+    survey(&subject, Settings::of(limits), &Progress::new(None), &mut teller)?;
+    match first {
+        Some(why) => Err(Error::NeedsRepair { format: NAME, why: why.into() }),
+        None => Ok(()),
+    }
+}
+
+/// Writes refcounts of another width behind the end of the file, and returns where their table is
+/// and its clusters. Nothing names them yet.
+///
+/// # Errors
+/// [`Error::Limit`] for [`REFERENCES`] if a count does not fit.
+pub(crate) fn refcounts_of_width(
+    store: &Arc<dyn Storage>,
+    limits: &Limits,
+    order: u32,
+) -> Result<(HostOffset, u32)> {
+    let mut subject = Subject::open(store, limits)?;
+    subject.width = Width::of_order(order);
+    let settings = Settings { without_refcounts: true, ..Settings::of(limits) };
+    rebuild::rebuild(&subject, settings, &Progress::new(None))
+}
+
+/// Gives all snapshots the extra data that version 3 demands.
+pub(crate) fn lengthen_snapshot_entries(store: &Arc<dyn Storage>, limits: &Limits) -> Result<()> {
+    let subject = Subject::open(store, limits)?;
+    if snapshot_table::has_short_entries(&subject)? && !snapshot_table::write_anew(&subject)? {
+        let feature = "a new snapshot table where no free cluster is counted".into();
+        return Err(Error::Unsupported { format: NAME, feature });
+    }
+    Ok(())
+}
+
+/// Counts what version 2 cannot say.
+pub(crate) fn census(store: &Arc<dyn Storage>, limits: &Limits) -> Result<Census> {
+    let subject = Subject::open(store, limits)?;
+    zeroes::census(&Named::find(&subject, Settings::of(limits), &mut Teller::quiet())?)
+}
+
+/// Replaces zero entries by absent ones or by clusters. The image is marked dirty, and refcounts
+/// are stale afterwards.
+pub(crate) fn replace_zeroes(store: &Arc<dyn Storage>, limits: &Limits) -> Result<()> {
+    let subject = Subject::open(store, limits)?;
+    zeroes::replace(&Named::find(&subject, Settings::of(limits), &mut Teller::quiet())?)
+}
+
+/// Repairs leaks.
+pub(crate) fn give_back_leaks(store: &Arc<dyn Storage>, limits: &Limits) -> Result<()> {
+    compact::give_back(store, limits, Settings::of(limits), &Progress::new(None))
 }
 
 /// How a check goes about it.
@@ -112,6 +182,12 @@ struct Settings {
     mends_entries: bool,
     /// The refcounts are to be built anew: what names them does not count.
     without_refcounts: bool,
+}
+
+impl Settings {
+    fn of(limits: &Limits) -> Self {
+        Self { threads: 1, memory: limits.table_cache, ..Self::default() }
+    }
 }
 
 /// Looks at everything once.

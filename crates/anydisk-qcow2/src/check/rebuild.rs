@@ -14,18 +14,17 @@ use super::progress::Progress;
 use super::references::{PAGE, References};
 use super::subject::Subject;
 use super::trouble::Teller;
-use super::{Named, Settings};
+use super::{Named, REFERENCES, Settings};
 use crate::alloc::bytes_of;
 use crate::guard::Clusters;
-use crate::live::LiveHeader;
 use crate::{NAME, limits};
 
-/// Builds the refcounts anew, and names them in the header.
+/// Builds the refcounts anew; where their table is, and its clusters. Nothing names it yet.
 pub(super) fn rebuild(
     subject: &Subject,
     settings: Settings,
     progress: &Progress<'_>,
-) -> Result<()> {
+) -> Result<(HostOffset, u32)> {
     let image = Named::find(subject, settings, &mut Teller::quiet())?;
     let mut builder = Builder::new(subject);
     image.windows(settings, |window| {
@@ -75,6 +74,10 @@ impl<'a> Builder<'a> {
         if counts.iter().all(|count| *count == 0) {
             return Ok(());
         }
+        let (found, limit) = (counts.iter().copied().max().unwrap_or(0), self.subject.width.max());
+        if found > limit {
+            return Err(Error::Limit { format: NAME, what: REFERENCES.into(), found, limit });
+        }
         let number = first / self.per_block();
         if number != self.number {
             self.write_block()?;
@@ -105,8 +108,8 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// Writes the blocks that count the new structure, and the table, and names the table.
-    fn finish(mut self) -> Result<()> {
+    /// Writes the blocks that count the new structure, and the table.
+    fn finish(mut self) -> Result<(HostOffset, u32)> {
         self.write_block()?;
         let (tail, table) = self.sizes()?;
         let first_tail = self.start / self.per_block();
@@ -121,9 +124,7 @@ impl<'a> Builder<'a> {
         }
         let at = self.subject.offset(self.start + before + tail);
         self.write_table(at, table)?;
-        let header = LiveHeader::to_repair(&self.subject.store, self.subject.header.clone());
-        let clusters = u32::try_from(table).expect("a refcount table has at most 8 MiB");
-        header.set_refcount_table(at, clusters)
+        Ok((at, u32::try_from(table).expect("a refcount table has at most 8 MiB")))
     }
 
     /// Blocks that count the new structure, and clusters of the table: each adds to the other.

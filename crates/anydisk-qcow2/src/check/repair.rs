@@ -42,7 +42,8 @@ pub(super) fn repair(
     work.mend_tables(subject, plan, &tally)?;
     let subject = subject.again()?;
     if plan.snapshot_table && tally.count(Class::SnapshotTable) > 0 {
-        snapshot_table::write_anew(&subject)?;
+        // Where there is no room for it, the check at the end says that the old one is still there.
+        let _ = snapshot_table::write_anew(&subject)?;
     }
     work.conclude(&subject.again()?, plan, before)
 }
@@ -87,7 +88,9 @@ impl Work<'_> {
         }
         if plan.rebuild {
             let settings = Settings { without_refcounts: true, ..self.settings };
-            rebuild::rebuild(subject, settings, self.progress)?;
+            let (at, clusters) = rebuild::rebuild(subject, settings, self.progress)?;
+            let header = LiveHeader::to_repair(&subject.store, subject.header.clone());
+            header.set_refcount_table(at, clusters)?;
         } else if plan.protect && counts != [0, 0, 0] {
             self.on_windows(subject, |window| Mend::of(window).raise_counts())?;
         }

@@ -1,6 +1,8 @@
 //! The snapshot table written anew: entries of version 3 have at least 16 bytes of extra data, and
 //! no entry more than anybody accepts.
 
+use std::collections::BTreeMap;
+
 use anydisk_core::{Error, HostOffset, Result, Storage};
 use zerocopy::IntoBytes;
 
@@ -16,24 +18,57 @@ use crate::{NAME, limits};
 /// Least extra data of a version 3 entry: size of the machine's state, size of the disk.
 const EXTRA: usize = 16;
 
+/// Shows all entries with their places to `visit`; the end of the table.
+pub(super) fn walk(
+    subject: &Subject,
+    mut visit: impl FnMut(HostOffset, &RawSnapshot),
+) -> Result<u64> {
+    let mut stream = Stream::new(subject, subject.header.snapshots_offset.get());
+    for _ in 0..subject.header.nb_snapshots {
+        stream.skip(stream.at().next_multiple_of(8) - stream.at());
+        let at = HostOffset(stream.at());
+        let entry: RawSnapshot = stream.take_struct()?;
+        visit(at, &entry);
+        let strings = u64::from(entry.id_str_size.get()) + u64::from(entry.name_size.get());
+        stream.skip(u64::from(entry.extra_data_size.get()) + strings);
+    }
+    Ok(stream.at())
+}
+
+/// Whether entries lack what version 3 demands.
+pub(super) fn has_short_entries(subject: &Subject) -> Result<bool> {
+    let mut short = false;
+    walk(subject, |_, entry| {
+        let extra = usize::try_from(entry.extra_data_size.get());
+        short |= extra.is_ok_and(|extra| extra < EXTRA);
+    })?;
+    Ok(short)
+}
+
 /// Writes the table anew, in clusters that are free, and names it. All refcounts are right. Where no
-/// free clusters are counted by a block that exists, nothing is changed.
-pub(super) fn write_anew(subject: &Subject) -> Result<()> {
+/// free clusters are counted by a block that exists, nothing is changed, and the answer is no.
+pub(super) fn write_anew(subject: &Subject) -> Result<bool> {
     let (table, old) = rewritten(subject)?;
     let blocks = Blocks::read(subject, &mut Teller::quiet())?;
     let count = (table.len() as u64).div_ceil(subject.cluster_size());
-    let Some(new) = find_free(subject, &blocks, count)? else { return Ok(()) };
+    let Some(new) = find_free(subject, &blocks, count)? else { return Ok(false) };
     let at = subject.offset(new.first);
     subject.store.write_at(at, &table)?;
     let end = subject.offset(new.end()).get();
     if subject.store.len()? < end {
         subject.store.set_len(end)?;
     }
-    blocks.set(subject, new, 1)?;
+    blocks.set(subject, &counts(new, 1))?;
     let header = LiveHeader::to_repair(&subject.store, subject.header.clone());
     header.set_snapshots(at, subject.header.nb_snapshots)?;
-    blocks.set(subject, old, 0)?;
-    Ok(subject.store.flush()?)
+    blocks.set(subject, &counts(old, 0))?;
+    subject.store.flush()?;
+    Ok(true)
+}
+
+/// The same refcount for each of the clusters.
+fn counts(run: Clusters, count: u64) -> BTreeMap<u64, u64> {
+    (run.first..run.end()).map(|cluster| (cluster, count)).collect()
 }
 
 /// The new table, and the clusters of the old one.
@@ -94,27 +129,4 @@ fn find_free(subject: &Subject, blocks: &Blocks, count: u64) -> Result<Option<Cl
         }
     }
     Ok(None)
-}
-
-impl Blocks {
-    /// Sets the refcounts of clusters that have blocks.
-    fn set(&self, subject: &Subject, run: Clusters, count: u64) -> Result<()> {
-        let mut reader = Reader::new(subject, self);
-        for unit in self.all_good_units(subject) {
-            if unit.end() <= run.first || unit.first >= run.end() {
-                continue;
-            }
-            let Some(counts) = reader.read_or_zero(unit)? else { continue };
-            let inside = |cluster: u64| (run.first..run.end()).contains(&cluster);
-            let counts: Vec<u64> = (unit.first..)
-                .zip(counts)
-                .map(|(cluster, old)| if inside(cluster) { count } else { *old })
-                .collect();
-            let mut bytes = Vec::new();
-            subject.width.encode(&counts, &mut bytes);
-            let at = self.place(subject, unit.first).unwrap_or(HostOffset::ZERO);
-            subject.store.write_at(at, &bytes)?;
-        }
-        Ok(())
-    }
 }
