@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anydisk_convert::{NewImage, Settings, Sources, Unwatched, copy_to_file, create_file};
 use anydisk_core::{
-    Access, Disk, Format, GuestOffset, Limits, Located, Location, NoReferences, Opener, Options,
-    Registry,
+    Access, CheckRequest, Disk, Format, GuestOffset, Limits, Located, Location, NoReferences,
+    OpenRequest, Opener, Options, Registry,
 };
 use anydisk_qcow2::QCOW2;
 use anydisk_raw::RAW;
@@ -28,6 +28,19 @@ pub fn format(name: &str) -> &'static dyn Format {
         "vdi" => &VDI,
         _ => &QCOW2,
     }
+}
+
+/// Checks the qcow2 image at `path`, which must be in order.
+///
+/// # Errors
+/// What checking says.
+pub fn check(path: &Path, threads: usize) -> Outcome<()> {
+    let store = Arc::new(FileStorage::open(path, &OpenOptions::new())?);
+    let (location, limits) = (Location::Path(path.to_owned()), Limits::default());
+    let mut request = CheckRequest::new(OpenRequest::new(store, &location, &limits));
+    request.threads = threads;
+    let report = QCOW2.check(&request, &mut |_| {})?;
+    if report.is_clean() { Ok(()) } else { Err("the image is not in order".into()) }
 }
 
 /// Opens the image at `path`.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anydisk_benches::{MIB, Outcome, copy, create, open, places, write_raw};
+use anydisk_benches::{MIB, Outcome, check, copy, create, open, places, write_raw};
 use anydisk_core::{Access, Disk, GuestOffset, GuestRange, Source};
 
 /// Size of the disks that are read, written and converted, in bytes.
@@ -62,6 +62,7 @@ const ROWS: &[Row] = &[
         converts(files, "raw", "vmdk", &["-o", "subformat=streamOptimized"])
     }),
     ("open a qcow2 image of 64 TiB", "one of 1 GiB", opens),
+    ("check of 10 GiB with ten snapshots", "qemu-img check", checks),
 ];
 
 /// The images, all with the same content.
@@ -247,6 +248,45 @@ fn opens(files: &Files) -> Outcome<Times> {
         (0..200).try_for_each(|_| open(path, "qcow2", Access::Read).map(drop))
     };
     compare(Box::new(|| many(&large)), Box::new(|| many(&small)))
+}
+
+/// An image of 10 GiB with every cluster mapped and ten snapshots, each of which has tables of its own.
+fn checks(files: &Files) -> Outcome<Times> {
+    let path = files.path("checked.qcow2");
+    make_checked(&path)?;
+    let threads = std::thread::available_parallelism()?.get();
+    let ours = || check(&path, threads);
+    let theirs = || run("qemu-img", &["check", "-q", "-f", "qcow2"], &path);
+    compare(Box::new(ours), Box::new(theirs))
+}
+
+fn make_checked(path: &Path) -> Outcome<()> {
+    let status = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-o", "preallocation=metadata"])
+        .arg(path)
+        .arg("10G")
+        .status()?;
+    if !status.success() {
+        return Err(format!("qemu-img create: {status}").into());
+    }
+    for number in 0..10 {
+        run("qemu-img", &["snapshot", "-c", &format!("s{number}")], path)?;
+        let writes: Vec<String> = (0..20)
+            .map(|table| format!("write -q -P {number} {}M 64k", table * 512 + number))
+            .collect();
+        let mut arguments = vec!["-f", "qcow2"];
+        arguments.extend(writes.iter().flat_map(|write| ["-c", write]));
+        run("qemu-io", &arguments, path)?;
+    }
+    Ok(())
+}
+
+/// Runs a program on a file.
+fn run(program: &str, arguments: &[&str], path: &Path) -> Outcome<()> {
+    let mut command = Command::new(program);
+    command.args(arguments).arg(path).stdin(Stdio::null()).stdout(Stdio::null());
+    let status = command.status().map_err(|error| format!("{program}: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{program}: {status}").into()) }
 }
 
 fn main() -> Outcome<()> {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::{
-    bitmap, check, commit, compare, completions, convert, create, info, map, measure, members,
+    amend, bitmap, check, commit, compare, completions, convert, create, info, map, measure, members,
     rebase, resize, snapshot,
 };
 use crate::failure::Failure;
@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Info(info::Info),
     /// Show which parts of a disk hold data, and where
     Map(map::Map),
+    /// Change options of an image
+    Amend(amend::Amend),
     /// Tell whether an image is in order, and repair it
     Check(check::Check),
     /// Tell whether two disks hold the same

@@ -85,6 +85,18 @@ impl Reading {
         Ok(layer)
     }
 
+    /// Changes options of an image.
+    pub(crate) fn amend(
+        self,
+        path: &OsStr,
+        format: Option<&str>,
+        direct: bool,
+        given: &[(String, String)],
+        force: bool,
+    ) -> Result<(), Failure> {
+        self.open(path, format, |options, path| options.direct(direct).amend(path, given, force))
+    }
+
     /// Checks an image, and repairs it if asked to.
     pub(crate) fn check(
         self,

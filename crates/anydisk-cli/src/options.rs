@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use anydisk::{Format, OptionKind, Options, parse_size};
+use anydisk::{Format, OptionKind, OptionSpec, Options, parse_size};
 
 use crate::failure::Failure;
 
@@ -89,17 +89,35 @@ fn split(list: &OsStr) -> Vec<OsString> {
     items.into_iter().filter(|item| !item.is_empty()).map(OsString::from_vec).collect()
 }
 
+/// The items of the lists as names and values; a bare name is a flag that is on.
+pub(crate) fn pairs(lists: &[OsString]) -> Result<Vec<(String, String)>, Failure> {
+    let pair = |item: OsString| {
+        let refused = |item: OsString| Failure::new(format!("the option {item:?} is not UTF-8"));
+        let text = item.into_string().map_err(refused)?;
+        let (name, value) = text.split_once('=').unwrap_or((&text, "on"));
+        Ok((name.to_owned(), value.to_owned()))
+    };
+    lists.iter().flat_map(|list| split(list)).map(pair).collect()
+}
+
 /// What `-o help` prints.
 pub(crate) fn help(format: &dyn Format) -> String {
-    let mut lines: Vec<String> = format
-        .create_options()
-        .iter()
-        .map(|spec| line(spec.name, kind(spec.kind), spec.help))
-        .chain([line("size", "size", "Virtual disk size")])
-        .collect();
+    let size = line("size", "size", "Virtual disk size");
+    format!("Supported {} options:\n{}", format.name(), lines(format.create_options(), [size]))
+}
+
+/// What `amend -o help` prints.
+pub(crate) fn amend_help(format: &dyn Format) -> String {
+    let options = lines(format.amend_options(), []);
+    format!("Amend options for '{}':\n{options}", format.name())
+}
+
+fn lines(specs: &[OptionSpec], more: impl IntoIterator<Item = String>) -> String {
+    let lines = specs.iter().map(|spec| line(spec.name, kind(spec.kind), spec.help));
+    let mut lines: Vec<String> = lines.chain(more).collect();
     lines.sort();
     lines.dedup();
-    format!("Supported {} options:\n{}", format.name(), lines.concat())
+    lines.concat()
 }
 
 fn line(name: &str, kind: &str, help: &str) -> String {

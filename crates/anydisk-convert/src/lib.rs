@@ -1,4 +1,4 @@
-//! Convert, compare and measure virtual disks: any disk to any disk or stream.
+//! Convert, compare and salvage virtual disks: any disk to any disk or stream.
 //!
 //! ```text
 //!   source disk --map--> plan --steps--> movers (all cores) --places in order--> target
@@ -21,6 +21,7 @@ mod pending;
 mod plan;
 mod prepare;
 mod rebase;
+mod salvage;
 mod settings;
 mod source;
 mod target;
@@ -36,5 +37,6 @@ pub use error::{Error, Result};
 pub use file::{NewImage, copy_to_file, copy_to_overlay, create_file};
 pub use increment::{Change, export_changes, visit_changes};
 pub use rebase::rebase;
+pub use salvage::{Lost, Salvaged, salvage};
 pub use settings::{CopyBitmaps, Report, Settings, Unwatched, Watch};
 pub use source::Sources;

@@ -1,8 +1,10 @@
-//! Checking a file, and repairing it.
+//! Checking a file, repairing it, and changing what it is.
 
 use std::path::Path;
 
-use anydisk_core::{Access, CheckReport, CheckRequest, Finding, Repair, Result};
+use anydisk_core::{
+    Access, AmendRequest, CheckReport, CheckRequest, Finding, Options, Repair, Result,
+};
 
 use crate::OpenDisk;
 
@@ -67,6 +69,32 @@ impl OpenDisk {
             request.progress = how.progress;
             let report = opener.check(format, &file, &request, found)?;
             Ok(Checked { format: format.name(), report })
+        })
+    }
+
+    /// Changes options of the image at `path`, given as names and values; see
+    /// [`Format::amend`](crate::Format::amend). `force`: also what makes data unreadable for ever.
+    ///
+    /// # Errors
+    /// [`Error::Option`](crate::Error::Option) for what the image cannot become; as
+    /// [`path`](Self::path).
+    pub fn amend(
+        &self,
+        path: impl AsRef<Path>,
+        given: &[(String, String)],
+        force: bool,
+    ) -> Result<()> {
+        let file = self.file_at(path.as_ref(), Access::ReadWrite)?;
+        self.with_opener(|opener| {
+            let (format, _) = opener.format(&file, self.format_of(&file)?)?;
+            let mut options = Options::to_amend(format);
+            let name = file.location.to_string();
+            for (option, value) in given {
+                options.set(option, value).map_err(|error| error.within(&name))?;
+            }
+            let open = opener.request(&file, Access::ReadWrite);
+            let amended = format.amend(AmendRequest { open, options: &options, force });
+            amended.map_err(|error| error.within(&name))
         })
     }
 }

@@ -15,6 +15,7 @@ type Feed = (&'static str, &'static str, fn(&[u8]) -> Option<Vec<u8>>);
 const FEEDS: &[Feed] = &[
     ("qcow2_image", "qcow2", whole),
     ("qcow2_header", "qcow2", first_4k),
+    ("qcow2_check", "qcow2", whole),
     ("qcow_header", "qcow", whole),
     ("qed_image", "qed", whole),
     ("vdi_image", "vdi", first_64k),

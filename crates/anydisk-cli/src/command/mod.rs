@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub(crate) mod amend;
 pub(crate) mod bitmap;
 pub(crate) mod check;
 pub(crate) mod commit;
@@ -49,6 +50,7 @@ fn perform(command: Command) -> Outcome {
         Command::Convert(convert) => convert.run(),
         Command::Info(info) => info.run(),
         Command::Map(map) => map.run(),
+        Command::Amend(amend) => amend.run(),
         Command::Check(check) => check.run(),
         Command::Compare(compare) => compare.run(),
         Command::Measure(measure) => measure.run(),
@@ -84,7 +86,7 @@ fn usage(error: &clap::Error, command: Option<&OsString>) -> ExitCode {
 }
 
 /// Commands of qemu-img that are known and not done here.
-const OF_QEMU_IMG: &[&str] = &["amend", "bench", "dd"];
+const OF_QEMU_IMG: &[&str] = &["bench", "dd"];
 
 /// What the parser says is wrong, without the usage that follows.
 fn complaint(error: &clap::Error) -> String {

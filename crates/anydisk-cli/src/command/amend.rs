@@ -1,0 +1,66 @@
+//! `anydisk amend`.
+
+use std::ffi::OsString;
+
+use clap::Args;
+
+use crate::args::{Cache, NotDone, Reading};
+use crate::failure::{Failure, Outcome};
+use crate::options::{amend_help, asks_for_help, pairs};
+use crate::output;
+
+const EXAMPLES: &str = "\
+Examples:
+  anydisk amend -o compat=1.1 old.qcow2
+  anydisk amend -o refcount_bits=8,lazy_refcounts=on disk.qcow2
+  anydisk amend -f qcow2 -o help";
+
+/// Changes options of an image that exists.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Amend {
+    /// The format, instead of looking at the bytes
+    #[arg(short, long)]
+    format: Option<String>,
+    /// What to change: NAME=VALUE,... or help
+    #[arg(short, long, required = true)]
+    options: Vec<OsString>,
+    /// How the host caches the file
+    #[arg(short = 't', long, value_enum, default_value = "writeback")]
+    cache: Cache,
+    /// Print progress
+    #[arg(short, long)]
+    progress: bool,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+    /// Also what makes data unreadable for ever
+    #[arg(long)]
+    force: bool,
+    /// The image
+    #[arg(required_unless_present = "format")]
+    file: Option<OsString>,
+    #[command(flatten)]
+    reading: Reading,
+    #[command(flatten)]
+    not_done: NotDone,
+}
+
+impl Amend {
+    pub(crate) fn run(self) -> Outcome {
+        self.not_done.refuse()?;
+        if asks_for_help(&self.options) {
+            let name = self.format.as_deref().unwrap_or("qcow2");
+            let format = anydisk::formats().by_name(name)?;
+            output::print(&amend_help(format))?;
+            return Ok(0);
+        }
+        let Some(file) = &self.file else {
+            return Err(Failure::new("Expecting one image file name"));
+        };
+        let given = pairs(&self.options)?;
+        let direct = self.cache.is_direct();
+        self.reading.amend(file, self.format.as_deref(), direct, &given, self.force)?;
+        Ok(0)
+    }
+}

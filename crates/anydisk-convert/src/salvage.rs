@@ -1,0 +1,151 @@
+//! Reading what can be read of a disk that is damaged, and telling what is lost.
+
+use anydisk_core::{Disk, GuestOffset, GuestRange, Source};
+
+use crate::copy::bytes_in;
+use crate::{Error, Result, Watch};
+
+/// Bytes that are read at once.
+const PIECE: u64 = 1 << 20;
+/// Smallest part of the data that is given up, where the medium cannot be read.
+const SECTOR: u64 = 512;
+/// Part of the disk that is given up where its tables are damaged, if the image has no units.
+const UNIT: u64 = 64 << 10;
+
+/// A part of a disk that could not be read.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Lost {
+    /// Where.
+    pub range: GuestRange,
+    /// Why its first part could not be read.
+    pub why: anydisk_core::Error,
+}
+
+/// What came of a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Salvaged {
+    /// Virtual size in bytes.
+    pub size: u64,
+    /// Bytes that were read.
+    pub data: u64,
+    /// Bytes that are said to be zero.
+    pub zero: u64,
+    /// Bytes that could not be read.
+    pub lost: u64,
+}
+
+/// Copies everything of `source` that can be read to `target`, which reads as zero and is at least as
+/// long. What cannot be read is told to `lost`, in order, and stays zero.
+///
+/// Where tables are damaged, units of the image are given up, one by one; where the medium cannot
+/// be read, sectors are; packed units as a whole. Memory does not grow with the damage.
+///
+/// # Errors
+/// Those of writing; [`Error::TargetTooSmall`]; [`Error::Cancelled`]. Never those of reading.
+pub fn salvage(
+    source: &Disk,
+    target: &Disk,
+    lost: &mut dyn FnMut(Lost),
+    watch: &dyn Watch,
+) -> Result<Salvaged> {
+    let (source_size, target_size) = (source.size(), target.size());
+    if target_size < source_size {
+        return Err(Error::TargetTooSmall { source_size, target_size });
+    }
+    let unit = source.top().info().cluster_size.unwrap_or(UNIT).max(SECTOR);
+    let told = Salvaged { size: source_size, ..Salvaged::default() };
+    let mut job = Job { source, target, unit, lost, pending: None, told, buffer: Vec::new() };
+    let mut rest = GuestRange::whole(source_size);
+    while !rest.is_empty() {
+        let done = job.next(rest)?;
+        rest = rest.skip(done);
+        if watch.progress(rest.start().get(), source_size).is_break() {
+            return Err(Error::Cancelled);
+        }
+    }
+    job.tell_pending();
+    target.flush()?;
+    Ok(job.told)
+}
+
+struct Job<'a> {
+    source: &'a Disk,
+    target: &'a Disk,
+    unit: u64,
+    lost: &'a mut dyn FnMut(Lost),
+    /// Lost, and perhaps not all of it.
+    pending: Option<Lost>,
+    told: Salvaged,
+    buffer: Vec<u8>,
+}
+
+impl Job<'_> {
+    /// Deals with the start of `rest`; with how many bytes.
+    fn next(&mut self, rest: GuestRange) -> Result<u64> {
+        let extent = match self.source.map(rest) {
+            Ok(found) => found.extent,
+            Err(why) => {
+                let start = rest.start().get();
+                let end = (start / self.unit).saturating_add(1).saturating_mul(self.unit);
+                let range = rest.before(GuestOffset(end));
+                self.lose(range, why);
+                return Ok(range.len());
+            }
+        };
+        let is_packed = matches!(extent.source, Source::Encoded(_));
+        let is_data = is_packed || matches!(extent.source, Source::Data { .. });
+        let len = if is_data { extent.len.min(PIECE) } else { extent.len };
+        drop(extent);
+        let range = rest.first(len);
+        if !is_data {
+            self.told.zero += range.len();
+        } else {
+            self.copy(range, if is_packed { range.len() } else { SECTOR })?;
+        }
+        Ok(range.len())
+    }
+
+    /// Copies a range; if it cannot be read, its halves, down to `least` bytes.
+    fn copy(&mut self, range: GuestRange, least: u64) -> Result<()> {
+        self.buffer.resize(bytes_in(range), 0);
+        let why = match self.source.read(range.start(), &mut self.buffer) {
+            Ok(()) => {
+                self.told.data += range.len();
+                let written = self.target.write(range.start(), &self.buffer);
+                return written.map_err(|source| Error::Write { at: range.start().get(), source });
+            }
+            Err(why) => why,
+        };
+        if range.len() <= least {
+            self.lose(range, why);
+            return Ok(());
+        }
+        let half = (range.len() / 2).next_multiple_of(SECTOR).min(range.len());
+        self.copy(range.first(half), least)?;
+        match range.skip(half) {
+            rest if rest.is_empty() => Ok(()),
+            rest => self.copy(rest, least),
+        }
+    }
+
+    fn lose(&mut self, range: GuestRange, why: anydisk_core::Error) {
+        self.told.lost += range.len();
+        match &mut self.pending {
+            Some(pending) if pending.range.end() == range.start() => {
+                pending.range = GuestRange::between(pending.range.start(), range.end());
+            }
+            _ => {
+                self.tell_pending();
+                self.pending = Some(Lost { range, why });
+            }
+        }
+    }
+
+    fn tell_pending(&mut self) {
+        if let Some(pending) = self.pending.take() {
+            (self.lost)(pending);
+        }
+    }
+}

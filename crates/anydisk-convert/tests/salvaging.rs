@@ -1,0 +1,92 @@
+//! Salvaging damaged disks: all that can be read, and a true account of the rest.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use anydisk_convert::{Error, Salvaged, Unwatched, salvage};
+use anydisk_core::{Disk, GuestOffset, GuestRange, HostOffset, Limits, Storage};
+use anydisk_qcow2::Qcow2Image;
+use anydisk_raw::RawImage;
+use anydisk_storage::MemoryStorage;
+use anydisk_testkit::double::{Call, Kind, Ruling, Tap, Tapped};
+use anydisk_testkit::golden::{ReadVerdict, cases};
+
+fn raw(store: Arc<dyn Storage>, writable: bool) -> Disk {
+    Disk::new(Arc::new(RawImage::open(store, writable).expect("raw opens")))
+}
+
+/// Salvages a disk: the bytes that came out, what is said of them, and what is lost.
+fn salvaged(source: &Disk) -> (Vec<u8>, Salvaged, Vec<GuestRange>) {
+    let store = Arc::new(MemoryStorage::default());
+    store.set_len(source.size()).expect("memory is sparse");
+    let target = raw(Arc::clone(&store) as Arc<dyn Storage>, true);
+    let mut lost = Vec::new();
+    let told = salvage(source, &target, &mut |one| lost.push(one.range), &Unwatched);
+    (store.to_vec(), told.expect("a write to memory"), lost)
+}
+
+#[test]
+fn of_damaged_images_all_that_can_be_read_is_there_and_the_rest_is_told() {
+    let mut count = 0;
+    let broken = |case: &anydisk_testkit::golden::Case| case.expect.read == ReadVerdict::Error;
+    for case in cases("qcow2").iter().filter(|case| broken(case)) {
+        let bytes = std::fs::read(&case.unpack().path).expect("it was unpacked");
+        let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes));
+        let Ok(image) = Qcow2Image::open(store, &Limits::default()) else { continue };
+        let source = Disk::new(Arc::new(image));
+        let (bytes, told, lost) = salvaged(&source);
+        assert!(told.lost > 0 && !lost.is_empty(), "{case}");
+        assert_eq!(told.data + told.zero + told.lost, source.size(), "{case}");
+        assert_eq!(told.lost, lost.iter().map(|range| range.len()).sum::<u64>(), "{case}");
+        for (at, found) in (0..).step_by(512).zip(bytes.chunks(512)) {
+            let mut sector = vec![0; found.len()];
+            let readable = source.read(GuestOffset(at), &mut sector).is_ok();
+            let sector_at = GuestRange::new(GuestOffset(at), 512).expect("small");
+            let is_lost = lost.iter().any(|range| range.overlaps(sector_at));
+            assert!(readable != is_lost, "{case}: {at:#x}");
+            assert!(is_lost || sector == found, "{case}: {at:#x}");
+        }
+        count += 1;
+    }
+    assert!(count >= 8, "{count} images");
+}
+
+/// A medium that cannot be read in one place.
+#[derive(Debug)]
+struct BadPlace(HostOffset, u64);
+
+impl Tap for BadPlace {
+    fn rule(&self, call: &Call) -> Ruling {
+        if call.kind == Kind::Read && call.touches(self.0, self.1) {
+            return Ruling::Fail { after: 0, errno: 5 };
+        }
+        Ruling::Pass
+    }
+}
+
+#[test]
+fn of_a_medium_with_a_bad_place_only_its_sectors_are_lost() {
+    let content: Vec<u8> = (0..3_u32 << 20).map(|at| (at / 7).to_le_bytes()[0] | 1).collect();
+    let bad = BadPlace(HostOffset(1_500_001), 700);
+    let inner = Arc::new(MemoryStorage::new(content.clone()));
+    let source = raw(Arc::new(Tapped::with_tap(inner, bad)), false);
+    let (bytes, told, lost) = salvaged(&source);
+    let (start, end) = (1_499_648_u64, 1_501_184_u64);
+    assert_eq!(lost, [GuestRange::between(GuestOffset(start), GuestOffset(end))]);
+    assert_eq!((told.lost, told.data), (end - start, (3 << 20) - (end - start)));
+    for (at, (found, was)) in (0..).zip(bytes.iter().zip(&content)) {
+        let expected = if (start..end).contains(&at) { 0 } else { *was };
+        assert!(*found == expected, "{at:#x}");
+    }
+}
+
+#[test]
+fn a_target_that_is_too_small_and_a_watcher_that_stops_end_it() {
+    let memory = |len: usize| Arc::new(MemoryStorage::new(vec![1; len]));
+    let (source, small) = (raw(memory(4096), false), raw(memory(512), true));
+    let error = salvage(&source, &small, &mut |_| {}, &Unwatched).unwrap_err();
+    assert!(matches!(error, Error::TargetTooSmall { .. }), "{error}");
+    let target = raw(memory(4096), true);
+    let stop = |_: u64, _: u64| ControlFlow::Break(());
+    assert!(matches!(salvage(&source, &target, &mut |_| {}, &stop), Err(Error::Cancelled)));
+}
