@@ -9,6 +9,7 @@ use anydisk_core::{
     Location, OpenRequest, Repair, Result, Severity, Storage,
 };
 use anydisk_qcow2::QCOW2;
+use anydisk_storage::MemoryStorage;
 use anydisk_testkit::Random;
 use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::golden::{Case, cases};
@@ -247,4 +248,34 @@ fn refcounts_that_are_wrong_are_set_right_in_their_place() {
         assert!(is_kept(&before, &contents(&store)), "{bits}");
         assert_eq!(store.len().expect("a length"), len, "{bits}");
     }
+}
+
+/// Whatever bytes change, a repair leaves an image that reads as before where it could be read,
+/// and says of it what the next check says.
+#[test]
+fn no_damage_makes_a_repair_change_what_can_be_read() {
+    let mut random = Random::new(21);
+    let (mut repaired, mut clean) = (0, 0);
+    let small = |case: &&Case| (1..=128 << 10).contains(&case.files[0].size);
+    for case in cases("qcow2").iter().filter(small) {
+        let original = bytes_of(&load(&case.unpack().path));
+        for _ in 0..12 {
+            let mut bytes = original.clone();
+            for _ in 0..=random.below(3) {
+                let area = [112, 4096, 1 << 15, bytes.len()][random.index(4)].min(bytes.len());
+                let at = random.index(area.max(1));
+                bytes[at] ^= 1 << random.below(8);
+            }
+            let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes));
+            let before = contents(&store);
+            let Ok((report, _)) = check(&store, Repair::All) else { continue };
+            let again = check(&store, Repair::Nothing).expect("it could be checked").0;
+            let counts = |one: &CheckReport| (one.corruptions, one.leaks, one.check_errors);
+            assert_eq!(counts(&again), counts(&report), "{case}");
+            assert!(is_kept(&before, &contents(&store)), "{case}");
+            clean += u64::from(again.is_clean());
+            repaired += 1;
+        }
+    }
+    assert!(repaired > 500 && clean > 300, "{repaired} repaired, {clean} clean");
 }

@@ -251,9 +251,7 @@ fn count_entry(
         return;
     }
     match subject.region(at, subject.cluster_size()) {
-        Ok(run) => {
-            references.add_data(run.first, times);
-        }
+        Ok(run) => references.add_data(run.first, times),
         Err(_) => {
             if let Some(place) = place {
                 teller.tell(Trouble::PastEnd, place, || {

@@ -146,10 +146,7 @@ impl Blocks {
         let mut reader = Reader::new(subject, self);
         for unit in Units::of(subject, references) {
             match reader.read(unit) {
-                Ok(Some(counts)) => {
-                    let ones = (unit.first..).zip(counts).filter(|(_, count)| **count == 1);
-                    ones.for_each(|(cluster, _)| references.note_one(cluster));
-                }
+                Ok(Some(counts)) => references.note_ones(unit.first, counts),
                 Ok(None) => {}
                 Err(error) => tell_unreadable(teller, subject.offset(unit.first), &error),
             }
@@ -188,7 +185,7 @@ impl Blocks {
             if state.is_readable() && !pairs.are_equal() {
                 pairs.tell(subject, references, state, teller);
             }
-            if named.is_some() {
+            if named.is_some() && references.page_overlaps(first) {
                 tell_overlaps(subject, references, &pairs, teller);
             }
         }

@@ -14,8 +14,11 @@ use crate::guard::Clusters;
 const PAGE_BITS: u32 = 12;
 /// Clusters of a page.
 pub(super) const PAGE: u64 = 1 << PAGE_BITS;
-/// Bytes of memory that a cluster of the window may take.
-pub(super) const COST: usize = 3;
+/// Threads that count for themselves, at most: each takes memory.
+pub(super) const THREADS: usize = 4;
+/// Bytes of memory that a cluster of the window may take: what is shared, and what each thread
+/// counts.
+pub(super) const COST: usize = 3 + 2 * THREADS;
 
 /// References to the clusters of a window.
 pub(super) struct References {
@@ -23,6 +26,40 @@ pub(super) struct References {
     pages: Box<[OnceLock<Box<Page>>]>,
     /// For counts that left their sixteen bits: how often they did.
     carries: Mutex<HashMap<u64, u64>>,
+}
+
+/// References to clusters of data that one thread counts for itself: as plain numbers, without
+/// the cost of sharing them.
+pub(super) struct Own {
+    window: Range<u64>,
+    pages: Vec<Option<Box<[u16; 1 << PAGE_BITS]>>>,
+    /// Clusters whose count left its sixteen bits, and how often it did.
+    carries: Vec<(u64, u64)>,
+}
+
+impl Own {
+    /// `times` more references to a cluster.
+    #[inline]
+    pub(super) fn add(&mut self, cluster: u64, times: u64) {
+        let number = usize::try_from(cluster.wrapping_sub(self.window.start)).unwrap_or(usize::MAX);
+        let Some(page) = self.pages.get_mut(number >> PAGE_BITS) else { return };
+        let page = page.get_or_insert_with(|| Box::new([0; 1 << PAGE_BITS]));
+        let count = &mut page[number & ((1 << PAGE_BITS) - 1)];
+        let sum = u64::from(*count) + (times & 0xffff);
+        *count = u16::try_from(sum & 0xffff).unwrap_or(0);
+        let carries = (times >> 16) + (sum >> 16);
+        if carries > 0 {
+            self.carry(cluster, carries);
+        }
+    }
+
+    #[cold]
+    fn carry(&mut self, cluster: u64, carries: u64) {
+        match self.carries.last_mut() {
+            Some((last, count)) if *last == cluster => *count = count.saturating_add(carries),
+            _ => self.carries.push((cluster, carries)),
+        }
+    }
 }
 
 /// What is known of the clusters of a page.
@@ -61,19 +98,35 @@ impl References {
         }
     }
 
-    /// `times` more references to a cluster of data. Whether metadata lies there.
-    #[inline]
-    pub(super) fn add_data(&self, cluster: u64, times: u64) -> bool {
-        if !self.window.contains(&cluster) {
-            return false;
+    /// `times` more references to a cluster of data.
+    pub(super) fn add_data(&self, cluster: u64, times: u64) {
+        if self.window.contains(&cluster) {
+            let (page, index) = self.page(cluster);
+            self.add_to(page, cluster, index, times);
+            if page.metadata.get(index) {
+                page.overlaps.set(index);
+            }
         }
-        let (page, index) = self.page(cluster);
-        self.add_to(page, cluster, index, times);
-        let overlaps = page.metadata.get(index);
-        if overlaps {
-            page.overlaps.set(index);
+    }
+
+    /// No references, to be counted by one thread and [taken](Self::take) then.
+    pub(super) fn own(&self) -> Own {
+        let pages = self.pages.iter().map(|_| None).collect();
+        Own { window: self.window.clone(), pages, carries: Vec::new() }
+    }
+
+    /// Adds what a thread has counted.
+    pub(super) fn take(&self, own: Own) {
+        for (number, counts) in own.pages.into_iter().enumerate() {
+            let Some(counts) = counts else { continue };
+            let first = self.window.start + number as u64 * PAGE;
+            for (cluster, count) in (first..).zip(*counts).filter(|(_, count)| *count > 0) {
+                self.add_data(cluster, count.into());
+            }
         }
-        overlaps
+        for (cluster, carries) in own.carries {
+            self.add_data(cluster, carries << 16);
+        }
     }
 
     fn add_one(&self, cluster: u64, times: u64) {
@@ -141,12 +194,23 @@ impl References {
         self.existing(cluster).is_some_and(|(page, index)| page.overlaps.get(index))
     }
 
-    /// Notes that the refcount of the cluster is exactly one in the file.
-    pub(super) fn note_one(&self, cluster: u64) {
-        if self.window.contains(&cluster) {
-            let (page, index) = self.page(cluster);
-            page.ones.set(index);
+    /// Notes which refcounts are exactly one in the file: those of the clusters from `first` on, at
+    /// most a page of them that begins at a multiple of 64.
+    pub(super) fn note_ones(&self, first: u64, counts: &[u64]) {
+        for (cluster, counts) in (first..).step_by(64).zip(counts.chunks(64)) {
+            let bits =
+                counts.iter().rev().fold(0, |bits, count| bits << 1 | u64::from(*count == 1));
+            if bits != 0 && self.window.contains(&cluster) {
+                let (page, index) = self.page(cluster);
+                page.ones.0[index / 64].fetch_or(bits, Relaxed);
+            }
         }
+    }
+
+    /// Whether metadata lies somewhere in the page that begins at `first`, and something else too.
+    pub(super) fn page_overlaps(&self, first: u64) -> bool {
+        let page = self.existing(first);
+        page.is_some_and(|(page, _)| page.overlaps.0.iter().any(|bits| bits.load(Relaxed) != 0))
     }
 
     /// Whether the refcount of a cluster of the window is exactly one in the file; `None` for other
@@ -223,8 +287,14 @@ mod tests {
         let references = References::new(0..PAGE);
         references.add(Clusters::new(3, 2), 65_535);
         references.add_data(3, 65_537);
-        references.add_data(4, 1);
-        assert_eq!((references.get(3), references.get(4), references.get(5)), (131_072, 65_536, 0));
+        let mut own = references.own();
+        own.add(4, 65_535);
+        own.add(4, 2);
+        references.take(own);
+        assert_eq!(
+            (references.get(3), references.get(4), references.get(5)),
+            (131_072, 131_072, 0)
+        );
         let mut page = Vec::new();
         assert_eq!(references.page_counts(0, &mut page).map(|all| all[3]), Some(131_072));
     }
@@ -234,7 +304,8 @@ mod tests {
         let references = References::new(0..PAGE);
         references.claim(Clusters::new(1, 3));
         references.claim(Clusters::new(3, 1));
-        assert!(references.add_data(1, 1) && !references.add_data(9, 1));
+        references.add_data(1, 1);
+        references.add_data(9, 1);
         let overlaps: Vec<u64> = (0..12).filter(|cluster| references.overlaps(*cluster)).collect();
         assert_eq!(overlaps, [1, 3]);
     }

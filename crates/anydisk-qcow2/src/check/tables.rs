@@ -12,7 +12,7 @@ use anydisk_core::{Error, GuestOffset, GuestRange, HostOffset, Result};
 use super::counts::Blocks;
 use super::judge::{L1_RESERVED, Named, Rules};
 use super::progress::Progress;
-use super::references::References;
+use super::references::{Own, References, THREADS};
 use super::roots::{Roots, tell_unreadable};
 use super::subject::{PIECE, PastEnd, Subject};
 use super::trouble::{Teller, Trouble, Troubles};
@@ -156,6 +156,12 @@ pub(super) struct Walk<'a> {
     pub(super) touched: &'a Touched,
 }
 
+/// What one thread has counted.
+struct Counted {
+    sums: Sums,
+    data: Own,
+}
+
 /// An entry and where it is.
 #[derive(Clone, Copy)]
 struct Slot<'a> {
@@ -184,13 +190,14 @@ impl Walk<'_> {
         let faulty: Vec<AtomicBool> = self.tables.iter().map(|_| AtomicBool::new(false)).collect();
         let (next, sums) = (AtomicUsize::new(0), Mutex::new(Sums::default()));
         let work = || {
-            let mut own = Sums::default();
+            let mut own = Counted { sums: Sums::default(), data: self.references.own() };
             let result = self.work(&next, &faulty, progress, &mut own);
-            sums.lock().unwrap_or_else(PoisonError::into_inner).add(own);
+            sums.lock().unwrap_or_else(PoisonError::into_inner).add(own.sums);
+            self.references.take(own.data);
             result
         };
         std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let others: Vec<_> = (1..threads.min(THREADS)).map(|_| scope.spawn(work)).collect();
             let mut result = work();
             for other in others {
                 let other = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -212,7 +219,7 @@ impl Walk<'_> {
         next: &AtomicUsize,
         faulty: &[AtomicBool],
         progress: &Progress<'_>,
-        sums: &mut Sums,
+        own: &mut Counted,
     ) -> Result<()> {
         let cluster = self.subject.cluster_size();
         let batch = usize::try_from(PIECE / cluster).unwrap_or(0).max(1);
@@ -227,7 +234,7 @@ impl Walk<'_> {
             while at < end {
                 let together = self.tables[at..end].chunk_by(|a, b| a.at + cluster == b.at);
                 let run = together.into_iter().next().map_or(1, <[L2Table]>::len);
-                self.count_run(&self.tables[at..at + run], &faulty[at..], &mut buffer, sums);
+                self.count_run(&self.tables[at..at + run], &faulty[at..], &mut buffer, own);
                 at += run;
             }
             progress.step((end - first) as u64 * cluster)?;
@@ -240,7 +247,7 @@ impl Walk<'_> {
         tables: &[L2Table],
         faulty: &[AtomicBool],
         buffer: &mut Vec<u8>,
-        sums: &mut Sums,
+        own: &mut Counted,
     ) {
         let cluster = usize::try_from(self.subject.cluster_size()).unwrap_or(usize::MAX);
         let (at, len) = (tables[0].at, tables.len() * cluster);
@@ -250,7 +257,7 @@ impl Walk<'_> {
         buffer.resize(len, 0);
         let read = self.subject.read(at, buffer);
         for ((table, bytes), faulty) in tables.iter().zip(buffer.chunks(cluster)).zip(faulty) {
-            let wrong = read.is_err() || self.count(table, bytes, sums);
+            let wrong = read.is_err() || self.count(table, bytes, own);
             if wrong {
                 faulty.store(true, Relaxed);
             }
@@ -263,13 +270,14 @@ impl Walk<'_> {
     }
 
     /// Counts what a table names. Whether something is wrong with it.
-    fn count(&self, table: &L2Table, bytes: &[u8], sums: &mut Sums) -> bool {
+    fn count(&self, table: &L2Table, bytes: &[u8], own: &mut Counted) -> bool {
         let (mut wrong, mut next) = (false, 0);
+        let sums = self.first && table.active.is_some();
         self.entries(table, bytes, |slot| {
-            let (named, troubles) = self.look(slot, true);
+            let (named, troubles) = self.look(slot, Some(&mut own.data));
             wrong |= !troubles.is_empty();
-            if self.first && table.active.is_some() {
-                self.sum(named, &mut next, sums);
+            if sums {
+                self.sum(named, &mut next, &mut own.sums);
             }
         });
         wrong
@@ -297,7 +305,7 @@ impl Walk<'_> {
 
     /// What an entry names, and what is wrong with it in this window. Counts it if asked to.
     #[inline]
-    fn look(&self, slot: Slot<'_>, counts: bool) -> (Named, Troubles) {
+    fn look(&self, slot: Slot<'_>, counts: Option<&mut Own>) -> (Named, Troubles) {
         let guest = if self.subject.header.has_data_file() { self.guest(slot) } else { None };
         let (named, of_entry) = self.rules.judge(slot.entry, guest);
         let mut troubles = if self.first { of_entry } else { Troubles::default() };
@@ -309,10 +317,10 @@ impl Walk<'_> {
             Named::Cluster(at) => (at, self.subject.cluster_size()),
             Named::Stream { at, len } => (at, len),
         };
-        match self.subject.region(at, len) {
-            Ok(run) if counts => self.add(run, slot.table.times),
-            Ok(_) => {}
-            Err(PastEnd) => troubles.add_if(self.first, Trouble::PastEnd),
+        match (self.subject.region(at, len), counts) {
+            (Ok(run), Some(own)) => self.add(own, run, slot.table.times),
+            (Ok(_), None) => {}
+            (Err(PastEnd), _) => troubles.add_if(self.first, Trouble::PastEnd),
         }
         if let Named::Cluster(at) = named
             && slot.table.active.is_some()
@@ -324,9 +332,9 @@ impl Walk<'_> {
     }
 
     #[inline]
-    fn add(&self, run: Clusters, times: u64) {
+    fn add(&self, own: &mut Own, run: Clusters, times: u64) {
         for cluster in run.first..run.end() {
-            self.references.add_data(cluster, times);
+            own.add(cluster, times);
             if self.first {
                 self.touched.note(cluster);
             }
@@ -369,7 +377,7 @@ impl Walk<'_> {
             return tell_unreadable(teller, HostOffset(table.at), &error);
         }
         self.entries(table, &bytes, |slot| {
-            let (_, troubles) = self.look(slot, false);
+            let (_, troubles) = self.look(slot, None);
             if !troubles.is_empty() {
                 self.tell_entry(slot, troubles, teller);
             }

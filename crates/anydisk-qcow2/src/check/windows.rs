@@ -11,8 +11,8 @@ use super::references::{COST, PAGE};
 use crate::NAME;
 use crate::guard::Clusters;
 
-/// Most windows of one check: with the usual limits, 40 TiB of clusters of 64 KiB.
-const MOST: usize = 64;
+/// Most windows of one check: with the usual limits, 46 TiB of clusters of 64 KiB.
+const MOST: usize = 256;
 
 /// Windows behind the first in which something is named.
 pub(super) struct Touched {
