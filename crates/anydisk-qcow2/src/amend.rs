@@ -252,6 +252,9 @@ impl Amend<'_> {
         if header.compression != Compression::Deflate && census.compressed > 0 {
             return refuse("v3 for an image with clusters that are packed with zstd");
         }
+        if header.crypt_method != 0 && header.backing_file.is_some() && census.zero > 0 {
+            return refuse("v3 for an encrypted image with zero clusters over a backing file");
+        }
         if census.snapshots_of_other_size > 0 {
             return refuse("v3 for an image with snapshots of another size");
         }
