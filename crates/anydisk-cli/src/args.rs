@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::{
-    amend, bitmap, check, commit, compare, completions, convert, create, info, map, measure, members,
-    rebase, resize, snapshot,
+    amend, bitmap, check, commit, compare, completions, convert, create, info, map, measure,
+    members, rebase, resize, snapshot,
 };
 use crate::failure::Failure;
 
