@@ -34,7 +34,12 @@ fuzz_target!(|data: &[u8]| {
 
 /// header | refcount table | L1 table | directory, and tables and bits wherever it says.
 fn file(count: u32, directory: &[u8]) -> Option<Vec<u8>> {
-    let place = [&count.to_be_bytes()[..], &[0; 4], &(directory.len() as u64).to_be_bytes(), &(3 * CLUSTER as u64).to_be_bytes()];
+    let place = [
+        &count.to_be_bytes()[..],
+        &[0; 4],
+        &(directory.len() as u64).to_be_bytes(),
+        &(3 * CLUSTER as u64).to_be_bytes(),
+    ];
     let header = Header {
         version: 3,
         cluster_bits: 12,
