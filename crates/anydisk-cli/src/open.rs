@@ -78,9 +78,11 @@ impl Reading {
         }
     }
 
-    /// Opens the top image alone.
+    /// Opens the top image alone, to see what it says of itself: a file that holds its data is not
+    /// opened.
     pub(crate) fn top(self, path: &OsStr, format: Option<&str>) -> Result<Layer, Failure> {
-        let layer = self.open(path, format, |options, path| options.top(path))?;
+        let open = |options: OpenDisk, path: &OsStr| options.without_data(true).top(path);
+        let layer = self.open(path, format, open)?;
         warn_if_guessed(&layer);
         Ok(layer)
     }

@@ -51,6 +51,21 @@ fn the_image_below_is_opened_only_if_the_chain_is_wanted() {
     assert!(error.contains("missing.raw"), "{error}");
 }
 
+/// An image may name any file of the host as its data file (a hole in several clouds): what it says
+/// of itself is shown without touching that file.
+#[test]
+fn a_data_file_is_named_and_not_opened() {
+    let bench = Bench::new();
+    bench.prints(&["create", "-q", "-f", "qcow2", "-o", "data_file=data", "a.qcow2", "1M"]);
+    std::fs::remove_file(bench.path("data")).expect("it was made");
+    for options in [&["info"][..], &["info", "--untrusted"]] {
+        let told = bench.prints(&[options, &["a.qcow2"]].concat());
+        assert!(told.contains("data file: data\n"), "{told}");
+    }
+    let error = bench.fails(&["map", "a.qcow2"], 1);
+    assert!(error.contains("data"), "{error}");
+}
+
 #[test]
 fn a_name_that_is_not_utf8_is_opened() {
     use std::os::unix::ffi::OsStrExt;

@@ -9,6 +9,7 @@ use anydisk_core::{
 };
 use anydisk_storage::{FileStorage, LockMode};
 
+use crate::resolve::WithoutData;
 use crate::{LikeQemu, SameFolder, file, formats};
 
 /// Which files named inside an image are opened.
@@ -45,6 +46,7 @@ pub struct OpenDisk {
     secrets: Arc<dyn Secrets>,
     guess_raw: bool,
     follow_backing: bool,
+    without_data: bool,
     file: anydisk_storage::OpenOptions,
     registry: Registry,
 }
@@ -66,6 +68,7 @@ impl OpenDisk {
             secrets: Arc::new(NoSecrets),
             guess_raw: false,
             follow_backing: true,
+            without_data: false,
             file: anydisk_storage::OpenOptions::new().block_devices(true),
             registry: formats(),
         }
@@ -163,6 +166,14 @@ impl OpenDisk {
         })
     }
 
+    /// Whether an external data file (qcow2), which holds what the guest wrote and nothing else, is
+    /// left alone, whatever the policy: for those who want to know what an image is. All that
+    /// should be read from it reads as zero.
+    pub fn without_data(mut self, yes: bool) -> Self {
+        self.without_data = yes;
+        self
+    }
+
     /// Opens the top image alone.
     ///
     /// # Errors
@@ -210,12 +221,13 @@ impl OpenDisk {
         let nothing = NoReferences;
         let same_folder = SameFolder::new(self.file.clone());
         let like_qemu = LikeQemu::new(self.file.clone());
-        run(match &self.policy {
+        let resolver: &dyn Resolver = match &self.policy {
             Policy::Nothing => &nothing,
             Policy::SameFolder => &same_folder,
             Policy::LikeQemu => &like_qemu,
             Policy::Custom(resolver) => &**resolver,
-        })
+        };
+        if self.without_data { run(&WithoutData(resolver)) } else { run(resolver) }
     }
 
     pub(crate) fn registry(&self) -> &Registry {

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use anydisk_core::{Access, Error, Located, Location, Reference, Resolver, Result, Role, Storage};
-use anydisk_storage::{FileStorage, OpenOptions};
+use anydisk_storage::{FileStorage, MemoryStorage, OpenOptions};
 
 use crate::{by_id, file};
 
@@ -34,6 +34,24 @@ pub struct Listed {
 #[derive(Clone, Debug, Default)]
 pub struct LikeQemu {
     open: OpenOptions,
+}
+
+/// Opens what another resolver opens, but no data file: an empty store stands for it.
+#[derive(Debug)]
+pub(crate) struct WithoutData<'a>(pub(crate) &'a dyn Resolver);
+
+impl Resolver for WithoutData<'_> {
+    fn resolve(&self, reference: &Reference, from: &Location, access: Access) -> Result<Located> {
+        if reference.role != Role::DataFile {
+            return self.0.resolve(reference, from, access);
+        }
+        let location = Location::Other(reference.display_name());
+        Ok(Located { store: Arc::new(MemoryStorage::default()), location })
+    }
+
+    fn trusts_bytes(&self) -> bool {
+        self.0.trusts_bytes()
+    }
 }
 
 impl SameFolder {
