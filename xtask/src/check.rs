@@ -14,7 +14,7 @@ pub(crate) fn ci() -> Result<(), String> {
     test()?;
     loom()?;
     examples()?;
-    cargo(&["bench", "--locked", "--workspace", "--no-run"])?;
+    cargo(&["bench", "--locked", "-p", "anydisk-benches", "--no-run"])?;
     demo::task()?;
     jobs()?;
     fuzz::task()
