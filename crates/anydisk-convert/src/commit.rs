@@ -9,9 +9,12 @@ use crate::{Report, Result, Settings, Sources, Watch};
 /// that is shorter grows; a longer one keeps its size, and its bytes behind the end.
 ///
 /// When it returns the base is durable and holds what the whole chain shows. The images above are
-/// not touched, but for the number by which the lowest of them knows the base's content, so a commit that is cut short can be done again: until it is complete they hide
-/// what it did. The top one may be [emptied](empty) afterwards; images between it and the base are
-/// not valid any more.
+/// not touched, but for the number by which the lowest of them knows the base's content. So a commit
+/// that is cut short can be done again: until it is complete they hide what it did. Where the
+/// format keeps such a number (VMDK, VDI), a power failure can leave the base with a new one that
+/// the image above does not know yet: it is refused until its link is renewed (an unsafe rebase
+/// onto the same base), and then the commit is done again. The top image may be [emptied](empty)
+/// afterwards; images between it and the base are not valid any more.
 ///
 /// # Errors
 /// [`Cancelled`](crate::Error::Cancelled) if the watcher stopped it, else the first error met.
