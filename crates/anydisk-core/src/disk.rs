@@ -592,14 +592,7 @@ fn write_zeroes(store: &dyn Storage, at: HostOffset, len: u64) -> Result<()> {
     {
         return Ok(());
     }
-    let zeroes = vec![0; bytes_of(len.min(1 << 20))];
-    let mut done = 0;
-    while done < len {
-        let part = bytes_of((len - done).min(zeroes.len() as u64));
-        store.write_at(at.saturating_add(done), &zeroes[..part])?;
-        done += part as u64;
-    }
-    Ok(())
+    Ok(store.write_zeroes_at(at, len)?)
 }
 
 fn read_packed(encoded: &Encoded<'_>) -> Result<Vec<u8>> {

@@ -2,15 +2,12 @@
 
 use anydisk_core::{
     Attempt, Error, GuestRange, HostOffset, Image, Placement, Preallocation, Reservation, Result,
-    Storage,
+    Storage, StorageExt,
 };
 
 use crate::NAME;
 use crate::reserve::Purpose;
 use crate::write::WritableImage;
-
-/// Bytes of zeroes that are written at once.
-const PIECE: u64 = 1 << 20;
 
 /// Maps every cluster of `range` that has no place of its own, and gives it space as `how` says.
 /// What is new there reads as zero, or with extended L2 entries as before.
@@ -47,7 +44,7 @@ fn fill(image: &WritableImage, reservation: Reservation<'_>, how: Preallocation)
     let len = range.grown_to(image.shared.geometry.cluster_size()).len();
     let store = &**reservation.store();
     if how == Preallocation::Full || image.is_encrypted() {
-        write_zeroes(store, at, len)?;
+        store.write_zeroes_at(at, len)?;
     } else if !reservation.is_zeroed() {
         make_zero(store, at, len, how == Preallocation::Metadata)?;
     }
@@ -75,17 +72,6 @@ fn give_space(store: &dyn Storage, at: HostOffset, len: u64, how: Preallocation)
 fn make_zero(store: &dyn Storage, at: HostOffset, len: u64, unmap: bool) -> Result<()> {
     match store.space().map(|space| space.zero(at, len, unmap)) {
         Some(Ok(())) => Ok(()),
-        _ => write_zeroes(store, at, len),
+        _ => Ok(store.write_zeroes_at(at, len)?),
     }
-}
-
-fn write_zeroes(store: &dyn Storage, at: HostOffset, len: u64) -> Result<()> {
-    let zeroes = vec![0; usize::try_from(len.min(PIECE)).expect("at most a piece")];
-    let mut done = 0;
-    while done < len {
-        let part = usize::try_from((len - done).min(PIECE)).expect("at most a piece");
-        store.write_at(at.saturating_add(done), &zeroes[..part])?;
-        done += part as u64;
-    }
-    Ok(())
 }

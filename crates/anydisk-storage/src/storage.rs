@@ -258,6 +258,21 @@ pub trait StorageExt: Storage {
         Ok(())
     }
 
+    /// Writes `len` zeroes, as bytes: for a place that may hold others, or that is to be written
+    /// rather than left a hole.
+    fn write_zeroes_at(&self, at: HostOffset, len: u64) -> Result<()> {
+        const PIECE: usize = 1 << 20;
+        let piece = |len: u64| usize::try_from(len).unwrap_or(PIECE).min(PIECE);
+        let zeroes = vec![0; piece(len)];
+        let mut done = 0;
+        while done < len {
+            let part = piece(len - done);
+            self.write_at(at.saturating_add(done), &zeroes[..part])?;
+            done += part as u64;
+        }
+        Ok(())
+    }
+
     /// The error for an access past the end.
     #[cold]
     fn out_of_range(&self, at: HostOffset, len: u64) -> Error {

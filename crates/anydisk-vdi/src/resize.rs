@@ -99,7 +99,7 @@ impl VdiImage {
                         space.allocate(at, len)?;
                     }
                     (Preallocation::Metadata, _) if reservation.is_zeroed() => {}
-                    _ => write_zeroes(&**store, at, len)?,
+                    _ => store.write_zeroes_at(at, len)?,
                 }
                 reservation.commit()?;
             }
@@ -229,15 +229,4 @@ fn lowered(entry: u32, by: u64) -> Result<u32> {
         format: crate::NAME,
         why: "a block that was to be moved is where it was".into(),
     })
-}
-
-fn write_zeroes(store: &dyn Storage, at: HostOffset, len: u64) -> Result<()> {
-    let zeroes = vec![0; usize::try_from(len.min(1 << 20)).expect("1 MiB at most")];
-    let mut done = 0;
-    while done < len {
-        let part = usize::try_from((len - done).min(1 << 20)).expect("1 MiB at most");
-        store.write_at(at.saturating_add(done), &zeroes[..part])?;
-        done += part as u64;
-    }
-    Ok(())
 }

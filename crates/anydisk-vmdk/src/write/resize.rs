@@ -1,6 +1,8 @@
 //! Resizing, where the last extent is flat: its file grows or shrinks, and the descriptor tells.
 
-use anydisk_core::{Error, HostOffset, NewSize, Preallocation, Resize, Result, Storage};
+use anydisk_core::{
+    Error, HostOffset, NewSize, Preallocation, Resize, Result, Storage, StorageExt,
+};
 
 use super::Writer;
 use crate::NAME;
@@ -9,9 +11,6 @@ use crate::header::{limit, unsupported};
 use crate::image::VmdkImage;
 use crate::layout::SECTOR;
 use crate::limits;
-
-/// Bytes of zeroes that are written at once.
-const PIECE: usize = 1 << 20;
 
 impl VmdkImage {
     /// The last extent, if it can be made longer and shorter: flat, and alone in its file.
@@ -79,7 +78,7 @@ fn grow(store: &dyn Storage, old: HostOffset, end: HostOffset, how: Preallocatio
     let file = HostOffset(store.len()?);
     let stale = file.min(end).checked_since(old).unwrap_or(0);
     if stale > 0 {
-        write_zeroes(store, old, stale)?;
+        store.write_zeroes_at(old, stale)?;
     }
     if file < end {
         store.set_len(end.get())?;
@@ -94,17 +93,6 @@ fn grow(store: &dyn Storage, old: HostOffset, end: HostOffset, how: Preallocatio
                 Err(Error::Unsupported { format: NAME, feature })
             }
         },
-        Preallocation::Full => write_zeroes(store, old, len),
+        Preallocation::Full => Ok(store.write_zeroes_at(old, len)?),
     }
-}
-
-fn write_zeroes(store: &dyn Storage, at: HostOffset, len: u64) -> Result<()> {
-    let zeroes = vec![0; PIECE];
-    let mut done = 0;
-    while done < len {
-        let part = usize::try_from(len - done).unwrap_or(PIECE).min(PIECE);
-        store.write_at(at.saturating_add(done), &zeroes[..part])?;
-        done += part as u64;
-    }
-    Ok(())
 }
