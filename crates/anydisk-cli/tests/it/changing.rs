@@ -1,0 +1,185 @@
+//! `resize`, `snapshot`, `commit`, `rebase`: the words and codes of qemu-img, and what it reads
+//! afterwards.
+
+use std::process::Output;
+
+use crate::common::{Bench, Qemu, said};
+
+/// Runs both programs, each in a folder that `prepare` made, and fails unless they say the same
+/// and end with the same code. Returns the folder in which anydisk ran.
+fn both(prepare: impl Fn(&Bench), line: &[&str]) -> Bench {
+    let (ours, theirs) = (Bench::new(), Bench::new());
+    for bench in [&ours, &theirs] {
+        prepare(bench);
+    }
+    let found = ours.anydisk(line);
+    let wanted = theirs.command("qemu-img").args(line).output().expect("qemu-img");
+    let text = |output: &Output| {
+        said(output).replace("qemu-img:", "anydisk:").replace("'qemu-img ", "'anydisk ")
+    };
+    assert_eq!(text(&found), text(&wanted), "{line:?}");
+    assert_eq!(found.status.code(), wanted.status.code(), "{line:?}");
+    ours
+}
+
+fn small(bench: &Bench) {
+    bench.qemu("create -q -f qcow2 a.qcow2 1M");
+}
+
+/// A raw base, an image in the middle, one on top, with data in each.
+fn chain(bench: &Bench) {
+    bench.raw("base.raw", 1 << 20, &[(0, b"base"), (300_000, b"base")]);
+    bench.qemu("create -q -f qcow2 -b base.raw -F raw middle.qcow2 1M");
+    bench.qemu("create -q -f qcow2 -b middle.qcow2 -F qcow2 top.qcow2 2M");
+    let write = |file: &str, commands: &[&str]| {
+        let mut io = bench.command("qemu-io");
+        io.args(commands.iter().flat_map(|command| ["-c", command]));
+        assert!(io.args(["-f", "qcow2", file]).output().expect("qemu-io").status.success());
+    };
+    write("middle.qcow2", &["write -P 1 100k 200k", "write -z 500k 64k"]);
+    write("top.qcow2", &["write -P 2 200k 10k", "write -P 3 1500k 64k", "write -z 0 64k"]);
+}
+
+fn contents(bench: &Bench, file: &str) -> Vec<u8> {
+    bench.qemu(&format!("convert -O raw {file} contents.raw"));
+    std::fs::read(bench.path("contents.raw")).expect("it was made")
+}
+
+fn assert_sound(bench: &Bench, file: &str) {
+    let qemu = Qemu::find().expect("it was there before");
+    qemu.assert_undamaged(&bench.path(file), "qcow2");
+}
+
+#[test]
+fn a_resize_says_what_qemus_says() {
+    let Some(_) = Qemu::find() else { return };
+    for line in [
+        &["resize", "a.qcow2", "2M"][..],
+        &["resize", "-q", "a.qcow2", "2M"],
+        &["resize", "a.qcow2", "+1M"],
+        &["resize", "a.qcow2", "+0"],
+        &["resize", "a.qcow2", "512k"],
+        &["resize", "--shrink", "a.qcow2", "512k"],
+        &["resize", "--shrink", "a.qcow2", "--", "-512k"],
+        &["resize", "--shrink", "a.qcow2", "--", "-5M"],
+        &["resize", "a.qcow2", "xx"],
+        &["resize", "--preallocation=metadata", "a.qcow2", "3M"],
+        &["resize", "--preallocation=foo", "a.qcow2", "3M"],
+        &["resize", "--preallocation=full", "--shrink", "a.qcow2", "512k"],
+    ] {
+        let bench = both(small, line);
+        assert_sound(&bench, "a.qcow2");
+    }
+    let bench = Bench::new();
+    bench.raw("a.raw", 1000, &[]);
+    assert_eq!(bench.prints(&["resize", "-f", "raw", "a.raw", "2000"]), "Image resized.\n");
+    assert_eq!(std::fs::metadata(bench.path("a.raw")).expect("it is there").len(), 2000);
+}
+
+#[test]
+fn snapshots_are_made_listed_applied_and_deleted_in_qemus_words() {
+    let Some(_) = Qemu::find() else { return };
+    let kept = |bench: &Bench| {
+        small(bench);
+        bench.qemu("snapshot -c first a.qcow2");
+        bench.qemu("snapshot -c second-with-a-name-that-is-long a.qcow2");
+    };
+    for line in [
+        &["snapshot", "-l", "b.qcow2"][..],
+        &["snapshot", "-c", "third", "a.qcow2"],
+        &["snapshot", "-a", "first", "a.qcow2"],
+        &["snapshot", "-a", "2", "a.qcow2"],
+        &["snapshot", "-a", "nope", "a.qcow2"],
+        &["snapshot", "-d", "first", "a.qcow2"],
+        &["snapshot", "-d", "nope", "a.qcow2"],
+        &["snapshot", "-l", "-c", "x", "a.qcow2"],
+        &["convert", "-l", "nope", "-O", "raw", "a.qcow2", "x.raw"],
+        &["convert", "-l", "snapshot.id=2,snapshot.name=first", "-O", "raw", "a.qcow2", "x.raw"],
+        &["convert", "-l", "snapshot.id=1", "-O", "raw", "a.qcow2", "x.raw"],
+    ] {
+        let prepare = |bench: &Bench| {
+            kept(bench);
+            bench.qemu("create -q -f qcow2 b.qcow2 1M");
+        };
+        let bench = both(prepare, line);
+        assert_sound(&bench, "a.qcow2");
+    }
+    let bench = Bench::new();
+    kept(&bench);
+    bench.prints(&["snapshot", "-c", "ours", "a.qcow2"]);
+    for line in
+        ["snapshot -l a.qcow2", "snapshot a.qcow2", "info a.qcow2", "info --output=json a.qcow2"]
+    {
+        bench.assert_same(line);
+    }
+    bench.assert_same("measure -O raw -l first a.qcow2");
+}
+
+#[test]
+fn a_snapshot_is_converted_without_being_applied() {
+    let Some(qemu) = Qemu::find() else { return };
+    let bench = Bench::new();
+    small(&bench);
+    let path = bench.path("a.qcow2");
+    qemu.io(&path, "qcow2", &["write -P 1 0 200k"]);
+    bench.prints(&["snapshot", "-c", "kept", "a.qcow2"]);
+    qemu.io(&path, "qcow2", &["write -P 2 100k 300k"]);
+    bench.prints(&["convert", "-l", "kept", "a.qcow2", "ours.raw"]);
+    bench.qemu("convert -l kept -O raw a.qcow2 theirs.raw");
+    let [ours, theirs] = ["ours.raw", "theirs.raw"].map(|name| std::fs::read(bench.path(name)));
+    assert!(ours.expect("made") == theirs.expect("made"));
+}
+
+#[test]
+fn a_commit_says_and_does_what_qemus_does() {
+    let Some(_) = Qemu::find() else { return };
+    for line in [
+        &["commit", "middle.qcow2"][..],
+        &["commit", "top.qcow2"],
+        &["commit", "-d", "top.qcow2"],
+        &["commit", "-q", "top.qcow2"],
+        &["commit", "-b", "base.raw", "top.qcow2"],
+        &["commit", "-b", "nope", "top.qcow2"],
+    ] {
+        let before = {
+            let bench = Bench::new();
+            chain(&bench);
+            contents(&bench, "top.qcow2")
+        };
+        let bench = both(chain, line);
+        for file in ["top.qcow2", "middle.qcow2"] {
+            assert_sound(&bench, file);
+        }
+        if line != ["commit", "middle.qcow2"] {
+            assert!(contents(&bench, "top.qcow2") == before, "{line:?}");
+        }
+    }
+    both(small, &["commit", "a.qcow2"]);
+}
+
+#[test]
+fn a_rebase_says_what_qemus_says_and_the_disk_shows_the_same() {
+    let Some(_) = Qemu::find() else { return };
+    for line in [
+        &["rebase", "-b", "", "top.qcow2"][..],
+        &["rebase", "-b", "base.raw", "-F", "raw", "top.qcow2"],
+        &["rebase", "-b", "other.qcow2", "-F", "qcow2", "top.qcow2"],
+        &["rebase", "-c", "-b", "other.qcow2", "-F", "qcow2", "top.qcow2"],
+        &["rebase", "-b", "other.qcow2", "top.qcow2"],
+    ] {
+        let prepare = |bench: &Bench| {
+            chain(bench);
+            bench.qemu("create -q -f qcow2 other.qcow2 700k");
+        };
+        let before = {
+            let bench = Bench::new();
+            prepare(&bench);
+            contents(&bench, "top.qcow2")
+        };
+        let bench = both(prepare, line);
+        assert_sound(&bench, "top.qcow2");
+        assert!(contents(&bench, "top.qcow2") == before, "{line:?}");
+    }
+    let bench = both(chain, &["rebase", "-u", "-b", "moved", "-F", "qcow2", "top.qcow2"]);
+    assert!(bench.prints(&["info", "top.qcow2"]).contains("backing file: moved\n"));
+}

@@ -1,0 +1,94 @@
+//! `anydisk check`.
+
+use crate::common::{Bench, Qemu, said};
+use anydisk_testkit::golden::cases;
+
+/// A golden image in the folder.
+fn golden(bench: &Bench, name: &str) -> String {
+    let case = cases("qcow2").into_iter().find(|case| case.name == name).expect("it is there");
+    let file = format!("{name}.qcow2");
+    std::fs::copy(&case.unpack().path, bench.path(&file)).expect("a copy");
+    file
+}
+
+const LEAKY: &str = "\
+{
+    \"image-end-offset\": 90112,
+    \"total-clusters\": 16,
+    \"check-errors\": 0,
+    \"leaks\": 2,
+    \"allocated-clusters\": 4,
+    \"filename\": \"leak-1.qcow2\",
+    \"format\": \"qcow2\"
+}
+";
+
+#[test]
+fn what_is_found_is_told_and_ends_in_the_exit_code() {
+    let bench = Bench::new();
+    for name in ["v2", "leak-1", "refcount-zero", "hdr-magic"] {
+        golden(&bench, name);
+    }
+    bench.raw("plain.raw", 1 << 20, &[]);
+    let clean = bench.prints(&["check", "v2.qcow2"]);
+    assert!(clean.starts_with("No errors were found on the image.\n"), "{clean}");
+    assert!(
+        bench.fails(&["check", "plain.raw", "-f", "raw"], 63).contains("does not support checks")
+    );
+    assert!(bench.fails(&["check", "hdr-magic.qcow2", "-f", "qcow2"], 1).contains("magic"));
+    let damaged = bench.fails(&["check", "refcount-zero.qcow2"], 2);
+    assert!(damaged.contains("ERROR refcount-too-low at 0x5000: "), "{damaged}");
+    let output = bench.anydisk(&["check", "--output", "json", "leak-1.qcow2"]);
+    assert_eq!(
+        (String::from_utf8_lossy(&output.stdout).as_ref(), output.status.code()),
+        (LEAKY, Some(3))
+    );
+    assert!(said(&output).contains("Leaked leak at 0x14000: "), "{}", said(&output));
+}
+
+#[test]
+fn a_repair_tells_what_it_did_and_that_all_is_well() {
+    let bench = Bench::new();
+    golden(&bench, "leak-1");
+    golden(&bench, "refcount-zero");
+    let leaks = bench.prints(&["check", "-r", "leaks", "leak-1.qcow2"]);
+    assert!(leaks.contains("    2 leaked clusters\n    0 corruptions\n"), "{leaks}");
+    bench.fails(&["check", "-r", "leaks", "refcount-zero.qcow2"], 2);
+    let all = bench.prints(&["check", "-r", "all", "refcount-zero.qcow2"]);
+    assert!(all.ends_with("Image end offset: 36864\n"), "{all}");
+    assert!(bench.prints(&["check", "refcount-zero.qcow2"]).starts_with("No errors"), "then");
+}
+
+#[test]
+fn what_is_printed_is_what_qemu_prints() {
+    let Some(_) = Qemu::find() else { return };
+    let bench = Bench::new();
+    bench.raw("plain.raw", 1 << 20, &[]);
+    for name in [
+        "v2",
+        "leak-1",
+        "snapshots",
+        "zlib-4096",
+        "leak-refcount2",
+        "snap-l1-too-large",
+        "data-unaligned",
+    ] {
+        let file = golden(&bench, name);
+        for options in ["", "--output=json ", "-q ", "-f qcow2 "] {
+            bench.assert_same(&format!("check {options}{file}"));
+        }
+    }
+    bench.qemu("convert -f raw -O vdi plain.raw plain.vdi");
+    for line in ["check plain.vdi", "check --output=json plain.vdi"] {
+        bench.assert_same(line);
+    }
+    for line in ["check plain.raw -f raw", "check missing", "check -f qcow2 plain.raw"] {
+        bench.assert_same(line);
+    }
+    let repaired = ["qemu-img", env!("CARGO_BIN_EXE_anydisk")].map(|program| {
+        let file = golden(&bench, "leak-1");
+        bench.command(program).args(["check", "-r", "leaks", &file]).output().expect(program)
+    });
+    let [qemu, ours] = repaired.map(|output| String::from_utf8(output.stdout).expect("text"));
+    assert_eq!(ours, qemu);
+}

@@ -1,0 +1,93 @@
+//! `anydisk create`.
+
+use crate::common::{Bench, Qemu};
+
+#[test]
+fn a_raw_disk_is_a_sparse_file_of_the_size() {
+    use std::os::unix::fs::MetadataExt;
+    let bench = Bench::new();
+    assert_eq!(
+        bench.prints(&["create", "disk.raw", "1.5G"]),
+        "Formatting 'disk.raw', fmt=raw size=1610612736\n"
+    );
+    let meta = std::fs::metadata(bench.path("disk.raw")).unwrap();
+    assert_eq!((meta.len(), meta.blocks()), (1_610_612_736, 0));
+    assert_eq!(bench.prints(&["create", "-q", "disk.raw", "1M"]), "");
+}
+
+#[test]
+fn what_is_said_is_qemus() {
+    let Some(_) = Qemu::find() else { return };
+    let bench = Bench::new();
+    for line in [
+        "create a.raw 1M",
+        "create -f raw -o preallocation=full a.raw 64k",
+        "create -f raw -o size=1M a.raw",
+        "create -f raw a,b.raw 1k",
+        "create a.raw",
+        "create a.raw much",
+        "create -f raw -o nothing=1 a.raw 1M",
+        "create -f unknown a.raw 1M",
+        "create -f raw -b a.raw -F raw b.raw",
+        "create -f vdi a.vdi 64M",
+        "create -f vdi -o static=on b.vdi 64M",
+        "create -f vmdk a.vmdk 64M",
+        "create -f vmdk -o adapter_type=lsilogic,compat6=on b.vmdk 64M",
+        "create -f vmdk -o zeroed_grain=on c.vmdk 64M",
+        "create -f vmdk -o subformat=streamOptimized d.vmdk 64M",
+        "create -f vmdk -b a.vmdk -F vmdk e.vmdk",
+        "create -f vmdk -b missing.vmdk -F vmdk e.vmdk",
+        "create -f qcow2 a.qcow2 64M",
+        "create -f qcow2 -o cluster_size=4k,lazy_refcounts=yes,compression_type=zstd b.qcow2 1M",
+        "create -f qcow2 -o compat=0.10,preallocation=metadata c.qcow2 1M",
+        "create -f qcow2 -o cluster_size=3k d.qcow2 1M",
+        "create -f qcow2 -b a.qcow2 -F qcow2 e.qcow2",
+        "create -f qcow2 -b a.qcow2 -F qcow2 e.qcow2 128M",
+        "create -f qcow2 -b a.qcow2 e.qcow2",
+        "create -f qcow2 -u -b missing -F raw f.qcow2 1M",
+        "create -f qcow2 -u -b missing -F raw f.qcow2",
+        "create -f qcow2 -o backing_file=a,,b.raw,backing_fmt=raw g.qcow2",
+        "create -f qcow2 -o size=1M h.qcow2 1M",
+        "create -f raw -F raw i.raw 1M",
+        "create i.raw -- -1",
+        "create i.raw 16E",
+        "create i.raw 1 2",
+        "create",
+    ] {
+        bench.assert_same(line);
+    }
+}
+
+#[test]
+fn an_unknown_option_is_refused_with_those_there_are() {
+    let bench = Bench::new();
+    let error = bench.fails(&["create", "-o", "nothing=1", "a.raw", "1M"], 1);
+    assert!(error.contains("a.raw: raw: option nothing=1"), "{error}");
+    assert!(error.contains("preallocation"), "{error}");
+    assert!(!bench.path("a.raw").exists());
+}
+
+#[test]
+fn a_backing_file_needs_its_format() {
+    let bench = Bench::new();
+    bench.raw("base", 512, &[]);
+    let error = bench.fails(&["create", "-f", "vmdk", "-b", "base", "top.vmdk"], 1);
+    assert!(error.contains("top.vmdk: Backing file specified without backing format"), "{error}");
+}
+
+#[test]
+fn help_lists_the_options_of_the_format() {
+    let text = Bench::new().prints(&["create", "-f", "raw", "-o", "help"]);
+    assert!(text.starts_with("Supported raw options:\n  preallocation=<str> "), "{text}");
+    assert!(text.ends_with("  size=<size>            - Virtual disk size\n"), "{text}");
+}
+
+#[test]
+fn an_overlay_shows_the_image_below_to_qemu() {
+    let Some(qemu) = Qemu::find() else { return };
+    let bench = Bench::new();
+    bench.raw("data", 1 << 20, &[(0, b"x"), (70_000, b"y")]);
+    bench.qemu("convert -f raw -O vmdk data base.vmdk");
+    bench.prints(&["create", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", "top.vmdk"]);
+    qemu.assert_same((&bench.path("top.vmdk"), "vmdk"), (&bench.path("data"), "raw"));
+}

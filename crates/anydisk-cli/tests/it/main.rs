@@ -1,0 +1,17 @@
+//! The tests of the crate, in one program: that links once.
+
+mod amend;
+mod bitmap;
+mod changing;
+mod check;
+mod common;
+mod compare;
+mod convert;
+mod create;
+mod info;
+mod interrupt;
+mod map;
+mod measure;
+mod members;
+mod names;
+mod usage;

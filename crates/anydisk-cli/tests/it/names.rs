@@ -1,0 +1,78 @@
+//! Files with strange names.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use crate::common::{Bench, said};
+
+/// Names that break what is careless with them.
+const NAMES: &[&[u8]] = &[
+    b"with blanks",
+    b"colon:inside",
+    b"nbd:127.0.0.1",
+    b"json:{}",
+    b"comma,comma,,",
+    b"-leading-dash",
+    b"--output=json",
+    b"quote'\"\\",
+    b"line\nbreak",
+    b"\xff\xfe not text",
+    "\u{1f4be} \u{e9}".as_bytes(),
+];
+
+fn run(bench: &Bench, options: &[&str], names: &[&OsStr]) -> String {
+    let mut command = bench.command(env!("CARGO_BIN_EXE_anydisk"));
+    let output = command.args(options).arg("--").args(names).output().unwrap();
+    assert!(output.status.success(), "{options:?} {names:?}: {}", said(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn every_command_takes_every_name() {
+    for name in NAMES.iter().map(|name| OsStr::from_bytes(name)) {
+        let bench = Bench::new();
+        let mut copy = OsString::from(name);
+        copy.push(".qcow2");
+        run(&bench, &["create", "-q", "-f", "raw"], &[name, OsStr::new("1M")]);
+        run(&bench, &["convert", "-f", "raw", "-O", "qcow2"], &[name, &copy]);
+        assert!(run(&bench, &["info"], &[&copy]).contains("file format: qcow2"));
+        run(&bench, &["info", "--output=json"], &[&copy]);
+        run(&bench, &["map", "-f", "raw", "--output=json"], &[name]);
+        run(&bench, &["measure", "-f", "raw"], &[name]);
+        let same = run(&bench, &["compare", "-f", "raw"], &[name, &copy]);
+        assert_eq!(same, "Images are identical.\n");
+    }
+}
+
+#[test]
+fn an_overlay_names_the_image_below_byte_for_byte() {
+    // Names with a word and a colon are protocols to qemu, so no image may name a file so.
+    let names = NAMES.iter().filter(|name| !name.contains(&b':'));
+    for name in names.map(|name| OsStr::from_bytes(name)) {
+        let bench = Bench::new();
+        std::fs::write(bench.path(name), [7; 4096]).unwrap();
+        let mut backing = OsString::from("-b");
+        backing.push(name);
+        let mut command = bench.command(env!("CARGO_BIN_EXE_anydisk"));
+        command.args(["create", "-q", "-f", "qcow2", "-F", "raw"]).arg(backing).arg("top");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{name:?}: {}", said(&output));
+        run(&bench, &["convert"], &[OsStr::new("top"), OsStr::new("out")]);
+        assert_eq!(std::fs::read(bench.path("out")).unwrap(), [7; 4096], "{name:?}");
+    }
+}
+
+#[test]
+fn a_file_may_be_named_with_the_file_protocol() {
+    let bench = Bench::new();
+    bench.raw("disk", 512, &[]);
+    assert!(bench.prints(&["info", "-f", "raw", "file:disk"]).starts_with("image: disk\n"));
+    bench.raw("file:disk", 1024, &[]);
+    assert!(bench.prints(&["info", "-f", "raw", "file:disk"]).starts_with("image: file:disk\n"));
+}
+
+#[test]
+fn other_protocols_are_refused_by_name() {
+    let error = Bench::new().fails(&["info", "nbd://host/disk"], 1);
+    assert!(error.contains("Could not open 'nbd://host/disk': Unknown protocol 'nbd'"), "{error}");
+}

@@ -1,0 +1,70 @@
+//! What is said about the command line itself.
+
+use crate::common::{Bench, said};
+
+#[test]
+fn a_complaint_begins_with_the_programs_name_and_ends_with_where_help_is() {
+    let bench = Bench::new();
+    for (line, about, command) in [
+        (&["nothing"][..], "Command not found: nothing", ""),
+        (&["bench", "a"], "The command bench of qemu-img is not supported yet", ""),
+        (&["info"], "the following required arguments were not provided", " info"),
+        (&["create", "--nothing"], "unexpected argument '--nothing' found", " create"),
+        (&["map", "--output=xml", "a"], "invalid value 'xml'", " map"),
+        (&["compare", "a"], "2 values required", " compare"),
+    ] {
+        let error = bench.fails(line, 1);
+        assert!(error.starts_with("anydisk: ") && error.contains(about), "{error}");
+        let help = format!("Try 'anydisk{command} --help' for more info\n");
+        assert!(error.ends_with(&help), "{error}");
+    }
+}
+
+#[test]
+fn the_programs_name_is_the_one_it_was_called_by() {
+    let bench = Bench::new();
+    let program = bench.path("qemu-img");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_anydisk"), &program).unwrap();
+    let output = bench.command(program.to_str().unwrap()).args(["info", "no"]).output().unwrap();
+    let expected = "qemu-img: Could not open 'no': No such file or directory\n";
+    assert_eq!(said(&output), expected);
+}
+
+#[test]
+fn help_is_no_error_and_shows_examples() {
+    let bench = Bench::new();
+    assert!(bench.prints(&["--help"]).contains("Examples:\n  anydisk info disk.qcow2\n"));
+    for command in ["create", "convert", "info", "map", "compare", "measure", "check", "members"] {
+        let help = bench.prints(&[command, "--help"]);
+        assert!(help.contains(&format!("\n  anydisk {command} ")), "{help}");
+    }
+}
+
+#[test]
+fn completions_are_printed_for_every_usual_shell() {
+    let bench = Bench::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(bench.prints(&["completions", shell]).contains("convert"), "{shell}");
+    }
+}
+
+#[test]
+fn the_long_options_of_qemu_img_are_understood() {
+    let bench = Bench::new();
+    bench.raw("disk", 1 << 20, &[(0, b"x")]);
+    for line in [
+        "create --quiet --format qcow2 --options cluster_size=4k --backing disk --backing-format raw a",
+        "create --quiet --format qcow2 --backing-unsafe --backing gone --backing-format raw b 1M",
+        "convert --source-format raw --target-format qcow2 --target-options cluster_size=4k --compress \
+         --source-cache none --target-cache writeback --sparse-size 8k --parallel 2 --oob-writes \
+         --force-share --quiet disk c",
+        "convert --source-format raw --target-format qcow2 --no-create --target-is-zero --progress disk c",
+        "convert --source-format raw --output-format qcow2 --backing disk --backing-format raw disk d",
+        "info --format raw --output json --force-share --backing-chain disk",
+        "map --format raw --output json --start-offset 0 --max-length 4k --force-share disk",
+        "compare --a-format raw --b-format raw --strict --cache none --force-share --quiet disk disk",
+        "measure --target-format raw --size 1M --output json --force-share",
+    ] {
+        bench.prints(&line.split_whitespace().collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,6 @@
+//! The tests of the crate, in one program: that links once.
+
+mod round_trip;
+mod slow;
+mod streams;
+mod window;

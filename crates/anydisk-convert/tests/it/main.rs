@@ -1,0 +1,8 @@
+//! The tests of the crate, in one program: that links once.
+
+mod chains;
+mod changes;
+mod content_ids;
+mod copy;
+mod packed;
+mod salvaging;

@@ -1,0 +1,7 @@
+//! The tests of the crate, in one program: that links once.
+
+mod behaviour;
+mod check;
+mod corpus;
+mod mutants;
+mod worked;

@@ -1,0 +1,9 @@
+//! The tests of the crate, in one program: that links once.
+
+mod changes;
+mod common;
+mod kernel;
+mod made;
+mod mutants;
+mod nested;
+mod pool;

@@ -1,0 +1,263 @@
+//! What a check finds, and what a repair does about it.
+
+use std::sync::Arc;
+
+use crate::common::{in_memory, range, read};
+use anydisk_core::{
+    Access, CheckReport, CheckRequest, Disk, Error, Format, GuestOffset, HostOffset, Limits,
+    Location, OpenRequest, Placement, Repair, Storage,
+};
+use anydisk_qcow::QCOW;
+use anydisk_storage::MemoryStorage;
+use anydisk_testkit::Random;
+use anydisk_testkit::golden::cases;
+
+/// Runs a check: the report, and each finding as one line.
+fn check_with(
+    store: &Arc<MemoryStorage>,
+    repair: Repair,
+    limits: &Limits,
+) -> (CheckReport, Vec<String>) {
+    let location = Location::Other("image".to_owned());
+    let open = OpenRequest::new(store.clone(), &location, limits);
+    let open = OpenRequest { access: Access::ReadWrite, ..open };
+    let mut lines = Vec::new();
+    let request = CheckRequest::new(open).repairing(repair);
+    let report = QCOW.check(&request, &mut |found| {
+        let mended = if found.repaired { ", mended" } else { "" };
+        lines.push(format!("{} at {}: {}{mended}", found.kind, found.at, found.text));
+    });
+    (report.expect("it can be checked"), lines)
+}
+
+fn check(store: &Arc<MemoryStorage>) -> (CheckReport, Vec<String>) {
+    check_with(store, Repair::Nothing, &Limits::default())
+}
+
+/// An image of 1 MiB with clusters of 4 KiB: clusters 0 and 1 at 0x1000, the L2 table at 0x3000, cluster
+/// 9 compressed at 0x230, in the gap behind the L1 table.
+fn small() -> Arc<MemoryStorage> {
+    let (store, disk) = in_memory(1 << 20, &[]);
+    disk.write(GuestOffset(0), &[7; 8192]).expect("a write");
+    let writer = disk.top().writer().expect("open for writing");
+    let packing = writer.packing().expect("it packs");
+    let mut packed = Vec::new();
+    assert!(packing.encoder.encode(&[9; 4096], 4096, &mut packed).expect("it packs"));
+    let place = writer.place_encoded(range(9 * 4096, 4096), packed.len()).expect("room");
+    let Placement::Fresh(taken) = place else { panic!("packed bytes are new") };
+    taken.store().write_at(taken.at(), &packed).expect("a write");
+    taken.commit().expect("a commit");
+    disk.flush().expect("a flush");
+    store
+}
+
+fn put(store: &Arc<MemoryStorage>, at: u64, word: u64) {
+    store.write_at(HostOffset(at), &word.to_be_bytes()).expect("a write");
+}
+
+#[test]
+fn what_was_written_here_is_clean_and_counted() {
+    let store = small();
+    let (report, lines) = check(&store);
+    assert_eq!(lines, [""; 0]);
+    assert!(report.is_clean());
+    assert_eq!(report.total_clusters, Some(256));
+    assert_eq!((report.allocated_clusters, report.compressed_clusters), (Some(3), Some(1)));
+    assert_eq!(report.fragmented_clusters, Some(1));
+}
+
+#[test]
+fn each_damage_is_found_where_it_is() {
+    const TABLE: u64 = 0x3000;
+    for (at, word, expected) in [
+        (TABLE + 40, 0x1001, "l2-entry-invalid at 0x3028: the L2 entry is 0x1001"),
+        (
+            TABLE + 40,
+            0x1000,
+            "cluster-shared at 0x3028: a cluster at 0x1000, named at 0x3028, lies on a cluster named \
+             at 0x3000",
+        ),
+        (
+            TABLE + 40,
+            0x3200,
+            "metadata-overlap at 0x3028: a cluster at 0x3200, named at 0x3028, lies on metadata named \
+             at 0x30",
+        ),
+        (
+            TABLE + 40,
+            0x9_0000,
+            "past-end-of-file at 0x3028: the cluster at 0x90000 lies behind the end of the file",
+        ),
+        (
+            48,
+            1 << 63,
+            "l1-entry-invalid at 0x30: the L1 entry is 0x8000000000000000, where no table can be",
+        ),
+        (
+            48,
+            0x9_0000,
+            "past-end-of-file at 0x30: the L2 table at 0x90000 lies behind the end of the file",
+        ),
+    ] {
+        let store = small();
+        put(&store, at, word);
+        let (report, lines) = check(&store);
+        assert_eq!(lines.first().map(String::as_str), Some(expected), "{lines:?}");
+        assert!(report.corruptions >= 1);
+    }
+}
+
+#[test]
+fn a_stream_that_is_broken_or_cut_is_found() {
+    let store = small();
+    store.write_at(HostOffset(0x230), &[0xFF; 4]).expect("a write");
+    let (report, lines) = check(&store);
+    assert_eq!(report.corruptions, 1);
+    assert!(
+        lines[0].starts_with("compressed-broken at 0x3048: the stream at 0x230 of"),
+        "{lines:?}"
+    );
+    let store = small();
+    put(&store, 0x3048, 1 << 63 | 9 << 51 | 0x3ffc);
+    let (_, lines) = check(&store);
+    let expected =
+        "compressed-past-end at 0x3048: the stream at 0x3ffc reaches behind the end of the file";
+    assert_eq!(lines[0], expected);
+}
+
+#[test]
+fn tables_that_lie_on_each_other_are_found_and_read_once() {
+    let (store, disk) = in_memory(6 << 20, &[]);
+    disk.write(GuestOffset(0), &[7; 100]).expect("a write");
+    disk.flush().expect("a flush");
+    let bytes = store.to_vec();
+    put(&store, 56, u64::from_be_bytes(bytes[48..56].try_into().expect("8 bytes")));
+    let (report, lines) = check(&store);
+    assert_eq!(lines, ["l2-table-shared at 0x38: the L2 table at 0x2000 lies on another"]);
+    assert_eq!(report.allocated_clusters, Some(1));
+}
+
+#[test]
+fn lost_space_is_counted_in_clusters_and_given_back() {
+    let (store, disk) = in_memory(1 << 20, &[("cluster_size", "64k")]);
+    disk.write(GuestOffset(0), &[7; 2 << 16]).expect("a write");
+    disk.flush().expect("a flush");
+    drop(disk);
+    let contents = |store: &Arc<MemoryStorage>| {
+        let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
+        let request = OpenRequest::new(store.clone(), &location, &limits);
+        let disk = Disk::new(QCOW.open(request).expect("it opens").image);
+        read(&disk, 0, disk.size())
+    };
+    // The first cluster, and 12 behind the end.
+    put(&store, 0x30000, 0);
+    store.write_at(HostOffset(0x40000), &[5; 12 << 16]).expect("a write");
+    let before = contents(&store);
+    let (report, lines) = check(&store);
+    assert_eq!((report.leaks, report.corruptions), (13, 0));
+    let expected = [
+        "leak at 0x10000: nothing names 1 clusters from 0x10000 on",
+        "leak at 0x40000: nothing names 12 clusters from 0x40000 on",
+    ];
+    assert_eq!(lines, expected);
+    let (report, _) = check_with(&store, Repair::Leaks, &Limits::default());
+    assert_eq!((report.leaks, report.leaks_fixed), (0, 13));
+    assert_eq!(store.len().expect("memory has a length"), 0x40000);
+    assert!(check(&store).0.is_clean());
+    assert!(contents(&store) == before);
+}
+
+#[test]
+fn nothing_is_given_back_while_something_is_damaged() {
+    let store = small();
+    put(&store, 0x3028, 0x1001);
+    put(&store, 0x3000, 0);
+    let before = store.to_vec();
+    let (report, _) = check_with(&store, Repair::All, &Limits::default());
+    assert_eq!((report.leaks, report.leaks_fixed, report.corruptions), (1, 0, 1));
+    assert!(store.to_vec() == before);
+}
+
+#[test]
+fn entries_behind_the_end_are_cleared_where_that_reads_the_same() {
+    let store = small();
+    put(&store, 0x3028, 0x9_0000);
+    let (report, lines) = check_with(&store, Repair::All, &Limits::default());
+    assert_eq!((report.corruptions, report.corruptions_fixed), (0, 1));
+    assert!(lines[0].ends_with(", mended"), "{lines:?}");
+    assert!(check(&store).0.is_clean());
+    // Over another image it would show that instead of zeroes.
+    let store = Arc::new(MemoryStorage::default());
+    let image =
+        crate::common::create(store.clone(), 1 << 20, &[], Some("below")).expect("an image");
+    let disk = Disk::new(image);
+    disk.write(GuestOffset(0), &[7; 512]).expect("a write");
+    disk.flush().expect("a flush");
+    let table = u64::from_be_bytes(store.to_vec()[56..64].try_into().expect("8 bytes"));
+    put(&store, table + 8, 0x9_0000);
+    let (report, _) = check_with(&store, Repair::All, &Limits::default());
+    assert_eq!((report.corruptions, report.corruptions_fixed), (1, 0));
+}
+
+#[test]
+fn little_memory_finds_what_much_memory_finds() {
+    let (store, disk) = in_memory(16 << 20, &[("cluster_size", "512")]);
+    // Clusters in no order, so that hardly two of them are one run.
+    let mut random = Random::new(5);
+    for _ in 0..6000 {
+        disk.write(GuestOffset(random.below(32768) * 512), &[1; 512]).expect("a write");
+    }
+    disk.discard(range(1 << 20, 1 << 20)).expect("a discard");
+    disk.flush().expect("a flush");
+    drop(disk);
+    let table = u64::from_be_bytes(store.to_vec()[48 + 16..48 + 24].try_into().expect("8 bytes"));
+    put(&store, table + 8, 0x2_0000);
+    put(&store, table + 16, 0x6_0200);
+    let mut little = Limits::default();
+    little.table_cache = 1;
+    let (all, mut lines) = check(&store);
+    let (some, mut others) = check_with(&store, Repair::Nothing, &little);
+    lines.retain(|line| !line.starts_with("leak"));
+    others.retain(|line| !line.starts_with("leak"));
+    assert_eq!(lines, others);
+    assert!(all.corruptions >= 2 && all.leaks > 100, "{all:?}");
+    assert_eq!(all, some);
+}
+
+#[test]
+fn golden_images_are_clean_but_for_those_with_damage() {
+    for case in cases("qcow") {
+        let store = Arc::new(MemoryStorage::new(
+            std::fs::read(&case.unpack().path).expect("it was unpacked"),
+        ));
+        let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
+        let request = CheckRequest::new(OpenRequest::new(store, &location, &limits));
+        let mut kinds = Vec::new();
+        let report = QCOW.check(&request, &mut |found| kinds.push(found.kind));
+        let expected: &[&str] = match case.name.as_str() {
+            name if name.starts_with("hdr-") && name != "hdr-l1-eof" => {
+                assert!(report.is_err(), "{name}");
+                continue;
+            }
+            "compressed-garbage" => &["compressed-broken"],
+            "compressed-len0" | "data-unaligned" => &["l2-entry-invalid", "leak"],
+            "compressed-overwritten" | "hdr-l1-eof" | "l2-loop" => {
+                assert!(report.is_ok(), "{}", case.name);
+                continue;
+            }
+            "data-eof" => &["past-end-of-file", "leak"],
+            _ => &[],
+        };
+        assert_eq!(kinds, expected, "{}", case.name);
+    }
+}
+
+#[test]
+fn a_check_can_be_stopped() {
+    let store = small();
+    let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
+    let mut request = CheckRequest::new(OpenRequest::new(store, &location, &limits));
+    request.progress = Some(&|_, _| false);
+    let stopped = QCOW.check(&request, &mut |_| {});
+    assert!(matches!(stopped, Err(Error::Cancelled)));
+}

@@ -1,0 +1,224 @@
+//! What only qcow does when it is written: copying up, streams that make room, images refused.
+
+use std::sync::Arc;
+
+use crate::common::{Folder, create, in_memory, range, read};
+use anydisk_core::{
+    Access, Disk, Format, GuestOffset, HostOffset, Limits, Location, MeasureRequest, OpenRequest,
+    Options, Placement, Reference, Result, Role, Source, Storage,
+};
+use anydisk_qcow::QCOW;
+use anydisk_storage::MemoryStorage;
+use anydisk_testkit::digest::{Reading, content_sha256};
+use anydisk_testkit::double::{Kind, RecordingStorage};
+use anydisk_testkit::golden::cases;
+
+fn open(bytes: Vec<u8>, access: Access) -> Result<Disk> {
+    let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
+    let store = Arc::new(MemoryStorage::new(bytes));
+    let request = OpenRequest { access, ..OpenRequest::new(store, &location, &limits) };
+    Ok(Disk::new(QCOW.open(request)?.image))
+}
+
+/// An image of 1 MiB with clusters of 4 KiB, the first two of them written: header and L1 table,
+/// at 0x1000 the data, at 0x3000 the L2 table.
+fn small() -> Vec<u8> {
+    let (store, disk) = in_memory(1 << 20, &[]);
+    disk.write(GuestOffset(0), &[7; 8192]).expect("a write");
+    disk.flush().expect("a flush");
+    drop(disk);
+    store.to_vec()
+}
+
+fn with_word(at: usize, word: u64) -> Vec<u8> {
+    let mut bytes = small();
+    bytes[at..at + 8].copy_from_slice(&word.to_be_bytes());
+    bytes
+}
+
+fn refusal(bytes: Vec<u8>) -> String {
+    open(bytes.clone(), Access::Read).expect("it can be read");
+    open(bytes, Access::ReadWrite).unwrap_err().to_string()
+}
+
+#[test]
+fn a_write_of_a_part_of_a_cluster_keeps_the_rest_of_the_backing_file() {
+    let case = cases("qcow").into_iter().find(|case| case.name == "backing-4k").expect("there");
+    let folder = Folder::new();
+    let unpacked = case.unpack();
+    for file in &case.files {
+        std::fs::copy(unpacked.file(&file.name), folder.path(&file.name)).expect("a copy");
+    }
+    let disk = folder.open(&case.open, Access::ReadWrite);
+    disk.write(GuestOffset(512), &[1; 512]).expect("a write");
+    disk.flush().expect("a flush");
+    drop(disk);
+    let found = content_sha256(&folder.open(&case.open, Access::Read), Reading::Large);
+    let expected = case.json["writer_test"]["content_sha256_after"].as_str().expect("a hash");
+    assert_eq!(found.expect("a read"), expected);
+}
+
+#[test]
+fn an_image_with_metadata_on_metadata_is_not_written() {
+    // The L1 table names itself, and a table in the header.
+    assert_eq!(
+        refusal(with_word(48, 0x30)),
+        "qcow: the image needs repair: metadata at 0x30 lies on that at \
+         0x30"
+    );
+    assert_eq!(
+        refusal(with_word(48, 0x8)),
+        "qcow: the image needs repair: metadata at 0x8 lies on that at 0x0"
+    );
+}
+
+#[test]
+fn an_image_with_a_cluster_in_its_metadata_is_not_written() {
+    for place in [0x3000, 0x3e00, 0x2200] {
+        let error = refusal(with_word(0x3000 + 8 * 5, place));
+        let place = format!("the cluster at {place:#x} lies on metadata at 0x3000");
+        assert!(error.ends_with(&place), "{error}");
+    }
+    // A stream that ends where the table begins does not.
+    open(with_word(0x3000 + 8 * 5, 1 << 63 | 9 << 51 | 0x2ff7), Access::ReadWrite)
+        .expect("it opens");
+    let error = refusal(with_word(0x3000 + 8 * 5, 1 << 63 | 10 << 51 | 0x2ff7));
+    assert!(error.ends_with("the cluster at 0x2ff7 lies on metadata at 0x3000"), "{error}");
+}
+
+#[test]
+fn an_image_that_names_what_lies_behind_the_end_of_its_file_is_not_written() {
+    let end = 0x4000;
+    let error = refusal(with_word(0x3000 + 8 * 5, end + 512));
+    assert!(
+        error.ends_with("a cluster at 0x4200 lies behind the end of the file at 0x4000"),
+        "{error}"
+    );
+    // A program that died named a place at the end and did not write it: nobody else gets it.
+    let bytes = with_word(0x3000 + 8 * 5, end);
+    let disk = open(bytes, Access::ReadWrite).expect("it opens");
+    disk.write(GuestOffset(0x9000), &[9; 4096]).expect("a write");
+    assert_eq!(read(&disk, 0x5000, 4096), [0; 4096]);
+    let found = disk.map(range(0x9000, 4096)).expect("a map").extent;
+    let Source::Data { at, .. } = found.source else { panic!("{:?}", found.source) };
+    assert_eq!(at, HostOffset(end + 4096));
+}
+
+#[test]
+fn the_space_of_compressed_clusters_is_used_again() {
+    let (store, disk) = in_memory(1 << 20, &[]);
+    let writer = disk.top().writer().expect("open for writing");
+    let pack = |number: u64| {
+        let place = writer.place_encoded(range(number * 4096, 4096), 1000).expect("room");
+        let Placement::Fresh(taken) = place else { panic!("packed bytes are new") };
+        taken.store().write_at(taken.at(), &[1; 1000]).expect("a write");
+        taken.commit().expect("a commit");
+    };
+    let round = || {
+        (0..8).for_each(pack);
+        disk.flush().expect("a flush");
+        disk.discard(range(0, 8 * 4096)).expect("a discard");
+        disk.flush().expect("a flush");
+    };
+    (0..3).for_each(|_| round());
+    let before = store.len().expect("memory has a length");
+    (0..50).for_each(|_| round());
+    let after = store.len().expect("memory has a length");
+    assert!(after <= before + 4096, "the file grew from {before} to {after}");
+}
+
+#[test]
+fn a_stream_that_is_no_smaller_than_its_cluster_is_refused() {
+    let (_, disk) = in_memory(1 << 20, &[]);
+    let writer = disk.top().writer().expect("open for writing");
+    assert!(writer.place_encoded(range(0, 4096), 4095).is_ok());
+    for (unit, len) in [(range(4096, 4096), 4096), (range(4096, 4096), 0), (range(4096, 512), 9)] {
+        writer.place_encoded(unit, len).unwrap_err();
+    }
+}
+
+#[test]
+fn over_a_backing_file_zeroes_are_written_and_a_discard_changes_nothing() {
+    let store = Arc::new(MemoryStorage::default());
+    let image = create(store, 1 << 20, &[], Some("below.raw")).expect("an image");
+    // Nobody says what lies below: the header does.
+    let disk = Disk::new(image);
+    disk.write(GuestOffset(0), &[7; 4096]).expect("a write");
+    disk.discard(range(0, 4096)).expect("a discard");
+    assert_eq!(read(&disk, 0, 4096), [7; 4096]);
+    disk.zero(range(0, 8192), true).expect("a zeroing");
+    for at in [0, 4096] {
+        let found = disk.map(range(at, 4096)).expect("a map").extent;
+        assert!(matches!(found.source, Source::Data { .. }), "{:?}", found.source);
+    }
+}
+
+#[test]
+fn the_name_of_the_backing_file_is_durable_before_the_header_points_to_it() {
+    let store = Arc::new(MemoryStorage::new(small()));
+    let recorder = RecordingStorage::new(store.clone());
+    let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
+    let request = OpenRequest::new(Arc::new(recorder.clone()), &location, &limits);
+    let opened = QCOW.open(OpenRequest { access: Access::ReadWrite, ..request }).expect("it opens");
+    let link = opened.image.backing_link().expect("open for writing");
+    let _ = recorder.take();
+    let below = Reference::new(Role::Backing, "below.raw");
+    link.set_backing(Some(&below)).expect("a name");
+    let calls: Vec<String> = recorder
+        .take()
+        .iter()
+        .filter(|call| !matches!(call.kind, Kind::Len | Kind::Read))
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(calls, ["write 0x9 at 0x4000", "flush", "write 0xc at 0x8", "flush"]);
+    let backing = || {
+        let request = OpenRequest::new(store.clone(), &location, &limits);
+        QCOW.open(request).expect("it opens").backing
+    };
+    assert_eq!(backing(), Some(below));
+    // What is absent shows the image below now, so a cluster cannot be made absent to be zero.
+    let disk = Disk::new(opened.image.clone());
+    disk.discard(range(0, 4096)).expect("a discard");
+    assert_eq!(read(&disk, 0, 4096), [7; 4096]);
+    link.set_backing(None).expect("no name");
+    assert_eq!(backing(), None);
+    disk.discard(range(0, 4096)).expect("a discard");
+    assert_eq!(read(&disk, 0, 4096), [0; 4096]);
+    for name in [&b""[..], b"a\0b", &[b'n'; 1024]] {
+        link.set_backing(Some(&Reference::new(Role::Backing, name))).unwrap_err();
+    }
+}
+
+#[test]
+fn a_new_image_is_as_large_as_measured() {
+    let options = Options::of(&QCOW);
+    let (store, disk) = in_memory(5 << 20, &[]);
+    let data = [range(0, 10_000), range(3 << 20, 1)];
+    let request = MeasureRequest { size: 5 << 20, options: &options, data: &data };
+    let measured = QCOW.measure(&request).expect("a measure");
+    for part in data {
+        let len = usize::try_from(part.len()).expect("small");
+        disk.write(part.start(), &vec![1; len]).expect("a write");
+    }
+    disk.flush().expect("a flush");
+    assert_eq!(store.len().expect("memory has a length"), measured.required);
+    let len = usize::try_from(disk.size()).expect("small");
+    disk.write(GuestOffset(0), &vec![2; len]).expect("a write");
+    disk.flush().expect("a flush");
+    assert_eq!(store.len().expect("memory has a length"), measured.fully_allocated);
+}
+
+#[test]
+fn names_and_sizes_that_the_header_cannot_hold_are_refused() {
+    let try_create = |size, below: Option<&str>| {
+        let store = Arc::new(MemoryStorage::default());
+        create(store, size, &[], below).map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(try_create(1 << 20, Some(&"n".repeat(1023))), Ok(()));
+    assert!(
+        try_create(1 << 20, Some(&"n".repeat(1024))).unwrap_err().contains("at most 1023 bytes")
+    );
+    assert!(try_create(1 << 20, Some("a\0b")).unwrap_err().contains("none of them 0"));
+    assert_eq!(try_create(0, None).unwrap_err(), "qcow: a disk of 0 bytes is not supported");
+    assert!(try_create(1 << 60, None).unwrap_err().contains("more than the limit of 268435455"));
+}

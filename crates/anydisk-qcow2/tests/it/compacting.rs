@@ -1,0 +1,146 @@
+//! Compacting files: shorter, the same content, also at power loss.
+
+use std::sync::Arc;
+
+use crate::common::{Given, create, disk, load, memory, range, save, try_open};
+use anydisk_core::{
+    Access, CheckRequest, Disk, Format, GuestOffset, HostOffset, Limits, Location, OpenRequest,
+    Repair, Result, Storage,
+};
+use anydisk_qcow2::{QCOW2, compact};
+use anydisk_testkit::Random;
+use anydisk_testkit::double::CrashStorage;
+use anydisk_testkit::golden::cases;
+use anydisk_testkit::oracle::{Checked, Qemu};
+
+fn shorten(store: &Arc<dyn Storage>) -> Result<u64> {
+    compact(store, &Limits::default(), &|_, _| true)
+}
+
+fn check(store: &Arc<dyn Storage>, repair: Repair) -> anydisk_core::CheckReport {
+    let (location, limits) = (Location::Other("test".into()), Limits::default());
+    let mut open = OpenRequest::new(Arc::clone(store), &location, &limits);
+    open.access = Access::ReadWrite;
+    let request = CheckRequest::new(open).repairing(repair);
+    QCOW2.check(&request, &mut |_| {}).expect("it can be checked")
+}
+
+fn contents(store: &Arc<dyn Storage>) -> Option<Vec<u8>> {
+    let disk = Disk::new(try_open(store, Access::Read).ok()?);
+    let mut bytes = vec![0; usize::try_from(disk.size()).ok().filter(|size| *size < 64 << 20)?];
+    disk.read(GuestOffset(0), &mut bytes).ok()?;
+    Some(bytes)
+}
+
+fn bytes_of(store: &Arc<dyn Storage>) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(store.len().expect("a length")).expect("small")];
+    store.read_at(HostOffset::ZERO, &mut bytes).expect("a read of memory");
+    bytes
+}
+
+/// Much was written in random order, and most of it given back.
+fn holey(given: Given<'_>, size: u64, pieces: u64) -> Arc<dyn Storage> {
+    let store = memory();
+    let image = create(&store, size, given);
+    let disk = disk(&image, None);
+    let mut random = Random::new(5);
+    let piece = size / pieces;
+    let mut order: Vec<u64> = (0..pieces).collect();
+    for last in (1..order.len()).rev() {
+        order.swap(last, random.index(last + 1));
+    }
+    for number in &order {
+        let byte = u8::try_from(number % 251 + 1).expect("a byte");
+        let len = usize::try_from(piece).expect("small");
+        disk.write(GuestOffset(number * piece), &vec![byte; len]).expect("a write to memory");
+    }
+    disk.flush().expect("a flush of memory");
+    for number in order.iter().skip(3).filter(|number| *number % 4 != 0) {
+        disk.discard(range(number * piece, piece)).expect("a discard in memory");
+    }
+    disk.flush().expect("a flush of memory");
+    store
+}
+
+#[test]
+fn a_file_with_gaps_becomes_as_short_as_what_it_holds() {
+    let qemu = Qemu::find();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("short.qcow2");
+    for given in [
+        &[("cluster_size", "512")][..],
+        &[("cluster_size", "4096"), ("refcount_bits", "64")],
+        &[("cluster_size", "16384"), ("extended_l2", "on")],
+        &[],
+    ] {
+        let store = holey(given, 8 << 20, 128);
+        let (before, len) = (contents(&store), store.len().expect("a length"));
+        let gained = shorten(&store).expect("it is in order");
+        assert_eq!(store.len().expect("a length"), len - gained, "{given:?}");
+        assert!(gained > len / 3, "{given:?}: {gained} of {len}");
+        assert!(contents(&store) == before, "{given:?}");
+        assert!(check(&store, Repair::Nothing).is_clean(), "{given:?}");
+        assert_eq!(shorten(&store).expect("it is in order"), 0, "{given:?}: twice");
+        if let Some(qemu) = &qemu {
+            save(&*store, &path);
+            let clean = Checked { leaks: 0, corruptions: 0 };
+            assert_eq!(qemu.check(&path, "qcow2"), Ok(clean), "{given:?}");
+        }
+    }
+}
+
+/// Snapshots, bitmaps, streams, encryption, data files: what can be moved is, the rest stays.
+#[test]
+fn no_golden_image_holds_something_else_afterwards() {
+    let qemu = Qemu::find();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("short.qcow2");
+    let mut count = 0;
+    for case in cases("qcow2").iter().filter(|case| case.files[0].size <= 2 << 20) {
+        let store = load(&case.unpack().path);
+        let (before, bytes) = (contents(&store), bytes_of(&store));
+        if shorten(&store).is_err() {
+            continue;
+        }
+        assert!(contents(&store) == before, "{case}");
+        assert!(check(&store, Repair::Nothing).is_clean(), "{case}");
+        if let Some(qemu) = qemu.as_ref().filter(|_| bytes_of(&store) != bytes) {
+            save(&*store, &path);
+            if case.json["data_file"].is_null() && case.json["backing_file"].is_null() {
+                let clean = Checked { leaks: 0, corruptions: 0 };
+                assert_eq!(qemu.check(&path, "qcow2"), Ok(clean), "{case}");
+            }
+        }
+        count += 1;
+    }
+    assert!(count > 80, "{count} compacted");
+}
+
+#[test]
+fn at_any_power_failure_the_image_holds_the_same_and_at_worst_space_is_lost() {
+    let original = holey(&[("cluster_size", "512")], 64 << 10, 32);
+    let before = contents(&original);
+    let crash = CrashStorage::over(bytes_of(&original));
+    let store: Arc<dyn Storage> = Arc::new(crash.clone());
+    assert!(shorten(&store).expect("it is in order") > 0);
+    let mut states = 0;
+    for state in crash.torn_states(60, 9) {
+        let store: Arc<dyn Storage> = state.storage();
+        assert!(contents(&store) == before, "{state}");
+        assert_eq!(check(&store, Repair::Nothing).corruptions, 0, "{state}");
+        shorten(&store).unwrap_or_else(|error| panic!("{error}\n{state}"));
+        assert!(contents(&store) == before, "then\n{state}");
+        states += 1;
+    }
+    assert!(states > 60, "{states} states");
+}
+
+#[test]
+fn an_image_with_damage_is_not_compacted() {
+    let case = cases("qcow2").into_iter().find(|case| case.name == "snap-l1-too-large");
+    let store = load(&case.expect("it is there").unpack().path);
+    let before = bytes_of(&store);
+    let error = shorten(&store).expect_err("a table is damaged");
+    assert!(error.to_string().contains("needs repair"), "{error}");
+    assert!(bytes_of(&store) == before);
+}

@@ -1,0 +1,239 @@
+//! Growing and shrinking, with what lies below, with snapshots, with space for what is new; qemu
+//! judges, where it is installed.
+
+use std::sync::Arc;
+
+use crate::common::{Dump, create, disk, load, memory, open, save};
+use anydisk_core::{Disk, GuestOffset, Image, Preallocation, Storage};
+use anydisk_storage::MemoryStorage;
+use anydisk_testkit::double::CrashStorage;
+use anydisk_testkit::oracle::{Checked, Qemu};
+use anydisk_testkit::{ByteModel, PlainImage, Random};
+
+const KIB: u64 = 1 << 10;
+const CLEAN: Result<Checked, String> = Ok(Checked { leaks: 0, corruptions: 0 });
+
+fn contents(disk: &Disk) -> Vec<u8> {
+    let mut bytes = vec![0x5a; usize::try_from(disk.size()).expect("small")];
+    disk.read(GuestOffset(0), &mut bytes).expect("it can be read");
+    bytes
+}
+
+fn noise(seed: u64, len: u64) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(len).expect("small")];
+    Random::new(seed).fill(&mut bytes);
+    bytes
+}
+
+fn assert_clean(qemu: &Qemu, store: &dyn Storage) {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    save(store, file.path());
+    assert_eq!(qemu.check(file.path(), "qcow2"), CLEAN);
+}
+
+#[test]
+fn random_sizes_and_writes_equal_a_byte_vector_and_leave_nothing_behind() {
+    let kinds: [crate::common::Given<'_>; 5] = [
+        &[("cluster_size", "512")],
+        &[("cluster_size", "1k"), ("refcount_bits", "64")],
+        &[("cluster_size", "4k"), ("refcount_bits", "1")],
+        &[("cluster_size", "512"), ("compat", "0.10")],
+        &[("cluster_size", "16k"), ("extended_l2", "on")],
+    ];
+    for (seed, given) in (0..).zip(kinds) {
+        let store = memory();
+        let mut image = create(&store, 40 * KIB, given);
+        let mut model = ByteModel::new(40 * KIB);
+        let mut random = Random::new(seed);
+        for step in 0..60 {
+            let disk = disk(&image, None);
+            match random.below(4) {
+                0 => {
+                    let size = random.below(400) * 512;
+                    let how = [Preallocation::Off, Preallocation::Off, Preallocation::Metadata];
+                    let how =
+                        if step % 7 == 0 { Preallocation::Full } else { how[random.index(3)] };
+                    disk.resize(size, how).expect("a resize in memory");
+                    model.resize(size);
+                }
+                1 if step % 5 == 0 => {
+                    disk.flush().expect("a flush in memory");
+                    drop(disk);
+                    image = open(&store);
+                    continue;
+                }
+                _ if model.size() > 0 => {
+                    let at = random.below(model.size());
+                    let data = noise(random.next(), random.below(9000).min(model.size() - at));
+                    disk.write(GuestOffset(at), &data).expect("a write to memory");
+                    model.write(at, &data);
+                }
+                _ => {}
+            }
+            assert!(contents(&disk) == model.contents(), "{given:?}, step {step}");
+        }
+        disk(&image, None).flush().expect("a flush in memory");
+        assert!(contents(&disk(&open(&store), None)) == model.contents(), "opened again");
+        if let Some(qemu) = Qemu::find() {
+            assert_clean(&qemu, &*store);
+        }
+    }
+}
+
+#[test]
+fn bytes_that_another_program_left_behind_the_end_do_not_come_back() {
+    let Some(qemu) = Qemu::find() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("image.qcow2");
+    qemu.create("qcow2", &[], &path, "128k");
+    qemu.io(&path, "qcow2", &["write -P 7 0 128k", "truncate 32k"]);
+    let store = load(&path);
+    let disk = disk(&open(&store), None);
+    disk.resize(128 * KIB, Preallocation::Off).expect("it grows");
+    let found = contents(&disk);
+    assert!(found[..32 << 10].iter().all(|byte| *byte == 7));
+    assert!(found[32 << 10..].iter().all(|byte| *byte == 0), "old bytes are seen again");
+    disk.flush().expect("flushed");
+    assert_clean(&qemu, &*store);
+}
+
+#[test]
+fn the_l1_table_moves_when_it_grows_and_its_old_place_is_free() {
+    let Some(qemu) = Qemu::find() else { return };
+    let store = memory();
+    let image = create(&store, 64 * KIB, &[("cluster_size", "512")]);
+    let before = Dump::of(&*store).header;
+    let disk = disk(&image, None);
+    disk.write(GuestOffset(0), &noise(1, 64 * KIB)).expect("written");
+    disk.resize(64 << 20, Preallocation::Off).expect("it grows");
+    disk.write(GuestOffset((64 << 20) - 512), &noise(3, 512)).expect("written");
+    disk.flush().expect("flushed");
+    let after = Dump::of(&*store).header;
+    assert_eq!((before.l1_size, after.l1_size), (2, 2048));
+    assert_ne!(before.l1_table_offset, after.l1_table_offset);
+    assert_clean(&qemu, &*store);
+}
+
+#[test]
+fn a_shrunk_disk_gives_its_clusters_back_and_keeps_those_of_snapshots() {
+    let Some(qemu) = Qemu::find() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("image.qcow2");
+    qemu.create("qcow2", &["cluster_size=512"], &path, "200k");
+    qemu.io(&path, "qcow2", &["write -P 1 0 200k"]);
+    let snapshot = |argument: &str| {
+        let mut command = std::process::Command::new("qemu-img");
+        let status = command.args(["snapshot", argument, "one"]).arg(&path).status();
+        assert!(status.expect("it was found").success());
+    };
+    snapshot("-c");
+    qemu.io(&path, "qcow2", &["write -P 2 100k 50k"]);
+    let store = load(&path);
+    let disk = disk(&open(&store), None);
+    disk.resize(40 * KIB + 512, Preallocation::Off).expect("it shrinks");
+    disk.flush().expect("flushed");
+    assert_clean(&qemu, &*store);
+    save(&*store, &path);
+    snapshot("-a");
+    qemu.io(&path, "qcow2", &["read -P 1 0 200k"]);
+}
+
+#[test]
+fn what_is_new_has_the_space_that_was_asked_for() {
+    let Some(qemu) = Qemu::find() else { return };
+    for how in [Preallocation::Metadata, Preallocation::Falloc, Preallocation::Full] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("image.qcow2");
+        qemu.create("qcow2", &["cluster_size=4k"], &path, "64k");
+        qemu.io(&path, "qcow2", &["write -P 7 0 64k", "discard 0 32k"]);
+        let options = anydisk_storage::OpenOptions::new().write(true);
+        let file = anydisk_storage::FileStorage::open(&path, &options).expect("it opens");
+        let store: Arc<dyn Storage> = Arc::new(file);
+        let disk = disk(&open(&store), None);
+        disk.resize(256 * KIB, how).expect("it grows");
+        disk.flush().expect("flushed");
+        drop((disk, store));
+        assert_eq!(qemu.check(&path, "qcow2"), CLEAN, "{how:?}");
+        qemu.io(&path, "qcow2", &["read -P 0 64k 192k"]);
+        let mapped = qemu.map(&path, "qcow2");
+        let has_place = |run: &&anydisk_testkit::oracle::MappedByQemu| run.offset.is_some();
+        let placed: u64 = mapped.iter().filter(has_place).map(|run| run.length).sum();
+        assert_eq!(placed, (32 + 192) * KIB, "{how:?}");
+    }
+}
+
+#[test]
+fn what_the_format_cannot_do_is_refused_by_name() {
+    let refusal = |given: crate::common::Given<'_>, below: Option<u64>, size: u64| {
+        let image = create(&memory(), 64 * KIB, given);
+        let below = below.map(|len| -> Arc<dyn Image> {
+            let bytes = vec![1; usize::try_from(len).expect("small")];
+            Arc::new(PlainImage::new(Arc::new(MemoryStorage::new(bytes))).expect("it has a length"))
+        });
+        let disk = disk(&image, below);
+        let error = disk.resize(size, Preallocation::Off).unwrap_err().to_string();
+        assert_eq!(disk.size(), 64 * KIB);
+        error
+    };
+    assert_eq!(
+        refusal(&[], None, 1000),
+        "qcow2: a size that is not a multiple of 512 bytes is not supported"
+    );
+    assert_eq!(
+        refusal(&[("compat", "0.10")], Some(128 * KIB), 96 * KIB),
+        "qcow2: growing an image of version 2 below the end of its backing file is not supported"
+    );
+    assert_eq!(
+        refusal(&[("cluster_size", "512")], None, 1 << 40),
+        "qcow2: L1 table of a disk of this size, in entries is 33554432, more than the limit of 4194304"
+    );
+}
+
+/// After a power failure the disk has the old size or the new one, and holds what it should.
+fn crash(given: crate::common::Given<'_>, sizes: &[u64]) {
+    let made = memory();
+    let first = create(&made, sizes[0], given);
+    let full = noise(5, sizes[0]);
+    disk(&first, None).write(GuestOffset(0), &full).expect("written");
+    disk(&first, None).flush().expect("flushed");
+    let mut bytes = vec![0; usize::try_from(made.len().expect("a length")).expect("small")];
+    made.read_at(anydisk_core::HostOffset(0), &mut bytes).expect("read");
+    let crash = CrashStorage::over(bytes);
+    let store: Arc<dyn Storage> = Arc::new(crash.clone());
+    let disk_ = disk(&open(&store), None);
+    let mut model = ByteModel::of(&full, sizes[0]);
+    let mut states = vec![model.clone()];
+    for size in &sizes[1..] {
+        disk_.resize(*size, Preallocation::Off).expect("a resize in memory");
+        model.resize(*size);
+        states.push(model.clone());
+    }
+    let qemu = Qemu::find();
+    let shrinks = sizes.windows(2).any(|pair| pair[1] < pair[0]);
+    for (number, state) in crash.torn_states(300, 1).enumerate() {
+        let found = contents(&disk(&open(&(state.storage() as Arc<dyn Storage>)), None));
+        let mut allowed = states.iter().filter(|model| model.size() == found.len() as u64);
+        let fits = allowed.any(|model| {
+            let wanted = model.contents();
+            // What a shrink drops may be gone before the end moves.
+            let gone = |at: usize| shrinks && found[at] == 0;
+            (0..found.len()).all(|at| found[at] == wanted[at] || gone(at))
+        });
+        assert!(fits, "{given:?}: a disk of {} bytes\n{state}", found.len());
+        if let Some(qemu) = &qemu
+            && number % 20 == 0
+        {
+            let checked = qemu.check_store(&(state.storage() as Arc<dyn Storage>), "qcow2");
+            assert_eq!(checked, Ok(()), "{state}");
+        }
+    }
+}
+
+#[test]
+fn no_power_failure_during_a_resize_shows_old_bytes_or_damages_the_image() {
+    for given in [[("cluster_size", "512")], [("cluster_size", "4k")]] {
+        crash(&given, &[20 * KIB + 512, 4 << 20]);
+        crash(&given, &[64 * KIB, 10 * KIB + 512]);
+        crash(&given, &[64 * KIB, 10 * KIB + 512, 48 * KIB]);
+    }
+}

@@ -1,0 +1,154 @@
+//! qemu-img as a judge, in both directions.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anydisk_core::{
+    Access, CreateRequest, Disk, Format, GuestOffset, Limits, Located, Location, NoReferences,
+    Opener, Options, Preallocation, Registry, StorageExt,
+};
+use anydisk_storage::{FileStorage, OpenOptions};
+use anydisk_testkit::oracle::{Checked, Qemu};
+use anydisk_testkit::{Aim, ByteModel, Operation};
+use anydisk_vdi::VDI;
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn create(&self, name: &str, size: u64, given: &[(&str, &str)]) -> Disk {
+        let path = self.path(name);
+        let options = OpenOptions::new().write(true).create(true);
+        let store = Arc::new(FileStorage::open(&path, &options).expect("a new file"));
+        let mut options = Options::of(&VDI);
+        given.iter().for_each(|(name, value)| options.set(name, value).expect("an option"));
+        let (location, limits) = (Location::Path(path), Limits::default());
+        let request = CreateRequest::new(store, &location, size, &options, &limits);
+        Disk::new(VDI.create(request).expect("it can be made"))
+    }
+
+    fn open(&self, name: &str, access: Access) -> Disk {
+        let path = self.path(name);
+        let options = OpenOptions::new().write(access == Access::ReadWrite);
+        let store = Arc::new(FileStorage::open(&path, &options).expect("the file is there"));
+        let registry = Registry::new(&[&VDI]);
+        let file = Located { store, location: Location::Path(path) };
+        Opener::new(&registry, &NoReferences).open(file, None, access).expect("it opens")
+    }
+}
+
+fn contents(disk: &Disk) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(disk.size()).expect("small")];
+    disk.read(GuestOffset::ZERO, &mut bytes).expect("it can be read");
+    bytes
+}
+
+/// Plays random operations on disk and model.
+fn play(disk: &Disk, model: &mut ByteModel, seed: u64, count: usize) {
+    let aim = Aim { step: 512, ..Aim::at(disk.size(), 1 << 20) };
+    for operation in aim.operations(seed).take(count) {
+        let range = |at, len| anydisk_core::GuestRange::new(GuestOffset(at), len).expect("on it");
+        match operation {
+            Operation::Write { at, .. } => disk.write(GuestOffset(at), &operation.data()),
+            Operation::Zero { at, len, unmap } => disk.zero(range(at, len), unmap),
+            Operation::Flush => disk.flush(),
+            _ => continue,
+        }
+        .unwrap_or_else(|error| panic!("{operation:?}: {error}"));
+        model.apply(&operation);
+    }
+}
+
+fn assert_qemu_agrees(qemu: &Qemu, folder: &Folder, path: &Path, model: &ByteModel) {
+    let raw = folder.path("model.raw");
+    std::fs::write(&raw, model.contents()).expect("a file");
+    assert_eq!(qemu.check(path, "vdi"), Ok(Checked { leaks: 0, corruptions: 0 }));
+    qemu.assert_same((path, "vdi"), (&raw, "raw"));
+}
+
+#[test]
+fn qemu_reads_what_random_histories_leave_and_finds_every_block_counted() {
+    let Some(qemu) = Qemu::find() else { return };
+    for (seed, options) in [&[][..], &[("static", "on")]].into_iter().enumerate() {
+        let folder = Folder::new();
+        let size = (13 << 20) + 512 * 77;
+        let disk = folder.create("disk.vdi", size, options);
+        let mut model = ByteModel::new(size);
+        play(&disk, &mut model, seed as u64, 60);
+        disk.flush().expect("a flush");
+        drop(disk);
+        let disk = folder.open("disk.vdi", Access::ReadWrite);
+        play(&disk, &mut model, 100 + seed as u64, 40);
+        disk.flush().expect("a flush");
+        drop(disk);
+        assert_qemu_agrees(&qemu, &folder, &folder.path("disk.vdi"), &model);
+        assert!(contents(&folder.open("disk.vdi", Access::Read)) == model.contents());
+    }
+}
+
+#[test]
+fn qemu_reads_what_was_compacted_grown_and_shrunk() {
+    let Some(qemu) = Qemu::find() else { return };
+    // qemu's own map has room for 128 blocks, so that it has to move for 200.
+    let sizes = [(9_u64 << 20) + 512, 200 << 20, 150 << 20, 7 << 20];
+    let folder = Folder::new();
+    let path = folder.path("disk.vdi");
+    qemu.create("vdi", &[], &path, &(12_u64 << 20).to_string());
+    qemu.io(&path, "vdi", &["write -P 7 5M 1M", "write -P 0 2M 2M", "write -P 8 0 2M"]);
+    let mut model = ByteModel::of(&contents(&folder.open("disk.vdi", Access::Read)), 12 << 20);
+    for size in sizes {
+        let disk = folder.open("disk.vdi", Access::ReadWrite);
+        disk.top().compactor().expect("it can").compact(&|_, _| true).expect("a compaction");
+        disk.resize(size, Preallocation::Off).expect("a resize");
+        model.resize(size);
+        disk.write(GuestOffset(size - 5), b"hello").expect("a write");
+        model.write(size - 5, b"hello");
+        disk.flush().expect("a flush");
+        drop(disk);
+        assert_qemu_agrees(&qemu, &folder, &path, &model);
+    }
+}
+
+#[test]
+fn what_qemu_wrote_is_read_and_written_on() {
+    let Some(qemu) = Qemu::find() else { return };
+    for options in [&[][..], &["static=on"]] {
+        let folder = Folder::new();
+        let path = folder.path("disk.vdi");
+        qemu.create("vdi", options, &path, "5251072");
+        qemu.io(&path, "vdi", &["write -P 7 100k 300k", "write -P 9 4M 1", "write -z 150k 64k"]);
+        let disk = folder.open("disk.vdi", Access::ReadWrite);
+        assert_eq!(disk.size(), 5_251_072);
+        let mut model = ByteModel::of(&contents(&disk), disk.size());
+        assert_eq!(model.read(100 << 10, 1), [7], "{options:?}");
+        assert_eq!(model.read(4 << 20, 2), [9, 0], "{options:?}");
+        play(&disk, &mut model, 5, 60);
+        disk.flush().expect("a flush");
+        drop(disk);
+        assert_qemu_agrees(&qemu, &folder, &path, &model);
+        qemu.io(&path, "vdi", &["write -P 3 0 64k"]);
+        model.write(0, &[3; 64 << 10]);
+        assert!(contents(&folder.open("disk.vdi", Access::Read)) == model.contents());
+    }
+}
+
+#[test]
+fn a_new_image_has_the_size_that_qemu_sees_and_is_empty_to_it() {
+    let Some(qemu) = Qemu::find() else { return };
+    let folder = Folder::new();
+    folder.create("disk.vdi", 3 << 40, &[]).flush().expect("a flush");
+    let info = qemu.info(&folder.path("disk.vdi"), "vdi");
+    assert_eq!(info["virtual-size"], 3_u64 << 40);
+    assert_eq!(info["cluster-size"], 1 << 20);
+    let store = FileStorage::open(folder.path("disk.vdi"), &OpenOptions::new()).expect("a file");
+    let mut uuid = [0; 16];
+    store.read_exact_at(anydisk_core::HostOffset(0x188), &mut uuid).expect("a header");
+    assert_ne!(uuid, [0; 16]);
+}

@@ -1,0 +1,281 @@
+//! What a check finds, and what a repair makes of it.
+
+use std::sync::Arc;
+
+use anydisk_core::{
+    Access, CheckReport, CheckRequest, Disk, Format, GuestOffset, HostOffset, Limits, Location,
+    OpenRequest, Repair, Storage, StorageExt,
+};
+use anydisk_storage::MemoryStorage;
+use anydisk_testkit::double::CrashStorage;
+use anydisk_vmdk::VMDK;
+
+use crate::common::ByHand;
+
+const IMAGE: ByHand = ByHand { sectors: 1920, grain: 128, zeroed_grain: false, parent: None };
+
+/// First and second directory and table of the image, and its first grain.
+const SECOND_DIRECTORY: u64 = 5 * 512;
+const SECOND_TABLE: u64 = 6 * 512;
+const DIRECTORY: u64 = 10 * 512;
+const TABLE: u64 = 11 * 512;
+const GRAINS: u64 = GRAIN;
+/// Bytes of a grain.
+const GRAIN: u64 = 65536;
+
+/// An image whose grains 0 to 3 hold their number plus one.
+fn image() -> Arc<MemoryStorage> {
+    let store = Arc::new(MemoryStorage::new(IMAGE.bytes()));
+    let disk = open(store.clone(), Access::ReadWrite);
+    for number in 0..4_u8 {
+        let at = GuestOffset(u64::from(number) * GRAIN);
+        disk.write(at, &[number + 1; 65536]).expect("a write");
+    }
+    disk.flush().expect("a flush");
+    store
+}
+
+fn request(
+    store: Arc<dyn Storage>,
+    access: Access,
+) -> (Location, Limits, Arc<dyn Storage>, Access) {
+    (Location::Other("a".to_owned()), Limits::default(), store, access)
+}
+
+fn open(store: Arc<dyn Storage>, access: Access) -> Disk {
+    let (location, limits, store, access) = request(store, access);
+    let request = OpenRequest { access, ..OpenRequest::new(store, &location, &limits) };
+    Disk::new(VMDK.open(request).expect("it opens").image)
+}
+
+/// The report, and the findings as lines of words.
+fn check(store: Arc<dyn Storage>, repair: Repair) -> (CheckReport, Vec<String>) {
+    let access = if repair == Repair::Nothing { Access::Read } else { Access::ReadWrite };
+    let (location, limits, store, access) = request(store, access);
+    let open = OpenRequest { access, ..OpenRequest::new(store, &location, &limits) };
+    let mut lines = Vec::new();
+    let report = VMDK.check(&CheckRequest::new(open).repairing(repair), &mut |finding| {
+        let done = if finding.repaired { " (mended)" } else { "" };
+        lines.push(format!("{} at {}{done}: {}", finding.kind, finding.at, finding.text));
+    });
+    (report.expect("it can be checked"), lines)
+}
+
+fn put(store: &MemoryStorage, at: u64, entry: u32) {
+    store.write_at(HostOffset(at), &entry.to_le_bytes()).expect("a write to memory");
+}
+
+/// The first byte of each of the first four grains.
+fn grains(store: &Arc<MemoryStorage>) -> [u8; 4] {
+    let disk = open(store.clone(), Access::Read);
+    [0, 1, 2, 3].map(|number| {
+        let mut byte = [0];
+        disk.read(GuestOffset(number * GRAIN), &mut byte).expect("a read");
+        byte[0]
+    })
+}
+
+#[test]
+fn a_sound_image_is_clean_and_its_grains_are_counted() {
+    let (report, lines) = check(image(), Repair::Nothing);
+    assert!(report.is_clean() && lines.is_empty(), "{lines:?}");
+    assert_eq!((report.total_clusters, report.allocated_clusters), (Some(15), Some(4)));
+    assert_eq!(report.image_end, Some(HostOffset(GRAINS + 4 * GRAIN)));
+}
+
+/// One kind of damage, what is said of it, and the grains after it was mended.
+struct Case {
+    damage: fn(&MemoryStorage),
+    found: &'static [&'static str],
+    /// What is left after everything was mended.
+    grains: [u8; 4],
+}
+
+#[test]
+fn every_kind_of_damage_is_found_at_its_place_and_mended() {
+    let cases = [
+        Case {
+            damage: |store| put(store, TABLE + 4, 0xFF00),
+            found: &[
+                "table-entry at 0x1604: vmdk: grain table entry at 0x1604 is 0xff00, expected a \
+                 sector from 0x10 to the end at 0x280",
+                "copies-differ at 0xc00: 1 entries differ from those of the first table at 0x1600",
+            ],
+            grains: [1, 2, 3, 4],
+        },
+        Case {
+            damage: |store| {
+                put(store, TABLE + 4, 0xFF00);
+                put(store, SECOND_TABLE + 4, 3);
+            },
+            found: &[
+                "table-entry at 0x1604: vmdk: grain table entry at 0x1604 is 0xff00, expected a \
+                 sector from 0x10 to the end at 0x280",
+                "copies-differ at 0xc00: 1 entries differ from those of the first table at 0x1600",
+            ],
+            grains: [1, 0, 3, 4],
+        },
+        Case {
+            damage: |store| {
+                put(store, TABLE + 8, 0x100);
+                put(store, SECOND_TABLE + 8, 0x100);
+            },
+            found: &[
+                "grain-used-twice at 0x1608: the grain at 0x20000 shares 0x20000 with another \
+                      grain or with metadata",
+            ],
+            grains: [1, 2, 2, 4],
+        },
+        Case {
+            damage: |store| put(store, DIRECTORY, 0x7000_0000),
+            found: &["directory-entry at 0x1400: vmdk: grain directory entry at 0x1400 is \
+                      0x70000000, expected a table before the end of the file at 0x280"],
+            grains: [1, 2, 3, 4],
+        },
+        Case {
+            damage: |store| {
+                put(store, DIRECTORY, 0x7000_0000);
+                put(store, SECOND_DIRECTORY, 0x7000_0000);
+            },
+            found: &["directory-entry at 0x1400: vmdk: grain directory entry at 0x1400 is \
+                      0x70000000, expected a table before the end of the file at 0x280"],
+            grains: [0; 4],
+        },
+        Case {
+            damage: |store| put(store, 56, 0xFF_FFFF),
+            found: &["directory-lost at 0x38: the first grain directory is not in the file"],
+            grains: [1, 2, 3, 4],
+        },
+        Case {
+            damage: |store| put(store, SECOND_TABLE, 0),
+            found: &[
+                "copies-differ at 0xc00: 1 entries differ from those of the first table at 0x1600",
+            ],
+            grains: [1, 2, 3, 4],
+        },
+        Case {
+            damage: |store| {
+                put(store, TABLE + 15 * 4, 0x80);
+                put(store, SECOND_TABLE + 15 * 4, 0x80);
+            },
+            found: &["entry-behind-end at 0x163c: the entry 0x80 is for a grain behind the end"],
+            grains: [1, 2, 3, 4],
+        },
+        Case {
+            damage: |store| store.write_at(HostOffset(72), &[1]).expect("a write to memory"),
+            found: &["unclean at 0x48: the extent was not closed by its last writer"],
+            grains: [1, 2, 3, 4],
+        },
+    ];
+    for case in cases {
+        let store = image();
+        (case.damage)(&store);
+        let before = store.to_vec();
+        let (_, lines) = check(store.clone(), Repair::Nothing);
+        let lines: Vec<_> = lines.iter().filter(|line| !line.starts_with("leak")).collect();
+        assert_eq!(lines, case.found);
+        assert_eq!(store.to_vec(), before, "a check wrote something");
+        let (report, lines) = check(store.clone(), Repair::All);
+        assert!(report.is_clean(), "{lines:?}");
+        let lines = lines.iter().filter(|line| !line.starts_with("leak"));
+        assert!(lines.clone().all(|line| line.contains("(mended)")), "{lines:?}");
+        assert_eq!(grains(&store), case.grains, "{}", case.found[0]);
+        let (report, lines) = check(store.clone(), Repair::Nothing);
+        assert!(report.is_clean() && lines.is_empty(), "after {:?}: {lines:?}", case.found);
+    }
+}
+
+/// Grain 1 is lost in the middle of the file, grain 3 at its end.
+fn with_leaks() -> Arc<MemoryStorage> {
+    let store = image();
+    for table in [TABLE, SECOND_TABLE] {
+        put(&store, table + 4, 0);
+        put(&store, table + 12, 0);
+    }
+    store
+}
+
+#[test]
+fn grains_that_no_table_names_are_leaks_and_given_back() {
+    let store = with_leaks();
+    let (report, lines) = check(store.clone(), Repair::Nothing);
+    assert_eq!((report.leaks, report.corruptions), (2, 0));
+    assert_eq!(
+        lines,
+        [
+            "leak at 0x20000: 1 grains from here on are named by no table",
+            "leak at 0x40000: 1 grains from here on are named by no table",
+        ]
+    );
+    let (report, _) = check(store.clone(), Repair::Leaks);
+    assert_eq!((report.leaks, report.leaks_fixed), (0, 2));
+    assert_eq!(store.len().expect("memory"), GRAINS + 3 * GRAIN);
+    assert_eq!(grains(&store), [1, 0, 3, 0]);
+    assert!(check(store, Repair::Nothing).0.is_clean());
+}
+
+#[test]
+fn what_another_damage_may_hide_is_not_given_back_as_a_leak() {
+    let store = with_leaks();
+    put(&store, TABLE, 0xFF00);
+    let (report, _) = check(store.clone(), Repair::Leaks);
+    assert_eq!((report.leaks_fixed, report.corruptions), (0, 1));
+    assert!(check(store, Repair::All).0.is_clean());
+}
+
+#[test]
+fn after_any_crash_of_a_repair_every_grain_is_as_before_or_mended() {
+    let damages: [fn(&MemoryStorage); 3] = [
+        |store| {
+            put(store, TABLE + 8, 0x100);
+            put(store, SECOND_TABLE + 8, 0x100);
+        },
+        |store| put(store, DIRECTORY, 0x7000_0000),
+        |store| put(store, 56, 0xFF_FFFF),
+    ];
+    for damage in damages {
+        let store = image();
+        damage(&store);
+        let before = grains(&store);
+        let crash = CrashStorage::over(store.to_vec());
+        assert!(check(Arc::new(crash.clone()), Repair::All).0.is_clean());
+        for state in crash.torn_states(500, 3) {
+            assert_eq!(grains(&state.storage()), before, "{state}");
+            assert!(check(state.storage(), Repair::All).0.is_clean(), "{state}");
+            assert_eq!(grains(&state.storage()), before, "{state}");
+        }
+    }
+}
+
+#[test]
+fn a_check_can_be_cancelled_and_tells_how_far_it_is() {
+    let (location, limits, store, _) = request(image(), Access::Read);
+    let open = OpenRequest::new(store, &location, &limits);
+    let mut request = CheckRequest::new(open);
+    let seen = std::sync::Mutex::new(Vec::new());
+    let stop = |done, all| {
+        seen.lock().expect("one thread").push((done, all));
+        false
+    };
+    request.progress = Some(&stop);
+    let error = VMDK.check(&request, &mut |_| {}).expect_err("cancelled").to_string();
+    assert_eq!(error, "cancelled");
+    assert_eq!(*seen.lock().expect("one thread"), [(2048, 2048)]);
+}
+
+/// A reader of the same store must not see a repair half done.
+#[test]
+fn a_repaired_image_can_be_written_again() {
+    let store = image();
+    put(&store, TABLE + 8, 0x100);
+    put(&store, SECOND_TABLE + 8, 0x100);
+    check(store.clone(), Repair::All);
+    let disk = open(store.clone(), Access::ReadWrite);
+    disk.write(GuestOffset(2 * GRAIN), &[9; 65536]).expect("a write");
+    disk.flush().expect("a flush");
+    assert_eq!(grains(&store), [1, 2, 9, 4]);
+    let mut sector = [0; 512];
+    store.read_exact_at(HostOffset(0x20000), &mut sector).expect("a read");
+    assert_eq!(sector, [2; 512]);
+    assert!(check(store, Repair::Nothing).0.is_clean());
+}
