@@ -5,7 +5,7 @@
 //! - [`suite`]: what every format that writes must do; [`behaviour_suite!`].
 //! - [`ByteModel`] and [`Operation`]: a disk as a byte vector, and what is done to it.
 //! - [`mutant`]: images with damage at random.
-//! - [`lvm`]: physical volumes made by hand.
+//! - [`lvm`]: physical volumes made by hand. [`volumes`]: those that a kernel wrote.
 //! - [`oracle`]: qemu-img and qemu-io.
 //! - [`double`]: stores that fail, forget what was not flushed, remember what was asked of them.
 
@@ -26,6 +26,7 @@ mod secret;
 pub mod suite;
 mod trial;
 mod unpack;
+pub mod volumes;
 
 pub use folder::FolderResolver;
 pub use model::ByteModel;

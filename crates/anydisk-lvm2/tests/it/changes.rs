@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use crate::common::Fixture;
 use anydisk_core::{Changes, GuestOffset, GuestRange, Limits, Members};
 use anydisk_lvm2::VolumeGroups;
+use anydisk_testkit::volumes::Fixture;
 
 /// All changed ranges, joined, as start and length.
 fn ranges(mut changes: Box<dyn Changes + '_>) -> Vec<(u64, u64)> {

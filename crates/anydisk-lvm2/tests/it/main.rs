@@ -5,5 +5,4 @@ mod common;
 mod kernel;
 mod made;
 mod mutants;
-mod nested;
 mod pool;

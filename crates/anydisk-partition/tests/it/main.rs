@@ -1,4 +1,3 @@
 //! The tests of the crate, in one program: that links once.
 
 mod tables;
-mod volumes;

@@ -2,3 +2,4 @@
 
 mod unnamed_backing;
 mod vdi_parents;
+mod volumes;
