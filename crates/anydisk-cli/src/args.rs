@@ -1,7 +1,5 @@
 //! The command line, and the options that several commands share.
 
-use std::ffi::OsString;
-
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::{
@@ -9,6 +7,7 @@ use crate::command::{
     members, rebase, resize, snapshot,
 };
 use crate::failure::Failure;
+use crate::naming::Naming;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,8 +63,8 @@ pub(crate) enum Command {
     Completions(completions::Completions),
 }
 
-/// How files are opened for reading.
-#[derive(Args, Clone, Copy, Debug)]
+/// How files are named and opened.
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Reading {
     /// Read although another program may be writing
     #[arg(short = 'U', long)]
@@ -73,13 +72,8 @@ pub(crate) struct Reading {
     /// The file is a stranger's: open no file it names, guess nothing, keep limits strict
     #[arg(long)]
     pub(crate) untrusted: bool,
-}
-
-/// How files are opened for writing.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Writing {
-    /// Past the page cache.
-    pub(crate) direct: bool,
+    #[command(flatten)]
+    pub(crate) naming: Naming,
 }
 
 /// A part of what files hold.
@@ -128,22 +122,6 @@ impl Cache {
     /// Whether success means that everything is on stable storage.
     pub(crate) fn is_durable(self) -> bool {
         self != Self::Unsafe
-    }
-}
-
-/// Options of qemu-img that are known and not done here, for all commands.
-#[derive(Args, Debug)]
-pub(crate) struct NotDone {
-    #[arg(long, hide = true)]
-    object: Vec<OsString>,
-    #[arg(long, hide = true)]
-    image_opts: bool,
-}
-
-impl NotDone {
-    /// Refuses them by name.
-    pub(crate) fn refuse(&self) -> Result<(), Failure> {
-        refuse(&[("--object", !self.object.is_empty()), ("--image-opts", self.image_opts)])
     }
 }
 

@@ -156,7 +156,8 @@ fn entry(disk: &Disk, found: &DiskExtent<'_>, range: GuestRange) -> Entry {
         Source::Data { store, at, .. } => {
             entry.data = true;
             entry.file = Some(store.name().to_owned());
-            return Entry { offset: Some(at.get()), ..entry };
+            let start = store.fd().map_or(0, |file| file.start.get());
+            return Entry { offset: Some(start + at.get()), ..entry };
         }
         Source::Encoded(_) => {
             (entry.data, entry.compressed) = (true, true);

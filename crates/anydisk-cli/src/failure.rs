@@ -51,6 +51,7 @@ impl Failure {
 impl From<anydisk::Error> for Failure {
     fn from(error: anydisk::Error) -> Self {
         match error.kind() {
+            anydisk::Error::Secret { option, why } => Self::new(secret_text(option, why)),
             anydisk::Error::Storage(cause) => Self::from_storage(cause),
             anydisk::Error::NeedsRepair { .. } => {
                 Self::new(error.to_string()).with_advice("Repair it with: anydisk check -r all")
@@ -60,7 +61,25 @@ impl From<anydisk::Error> for Failure {
     }
 }
 
+/// qemu-img's words for a passphrase that is missing or wrong.
+fn secret_text(option: &str, why: &str) -> String {
+    match why.ends_with(" is needed") {
+        true => format!("Parameter '{option}' is required for cipher"),
+        false => "Invalid password, cannot unlock any keyslot".into(),
+    }
+}
+
 impl Failure {
+    /// Why an image could not be opened.
+    pub(crate) fn from_open(error: anydisk::Error, name: &OsStr) -> Self {
+        let is_secret = matches!(error.kind(), anydisk::Error::Secret { .. });
+        let failure = Self::from(error);
+        match is_secret {
+            true => Self::new(format!("Could not open '{}': {}", name.display(), failure.text)),
+            false => failure.about(name),
+        }
+    }
+
     fn from_storage(error: &storage::Error) -> Self {
         let text = match error {
             storage::Error::Io(io) if io.operation == "open" || io.operation == "create" => {
@@ -93,6 +112,11 @@ impl From<anydisk::convert::Error> for Failure {
         use anydisk::convert::Error;
         match error {
             Error::Target(error) => error.into(),
+            Error::Read { source, .. } | Error::Write { source, .. }
+                if matches!(source.kind(), anydisk::Error::Secret { .. }) =>
+            {
+                source.into()
+            }
             Error::Cancelled => Self::new("cancelled").with_code(INTERRUPTED),
             other => Self::new(without_numbers(&other.to_string())),
         }

@@ -2,58 +2,69 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use anydisk::storage::LockMode;
-use anydisk::{Checked, Checking, Chosen, Disk, Error, Finding, Inside, Layer, OpenDisk, Policy};
+use anydisk::storage::{HostOffset, LockMode, Storage, Window};
+use anydisk::{
+    Checked, Checking, Chosen, Disk, Error, Finding, Inside, Layer, Limits, Located, Location,
+    OpenDisk, Policy, Repair,
+};
 
-use crate::args::{Part, Reading, Writing};
+use crate::args::{Part, Reading};
 use crate::failure::Failure;
+use crate::naming::{self, Below, Child, Key, Keys, Node, Objects};
 use crate::output;
 
 impl Reading {
-    /// The way that was asked for.
-    fn options(self, format: Option<&str>) -> OpenDisk {
-        let mut options = if self.untrusted {
-            OpenDisk::untrusted()
-        } else {
-            OpenDisk::new().guess_raw(true).policy(Policy::LikeQemu)
-        };
-        if let Some(format) = format {
-            options = options.format(format);
-        }
-        if self.force_share { options.lock(LockMode::ForceShare) } else { options }
-    }
-
     /// Opens a disk with the chain below it; `direct`: past the page cache.
     pub(crate) fn disk(
-        self,
-        path: &OsStr,
+        &self,
+        name: &OsStr,
         format: Option<&str>,
         direct: bool,
     ) -> Result<Disk, Failure> {
-        let disk = self.open(path, format, |options, path| options.direct(direct).path(path))?;
+        let opening = self.opening(name, format)?;
+        let disk = opening.disk(self.options().direct(direct))?;
+        warn_if_guessed(&disk.layers()[0]);
+        Ok(disk)
+    }
+
+    /// As [`disk`](Self::disk), for writing; the chain below it is only read.
+    pub(crate) fn disk_to_write(
+        &self,
+        name: &OsStr,
+        format: Option<&str>,
+        direct: bool,
+    ) -> Result<Disk, Failure> {
+        let opening = self.opening(name, format)?;
+        let disk = opening.disk(self.options_to_write().direct(direct))?;
         warn_if_guessed(&disk.layers()[0]);
         Ok(disk)
     }
 
     /// Opens the disks of one machine, to see what lies in them.
     pub(crate) fn inside(
-        self,
+        &self,
         paths: &[OsString],
         format: Option<&str>,
         direct: bool,
     ) -> Result<Inside, Failure> {
-        let paths: Vec<OsString> = paths.iter().map(|path| without_protocol(path)).collect();
+        if self.naming.image_opts {
+            return Err(Failure::new("--image-opts cannot be used to look inside disks"));
+        }
+        let paths: Vec<OsString> =
+            paths.iter().map(|path| naming::without_protocol(path)).collect();
         let Some(first) = paths.first() else {
             return Err(Failure::new("Expecting one image file name"));
         };
+        let mut options = self.options().direct(direct);
         if let Some(format) = format {
             check_format(first, format)?;
+            options = options.format(format);
         }
         // A stranger's disk is not looked into further than was asked for.
-        let inside = self.options(format).direct(direct).inside(&paths, !self.untrusted);
+        let inside = options.inside(&paths, !self.untrusted);
         let inside = inside.map_err(|error| self.failure(first, error))?;
         inside.disks().for_each(|disk| warn_if_guessed(&disk.layers()[0]));
         Ok(inside)
@@ -61,7 +72,7 @@ impl Reading {
 
     /// Opens the disk that is the only file, or a part of what the files hold.
     pub(crate) fn part(
-        self,
+        &self,
         part: &Part,
         files: &[OsString],
         format: Option<&str>,
@@ -80,63 +91,124 @@ impl Reading {
 
     /// Opens the top image alone, to see what it says of itself: a file that holds its data is not
     /// opened.
-    pub(crate) fn top(self, path: &OsStr, format: Option<&str>) -> Result<Layer, Failure> {
-        let open = |options: OpenDisk, path: &OsStr| options.without_data(true).top(path);
-        let layer = self.open(path, format, open)?;
+    pub(crate) fn top(&self, name: &OsStr, format: Option<&str>) -> Result<Layer, Failure> {
+        let layer = self.opening(name, format)?.top(self.options().without_data(true))?;
         warn_if_guessed(&layer);
         Ok(layer)
     }
 
-    /// Changes options of an image.
+    /// Opens the top image alone, for writing.
+    pub(crate) fn top_to_write(
+        &self,
+        name: &OsStr,
+        format: Option<&str>,
+        direct: bool,
+    ) -> Result<Layer, Failure> {
+        let options = self.options_to_write().direct(direct);
+        let layer = self.opening(name, format)?.top(options)?;
+        warn_if_guessed(&layer);
+        Ok(layer)
+    }
+
+    /// Changes options of an image. Those that end in `-secret` name secrets.
     pub(crate) fn amend(
-        self,
-        path: &OsStr,
+        &self,
+        name: &OsStr,
         format: Option<&str>,
         direct: bool,
         given: &[(String, String)],
         force: bool,
     ) -> Result<(), Failure> {
-        self.open(path, format, |options, path| options.direct(direct).amend(path, given, force))
+        let opening = self.opening(name, format)?;
+        let file = opening.file(&self.options_to_write().direct(direct))?;
+        let mut keys = opening.keys()?;
+        for (option, id) in given.iter().filter(|(option, _)| option.ends_with("-secret")) {
+            let secret = opening.secret(OsStr::new(id))?.clone();
+            keys.0.push(Key { option: option.clone(), location: None, secret });
+        }
+        let options = opening.of_format(self.options()).secrets(Arc::new(keys));
+        let amended = options.amend_located(file, given, force);
+        amended.map_err(|error| self.failure(name, error))
     }
 
     /// Checks an image, and repairs it if asked to.
     pub(crate) fn check(
-        self,
-        path: &OsStr,
+        &self,
+        name: &OsStr,
         format: Option<&str>,
         direct: bool,
         how: &Checking<'_>,
         found: &mut dyn FnMut(Finding),
     ) -> Result<Checked, Failure> {
-        let path = without_protocol(path);
-        if let Some(format) = format {
-            check_format(&path, format)?;
-        }
-        let checked = self.options(format).direct(direct).check(&path, how, found);
-        checked.map_err(|error| Failure::from_check(error).about(&path))
+        let opening = self.opening(name, format)?;
+        let options = match how.repair {
+            Repair::Nothing => self.options(),
+            _ => self.options_to_write(),
+        };
+        let options = options.direct(direct);
+        let file = opening.file(&options)?;
+        let options = opening.of_format(options).secrets(Arc::new(opening.keys()?));
+        let checked = options.check_located(file, how, found);
+        checked.map_err(|error| Failure::from_check(error).about(&naming::without_protocol(name)))
     }
 
-    fn open<T>(
-        self,
-        path: &OsStr,
+    /// Opens one of the nodes that `name` is made of, alone.
+    pub(crate) fn top_of(&self, name: &OsStr, node: &Node) -> Result<Layer, Failure> {
+        let (node, objects) = (node.clone(), self.naming.objects()?);
+        Opening { reading: self, name, node, objects }.top(self.options().without_data(true))
+    }
+
+    /// What a name stands for; `format`: instead of the driver that it names.
+    pub(crate) fn node(&self, name: &OsStr, format: Option<&str>) -> Result<Node, Failure> {
+        self.naming.node(name, format)
+    }
+
+    /// The same for names that are those of files, whatever is said of others.
+    pub(crate) fn of_files(&self) -> Self {
+        let mut reading = self.clone();
+        reading.naming.image_opts = false;
+        reading
+    }
+
+    fn opening<'a>(
+        &'a self,
+        name: &'a OsStr,
         format: Option<&str>,
-        open: impl FnOnce(OpenDisk, &OsStr) -> Result<T, Error>,
-    ) -> Result<T, Failure> {
-        let path = without_protocol(path);
+    ) -> Result<Opening<'a>, Failure> {
+        let node = self.naming.node(name, format)?;
         if let Some(format) = format {
-            check_format(&path, format)?;
+            check_format(name, format)?;
         }
-        open(self.options(format), &path).map_err(|error| self.failure(&path, error))
+        Ok(Opening { reading: self, name, node, objects: self.naming.objects()? })
     }
 
-    fn failure(self, path: &OsStr, error: Error) -> Failure {
+    /// The way that was asked for.
+    fn options(&self) -> OpenDisk {
+        let options = self.options_with_locks();
+        if self.force_share { options.lock(LockMode::ForceShare) } else { options }
+    }
+
+    /// Who writes shares with nobody.
+    fn options_to_write(&self) -> OpenDisk {
+        self.options_with_locks().write(true)
+    }
+
+    fn options_with_locks(&self) -> OpenDisk {
+        match self.untrusted {
+            true => OpenDisk::untrusted(),
+            false => OpenDisk::new().guess_raw(true).policy(Policy::LikeQemu),
+        }
+    }
+
+    fn failure(&self, name: &OsStr, error: Error) -> Failure {
+        let path = naming::without_protocol(name);
         if error.io_kind() == Some(ErrorKind::NotFound)
-            && let Some(protocol) = protocol(path)
+            && let Some(protocol) = naming::protocol(&path)
         {
-            return unknown_protocol(path, protocol);
+            return naming::unknown_protocol(&path, protocol);
         }
         let is_denied = matches!(error.kind(), Error::Denied { .. });
-        let failure = Failure::from(error).about(path);
+        let failure = Failure::from_open(error, &path);
         if is_denied && self.untrusted {
             return failure.with_advice("If you trust the image, leave out --untrusted.");
         }
@@ -144,55 +216,131 @@ impl Reading {
     }
 }
 
-impl Writing {
-    /// How the images are opened that are not written.
-    pub(crate) fn reading(self) -> Reading {
-        Reading { force_share: false, untrusted: false }
-    }
-
-    /// Opens a disk for writing, and the chain below it for reading.
-    pub(crate) fn disk(self, path: &OsStr, format: Option<&str>) -> Result<Disk, Failure> {
-        let open = |options: OpenDisk, path: &OsStr| self.options(options).path(path);
-        let disk = self.reading().open(path, format, open)?;
-        warn_if_guessed(&disk.layers()[0]);
-        Ok(disk)
-    }
-
-    /// Opens the top image alone, for writing.
-    pub(crate) fn top(self, path: &OsStr, format: Option<&str>) -> Result<Layer, Failure> {
-        let open = |options: OpenDisk, path: &OsStr| self.options(options).top(path);
-        let layer = self.reading().open(path, format, open)?;
-        warn_if_guessed(&layer);
-        Ok(layer)
-    }
-
-    fn options(self, options: OpenDisk) -> OpenDisk {
-        options.write(true).direct(self.direct)
-    }
+/// An image on its way to be opened.
+struct Opening<'a> {
+    reading: &'a Reading,
+    /// As it stands on the command line.
+    name: &'a OsStr,
+    node: Node,
+    objects: Objects,
 }
 
-/// The name of a file without `file:`, which qemu allows before it, unless a file is called so.
-fn without_protocol(path: &OsStr) -> OsString {
-    match path.as_bytes().strip_prefix(b"file:") {
-        Some(rest) if !Path::new(path).exists() => OsStr::from_bytes(rest).to_owned(),
-        _ => path.to_owned(),
+impl Opening<'_> {
+    /// Opens the disk.
+    fn disk(&self, options: OpenDisk) -> Result<Disk, Failure> {
+        let file = self.file(&options)?;
+        let own = self.of_format(options.clone()).secrets(Arc::new(self.keys()?));
+        let below = match &self.node.backing {
+            Below::AsNamed => {
+                return own.located(file).map_err(|error| self.failure(error));
+            }
+            Below::Nothing => Vec::new(),
+            Below::Node(node) => {
+                let disk = self.of(node).disk(options.write(false))?;
+                disk.layers().to_vec()
+            }
+        };
+        let top = own.top_located(file).map_err(|error| self.failure(error))?;
+        let layers = std::iter::once(top).chain(below).collect();
+        let limits = if self.reading.untrusted { Limits::strict() } else { Limits::default() };
+        Ok(Disk::from_layers(layers, &limits))
     }
-}
 
-/// What qemu would take for a protocol: a word before the first colon.
-fn protocol(path: &OsStr) -> Option<&str> {
-    let before = path.as_bytes().split(|byte| *byte == b':').next()?;
-    let word = str::from_utf8(before).ok()?;
-    let is_word = !word.is_empty()
-        && word.len() < path.len()
-        && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-    is_word.then_some(word)
-}
+    /// Opens the image alone.
+    fn top(&self, options: OpenDisk) -> Result<Layer, Failure> {
+        let file = self.file(&options)?;
+        let options = self.of_format(options).secrets(Arc::new(self.keys()?));
+        options.top_located(file).map_err(|error| self.failure(error))
+    }
 
-fn unknown_protocol(path: &OsStr, protocol: &str) -> Failure {
-    let path = path.display();
-    Failure::new(format!("Could not open '{path}': Unknown protocol '{protocol}'"))
-        .with_advice("Only files and block devices are opened, by their names.")
+    /// Opens what the image lies in.
+    fn file(&self, options: &OpenDisk) -> Result<Located, Failure> {
+        let located = match &self.node.child {
+            Child::File(path) => self.open_file(path, options)?,
+            Child::Node(node) if node.is_file() => self.of(node).file(options)?,
+            Child::Node(node) => {
+                let disk = self.of(node).disk(options.clone())?;
+                let location = Location::Path(PathBuf::from(node.path()));
+                Located { store: Arc::new(disk), location }
+            }
+        };
+        self.window(located)
+    }
+
+    fn open_file(&self, path: &OsStr, options: &OpenDisk) -> Result<Located, Failure> {
+        let options = match self.node.flag("cache.direct") {
+            true => options.clone().direct(true),
+            false => options.clone(),
+        };
+        options.file(path).map_err(|error| self.failure(error))
+    }
+
+    /// The part that the options of a raw image name.
+    fn window(&self, located: Located) -> Result<Located, Failure> {
+        let size = |name| self.node.size(name).map_err(|why| self.refused(&why));
+        let (start, len) = (size("offset")?, size("size")?);
+        if start.is_none() && len.is_none() {
+            return Ok(located);
+        }
+        let (start, Located { store, location }) = (start.unwrap_or(0), located);
+        let end = store.len().map_err(|error| self.failure(error.into()))?;
+        let Some(rest) = end.checked_sub(start) else {
+            return Err(self.refused(&format!(
+                "Offset ({start}) cannot be greater than size of the containing file ({end})"
+            )));
+        };
+        let Some(len) = len else {
+            let store: Arc<dyn Storage> = Arc::new(Window::growing(store, HostOffset(start)));
+            return Ok(Located { store, location });
+        };
+        if len > rest {
+            return Err(self.refused(&format!(
+                "The sum of offset ({start}) and size ({len}) has to be smaller or equal to the  \
+                 actual size of the containing file ({end})"
+            )));
+        }
+        if len % 512 != 0 {
+            return Err(self.refused("Specified size is not multiple of 512"));
+        }
+        let window = Window::new(store, HostOffset(start), len);
+        let window = window.map_err(|error| self.failure(error.into()))?;
+        Ok(Located { store: Arc::new(window), location })
+    }
+
+    /// Reads it as what the name says it is. A file without more is a raw disk.
+    fn of_format(&self, options: OpenDisk) -> OpenDisk {
+        match self.node.driver.as_deref() {
+            _ if self.node.is_file() => options.format("raw"),
+            Some(driver) => options.format(driver),
+            None => options,
+        }
+    }
+
+    /// The secrets that the options of this node name, for its image alone.
+    fn keys(&self) -> Result<Keys, Failure> {
+        let location = Location::Path(PathBuf::from(self.node.path()));
+        let key = |(option, id): (&str, &OsStr)| {
+            let secret = self.secret(id)?.clone();
+            Ok(Key { option: option.to_owned(), location: Some(location.clone()), secret })
+        };
+        self.node.secrets().map(key).collect::<Result<_, _>>().map(Keys)
+    }
+
+    fn secret(&self, id: &OsStr) -> Result<&anydisk::Secret, Failure> {
+        self.objects.secret(id).map_err(|why| self.refused(&why))
+    }
+
+    fn of(&self, node: &Node) -> Self {
+        Self { node: node.clone(), objects: self.objects.clone(), ..*self }
+    }
+
+    fn refused(&self, why: &str) -> Failure {
+        naming::cannot_open(self.name, why)
+    }
+
+    fn failure(&self, error: Error) -> Failure {
+        self.reading.failure(self.name, error)
+    }
 }
 
 /// Refuses a format that is not there, and tells those that are.
@@ -200,9 +348,8 @@ fn check_format(path: &OsStr, format: &str) -> Result<(), Failure> {
     if anydisk::formats().by_name(format).is_ok() {
         return Ok(());
     }
-    let path = path.display();
-    Err(Failure::new(format!("Could not open '{path}': Unknown driver '{format}'"))
-        .with_advice(&known_formats()))
+    let why = format!("Unknown driver '{format}'");
+    Err(naming::cannot_open(path, &why).with_advice(&known_formats()))
 }
 
 /// A line that lists the formats.
@@ -218,20 +365,5 @@ fn warn_if_guessed(layer: &Layer) {
             "{}: no format recognises it, so it is taken for raw; say so with -f raw",
             layer.location
         ));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_protocol_is_a_word_before_a_colon() {
-        let of = |path: &'static str| protocol(OsStr::new(path));
-        assert_eq!(of("nbd://host/x"), Some("nbd"));
-        assert_eq!(of("json:{}"), Some("json"));
-        assert_eq!(of("./a:b"), None);
-        assert_eq!(of("plain"), None);
-        assert_eq!(of(":x"), None);
     }
 }

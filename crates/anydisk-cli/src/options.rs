@@ -6,6 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use anydisk::{Format, OptionKind, OptionSpec, Options, parse_size};
 
 use crate::failure::Failure;
+use crate::naming::{Key, Keys, Naming};
 
 /// What `-o` lists say, apart.
 #[derive(Debug)]
@@ -56,6 +57,19 @@ impl Given {
     }
 }
 
+impl Given {
+    /// The secrets that the options name, for the image that is made.
+    pub(crate) fn keys(&self, naming: &Naming) -> Result<Keys, Failure> {
+        let objects = naming.objects()?;
+        let mut keys = Keys::default();
+        for (option, id) in self.options.given().filter(|(option, _)| option.ends_with("-secret")) {
+            let secret = objects.secret(OsStr::new(id)).map_err(Failure::new)?.clone();
+            keys.0.push(Key { option: option.to_owned(), location: None, secret });
+        }
+        Ok(keys)
+    }
+}
+
 /// A size on the command line.
 pub(crate) fn size(text: &str) -> Result<u64, Failure> {
     number_of_bytes(text, "image size")
@@ -87,6 +101,19 @@ fn split(list: &OsStr) -> Vec<OsString> {
         }
     }
     items.into_iter().filter(|item| !item.is_empty()).map(OsString::from_vec).collect()
+}
+
+/// The items of a list as names and values, whatever bytes the values are; a bare name is a flag
+/// that is on.
+pub(crate) fn named_values(list: &OsStr) -> Vec<(String, OsString)> {
+    let pair = |item: OsString| {
+        let bytes = item.as_bytes();
+        let equals = bytes.iter().position(|byte| *byte == b'=');
+        let (name, value) =
+            equals.map_or((bytes, &b"on"[..]), |at| (&bytes[..at], &bytes[at + 1..]));
+        (String::from_utf8_lossy(name).into_owned(), OsStr::from_bytes(value).to_owned())
+    };
+    split(list).into_iter().map(pair).collect()
 }
 
 /// The items of the lists as names and values; a bare name is a flag that is on.

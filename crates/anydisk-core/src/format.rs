@@ -380,6 +380,11 @@ impl Options {
         self.text(name).and_then(parse_size)
     }
 
+    /// The options that were given, and their values, by name.
+    pub fn given(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.values.iter().map(|(name, value)| (*name, &**value))
+    }
+
     /// Whether the option was given, whatever its default.
     #[must_use]
     pub fn is_set(&self, name: &str) -> bool {

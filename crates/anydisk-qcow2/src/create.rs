@@ -88,6 +88,12 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         default: None,
     },
     OptionSpec {
+        name: "encryption",
+        help: "the older way to say encrypt.format=aes",
+        kind: OptionKind::Flag,
+        default: None,
+    },
+    OptionSpec {
         name: crypt::KEY_SECRET,
         help: "name of the secret that is the passphrase",
         kind: OptionKind::Text,

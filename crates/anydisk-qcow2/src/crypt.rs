@@ -64,6 +64,7 @@ impl NewEncryption {
         match options.text("encrypt.format") {
             Some("luks") => {}
             Some(_) => return Ok(Some(Self::Legacy)),
+            None if options.flag("encryption") => return Ok(Some(Self::Legacy)),
             None => return Ok(None),
         }
         let words = Words {

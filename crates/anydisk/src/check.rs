@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anydisk_core::{
-    Access, AmendRequest, CheckReport, CheckRequest, Finding, Options, Repair, Result,
+    Access, AmendRequest, CheckReport, CheckRequest, Finding, Located, Options, Repair, Result,
 };
 
 use crate::OpenDisk;
@@ -23,6 +23,14 @@ pub struct Checking<'a> {
 impl Default for Checking<'_> {
     fn default() -> Self {
         Self { repair: Repair::Nothing, threads: 1, progress: None }
+    }
+}
+
+impl Checking<'_> {
+    /// How the image is opened.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        if self.repair == Repair::Nothing { Access::Read } else { Access::ReadWrite }
     }
 }
 
@@ -59,8 +67,21 @@ impl OpenDisk {
         how: &Checking<'_>,
         found: &mut dyn FnMut(Finding),
     ) -> Result<Checked> {
-        let access = if how.repair == Repair::Nothing { Access::Read } else { Access::ReadWrite };
-        let file = self.file_at(path.as_ref(), access)?;
+        let file = self.file_at(path.as_ref(), how.access())?;
+        self.check_located(file, how, found)
+    }
+
+    /// As [`check`](Self::check), of the image in `file`, which is writable if it is to be repaired.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn check_located(
+        &self,
+        file: Located,
+        how: &Checking<'_>,
+        found: &mut dyn FnMut(Finding),
+    ) -> Result<Checked> {
+        let access = how.access();
         self.with_opener(|opener| {
             let (format, _) = opener.format(&file, self.format_of(&file)?)?;
             let mut request = CheckRequest::new(opener.request(&file, access));
@@ -84,7 +105,19 @@ impl OpenDisk {
         given: &[(String, String)],
         force: bool,
     ) -> Result<()> {
-        let file = self.file_at(path.as_ref(), Access::ReadWrite)?;
+        self.amend_located(self.file_at(path.as_ref(), Access::ReadWrite)?, given, force)
+    }
+
+    /// As [`amend`](Self::amend), of the image in `file`, which is writable.
+    ///
+    /// # Errors
+    /// As [`amend`](Self::amend).
+    pub fn amend_located(
+        &self,
+        file: Located,
+        given: &[(String, String)],
+        force: bool,
+    ) -> Result<()> {
         self.with_opener(|opener| {
             let (format, _) = opener.format(&file, self.format_of(&file)?)?;
             let mut options = Options::to_amend(format);

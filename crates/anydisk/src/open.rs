@@ -179,10 +179,26 @@ impl OpenDisk {
     /// # Errors
     /// As [`path`](Self::path).
     pub fn top(&self, path: impl AsRef<Path>) -> Result<Layer> {
-        let file = self.file_at(path.as_ref(), self.access)?;
+        self.top_located(self.file_at(path.as_ref(), self.access)?)
+    }
+
+    /// Opens the image in `file` alone.
+    ///
+    /// # Errors
+    /// As [`path`](Self::path).
+    pub fn top_located(&self, file: Located) -> Result<Layer> {
         self.with_opener(|opener| {
             opener.open_one(file.clone(), self.format_of(&file)?, self.access)
         })
+    }
+
+    /// Opens the file or block device at `path`, and no image in it: for those who make a store of
+    /// it first, a [`Window`](anydisk_storage::Window) or what is decrypted.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn file(&self, path: impl AsRef<Path>) -> Result<Located> {
+        self.file_at(path.as_ref(), self.access)
     }
 
     pub(crate) fn file_at(&self, path: &Path, access: Access) -> Result<Located> {

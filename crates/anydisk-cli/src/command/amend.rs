@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::Args;
 
-use crate::args::{Cache, NotDone, Reading};
+use crate::args::{Cache, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::options::{amend_help, asks_for_help, pairs};
 use crate::output;
@@ -42,13 +42,10 @@ pub(crate) struct Amend {
     file: Option<OsString>,
     #[command(flatten)]
     reading: Reading,
-    #[command(flatten)]
-    not_done: NotDone,
 }
 
 impl Amend {
     pub(crate) fn run(self) -> Outcome {
-        self.not_done.refuse()?;
         if asks_for_help(&self.options) {
             let name = self.format.as_deref().unwrap_or("qcow2");
             let format = anydisk::formats().by_name(name)?;

@@ -1,11 +1,11 @@
 //! `anydisk bitmap`.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 
-use anydisk::{Bitmaps, Disk, NewBitmap, OpenDisk, Policy};
+use anydisk::{Bitmaps, Image, ImageWrite, NewBitmap};
 use clap::Args;
 
-use crate::args::NotDone;
+use crate::args::Reading;
 use crate::failure::{Failure, Outcome};
 use crate::options;
 
@@ -57,12 +57,11 @@ pub(crate) struct Bitmap {
     /// The name of the bitmap
     bitmap: String,
     #[command(flatten)]
-    not_done: NotDone,
+    reading: Reading,
 }
 
 impl Bitmap {
     pub(crate) fn run(self) -> Outcome {
-        self.not_done.refuse()?;
         let asked = [self.add, self.remove, self.clear, self.enable, self.disable];
         if !asked.contains(&true) && self.merge.is_empty() {
             return Err(Failure::new(
@@ -74,8 +73,9 @@ impl Bitmap {
     }
 
     fn change(&self) -> Result<(), Failure> {
-        let disk = open(&self.file, self.format.as_deref(), true)?;
-        let bitmaps = bitmaps_of(&disk)?;
+        let layer = self.reading.top_to_write(&self.file, self.format.as_deref(), false)?;
+        let image = &*layer.image;
+        let bitmaps = bitmaps_of(image)?;
         let name = &*self.bitmap;
         if self.add {
             done("add", name, bitmaps.add(&self.new_bitmap()?))?;
@@ -93,7 +93,8 @@ impl Bitmap {
         if self.remove {
             done("remove", name, bitmaps.remove(name))?;
         }
-        Ok(disk.flush()?)
+        image.writer().map_or(Ok(()), ImageWrite::flush)?;
+        Ok(())
     }
 
     fn new_bitmap(&self) -> Result<NewBitmap, Failure> {
@@ -104,11 +105,11 @@ impl Bitmap {
     /// Adds what the other bitmaps have recorded, of this image or of the other one.
     fn merge(&self, into: &dyn Bitmaps) -> Result<(), Failure> {
         let other = match &self.source_file {
-            Some(file) => Some(open(file, self.source_format.as_deref(), false)?),
+            Some(file) => Some(self.reading.of_files().top(file, self.source_format.as_deref())?),
             None => None,
         };
         let from = match &other {
-            Some(disk) => bitmaps_of(disk)?,
+            Some(layer) => bitmaps_of(&*layer.image)?,
             None => into,
         };
         for source in &self.merge {
@@ -121,19 +122,10 @@ impl Bitmap {
     }
 }
 
-fn open(file: &OsStr, format: Option<&str>, write: bool) -> Result<Disk, Failure> {
-    let options = OpenDisk::new().write(write).policy(Policy::LikeQemu).follow_backing(false);
-    let options = match format {
-        Some(format) => options.format(format),
-        None => options,
-    };
-    options.path(file).map_err(|error| Failure::from(error).about(file))
-}
-
-fn bitmaps_of(disk: &Disk) -> Result<&dyn Bitmaps, Failure> {
-    let format = disk.top().info().format;
+fn bitmaps_of(image: &dyn Image) -> Result<&dyn Bitmaps, Failure> {
+    let format = image.info().format;
     let none = || Failure::new(format!("Format driver '{format}' does not support bitmaps"));
-    disk.top().bitmaps().ok_or_else(none)
+    image.bitmaps().ok_or_else(none)
 }
 
 fn done(what: &str, name: &str, result: Result<(), anydisk::Error>) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use anydisk::convert::Watch;
 use anydisk::{CheckReport, Checked, Checking, Error, Finding, Repair, Severity};
 use clap::{Args, ValueEnum};
 
-use crate::args::{Cache, Form, NotDone, Reading};
+use crate::args::{Cache, Form, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::INTERRUPTED;
 use crate::output;
@@ -51,8 +51,6 @@ pub(crate) struct Check {
     file: OsString,
     #[command(flatten)]
     reading: Reading,
-    #[command(flatten)]
-    not_done: NotDone,
 }
 
 /// What is repaired.
@@ -66,7 +64,6 @@ enum What {
 
 impl Check {
     pub(crate) fn run(self) -> Outcome {
-        self.not_done.refuse()?;
         let shown = Progress::new(false, self.quiet)?;
         let progress = |done: u64, all: u64| shown.progress(done, all) == ControlFlow::Continue(());
         let mut how = Checking::default();

@@ -8,7 +8,7 @@ use anydisk::convert::{self, Settings};
 use anydisk::{Disk, Layer, Reference, path_like_qemu};
 use clap::Args;
 
-use crate::args::{Cache, NotDone, Writing, refuse};
+use crate::args::{Cache, Reading, refuse};
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::progress::Progress;
@@ -47,19 +47,18 @@ pub(crate) struct Commit {
     /// The image
     file: OsString,
     #[command(flatten)]
-    not_done: NotDone,
+    reading: Reading,
 }
 
 impl Commit {
     pub(crate) fn run(self) -> Outcome {
-        self.not_done.refuse()?;
         refuse(&[("-r", self.rate.is_some())])?;
-        let writing = Writing { direct: self.cache.is_direct() };
-        let top = writing.top(&self.file, self.format.as_deref())?;
+        let direct = self.cache.is_direct();
+        let top = self.reading.top_to_write(&self.file, self.format.as_deref(), direct)?;
         if top.backing.is_none() {
             return Err(Failure::new("Image does not have a backing file"));
         }
-        let (above, base) = self.chain(top, writing)?;
+        let (above, base) = self.chain(top)?;
         let progress = Progress::new(self.progress, self.quiet)?;
         convert::commit(&above, &base, &Settings::default(), &progress)?;
         progress.finish();
@@ -75,7 +74,8 @@ impl Commit {
     }
 
     /// The images above the base, and the base, open for writing.
-    fn chain(&self, top: Layer, writing: Writing) -> Result<(Vec<Layer>, Disk), Failure> {
+    fn chain(&self, top: Layer) -> Result<(Vec<Layer>, Disk), Failure> {
+        let below = self.reading.of_files();
         let mut above = vec![top];
         loop {
             let lowest = above.last().expect("the top is there");
@@ -92,9 +92,10 @@ impl Commit {
             }
             let format = reference.format.as_deref();
             if self.base.as_deref().is_none_or(|base| is_meant(base, &reference, &path)) {
-                return Ok((above, writing.disk(path.as_os_str(), format)?));
+                let direct = self.cache.is_direct();
+                return Ok((above, below.disk_to_write(path.as_os_str(), format, direct)?));
             }
-            above.push(writing.reading().top(path.as_os_str(), format)?);
+            above.push(below.top(path.as_os_str(), format)?);
         }
     }
 }

@@ -6,7 +6,7 @@ use anydisk::Disk;
 use anydisk::convert::{self, Comparison, Settings, Strictness};
 use clap::Args;
 
-use crate::args::{Cache, NotDone, Part, Reading};
+use crate::args::{Cache, Part, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::progress::Progress;
@@ -57,8 +57,6 @@ pub(crate) struct Compare {
     part: Part,
     #[command(flatten)]
     reading: Reading,
-    #[command(flatten)]
-    not_done: NotDone,
 }
 
 impl Compare {
@@ -78,7 +76,6 @@ impl Compare {
     }
 
     fn open(&self) -> Result<[Disk; 2], Failure> {
-        self.not_done.refuse()?;
         let direct = self.cache.is_direct();
         let Some((second, first)) = self.files.split_last() else {
             return Err(Failure::new("Expecting two image file names"));

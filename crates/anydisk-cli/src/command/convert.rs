@@ -7,11 +7,11 @@ use std::path::Path;
 use anydisk::convert::{
     CopyBitmaps, NewImage, Settings, Sources, copy_to_disk, copy_to_file, copy_to_overlay,
 };
-use anydisk::{Disk, Format, Layer, Location, OpenDisk, Policy, Reference, copy_to_ova};
+use anydisk::{Disk, Format, Layer, Location, Reference, copy_to_ova};
 use clap::Args;
 
 use super::{create, snapshot};
-use crate::args::{Cache, NotDone, Part, Reading, refuse};
+use crate::args::{Cache, Part, Reading, refuse};
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
 use crate::output;
@@ -93,6 +93,9 @@ pub(crate) struct Convert {
     /// With --bitmaps: leave those out that cannot be trusted
     #[arg(long, requires = "bitmaps")]
     skip_broken_bitmaps: bool,
+    /// With -n: the name of the target is a list of options, as with --image-opts
+    #[arg(long, requires = "no_create")]
+    target_image_opts: bool,
     /// The sources, end to end, and the new file
     #[arg(required_unless_present = "options")]
     files: Vec<OsString>,
@@ -100,8 +103,6 @@ pub(crate) struct Convert {
     part: Part,
     #[command(flatten)]
     reading: Reading,
-    #[command(flatten)]
-    not_done: NotDone,
     #[command(flatten)]
     not_done_here: NotDoneHere,
 }
@@ -112,27 +113,17 @@ struct NotDoneHere {
     #[arg(short = 'r', long, hide = true)]
     rate: Option<OsString>,
     #[arg(long, hide = true)]
-    source_image_opts: bool,
-    #[arg(long, hide = true)]
-    target_image_opts: bool,
-    #[arg(long, hide = true)]
     salvage: bool,
 }
 
 impl NotDoneHere {
     fn refuse(&self) -> Result<(), Failure> {
-        refuse(&[
-            ("-r", self.rate.is_some()),
-            ("--source-image-opts", self.source_image_opts),
-            ("--target-image-opts", self.target_image_opts),
-            ("--salvage", self.salvage),
-        ])
+        refuse(&[("-r", self.rate.is_some()), ("--salvage", self.salvage)])
     }
 }
 
 impl Convert {
     pub(crate) fn run(self) -> Outcome {
-        self.not_done.refuse()?;
         self.not_done_here.refuse()?;
         if self.target_format == OVA {
             return self.package();
@@ -203,8 +194,12 @@ impl Convert {
         let given = self.given(format)?;
         let backing = create::backing(&given, format)?;
         let size = given.size.unwrap_or(sources.size());
-        let image =
-            NewImage { backing: backing.as_ref(), ..NewImage::new(format, &given.options, size) };
+        let keys = given.keys(&self.reading.naming)?;
+        let image = NewImage {
+            backing: backing.as_ref(),
+            secrets: &keys,
+            ..NewImage::new(format, &given.options, size)
+        };
         match backing.clone() {
             Some(backing) => {
                 self.copy_over(disks, target, &image, backing, &settings, progress)?;
@@ -276,7 +271,7 @@ impl Convert {
                  input images",
             ));
         };
-        let below = create::look_below(&mut backing, target, self.reading)?;
+        let below = create::look_below(&mut backing, target, &self.reading)?;
         let sources = self.above(source, &below);
         let image = NewImage { backing: Some(&backing), ..image.clone() };
         copy_to_overlay(&sources, target, &image, below.layers(), settings, progress)?;
@@ -314,12 +309,11 @@ impl Convert {
         mut settings: Settings,
         progress: &Progress,
     ) -> Result<(), Failure> {
-        let disk = OpenDisk::new()
-            .write(true)
-            .policy(Policy::LikeQemu)
-            .direct(self.target_cache.is_direct())
-            .format(format.name())
-            .path(target)?;
+        let direct = self.target_cache.is_direct();
+        let (mut reading, format) = (self.reading.clone(), Some(format.name()));
+        reading.naming.image_opts = self.target_image_opts;
+        let format = format.filter(|_| !self.target_image_opts);
+        let disk = reading.disk_to_write(target.as_os_str(), format, direct)?;
         // The image's tables reach its file only when it is flushed.
         settings.durable = true;
         copy_to_disk(sources, &disk, &settings, progress)?;

@@ -8,7 +8,7 @@ use anydisk::convert::{NewImage, Settings, Sources, Unwatched, copy_to_file};
 use anydisk::{Disk, Format, Location, Reference, Role, path_like_qemu};
 use clap::Args;
 
-use crate::args::{NotDone, Reading};
+use crate::args::Reading;
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
 use crate::{open, output};
@@ -49,13 +49,10 @@ pub(crate) struct Create {
     size: Option<String>,
     #[command(flatten)]
     reading: Reading,
-    #[command(flatten)]
-    not_done: NotDone,
 }
 
 impl Create {
     pub(crate) fn run(self) -> Outcome {
-        self.not_done.refuse()?;
         let registry = anydisk::formats();
         let format = registry.by_name(&self.format).map_err(|_| unknown(&self.format))?;
         if options::asks_for_help(&self.options) {
@@ -74,7 +71,7 @@ impl Create {
         let mut backing = backing(&given, format)?;
         let below = match &mut backing {
             Some(reference) if !self.unchecked => {
-                Some(look_below(reference, Path::new(file), self.reading)?.size())
+                Some(look_below(reference, Path::new(file), &self.reading)?.size())
             }
             _ => None,
         };
@@ -84,8 +81,12 @@ impl Create {
             let name = file.to_string_lossy();
             output::print(&options::formatting(&name, format, &given, size))?;
         }
-        let image =
-            NewImage { backing: backing.as_ref(), ..NewImage::new(format, &given.options, size) };
+        let keys = given.keys(&self.reading.naming)?;
+        let image = NewImage {
+            backing: backing.as_ref(),
+            secrets: &keys,
+            ..NewImage::new(format, &given.options, size)
+        };
         // Nothing is copied, so that formats that are written in one pass are made as well.
         let nothing = Sources::concatenated([]);
         copy_to_file(&nothing, Path::new(file), &image, &Settings::default(), &Unwatched)?;
@@ -131,10 +132,10 @@ pub(crate) fn backing(given: &Given, format: &dyn Format) -> Result<Option<Refer
 pub(crate) fn look_below(
     reference: &mut Reference,
     file: &Path,
-    reading: Reading,
+    reading: &Reading,
 ) -> Result<Disk, Failure> {
     let path = path_like_qemu(reference, &Location::Path(file.to_owned()));
-    let disk = reading.disk(path.as_os_str(), reference.format.as_deref(), false)?;
+    let disk = reading.of_files().disk(path.as_os_str(), reference.format.as_deref(), false)?;
     let below = disk.top().info();
     (reference.id, reference.content_id) = (below.id, below.content_id);
     Ok(disk)

@@ -1,6 +1,6 @@
 //! `anydisk info`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -9,8 +9,9 @@ use anydisk::{Detail, DetailValue, ImageInfo, Layer, Location, SnapshotInfo, pat
 use clap::Args;
 
 use super::snapshot;
-use crate::args::{Form, NotDone, Part, Reading};
+use crate::args::{Form, Part, Reading};
 use crate::failure::{Failure, Outcome};
+use crate::naming::{Child, Node};
 use crate::output;
 use crate::output::json::{self, Object, Value};
 use crate::output::{human, snapshots};
@@ -44,13 +45,10 @@ pub(crate) struct Info {
     part: Part,
     #[command(flatten)]
     reading: Reading,
-    #[command(flatten)]
-    not_done: NotDone,
 }
 
 impl Info {
     pub(crate) fn run(self) -> Outcome {
-        self.not_done.refuse()?;
         let facts = self.facts()?;
         let text = match (self.output, self.backing_chain) {
             (Form::Human, _) => facts.iter().map(Facts::text).collect::<Vec<_>>().join("\n"),
@@ -69,11 +67,35 @@ impl Info {
     /// Of the top image, or of each in the chain.
     fn facts(&self) -> Result<Vec<Facts>, Failure> {
         let format = self.format.as_deref();
-        if let (None, false, [file]) = (&self.part.member, self.backing_chain, &self.files[..]) {
-            return Ok(vec![Facts::of(&self.reading.top(file, format)?)?]);
+        let (None, [file]) = (&self.part.member, &self.files[..]) else {
+            let disk = self.reading.part(&self.part, &self.files, format, false)?;
+            return disk.layers().iter().map(Facts::of).collect();
+        };
+        let node = self.reading.node(file, format)?;
+        if !self.backing_chain {
+            return Ok(vec![self.named(file, &self.reading.top(file, format)?, node)?]);
         }
-        let disk = self.reading.part(&self.part, &self.files, format, false)?;
-        disk.layers().iter().map(Facts::of).collect()
+        let disk = self.reading.disk(file, format, false)?;
+        let (top, below) = disk.layers().split_first().expect("a disk has a top");
+        let top = self.named(file, top, node);
+        std::iter::once(top).chain(below.iter().map(Facts::of)).collect()
+    }
+
+    /// Facts of an image that was named as `name` on the command line, which `node` is.
+    fn named(&self, name: &OsStr, layer: &Layer, node: Node) -> Result<Facts, Failure> {
+        let mut facts = Facts::of(layer)?;
+        if node.is_file() {
+            (facts.image.format, facts.is_file) = ("file", true);
+        }
+        let node = node.read_as(Some(facts.image.format));
+        facts.name = node.shown();
+        if let Child::Node(inner) = node.child
+            && !inner.is_file()
+        {
+            let layer = self.reading.top_of(name, &inner)?;
+            facts.inner = Some(Box::new(self.named(name, &layer, *inner)?));
+        }
+        Ok(facts)
     }
 }
 
@@ -84,6 +106,10 @@ struct Facts {
     size: u64,
     /// Those it is made of, the last one opened first.
     files: Vec<File>,
+    /// The image that it lies in, instead of a file.
+    inner: Option<Box<Facts>>,
+    /// It is a file, and no image in one.
+    is_file: bool,
     backing: Option<Backing>,
     snapshots: Vec<SnapshotInfo>,
 }
@@ -125,6 +151,8 @@ impl Facts {
             size: layer.image.size(),
             image,
             files,
+            inner: None,
+            is_file: false,
             backing,
             snapshots: snapshot::listed(&*layer.image)?,
         })
@@ -146,7 +174,18 @@ impl Facts {
             .with_any("backing-filename-format", backing.and_then(|b| b.format.as_deref()))
             .with_any("snapshots", snapshots::value(&self.snapshots))
             .with_any("format-specific", self.specific())
-            .with("children", self.files.iter().map(File::value).collect::<Vec<_>>())
+            .with("children", self.children())
+    }
+
+    fn children(&self) -> Vec<Value> {
+        match &self.inner {
+            _ if self.is_file => Vec::new(),
+            Some(inner) => {
+                let child = Object::default().with("name", "file").with("info", inner.object());
+                vec![child.into()]
+            }
+            None => self.files.iter().map(File::value).collect(),
+        }
     }
 
     fn specific(&self) -> Option<Object> {
@@ -162,6 +201,11 @@ impl Facts {
     }
 
     fn text(&self) -> String {
+        self.text_below("")
+    }
+
+    /// The text, where the node is reached by `path` from the top.
+    fn text_below(&self, path: &str) -> String {
         let image = &self.image;
         let mut lines = vec![
             format!("image: {}", self.name),
@@ -179,8 +223,23 @@ impl Facts {
             text.push_str("Format specific information:\n");
             human::write_object(&mut text, &data, 1);
         }
-        text + &self.files.iter().map(File::text).collect::<String>()
+        text + &self.children_text(path)
     }
+
+    fn children_text(&self, path: &str) -> String {
+        match &self.inner {
+            _ if self.is_file => String::new(),
+            Some(inner) => {
+                let path = format!("{path}/file");
+                format!("Child node '{path}':\n{}", indented(&inner.text_below(&path)))
+            }
+            None => self.files.iter().map(|file| file.text(path)).collect(),
+        }
+    }
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}\n")).collect()
 }
 
 impl Backing {
@@ -251,9 +310,9 @@ impl File {
         Object::default().with("name", self.node.as_str()).with("info", info).into()
     }
 
-    fn text(&self) -> String {
+    fn text(&self, path: &str) -> String {
         let mut lines = vec![
-            format!("Child node '/{}':", self.node),
+            format!("Child node '{path}/{}':", self.node),
             format!("    filename: {}", self.name),
             format!("    protocol type: {}", self.protocol),
             format!("    file length: {} ({} bytes)", human::size(self.length), self.length),

@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write};
 use anydisk::{Disk, GuestOffset, GuestRange};
 use clap::Args;
 
-use crate::args::{Form, NotDone, Part, Reading};
+use crate::args::{Form, Part, Reading};
 use crate::extents::{Entries, Entry};
 use crate::failure::{Failure, Outcome};
 use crate::picture::Picture;
@@ -44,13 +44,10 @@ pub(crate) struct Map {
     part: Part,
     #[command(flatten)]
     reading: Reading,
-    #[command(flatten)]
-    not_done: NotDone,
 }
 
 impl Map {
     pub(crate) fn run(self) -> Outcome {
-        self.not_done.refuse()?;
         let start = options::number_of_bytes(&self.start_offset, "start offset")?;
         let length = self.max_length.as_deref();
         let length = length.map(|text| options::number_of_bytes(text, "max length")).transpose()?;

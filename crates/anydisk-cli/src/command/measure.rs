@@ -9,7 +9,7 @@ use anydisk::{
 use clap::Args;
 
 use super::{create, snapshot};
-use crate::args::{Form, NotDone, Part, Reading};
+use crate::args::{Form, Part, Reading};
 use crate::extents::Entries;
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
@@ -53,8 +53,6 @@ pub(crate) struct Measure {
     /// Of this snapshot of the image
     #[arg(short = 'l', long, value_name = "SNAPSHOT")]
     snapshot: Option<String>,
-    #[command(flatten)]
-    not_done: NotDone,
 }
 
 /// What would be copied.
@@ -67,7 +65,6 @@ struct Content {
 
 impl Measure {
     pub(crate) fn run(self) -> Outcome {
-        self.not_done.refuse()?;
         let registry = anydisk::formats();
         let format = registry
             .by_name(&self.target_format)

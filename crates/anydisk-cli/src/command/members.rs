@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use anydisk::{Member, Members as _};
 use clap::Args;
 
-use crate::args::{Form, NotDone, Reading};
+use crate::args::{Form, Reading};
 use crate::failure::Outcome;
 use crate::output;
 use crate::output::human;
@@ -33,13 +33,10 @@ pub(crate) struct Members {
     files: Vec<OsString>,
     #[command(flatten)]
     reading: Reading,
-    #[command(flatten)]
-    not_done: NotDone,
 }
 
 impl Members {
     pub(crate) fn run(self) -> Outcome {
-        self.not_done.refuse()?;
         let inside = self.reading.inside(&self.files, self.format.as_deref(), false)?;
         let members = inside.members();
         let text = match self.output {

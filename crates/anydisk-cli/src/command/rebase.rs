@@ -7,7 +7,7 @@ use anydisk::convert::{self, Settings};
 use anydisk::{Disk, Layer, Reference, Role, path_like_qemu};
 use clap::Args;
 
-use crate::args::{Cache, NotDone, Reading, Writing};
+use crate::args::{Cache, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
 
@@ -52,22 +52,19 @@ pub(crate) struct Rebase {
     file: OsString,
     #[command(flatten)]
     reading: Reading,
-    #[command(flatten)]
-    not_done: NotDone,
 }
 
 impl Rebase {
     pub(crate) fn run(self) -> Outcome {
-        self.not_done.refuse()?;
         let mut reference = self.reference()?;
-        let writing = Writing { direct: self.cache.is_direct() };
+        let direct = self.cache.is_direct();
         let format = self.format.as_deref();
         if self.unchecked {
-            let top = writing.top(&self.file, format)?;
+            let top = self.reading.top_to_write(&self.file, format, direct)?;
             set_backing(&top, reference.as_ref())?;
             return Ok(0);
         }
-        let disk = writing.disk(&self.file, format)?;
+        let disk = self.reading.disk_to_write(&self.file, format, direct)?;
         let new =
             reference.as_mut().map(|reference| self.open_new(reference, &disk)).transpose()?;
         let mut settings = Settings::default();
@@ -99,7 +96,8 @@ impl Rebase {
     fn open_new(&self, reference: &mut Reference, disk: &Disk) -> Result<Disk, Failure> {
         let path = path_like_qemu(reference, &disk.layers()[0].location);
         let direct = self.source_cache.is_direct();
-        let new = self.reading.disk(path.as_os_str(), reference.format.as_deref(), direct)?;
+        let below = self.reading.of_files();
+        let new = below.disk(path.as_os_str(), reference.format.as_deref(), direct)?;
         let info = new.top().info();
         (reference.id, reference.content_id) = (info.id, info.content_id);
         Ok(new)

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use anydisk::{Preallocation, parse_size};
 use clap::Args;
 
-use crate::args::{NotDone, Writing};
+use crate::args::Reading;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 
@@ -40,17 +40,16 @@ pub(crate) struct Resize {
     /// The new size; with + or -, the difference from the old one
     size: String,
     #[command(flatten)]
-    not_done: NotDone,
+    reading: Reading,
 }
 
 impl Resize {
     pub(crate) fn run(self) -> Outcome {
-        self.not_done.refuse()?;
         let preallocation = Preallocation::of_word(&self.preallocation).ok_or_else(|| {
             Failure::new(format!("Invalid preallocation mode '{}'", self.preallocation))
         })?;
         let change = Change::parse(&self.size).ok_or_else(|| Failure::new(NO_SIZE))?;
-        let disk = Writing::default().disk(&self.file, self.format.as_deref())?;
+        let disk = self.reading.disk_to_write(&self.file, self.format.as_deref(), false)?;
         let size = change.of(disk.size()).filter(|size| *size > 0);
         let size = size.ok_or_else(|| Failure::new("New image size must be positive"))?;
         let grows = size >= disk.size();

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anydisk::{Disk, Error, Image, NewSnapshot, SnapshotRef, Snapshots};
 use clap::Args;
 
-use crate::args::{NotDone, Reading, Writing};
+use crate::args::Reading;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::output::snapshots;
@@ -41,13 +41,10 @@ pub(crate) struct Snapshot {
     file: OsString,
     #[command(flatten)]
     reading: Reading,
-    #[command(flatten)]
-    not_done: NotDone,
 }
 
 impl Snapshot {
     pub(crate) fn run(self) -> Outcome {
-        self.not_done.refuse()?;
         match (&self.create, &self.apply, &self.delete) {
             (None, None, None) => return self.list(),
             _ if self.list => return Err(mixed()),
@@ -71,7 +68,7 @@ impl Snapshot {
         verb: &str,
         name: &str,
     ) -> Result<(), Failure> {
-        let disk: Disk = Writing::default().disk(&self.file, None)?;
+        let disk: Disk = self.reading.disk_to_write(&self.file, None, false)?;
         let refused =
             |why: &str| Failure::new(format!("Could not {verb} snapshot '{name}': {why}"));
         let Some(snapshots) = disk.top().snapshots() else {

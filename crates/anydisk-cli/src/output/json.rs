@@ -1,5 +1,6 @@
 //! JSON as qemu-img prints it: members in the order of its hash table, not of a schema.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// A value.
@@ -14,17 +15,25 @@ pub(crate) enum Value {
 
 /// Named values.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Object(Vec<(&'static str, Value)>);
+pub(crate) struct Object(Vec<(Cow<'static, str>, Value)>);
 
 impl Object {
     /// Adds a member.
-    pub(crate) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
-        self.0.push((name, value.into()));
+    pub(crate) fn with(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        value: impl Into<Value>,
+    ) -> Self {
+        self.0.push((name.into(), value.into()));
         self
     }
 
     /// Adds a member if there is one.
-    pub(crate) fn with_any(self, name: &'static str, value: Option<impl Into<Value>>) -> Self {
+    pub(crate) fn with_any(
+        self,
+        name: impl Into<Cow<'static, str>>,
+        value: Option<impl Into<Value>>,
+    ) -> Self {
         match value {
             Some(value) => self.with(name, value),
             None => self,
@@ -38,8 +47,9 @@ impl Object {
 
     /// The members as qemu's hash table gives them out: by bucket, and in a bucket the one that
     /// came last first.
-    pub(crate) fn members(&self) -> Vec<(&'static str, &Value)> {
-        let mut members: Vec<_> = self.0.iter().rev().map(|(name, value)| (*name, value)).collect();
+    pub(crate) fn members(&self) -> Vec<(&str, &Value)> {
+        let mut members: Vec<_> =
+            self.0.iter().rev().map(|(name, value)| (&**name, value)).collect();
         members.sort_by_key(|(name, _)| bucket(name));
         members
     }
@@ -66,6 +76,25 @@ pub(crate) fn document(value: &Value) -> String {
 }
 
 impl Value {
+    /// As qemu-img writes it in a name: on one line, with blanks behind colons and commas.
+    pub(crate) fn in_one_line(&self) -> String {
+        let list = |open, items: Vec<String>, close| format!("{open}{}{close}", items.join(", "));
+        match self {
+            Self::List(items) => list("[", items.iter().map(Self::in_one_line).collect(), "]"),
+            Self::Object(object) => {
+                let member = |(name, value): (&str, &Value)| {
+                    format!("{}: {}", Self::from(name).in_one_line(), value.in_one_line())
+                };
+                list("{", object.members().into_iter().map(member).collect(), "}")
+            }
+            other => {
+                let mut out = String::new();
+                other.write(&mut out, 0);
+                out
+            }
+        }
+    }
+
     fn write(&self, out: &mut String, depth: usize) {
         match self {
             Self::Flag(flag) => out.push_str(if *flag { "true" } else { "false" }),
@@ -167,7 +196,7 @@ mod tests {
     #[test]
     fn members_come_in_the_order_of_qemus_hash_table() {
         let names = ["format", "filename", "virtual-size", "children", "dirty-flag"];
-        let object = names.iter().fold(Object::default(), |object, name| object.with(name, 0_u64));
+        let object = names.iter().fold(Object::default(), |object, name| object.with(*name, 0_u64));
         let members: Vec<_> = object.members().into_iter().map(|(name, _)| name).collect();
         assert_eq!(members, ["children", "virtual-size", "filename", "format", "dirty-flag"]);
         let object = Object::default().with("fully-allocated", 1_u64).with("required", 1_u64);

@@ -74,11 +74,3 @@ fn a_name_that_is_not_utf8_is_opened() {
     let output = command.args(["info", "--output=json"]).arg(name).output().unwrap();
     assert!(output.status.success(), "{}", crate::common::said(&output));
 }
-
-#[test]
-fn options_that_are_not_done_are_refused_by_name() {
-    let bench = Bench::new();
-    bench.raw("a", 512, &[]);
-    let error = bench.fails(&["info", "--image-opts", "a"], 1);
-    assert!(error.ends_with("the option --image-opts is not supported\n"), "{error}");
-}

@@ -14,4 +14,5 @@ mod map;
 mod measure;
 mod members;
 mod names;
+mod naming;
 mod usage;

@@ -1,0 +1,104 @@
+//! `json:{...}` as flat options: what lies in objects gets names with dots.
+
+use super::node::{Flat, Scalar};
+
+/// More text than this is no name.
+const MAX_LEN: usize = 1 << 20;
+
+/// Reads the text behind `json:`.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub(super) fn flat(text: &[u8]) -> Result<Flat, String> {
+    if text.len() > MAX_LEN {
+        return Err(format!("it is longer than {MAX_LEN} bytes"));
+    }
+    let text = str::from_utf8(text).map_err(|error| error.to_string())?;
+    let value = serde_json::from_str(&in_double_quotes(text)).map_err(|error| error.to_string())?;
+    let serde_json::Value::Object(members) = value else {
+        return Err("JSON options must be an object".into());
+    };
+    let mut flat = Flat::new();
+    members.iter().try_for_each(|(name, value)| add(&mut flat, name, value))?;
+    Ok(flat)
+}
+
+/// Depth is bounded by the parser.
+fn add(flat: &mut Flat, name: &str, value: &serde_json::Value) -> Result<(), String> {
+    use serde_json::Value;
+    let scalar = match value {
+        Value::Null => Scalar::Null,
+        Value::Bool(flag) => Scalar::Flag(*flag),
+        Value::Number(number) => match number.as_u64() {
+            Some(number) => Scalar::Number(number),
+            None => return Err(format!("{name} is {number}, expected a whole number")),
+        },
+        Value::String(text) => Scalar::Text(text.into()),
+        Value::Array(_) => return Err(format!("{name} is a list")),
+        Value::Object(members) => {
+            let below = |(key, value)| add(flat, &format!("{name}.{key}"), value);
+            return members.iter().try_for_each(below);
+        }
+    };
+    match flat.insert(name.to_owned(), scalar) {
+        Some(_) => Err(format!("{name} is given twice")),
+        None => Ok(()),
+    }
+}
+
+/// qemu allows texts in single quotes, which shells make easy to write: they become plain JSON.
+fn in_double_quotes(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut open = None;
+    let mut chars = text.chars();
+    while let Some(char) = chars.next() {
+        match (char, open) {
+            ('\\', Some(_)) => match chars.next() {
+                Some('\'') => out.push('\''),
+                next => out.extend(std::iter::once('\\').chain(next)),
+            },
+            ('"', Some('\'')) => out.push_str("\\\""),
+            ('\'' | '"', None) => {
+                open = Some(char);
+                out.push('"');
+            }
+            (quote, Some(began)) if quote == began => {
+                open = None;
+                out.push('"');
+            }
+            (other, _) => out.push(other),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_become_names_with_dots() {
+        let flat = flat(br#"{"driver": "raw", "file": {"filename": "a.b"}, "size": 5}"#).unwrap();
+        assert_eq!(flat["driver"], Scalar::Text("raw".into()));
+        assert_eq!(flat["file.filename"], Scalar::Text("a.b".into()));
+        assert_eq!(flat["size"], Scalar::Number(5));
+    }
+
+    #[test]
+    fn texts_may_stand_in_single_quotes() {
+        assert_eq!(
+            in_double_quotes(r#"{'a"': "b'", 'c\'': '\n'}"#),
+            r#"{"a\"": "b'", "c'": "\n"}"#
+        );
+        assert!(flat(b"{'a': 'x'}").is_ok());
+    }
+
+    #[test]
+    fn what_is_too_long_too_deep_or_no_object_is_refused() {
+        assert!(flat(&vec![b' '; MAX_LEN + 1]).unwrap_err().contains("longer than"));
+        assert!(flat("[".repeat(100_000).as_bytes()).unwrap_err().contains("recursion"));
+        assert_eq!(flat(b"[]").unwrap_err(), "JSON options must be an object");
+        assert!(flat(br#"{"a": {"b": 1}, "a.b": 2}"#).unwrap_err().contains("twice"));
+        assert!(flat(b"{\"a\": 1e9}").unwrap_err().contains("whole number"));
+    }
+}

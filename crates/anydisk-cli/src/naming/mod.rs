@@ -1,0 +1,151 @@
+//! How images are named on the command line, and unlocked.
+//!
+//! ```text
+//!   disk.qcow2                                      a file
+//!   file:disk.qcow2                                 the same
+//!   driver=qcow2,file.filename=disk.qcow2           with --image-opts
+//!   json:{"driver": "qcow2", "file": {...}}
+//! ```
+//!
+//! All of them become a [`Node`]: a format and its options, over a file or another node.
+
+mod json;
+mod node;
+mod secret;
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use clap::Args;
+
+pub(crate) use node::{Below, Child, Node};
+pub(crate) use secret::{Key, Keys, Objects};
+
+use crate::failure::Failure;
+use crate::options;
+
+/// How images are named and unlocked, for every command.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Naming {
+    /// A passphrase: secret,id=NAME,file=FILE or ,data=TEXT; options that end in `key-secret` name
+    /// it
+    #[arg(long, value_name = "OBJECT")]
+    object: Vec<ObjectText>,
+    /// Names of images are lists of options: driver=qcow2,file.filename=FILE,...
+    #[arg(long)]
+    pub(crate) image_opts: bool,
+}
+
+/// What `--object` says. It may hold a passphrase, so it does not show itself.
+#[derive(Clone)]
+struct ObjectText(OsString);
+
+impl From<OsString> for ObjectText {
+    fn from(text: OsString) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for ObjectText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ObjectText(..)")
+    }
+}
+
+impl Naming {
+    /// The secrets that were given.
+    pub(crate) fn objects(&self) -> Result<Objects, Failure> {
+        let mut objects = Objects::default();
+        self.object.iter().try_for_each(|text| objects.add(&text.0))?;
+        Ok(objects)
+    }
+
+    /// What a name stands for; `format`: instead of the driver that it names.
+    pub(crate) fn node(&self, name: &OsStr, format: Option<&str>) -> Result<Node, Failure> {
+        if self.image_opts {
+            return options_node(name, format);
+        }
+        if let Some(text) = json_text(name) {
+            let flat = json::flat(text).map_err(|why| {
+                cannot_open(name, &format!("Could not parse the JSON options: {why}"))
+            })?;
+            let node = Node::parse(flat).map_err(|why| cannot_open(name, &why))?;
+            return Ok(node.read_as(format));
+        }
+        Ok(Node::file(without_protocol(name)).read_as(format))
+    }
+}
+
+/// What `--image-opts` names.
+fn options_node(name: &OsStr, format: Option<&str>) -> Result<Node, Failure> {
+    if format.is_some() {
+        return Err(Failure::new("--image-opts and --format are mutually exclusive"));
+    }
+    let mut pairs = options::named_values(name);
+    // A word alone at the beginning names the node that is meant.
+    let first = name.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
+    if let Some(pair) = pairs.first_mut().filter(|_| !first.contains(&b'=')) {
+        *pair = ("file".into(), OsStr::from_bytes(first).to_owned());
+    }
+    let pairs = pairs.into_iter();
+    let flat = pairs.map(|(name, value)| (name, node::Scalar::Text(value))).collect();
+    Node::parse(flat).map_err(|why| cannot_open(name, &why))
+}
+
+/// The text behind `json:`, unless a file is called so.
+fn json_text(name: &OsStr) -> Option<&[u8]> {
+    let text = name.as_bytes().strip_prefix(b"json:")?;
+    (!Path::new(name).exists()).then_some(text)
+}
+
+/// The name of a file without `file:`, which qemu allows before it, unless a file is called so.
+pub(crate) fn without_protocol(name: &OsStr) -> OsString {
+    match name.as_bytes().strip_prefix(b"file:") {
+        Some(rest) if !Path::new(name).exists() => OsStr::from_bytes(rest).to_owned(),
+        _ => name.to_owned(),
+    }
+}
+
+/// What qemu would take for a protocol: a word before the first colon.
+pub(crate) fn protocol(path: &OsStr) -> Option<&str> {
+    let before = path.as_bytes().split(|byte| *byte == b':').next()?;
+    let word = str::from_utf8(before).ok()?;
+    let is_word = !word.is_empty()
+        && word.len() < path.len()
+        && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    is_word.then_some(word)
+}
+
+/// qemu-img's words.
+pub(crate) fn cannot_open(name: &OsStr, why: &str) -> Failure {
+    Failure::new(format!("Could not open '{}': {why}", name.display()))
+}
+
+/// Only files are opened.
+pub(crate) fn unknown_protocol(name: &OsStr, protocol: &str) -> Failure {
+    cannot_open(name, &format!("Unknown protocol '{protocol}'"))
+        .with_advice("Only files and block devices are opened, by their names.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_protocol_is_a_word_before_a_colon() {
+        let of = |path: &'static str| protocol(OsStr::new(path));
+        assert_eq!(of("nbd://host/x"), Some("nbd"));
+        assert_eq!(of("json:{}"), Some("json"));
+        assert_eq!(of("./a:b"), None);
+        assert_eq!(of("plain"), None);
+        assert_eq!(of(":x"), None);
+    }
+
+    #[test]
+    fn an_object_does_not_show_its_passphrase() {
+        let naming = Naming { object: vec![ObjectText("secret,data=x".into())], image_opts: false };
+        assert!(!format!("{naming:?}").contains("data"), "{naming:?}");
+    }
+}
