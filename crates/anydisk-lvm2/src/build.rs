@@ -188,7 +188,7 @@ impl<'a> Builder<'a> {
             Kind::WriteCached { cache, origin } => {
                 Box::new(self.write_cached(segment.len, cache, origin)?)
             }
-            Kind::Snapshot(_) | Kind::ThinPool { .. } | Kind::CachePool { .. } => {
+            Kind::Snapshot(_) | Kind::ThinPool(_) | Kind::CachePool { .. } => {
                 return Err(unusable(&volume.name, "it has no content of its own"));
             }
             Kind::Zero => Box::new(Zero),

@@ -9,11 +9,9 @@ use anydisk_core::{
 };
 
 use crate::build::{Builder, Found};
-use crate::group::{Group, Volume};
 use crate::label::has_label;
-use crate::scan::{Known, Physical, Scan, scan};
-use crate::segment::Snapshot;
-use crate::{NAME, label};
+use crate::scan::{Known, Scan, scan};
+use crate::{NAME, label, listing};
 
 /// LVM2 volume groups.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,7 +60,7 @@ impl VolumeGroups {
         let mut open =
             Self { groups, volumes: HashMap::new(), members: Vec::new(), limits: limits.clone() };
         open.list();
-        open.members.extend(unused.iter().map(unused_member));
+        open.members.extend(unused.iter().map(listing::unused_member));
         Ok(open)
     }
 
@@ -83,8 +81,7 @@ impl VolumeGroups {
     }
 
     fn builder(&self, group: usize) -> Builder<'_> {
-        let known = &self.groups[group];
-        Builder::new(&known.group, &known.found, &self.limits)
+        self.groups[group].builder(&self.limits)
     }
 
     fn list(&mut self) {
@@ -96,86 +93,13 @@ impl VolumeGroups {
                 false => group.name.clone(),
             };
             names.push(&group.name);
-            self.members.push(group_member(known, &name));
-            self.members.extend(device_members(known, &name));
-            for volume in group.volumes.iter().filter(|volume| !volume.is_tie()) {
-                let path = format!("{name}/{}", volume.name);
-                self.members.push(volume_member(group, volume, &path, &name));
+            self.members.extend(listing::group_members(known, &name, &self.limits));
+            for volume in listing::shown(group) {
+                let path = listing::path(&name, volume);
                 self.volumes.insert(path, (index, volume.name.clone()));
             }
         }
     }
-}
-
-fn group_member(known: &Known, name: &str) -> Member {
-    let mut member = Member::new(name, "volume group");
-    let missing = known.found.iter().filter(|found| !matches!(found, Found::Here(_))).count();
-    let mut notes = known.problems.clone();
-    if missing > 0 {
-        let all = known.found.len();
-        notes.insert(0, format!("{missing} of {all} physical volumes missing or ambiguous"));
-    }
-    member.note = (!notes.is_empty()).then(|| notes.join("; "));
-    member
-}
-
-fn device_members(known: &Known, group: &str) -> Vec<Member> {
-    let devices = known.group.devices.iter().zip(&known.found);
-    devices
-        .map(|(device, found)| {
-            let mut member = Member::new(device.id.clone(), "physical volume");
-            member.parent = Some(group.to_owned());
-
-            member.note = Some(match found {
-                Found::Here(store) if device.missing => {
-                    format!("{}; the group went on without it", store.name())
-                }
-                Found::Here(store) => store.name().to_owned(),
-                Found::Missing => "missing".to_owned(),
-                Found::Twice => "two of the disks carry its identity".to_owned(),
-            });
-            member
-        })
-        .collect()
-}
-
-fn unused_member(device: &Physical) -> Member {
-    let mut member = Member::new(device.id.clone(), "physical volume");
-    let why =
-        if device.problems.is_empty() { "in no group".into() } else { device.problems.join("; ") };
-    member.note = Some(format!("{}: {why}", device.store.name()));
-    member
-}
-
-fn volume_member(group: &Group, volume: &Volume, path: &str, parent: &str) -> Member {
-    let snapshot = group.relations.snapshots.get(&volume.name);
-    let kind = match (snapshot, group.relations.merging.get(&volume.name)) {
-        (Some(_), _) => "snapshot".to_owned(),
-        (_, Some(_)) => "merging origin".to_owned(),
-        _ => volume.type_name(),
-    };
-    let mut member = Member::new(path, format!("logical volume ({kind})"));
-    member.parent = Some(parent.to_owned());
-    let shown = snapshot.map_or(Some(volume), |snapshot| group.volume(&snapshot.origin));
-    member.size = shown.filter(|volume| volume.has_content()).and_then(Volume::size);
-    member.note = match &volume.segments {
-        Err(error) => Some(error.to_string()),
-        Ok(_) => notes_of(volume, snapshot),
-    };
-    member
-}
-
-fn notes_of(volume: &Volume, snapshot: Option<&Snapshot>) -> Option<String> {
-    let mut notes = Vec::new();
-    match snapshot {
-        Some(snapshot) => notes.push(format!("of {}", snapshot.origin)),
-        None if volume.is_hidden() => notes.push("hidden".to_owned()),
-        None => {}
-    }
-    if !volume.tags.is_empty() {
-        notes.push(format!("tags: {}", volume.tags.join(", ")));
-    }
-    (!notes.is_empty()).then(|| notes.join("; "))
 }
 
 impl Members for VolumeGroups {

@@ -150,7 +150,10 @@ fn device(name: &str, section: &Section<'_>) -> Result<Device, Invalid> {
         id: section.text("id")?.to_owned(),
         start: bytes_of(start, SECTOR).ok_or_else(|| too_large(section, "pe_start"))?,
         extents: section.number("pe_count")?,
-        missing: section.words("status").iter().any(|word| word == "MISSING"),
+        // Older LVM writes it as a status.
+        missing: ["flags", "status"]
+            .iter()
+            .any(|list| section.words(list).iter().any(|word| word == "MISSING")),
     })
 }
 
@@ -253,7 +256,7 @@ impl Volume {
         let readable = |segment: &Segment| {
             !matches!(
                 segment.kind,
-                Err(_) | Ok(Kind::ThinPool { .. } | Kind::CachePool { .. } | Kind::Refused(_))
+                Err(_) | Ok(Kind::ThinPool(_) | Kind::CachePool { .. } | Kind::Refused(_))
             )
         };
         self.segments.as_ref().is_ok_and(|segments| segments.iter().all(readable))

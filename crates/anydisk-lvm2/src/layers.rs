@@ -15,7 +15,7 @@ use crate::mapping::Mapping;
 use crate::overlay::Overlay;
 use crate::plain::{Linear, Part};
 use crate::run_map::RunMap;
-use crate::segment::{Cache, CacheVolume, Kind, Snapshot, Thin};
+use crate::segment::{Cache, CacheVolume, Kind, Snapshot, Thin, ThinPool};
 use crate::snapshot::Exceptions;
 use crate::text::invalid;
 use crate::{limits, thin};
@@ -47,13 +47,26 @@ impl Builder<'_> {
         Ok(thin::Thin { pool, root, external })
     }
 
+    /// What should be known of a pool before its volumes are read: that it cannot be opened, or that
+    /// text and metadata are not of one time. LVM would not use such a pool.
+    pub(crate) fn pool_note(&mut self, name: &str, said: &ThinPool) -> Option<String> {
+        let found = match self.pool(name) {
+            Ok(pool) => pool.transaction,
+            Err(error) => return Some(error.to_string()),
+        };
+        let under_way = if said.has_messages { ", a change was under way" } else { "" };
+        let said = said.transaction.filter(|said| *said != found)?;
+        Some(format!("its metadata is of transaction {found}, its text of {said}{under_way}"))
+    }
+
     /// The pool of this name, opened once.
     fn pool(&mut self, name: &str) -> Result<Arc<thin::Pool>> {
         if let Some(pool) = self.pools.get(name) {
             return Ok(Arc::clone(pool));
         }
         let volume = self.group.volume(name).ok_or_else(|| not_found(name))?;
-        let Some(Kind::ThinPool { metadata, data, chunk }) = volume.only_kind() else {
+        let Some(Kind::ThinPool(ThinPool { metadata, data, chunk, .. })) = volume.only_kind()
+        else {
             return Err(wrong_type(name, "a thin pool"));
         };
         limits::check("chunk of a thin pool in bytes", *chunk, limits::CHUNK)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anydisk_core::{Error, HostOffset, Limits, Result, Storage, StorageExt};
 
 use crate::area::read_text;
-use crate::build::Found;
+use crate::build::{Builder, Found};
 use crate::group::Group;
 use crate::label::{Label, SEARCHED};
 use crate::{checksum, text};
@@ -28,6 +28,13 @@ pub(crate) struct Known {
     pub(crate) found: Vec<Found>,
     /// What is wrong with copies of its text that were not needed.
     pub(crate) problems: Vec<String>,
+}
+
+impl Known {
+    /// Opens its volumes.
+    pub(crate) fn builder<'a>(&'a self, limits: &'a Limits) -> Builder<'a> {
+        Builder::new(&self.group, &self.found, limits)
+    }
 }
 
 /// What a set of stores holds.

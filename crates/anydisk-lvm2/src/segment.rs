@@ -32,7 +32,7 @@ pub(crate) enum Kind {
     /// Ties a snapshot to its origin.
     Snapshot(Snapshot),
     /// A pool of thin volumes.
-    ThinPool { metadata: String, data: String, chunk: u64 },
+    ThinPool(ThinPool),
     /// A thin volume.
     Thin(Thin),
     /// A cache for one volume.
@@ -69,6 +69,19 @@ pub(crate) struct Snapshot {
     pub(crate) chunk: u64,
     /// The snapshot takes the place of its origin.
     pub(crate) merging: bool,
+}
+
+/// A pool of thin volumes.
+#[derive(Clone, Debug)]
+pub(crate) struct ThinPool {
+    pub(crate) metadata: String,
+    pub(crate) data: String,
+    /// Bytes of a chunk.
+    pub(crate) chunk: u64,
+    /// The number of the last change that the pool was told of.
+    pub(crate) transaction: Option<u64>,
+    /// Changes that the pool was not told of yet.
+    pub(crate) has_messages: bool,
 }
 
 /// A thin volume.
@@ -125,6 +138,33 @@ impl Segment {
         match &self.kind {
             Ok(Kind::Striped { areas, .. }) if areas.len() == 1 => "linear",
             _ => &self.type_name,
+        }
+    }
+}
+
+impl Kind {
+    /// The volumes and devices that it is made of, by their names in the text.
+    pub(crate) fn parts(&self) -> Vec<&str> {
+        match self {
+            Self::Striped { areas, .. } => areas.iter().map(|area| area.on.as_str()).collect(),
+            Self::Mirror { legs, log, .. } => {
+                let legs = legs.iter().map(|leg| leg.on.as_str());
+                legs.chain(log.as_deref()).collect()
+            }
+            Self::Raid(raid) => {
+                let images = raid.images.iter().map(|(image, _)| image);
+                let tables = raid.images.iter().filter_map(|(_, meta)| meta.as_ref());
+                images.chain(tables).map(String::as_str).collect()
+            }
+            Self::Snapshot(snapshot) => vec![&snapshot.origin, &snapshot.store],
+            Self::ThinPool(pool) => vec![&pool.metadata, &pool.data],
+            Self::Thin(thin) => {
+                std::iter::once(thin.pool.as_str()).chain(thin.external.as_deref()).collect()
+            }
+            Self::CachePool { metadata, data, .. } => vec![metadata, data],
+            Self::Cached { pool, origin, .. } => vec![pool, origin],
+            Self::WriteCached { cache, origin } => vec![cache, origin],
+            Self::Zero | Self::Error | Self::Refused(_) => Vec::new(),
         }
     }
 }
@@ -227,11 +267,13 @@ fn snapshot(section: &Section<'_>) -> Result<Kind, Invalid> {
 }
 
 fn thin_pool(section: &Section<'_>) -> Result<Kind, Invalid> {
-    Ok(Kind::ThinPool {
+    Ok(Kind::ThinPool(ThinPool {
         metadata: section.text("metadata")?.to_owned(),
         data: section.text("pool")?.to_owned(),
         chunk: sectors(section, "chunk_size")?,
-    })
+        transaction: section.optional_number("transaction_id")?,
+        has_messages: section.sections().any(|(item, _)| item.name.starts_with("message")),
+    }))
 }
 
 fn thin(section: &Section<'_>) -> Result<Kind, Invalid> {

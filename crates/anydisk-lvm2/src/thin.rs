@@ -56,6 +56,8 @@ pub(crate) struct Pool {
     pub(crate) blocks: Arc<Blocks>,
     /// The root of the tree that has the roots of all volumes.
     mapping_root: u64,
+    /// The number of the last change that it was told of.
+    pub(crate) transaction: u64,
     data: Arc<dyn Storage>,
     /// Bytes of a chunk.
     pub(crate) chunk: u64,
@@ -76,9 +78,9 @@ impl Pool {
     ) -> Result<Self> {
         let blocks = Blocks::new(metadata, limits)?;
         let bytes = blocks.read(0, kind::THIN_SUPERBLOCK, 8)?;
-        let mapping_root = parse(&bytes[..], chunk)?;
+        let (mapping_root, transaction) = parse(&bytes[..], chunk)?;
         let chunks = data.len()? / chunk;
-        Ok(Self { blocks: Arc::new(blocks), mapping_root, data, chunk, chunks })
+        Ok(Self { blocks: Arc::new(blocks), mapping_root, transaction, data, chunk, chunks })
     }
 
     /// The root of a volume's mappings; `None` if the pool does not know it.
@@ -98,8 +100,8 @@ impl Pool {
     }
 }
 
-/// The root of the mappings. Pure.
-fn parse(bytes: &[u8], chunk: u64) -> Result<u64> {
+/// The root of the mappings, and the number of the last change. Pure.
+fn parse(bytes: &[u8], chunk: u64) -> Result<(u64, u64)> {
     let field = |field, at, found, expected: &str| {
         Err(invalid(field, HostOffset(at), found, expected.to_owned()).into())
     };
@@ -119,7 +121,7 @@ fn parse(bytes: &[u8], chunk: u64) -> Result<u64> {
         let expected = format!("{}, as the text says", chunk / SECTOR);
         return field("data_block_size", 336, found.into(), &expected);
     }
-    Ok(block.data_mapping_root.get())
+    Ok((block.data_mapping_root.get(), block.trans_id.get()))
 }
 
 /// A thin volume.

@@ -13,6 +13,16 @@ use std::sync::Arc;
 use anydisk_core::{HostOffset, Storage};
 use serde_json::Value;
 
+/// Whether a program is on the search path. Says aloud if not, so that a test may just end.
+#[must_use]
+pub fn is_installed(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output().is_ok();
+    if !found {
+        eprintln!("skipped: {program} is not installed");
+    }
+    found
+}
+
 /// qemu-img and qemu-io.
 #[derive(Clone, Debug)]
 pub struct Qemu {

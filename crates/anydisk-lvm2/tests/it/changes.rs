@@ -2,41 +2,10 @@
 
 use std::fs;
 
-use anydisk_core::{Changes, GuestOffset, GuestRange, Limits, Members};
+use crate::common::{delta, ranges};
+use anydisk_core::{GuestOffset, GuestRange, Limits, Members};
 use anydisk_lvm2::VolumeGroups;
 use anydisk_testkit::volumes::Fixture;
-
-/// All changed ranges, joined, as start and length.
-fn ranges(mut changes: Box<dyn Changes + '_>) -> Vec<(u64, u64)> {
-    let mut joined: Vec<(u64, u64)> = Vec::new();
-    let mut at = GuestOffset::ZERO;
-    while let Some(range) = changes.next(at).expect("changes are told") {
-        at = range.end();
-        match joined.last_mut() {
-            Some((start, len)) if *start + *len == range.start().get() => *len += range.len(),
-            _ => joined.push((range.start().get(), range.len())),
-        }
-    }
-    joined
-}
-
-/// The ranges of a `thin_delta` that are not the same, joined, in chunks.
-fn delta(xml: &str) -> Vec<(u64, u64)> {
-    let number = |line: &str, name: &str| -> u64 {
-        let (_, rest) = line.split_once(&format!("{name}=\"")).expect("the attribute");
-        rest.split('"').next().and_then(|text| text.parse().ok()).expect("a number")
-    };
-    let mut joined: Vec<(u64, u64)> = Vec::new();
-    let kinds = ["<different", "<left_only", "<right_only"];
-    for line in xml.lines().filter(|line| kinds.iter().any(|kind| line.contains(kind))) {
-        let (begin, len) = (number(line, "begin"), number(line, "length"));
-        match joined.last_mut() {
-            Some((start, all)) if *start + *all == begin => *all += len,
-            _ => joined.push((begin, len)),
-        }
-    }
-    joined
-}
 
 const CHUNK: u64 = 64 << 10;
 

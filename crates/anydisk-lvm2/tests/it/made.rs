@@ -95,6 +95,50 @@ fn a_device_that_is_not_there_is_named_and_the_rest_reads() {
     assert!(error.contains("pv1 bbbbbb-bbbb-bbbb-bbbb-bbbb-bbbb-bbbbbb"), "{error}");
 }
 
+/// A mirror of two extents with a leg on each of two devices, and what else lies on them.
+fn mirrored() -> String {
+    let legs = "mirrors = [\"pv0\", 2, \"pv1\", 2]";
+    volume("mirror", 2, &format!("type = \"mirror\" mirror_count = 2 {legs}"))
+        + &linear("here", 1, "pv0", 5)
+        + &linear("away", 1, "pv1", 5)
+        + &linear("above", 1, "away", 0)
+}
+
+fn notes_of(groups: &VolumeGroups) -> Vec<(String, String)> {
+    let noted = groups.members().iter().filter(|member| member.path.starts_with("vg/"));
+    noted.filter_map(|member| Some((member.path.clone(), member.note.clone()?))).collect()
+}
+
+#[test]
+fn volumes_with_a_part_on_a_device_that_is_away_are_told_as_partial() {
+    let disk = store(device(A, &text(&[A, B], 1, &mirrored()), &extents(0, 10)));
+    let groups = VolumeGroups::open(&[disk], &Limits::default()).unwrap();
+    let partial = ["vg/mirror", "vg/away", "vg/above"].map(|path| (path.into(), "partial".into()));
+    assert_eq!(notes_of(&groups), partial);
+    let group = groups.members()[0].note.clone().unwrap();
+    assert_eq!(group, "1 of 2 physical volumes missing or ambiguous");
+    assert_eq!(byte_at(&*Members::open(&groups, "vg/mirror").unwrap(), 0), 2);
+    assert_eq!(byte_at(&*Members::open(&groups, "vg/here").unwrap(), 0), 5);
+}
+
+#[test]
+fn a_leg_on_a_device_that_the_group_went_on_without_is_not_read() {
+    // LVM writes it as a flag; it wrote it as a status once.
+    for list in ["flags", "status"] {
+        let whole = text(&[A, B], 1, &mirrored());
+        let marked = format!("pv0 {{ {list} = [\"MISSING\"] ");
+        let text = whole.replacen("pv0 { ", &marked, 1);
+        let disks = [device(A, &text, &extents(0, 10)), device(B, &text, &extents(100, 10))];
+        let groups = VolumeGroups::open(&disks.map(store), &Limits::default()).unwrap();
+        let mirror = Members::open(&groups, "vg/mirror").unwrap();
+        assert_eq!(byte_at(&*mirror, 0), 102, "{list}");
+        // There is no other copy of this one.
+        assert_eq!(byte_at(&*Members::open(&groups, "vg/here").unwrap(), 0), 5);
+        let note = groups.members()[1].note.clone().unwrap();
+        assert!(note.ends_with("the group went on without it"), "{note}");
+    }
+}
+
 #[test]
 fn the_highest_sequence_number_of_all_copies_wins() {
     let ids = [A, B];

@@ -2,6 +2,7 @@
 
 mod changes;
 mod common;
+mod judges;
 mod kernel;
 mod made;
 mod mutants;

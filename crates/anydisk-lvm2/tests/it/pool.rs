@@ -118,6 +118,34 @@ fn a_volume_that_the_pool_does_not_know_is_zero_and_a_snapshot_of_such_is_refuse
     assert!(Members::open(&group(&nodes), "vg/p").is_err());
 }
 
+/// What is told of the pool and of its volume `t`, if the text says this of the pool.
+fn told(items: &str) -> [Option<String>; 2] {
+    let pool = "type = \"thin-pool\" metadata = \"m\" pool = \"d\" chunk_size = 128";
+    let volumes = linear("m", 2, "pv0", 0)
+        + &linear("d", 10, "pv0", 2)
+        + &volume("p", 10, &format!("{pool} {items}"))
+        + &volume("t", 8, "type = \"thin\" thin_pool = \"p\" device_id = 1");
+    let mut extents = superblock();
+    extents.extend(top());
+    extents.extend(node(2, true, &[]));
+    extents.resize(12 << 16, 0);
+    let disk = MemoryStorage::new(device(ID, &text(&[ID], 1, &volumes), &extents));
+    let groups = VolumeGroups::open(&[Arc::new(disk)], &Limits::default()).unwrap();
+    let note = |path: &str| groups.members().iter().find(|one| one.path == path)?.note.clone();
+    [note("vg/p"), note("vg/t")]
+}
+
+#[test]
+fn a_pool_whose_metadata_is_of_another_time_than_the_text_is_told() {
+    assert_eq!(told("transaction_id = 0"), [None, None]);
+    assert_eq!(told(""), [None, None]);
+    let other = Some("its metadata is of transaction 0, its text of 3".to_owned());
+    assert_eq!(told("transaction_id = 3"), [other.clone(), other]);
+    let [under_way, _] = told("transaction_id = 1 message1 { create = \"t\" }");
+    let expected = "its metadata is of transaction 0, its text of 1, a change was under way";
+    assert_eq!(under_way.as_deref(), Some(expected));
+}
+
 #[test]
 fn a_tree_that_loops_is_refused() {
     let loops = [top(), node(2, false, &[(0, 2)])];

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anydisk::convert::{NewImage, Settings, Sources, Unwatched, copy_to_file};
 use anydisk::{Inside, Member, Members, OpenDisk, Options, Result};
+use anydisk_testkit::Unpacked;
 use anydisk_testkit::corpus::{Content, Row, rows};
 use anydisk_testkit::volumes::{Fixture, GROUPS, is_disk, sha256};
 
@@ -77,8 +78,7 @@ fn volumes_on_a_partition_read_as_the_kernel_read_them() {
 }
 
 /// What a row of the corpus names, with the other disk of its group if there is one.
-fn hash_of(row: &Row) -> Result<(u64, String)> {
-    let unpacked = row.unpack();
+fn hash_of(row: &Row, unpacked: &Unpacked) -> Result<(u64, String)> {
     let other = row.open.strip_prefix("pv=").map(|name| unpacked.file(name));
     let disks: Vec<_> = std::iter::once(unpacked.path.clone()).chain(other).collect();
     let inside = OpenDisk::new().format("raw").inside(&disks, true)?;
@@ -91,10 +91,44 @@ fn hash_of(row: &Row) -> Result<(u64, String)> {
 #[test]
 fn volumes_of_the_corpus_hold_what_other_programs_read() {
     let rows = rows("lvm");
-    assert!(rows.len() >= 3);
+    assert!(rows.len() >= 15);
+    let mut last = None;
     for row in rows {
-        let (size, hash) = hash_of(&row).unwrap_or_else(|error| panic!("{}: {error}", row.name));
+        let archive = row.name.split('#').next().map(str::to_owned);
+        // One archive has many volumes, in rows that follow each other.
+        let (_, unpacked) = match last.take() {
+            Some((name, unpacked)) if name == archive => last.insert((name, unpacked)),
+            _ => last.insert((archive, row.unpack())),
+        };
+        let outcome = hash_of(&row, unpacked);
+        let (size, hash) = outcome.unwrap_or_else(|error| panic!("{}: {error}", row.name));
         let expected = Some(Content::Sha256(hash));
         assert_eq!((Some(size), &expected), (row.virtual_size, &row.content), "{}", row.name);
     }
+}
+
+#[test]
+fn a_disk_that_its_group_went_on_without_is_told_and_not_read_where_it_may_be_old() {
+    let rows = rows("lvm");
+    let row = rows.iter().find(|row| row.name == "lvm2-layers#lv=away").expect("the row");
+    let unpacked = row.unpack();
+    let disks = ["layers-pv2.raw", "layers-pv0.raw", "layers-pv1.raw"].map(|n| unpacked.file(n));
+    let note = |inside: &Inside, path: &str| {
+        let member = inside.members().iter().find(|member| member.path == path);
+        member.and_then(|member| member.note.clone()).unwrap_or_default()
+    };
+    let two = OpenDisk::new().format("raw").inside(&disks[1..], true).unwrap();
+    assert_eq!(note(&two, "vglayers"), "1 of 3 physical volumes missing or ambiguous");
+    for path in ["vglayers/away", "vglayers/stale", "vglayers/lost"] {
+        assert_eq!(note(&two, path), "partial");
+    }
+    assert!(Members::open(&two, "vglayers/lost").is_err());
+    assert_eq!(note(&two, "vglayers/t"), "reads as s, which takes its place");
+    let all = OpenDisk::new().format("raw").inside(&disks, true).unwrap();
+    let third = all.members().iter().filter_map(|member| member.note.as_deref());
+    let third = third.filter(|note| note.ends_with("the group went on without it")).count();
+    assert_eq!(third, 1);
+    let (size, hash) = sha256(&*Members::open(&all, "vglayers/away").unwrap()).unwrap();
+    assert_eq!((Some(size), Some(Content::Sha256(hash))), (row.virtual_size, row.content.clone()));
+    assert!(Members::open(&all, "vglayers/lost").is_ok());
 }
