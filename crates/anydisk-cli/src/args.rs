@@ -3,8 +3,8 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::{
-    amend, bitmap, check, commit, compare, completions, convert, create, info, map, measure,
-    members, rebase, resize, snapshot,
+    amend, bitmap, check, commit, compare, completions, convert, create, info, inspect, map,
+    measure, members, rebase, resize, snapshot,
 };
 use crate::failure::Failure;
 use crate::naming::Naming;
@@ -15,7 +15,7 @@ Examples:
   anydisk convert -p -O qcow2 -c disk.raw disk.qcow2
   anydisk create -f qcow2 -b base.qcow2 -F qcow2 overlay.qcow2
   anydisk map --picture disk.qcow2
-  anydisk info --untrusted upload.img      (a stranger's file: follow and guess nothing)
+  anydisk inspect upload.img               (a stranger's file: is it to be taken?)
 
 Sizes are bytes, or have a suffix k, M, G, T, P or E (powers of 1024).";
 
@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Bitmap(bitmap::Bitmap),
     /// Show what an image is
     Info(info::Info),
+    /// Tell whether to take a stranger's image: what it is, needs, costs, and could be taken for
+    Inspect(inspect::Inspect),
     /// Show which parts of a disk hold data, and where
     Map(map::Map),
     /// Change options of an image

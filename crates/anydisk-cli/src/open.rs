@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anydisk::inspect::{Inspection, Rules};
 use anydisk::storage::{HostOffset, LockMode, Storage, Window};
 use anydisk::{
     Checked, Checking, Chosen, Disk, Error, Finding, Inside, Layer, Limits, Located, Location,
@@ -50,6 +51,17 @@ impl Reading {
         format: Option<&str>,
         direct: bool,
     ) -> Result<Inside, Failure> {
+        // A stranger's disk is not looked into further than was asked for.
+        self.inside_to(paths, format, !self.untrusted, direct)
+    }
+
+    fn inside_to(
+        &self,
+        paths: &[OsString],
+        format: Option<&str>,
+        deep: bool,
+        direct: bool,
+    ) -> Result<Inside, Failure> {
         if self.naming.image_opts {
             return Err(Failure::new("--image-opts cannot be used to look inside disks"));
         }
@@ -63,8 +75,7 @@ impl Reading {
             check_format(first, format)?;
             options = options.format(format);
         }
-        // A stranger's disk is not looked into further than was asked for.
-        let inside = options.inside(&paths, !self.untrusted);
+        let inside = options.inside(&paths, deep);
         let inside = inside.map_err(|error| self.failure(first, error))?;
         inside.disks().for_each(|disk| warn_if_guessed(&disk.layers()[0]));
         Ok(inside)
@@ -85,6 +96,39 @@ impl Reading {
                 let inside = self.inside(files, format, direct)?;
                 let disk = inside.disk(member, part.member_format.as_deref());
                 disk.map_err(|error| Failure::from(error).about(OsStr::new(member)))
+            }
+        }
+    }
+
+    /// Inspects the only file, or a part of what the files hold. No file that one of them names is
+    /// opened; a part is looked for as deep as it takes, unless the files are said to be untrusted.
+    pub(crate) fn inspect(
+        &self,
+        part: &Part,
+        files: &[OsString],
+        format: Option<&str>,
+        rules: &Rules,
+    ) -> Result<Inspection, Failure> {
+        let stranger = Self { untrusted: true, ..self.clone() };
+        match (&part.member, files) {
+            (None, [file]) => {
+                let opening = stranger.opening(file, format)?;
+                let file = opening.file(&stranger.options())?;
+                let options = opening.of_format(stranger.options());
+                options.inspect_located(&file, rules).map_err(|error| opening.failure(error))
+            }
+            (None, _) => Err(Failure::new("Expecting one image file name")),
+            (Some(member), files) => {
+                let about = |error| Failure::from(error).about(OsStr::new(member));
+                let inside = stranger.inside_to(files, format, !self.untrusted, false)?;
+                let store = anydisk::Members::open(&inside, member).map_err(about)?;
+                let location = Location::Other(member.clone());
+                let mut options = stranger.options();
+                if let Some(format) = &part.member_format {
+                    check_format(OsStr::new(member), format)?;
+                    options = options.format(format);
+                }
+                options.inspect_located(&Located { store, location }, rules).map_err(about)
             }
         }
     }

@@ -10,8 +10,8 @@ use anydisk_storage::{HostOffset, Storage};
 use crate::image::read_only;
 use crate::{
     Access, CheckReport, CheckRequest, Companions, Error, Finding, GuestRange, Id, Image, Limits,
-    Location, NoCompanions, NoReferences, NoSecrets, Reference, Resolver, Result, Role, Secrets,
-    Sink,
+    Location, NoCompanions, NoReferences, NoSecrets, OnlyNames, Reference, Resolver, Result, Role,
+    Secrets, Sink,
 };
 
 /// A disk image format.
@@ -37,6 +37,28 @@ pub trait Format: Send + Sync + Debug {
     /// Opens one image. Files it is made of come through the request's resolver; the image below
     /// is only named in the answer.
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened>;
+
+    /// The files that the image names: what it is made of, then what lies below it. None of them is
+    /// opened, whatever the request's resolver would do.
+    ///
+    /// The default opens the image with empty files in their places. A format that does not open so
+    /// (because of what it expects of an extent) reads its names without.
+    ///
+    /// # Errors
+    /// What keeps the names from being read.
+    fn references(&self, request: &OpenRequest<'_>) -> Result<Vec<Reference>> {
+        let names = OnlyNames::default();
+        let request = OpenRequest { access: Access::Read, resolver: &names, ..request.clone() };
+        let opened = self.open(request);
+        let mut found = names.into_names();
+        match opened {
+            Ok(opened) => found.extend(opened.backing),
+            // What an empty file could not be: at least its name is known.
+            Err(_) if !found.is_empty() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(found)
+    }
 
     /// The options that creation takes; empty if this format is only read.
     fn create_options(&self) -> &'static [OptionSpec] {
@@ -492,7 +514,7 @@ impl Registry {
 
     /// As [`probe`](Self::probe), reading the sample from `store`.
     pub fn probe_store(&self, store: &dyn Storage) -> Result<(&'static dyn Format, Chosen)> {
-        with_sample(store, |sample| self.probe(sample))?
+        Sample::of_store(store, |sample| self.probe(sample))?
             .ok_or_else(|| Error::UnknownFormat(store.name().to_owned()))
     }
 
@@ -506,20 +528,25 @@ impl Registry {
             Some(name) => vec![self.by_name(name)?],
             None => self.formats.clone(),
         };
-        with_sample(store, |sample| asked.iter().find_map(|format| format.identify(sample)))
+        Sample::of_store(store, |sample| asked.iter().find_map(|format| format.identify(sample)))
     }
 }
 
-/// Reads the beginning and the end of a store.
-fn with_sample<R>(store: &dyn Storage, look: impl FnOnce(&Sample<'_>) -> R) -> Result<R> {
-    let len = store.len()?;
-    let mut head = vec![0; usize::try_from(len.min(64 << 10)).unwrap_or(64 << 10)];
-    let count = store.read_at(HostOffset::ZERO, &mut head)?;
-    head.truncate(count);
-    let mut tail = vec![0; usize::try_from(len.min(4 << 10)).unwrap_or(4 << 10)];
-    let count = store.read_at(HostOffset(len - tail.len() as u64), &mut tail)?;
-    tail.truncate(count);
-    Ok(look(&Sample { head: &head, tail: &tail, len }))
+impl Sample<'_> {
+    /// Reads the beginning and the end of a store, and has them looked at.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn of_store<R>(store: &dyn Storage, look: impl FnOnce(&Sample<'_>) -> R) -> Result<R> {
+        let len = store.len()?;
+        let mut head = vec![0; usize::try_from(len.min(64 << 10)).unwrap_or(64 << 10)];
+        let count = store.read_at(HostOffset::ZERO, &mut head)?;
+        head.truncate(count);
+        let mut tail = vec![0; usize::try_from(len.min(4 << 10)).unwrap_or(4 << 10)];
+        let count = store.read_at(HostOffset(len - tail.len() as u64), &mut tail)?;
+        tail.truncate(count);
+        Ok(look(&Sample { head: &head, tail: &tail, len }))
+    }
 }
 
 #[cfg(test)]

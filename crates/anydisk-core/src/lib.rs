@@ -81,7 +81,8 @@ pub use lease::{Lease, Leases, OwnedLease, Quarantine, Sealed, WriteLease};
 pub use limits::Limits;
 pub use open::Opener;
 pub use resolve::{
-    Access, Companions, Located, Location, NoCompanions, NoReferences, Reference, Resolver, Role,
+    Access, Companions, Located, Location, NoCompanions, NoReferences, OnlyNames, Reference,
+    Resolver, Role,
 };
 pub use runs::{RunSpace, TakenRun, WantedRun};
 pub use secret::{NoSecrets, OneSecret, Secret, SecretRequest, Secrets};

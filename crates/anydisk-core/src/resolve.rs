@@ -2,9 +2,9 @@
 
 use std::fmt::{self, Debug};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use anydisk_storage::Storage;
+use anydisk_storage::{MemoryStorage, Storage};
 
 use crate::{Error, Id, Result};
 
@@ -168,6 +168,30 @@ pub struct NoReferences;
 impl Resolver for NoReferences {
     fn resolve(&self, reference: &Reference, _: &Location, _: Access) -> Result<Located> {
         Err(reference.denied("files named inside an image are not followed here"))
+    }
+}
+
+/// Opens nothing and remembers what it was asked for: for those who want to know which files an
+/// image names. An empty store stands for each of them.
+#[derive(Debug, Default)]
+pub struct OnlyNames {
+    names: Mutex<Vec<Reference>>,
+}
+
+impl OnlyNames {
+    /// What was asked for, in that order.
+    #[must_use]
+    pub fn into_names(self) -> Vec<Reference> {
+        self.names.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Resolver for OnlyNames {
+    fn resolve(&self, reference: &Reference, _: &Location, _: Access) -> Result<Located> {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.push(reference.clone());
+        let location = Location::Other(reference.display_name());
+        Ok(Located { store: Arc::new(MemoryStorage::default()), location })
     }
 }
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use anydisk_core::{
     CheckReport, CheckRequest, CreateRequest, Finding, Format, Image, Measure, MeasureRequest,
-    OpenRequest, Opened, OptionSpec, Result, Sample, Sink, SinkRequest, Verdict,
+    OpenRequest, Opened, OptionSpec, Reference, Result, Sample, Sink, SinkRequest, Verdict,
 };
 
 use crate::create::{self, Subformat};
 use crate::descriptor::is_descriptor;
 use crate::layout::{COWD_MAGIC, MAGIC, SESPARSE_MAGIC};
 use crate::sink::StreamSink;
-use crate::{NAME, VmdkImage, check, measure};
+use crate::{NAME, VmdkImage, check, measure, open};
 
 /// The VMDK format.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,6 +45,10 @@ impl Format for VmdkFormat {
         let backing = image.backing().cloned();
         let warnings = image.warnings().to_vec();
         Ok(Opened { warnings, ..Opened::new(Arc::new(image), backing) })
+    }
+
+    fn references(&self, request: &OpenRequest<'_>) -> Result<Vec<Reference>> {
+        open::references(request)
     }
 
     fn create_options(&self) -> &'static [OptionSpec] {

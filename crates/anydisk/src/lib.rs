@@ -35,6 +35,7 @@ mod by_id;
 mod check;
 mod file;
 mod inside;
+pub mod inspect;
 mod open;
 mod package;
 mod resolve;

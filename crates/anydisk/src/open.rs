@@ -246,6 +246,11 @@ impl OpenDisk {
         if self.without_data { run(&WithoutData(resolver)) } else { run(resolver) }
     }
 
+    /// The format that was named.
+    pub(crate) fn said_format(&self) -> Option<&str> {
+        self.format.as_deref()
+    }
+
     pub(crate) fn registry(&self) -> &Registry {
         &self.registry
     }

@@ -34,6 +34,10 @@ const FEEDS: &[Feed] = &[
     ("probe", "qcow", first_4k),
     ("probe", "vdi", first_4k),
     ("codec", "vmdk", zlib_stream),
+    ("inspect", "qcow2", first_64k),
+    ("inspect", "vmdk", first_64k),
+    ("inspect", "vdi", first_64k),
+    ("inspect", "luks", without_payload),
 ];
 
 fn whole(file: &[u8]) -> Option<Vec<u8>> {

@@ -327,7 +327,8 @@ fn device_length(path: &Path) -> Result<u64, Failure> {
     Ok(fs::File::open(path)?.seek(SeekFrom::End(0))?)
 }
 
-fn details(details: &[Detail]) -> Object {
+/// What only a format has.
+pub(crate) fn details(details: &[Detail]) -> Object {
     let add = |object: Object, detail: &Detail| object.with(detail.name, value(&detail.value));
     details.iter().fold(Object::default(), add)
 }

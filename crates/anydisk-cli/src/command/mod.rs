@@ -9,6 +9,7 @@ pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod create;
 pub(crate) mod info;
+pub(crate) mod inspect;
 pub(crate) mod map;
 pub(crate) mod measure;
 pub(crate) mod members;
@@ -49,6 +50,7 @@ fn perform(command: Command) -> Outcome {
         Command::Bitmap(bitmap) => bitmap.run(),
         Command::Convert(convert) => convert.run(),
         Command::Info(info) => info.run(),
+        Command::Inspect(inspect) => inspect.run(),
         Command::Map(map) => map.run(),
         Command::Amend(amend) => amend.run(),
         Command::Check(check) => check.run(),

@@ -15,6 +15,28 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{} {}B", three_digits(quotient(bytes, divisor)), UNITS[unit as usize])
 }
 
+/// A size with its number of bytes.
+pub(crate) fn size_and_bytes(bytes: u64) -> String {
+    format!("{} ({bytes} bytes)", size(bytes))
+}
+
+/// Text from a stranger's file, such that a terminal shows it and does nothing else: without
+/// control characters, and without those that change the direction of what follows.
+pub(crate) fn one_line(text: &str) -> String {
+    let is_harmless = |letter: char| {
+        !letter.is_control()
+            && !matches!(letter, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match is_harmless(letter) {
+            true => out.push(letter),
+            false => out.extend(letter.escape_default()),
+        }
+    }
+    out
+}
+
 /// `bytes / divisor` as a fraction; sizes over 2^53 bytes lose digits that are not shown.
 fn quotient(bytes: u64, divisor: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
@@ -55,7 +77,7 @@ fn write_named(out: &mut String, name: &str, value: &Value, depth: usize) {
     match value {
         Value::Flag(flag) => line(&format_args!(" {flag}")),
         Value::Number(number) => line(&format_args!(" {number}")),
-        Value::Text(text) => line(&format_args!(" {text}")),
+        Value::Text(text) => line(&format_args!(" {}", one_line(text))),
         Value::List(items) => {
             line(&"");
             for (index, item) in items.iter().enumerate() {
@@ -72,6 +94,11 @@ fn write_named(out: &mut String, name: &str, value: &Value, depth: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_strangers_text_does_nothing_to_a_terminal() {
+        assert_eq!(one_line("a\x1b[2Jb\nc\u{202e}d ü"), "a\\u{1b}[2Jb\\nc\\u{202e}d ü");
+    }
 
     #[test]
     fn sizes_have_three_digits_and_the_next_unit_begins_at_1000() {

@@ -1,5 +1,6 @@
 //! What is printed.
 
+pub(crate) mod findings;
 pub(crate) mod human;
 pub(crate) mod json;
 pub(crate) mod snapshots;

@@ -9,6 +9,7 @@ mod compare;
 mod convert;
 mod create;
 mod info;
+mod inspect;
 mod interrupt;
 mod map;
 mod measure;

@@ -1,6 +1,6 @@
 //! The lines that name extents.
 
-use anydisk_core::{HostOffset, Result};
+use anydisk_core::{HostOffset, Reference, Result, Role};
 
 use super::{Line, invalid};
 use crate::header::limit;
@@ -77,6 +77,17 @@ impl ExtentKind {
 }
 
 impl ExtentLine {
+    /// Whether it names a file at all.
+    pub(crate) fn is_in_a_file(&self) -> bool {
+        self.kind != ExtentKind::Zero
+    }
+
+    /// The file it names.
+    pub(crate) fn reference(&self) -> Reference {
+        let role = if self.is_device { Role::Device } else { Role::Extent };
+        Reference::new(role, self.name.clone())
+    }
+
     /// Understands `RW 63 FLAT "name" 0`.
     ///
     /// # Errors

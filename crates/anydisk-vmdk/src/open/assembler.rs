@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anydisk_core::{
-    Access, Error, GuestOffset, GuestRange, HostOffset, OpenRequest, Reference, Result, Role,
-    Storage, Value,
+    Access, Error, GuestOffset, GuestRange, HostOffset, OpenRequest, Result, Storage, Value,
 };
 
 use super::{Assembly, cowd, hosted, read_header, sesparse, text_invalid};
@@ -121,8 +120,7 @@ impl<'a> Assembler<'a> {
         if let Some(&file) = self.by_name.get(&line.name) {
             return self.shared(file, line, access);
         }
-        let role = if line.is_device { Role::Device } else { Role::Extent };
-        let reference = Reference::new(role, line.name.clone());
+        let reference = line.reference();
         let located = self.request.resolver.resolve(&reference, self.request.location, access)?;
         let own = self.request.store.identity();
         if own.is_some() && located.store.identity() == own {

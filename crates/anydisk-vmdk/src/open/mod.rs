@@ -5,14 +5,17 @@ mod cowd;
 mod hosted;
 mod sesparse;
 
+use std::collections::HashSet;
+
 use anydisk_core::{
-    Access, GuestRange, HostOffset, Invalid, OpenRequest, Result, StorageExt, Value,
+    Access, GuestRange, HostOffset, Invalid, OpenRequest, Reference, Result, StorageExt, Value,
 };
 
 use crate::NAME;
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Descriptor, ExtentLine};
 use crate::extent::{Body, File, Part, Sparse};
 use crate::header::{invalid, limit, unsupported};
+use crate::image::backing;
 use crate::layout::{COWD_MAGIC, MAGIC, SECTOR, SESPARSE_MAGIC, SparseHeader};
 use assembler::Assembler;
 pub(crate) use hosted::read_header;
@@ -44,23 +47,36 @@ pub(crate) fn assemble(request: &OpenRequest<'_>) -> Result<Assembly> {
     if magic == SESPARSE_MAGIC {
         return assemble_bare(request, "SESPARSE", sesparse::extent(0, &*request.store)?);
     }
-    let len = request.store.len()?;
-    limit("size of the descriptor in bytes", len, request.limits.descriptor as u64)?;
-    let descriptor = read_descriptor(request, HostOffset::ZERO, len)?;
-    Assembler::new(request).finish(descriptor, None)
+    Assembler::new(request).finish(read_whole_descriptor(request)?, None)
+}
+
+/// The files that the image at the request's store is made of, and its parent, as its descriptor
+/// names them. None is opened.
+pub(crate) fn references(request: &OpenRequest<'_>) -> Result<Vec<Reference>> {
+    let mut magic = [0; 8];
+    request.store.read_padded_at(HostOffset::ZERO, &mut magic)?;
+    if magic[..4] == COWD_MAGIC || magic == SESPARSE_MAGIC {
+        return Ok(Vec::new());
+    }
+    let (descriptor, is_whole) = if magic[..4] == MAGIC {
+        let header = read_header(&*request.store, request.limits)?;
+        let (at, room) = header.descriptor.ok_or_else(no_descriptor)?;
+        (read_descriptor(request, at, room)?, header.capacity != 0)
+    } else {
+        (read_whole_descriptor(request)?, false)
+    };
+    // An extent that holds its descriptor is the whole disk, whatever the descriptor calls it.
+    let lines = descriptor.extents.iter().filter(|line| !is_whole && line.is_in_a_file());
+    let mut known = HashSet::new();
+    let files = lines.filter(|line| known.insert(&line.name)).map(ExtentLine::reference);
+    Ok(files.chain(backing(&descriptor)).collect())
 }
 
 /// A sparse extent that holds its descriptor: the disk is this extent, whatever the descriptor
 /// says of it (who renames the file leaves the old name inside).
 fn assemble_sparse(request: &OpenRequest<'_>) -> Result<Assembly> {
     let header = read_header(&*request.store, request.limits)?;
-    let Some((at, room)) = header.descriptor else {
-        let found = Value::Number(0);
-        let expected = "a descriptor (an extent without one is opened by the file that names it)";
-        return Err(
-            invalid!(SparseHeader, descriptorOffset, HostOffset::ZERO, found, expected).into()
-        );
-    };
+    let (at, room) = header.descriptor.ok_or_else(no_descriptor)?;
     let descriptor = read_descriptor(request, at, room)?;
     let mut assembler = Assembler::new(request);
     // An old habit: a descriptor file that begins like a sparse extent.
@@ -98,6 +114,19 @@ fn assemble_bare(
          below reads as zero."
     ));
     Ok(assembler.assembly(Descriptor::missing(), None))
+}
+
+fn no_descriptor() -> Invalid {
+    let found = Value::Number(0);
+    let expected = "a descriptor (an extent without one is opened by the file that names it)";
+    invalid!(SparseHeader, descriptorOffset, HostOffset::ZERO, found, expected)
+}
+
+/// The descriptor that is all of the file.
+fn read_whole_descriptor(request: &OpenRequest<'_>) -> Result<Descriptor> {
+    let len = request.store.len()?;
+    limit("size of the descriptor in bytes", len, request.limits.descriptor as u64)?;
+    read_descriptor(request, HostOffset::ZERO, len)
 }
 
 fn read_descriptor(request: &OpenRequest<'_>, at: HostOffset, len: u64) -> Result<Descriptor> {

@@ -1,5 +1,6 @@
 //! The tests of the crate, in one program: that links once.
 
+mod inspect;
 mod unnamed_backing;
 mod vdi_parents;
 mod volumes;

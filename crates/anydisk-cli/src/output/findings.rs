@@ -1,0 +1,31 @@
+//! What a check found, as JSON.
+
+use anydisk::{Finding, Severity};
+
+use super::json::{Object, Value};
+
+/// A finding: how bad, of which kind, where in the file, what it costs on the disk, what a repair
+/// does about it.
+pub(crate) fn value(finding: &Finding) -> Value {
+    let guest = finding.guest.map(|guest| {
+        Object::default().with("start", guest.start().get()).with("length", guest.len())
+    });
+    Object::default()
+        .with("severity", severity(finding.severity))
+        .with("kind", finding.kind)
+        .with("at", finding.at.get())
+        .with("text", finding.text.as_str())
+        .with_any("guest", guest)
+        .with_any("remedy", finding.remedy.as_deref())
+        .with("repaired", finding.repaired)
+        .into()
+}
+
+fn severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Note => "note",
+        Severity::Leak => "leak",
+        Severity::Corruption => "corruption",
+        Severity::Unreadable => "unreadable",
+    }
+}

@@ -1,0 +1,227 @@
+//! Looking at an image by itself, with bounded work.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anydisk_core::{
+    Access, CheckReport, CheckRequest, Error, Finding, Format, GuestRange, Image, Limits, Located,
+    NoReferences, NoSecrets, OnlyNames, OpenRequest, Opened, Reference, Registry, Result, Sample,
+    Source, Verdict,
+};
+
+use super::judge::{is_one_file, judge};
+use super::{Certainty, Inspection, Mark, MarkKind, Rules, marks};
+use crate::OpenDisk;
+
+/// Runs of the map between two looks at the clock.
+const STRIDE: u32 = 1024;
+
+impl OpenDisk {
+    /// Tells what the file at `path` is, and whether to take it. No other file is opened, whatever
+    /// the [policy](Self::policy). A [format](Self::format) that was named is what the image is said
+    /// to be; other options count as in opening.
+    ///
+    /// # Errors
+    /// What keeps the file itself from being opened or read. What is wrong *inside* it is told in
+    /// the remarks.
+    pub fn inspect(&self, path: impl AsRef<Path>, rules: &Rules) -> Result<Inspection> {
+        self.inspect_located(&self.file_at(path.as_ref(), Access::Read)?, rules)
+    }
+
+    /// As [`inspect`](Self::inspect), of bytes wherever they are.
+    ///
+    /// # Errors
+    /// As [`inspect`](Self::inspect).
+    pub fn inspect_located(&self, file: &Located, rules: &Rules) -> Result<Inspection> {
+        let said = self.said_format().map(|name| self.registry().by_name(name)).transpose()?;
+        let known =
+            Sample::of_store(&*file.store, |sample| Known::of(self.registry(), said, sample))?
+                .ok_or_else(|| Error::UnknownFormat(file.location.to_string()))?;
+        let look = Look { file, format: known.format, limits: self.limits_in_force() };
+        let seen = look.see(rules);
+        let allocated = file.store.holes().and_then(|holes| holes.allocated().ok());
+        let mut inspection = Inspection {
+            format: known.format.name(),
+            certainty: known.certainty,
+            marks: known.others.clone(),
+            references: seen.references.clone(),
+            len: file.store.len()?,
+            allocated,
+            size: seen.image.as_ref().map(|image| image.size()),
+            data: seen.data,
+            info: seen.image.as_ref().map(|image| image.info()),
+            snapshots: seen.snapshots,
+            bitmaps: seen.bitmaps,
+            check: match &seen.check {
+                Some(Ok(report)) => Some(report.clone()),
+                _ => None,
+            },
+            findings: seen.findings.clone(),
+            remarks: Vec::new(),
+        };
+        inspection.remarks = judge(&inspection, &known, &seen, rules);
+        Ok(inspection)
+    }
+}
+
+/// What the bytes themselves tell.
+pub(super) struct Known {
+    pub(super) format: &'static dyn Format,
+    pub(super) certainty: Certainty,
+    /// The format that its bytes tell, if they tell one.
+    pub(super) told: Option<&'static str>,
+    /// The file begins with what tells its format: it is nothing else at its beginning.
+    pub(super) at_head: bool,
+    /// What else they could be taken for.
+    pub(super) others: Vec<Mark>,
+}
+
+impl Known {
+    fn of(
+        registry: &Registry,
+        said: Option<&'static dyn Format>,
+        sample: &Sample<'_>,
+    ) -> Option<Self> {
+        let (found, _) = registry.probe(sample)?;
+        let verdict = found.probe(sample);
+        let told = (verdict >= Verdict::Likely).then(|| found.name());
+        let format = said.unwrap_or(found);
+        let certainty = match verdict {
+            _ if said.is_some() => Certainty::Named,
+            Verdict::Magic => Certainty::Magic,
+            Verdict::Likely => Certainty::Likely,
+            _ => Certainty::Nothing,
+        };
+        let head = Sample { tail: &[], ..*sample };
+        let at_head = format.probe(&head) >= Verdict::Likely;
+        let mut others = marks::marks(registry, sample);
+        others.retain(|mark| mark.name != format.name());
+        Some(Self { format, certainty, told, at_head, others })
+    }
+}
+
+/// What was seen of an image. Everything of it may be missing.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub(super) references: Vec<Reference>,
+    pub(super) image: Option<Arc<dyn Image>>,
+    /// Why there is no image, or why its map ended early.
+    pub(super) trouble: Vec<Error>,
+    pub(super) warnings: Vec<String>,
+    pub(super) data: Option<u64>,
+    /// The map was longer than there was time.
+    pub(super) walk_cut: bool,
+    pub(super) snapshots: usize,
+    pub(super) bitmaps: usize,
+    pub(super) check: Option<Result<CheckReport>>,
+    pub(super) findings: Vec<Finding>,
+}
+
+/// How an image is looked at.
+struct Look<'a> {
+    file: &'a Located,
+    format: &'static dyn Format,
+    limits: &'a Limits,
+}
+
+impl Look<'_> {
+    fn see(&self, rules: &Rules) -> Seen {
+        let end = Instant::now() + rules.time;
+        // If there is an error, opening tells it again.
+        let references = self.format.references(&self.request(&NoReferences)).unwrap_or_default();
+        let mut seen = Seen { references, ..Seen::default() };
+        match self.format.open(self.request(&OnlyNames::default())) {
+            Ok(Opened { image, warnings, .. }) => {
+                seen.warnings = warnings;
+                seen.count_states(&*image);
+                seen.image = Some(image);
+            }
+            Err(error) => seen.trouble.push(error),
+        }
+        if !is_one_file(&seen.references) {
+            // What it says without the other files, or does not say, means nothing.
+            seen.trouble.clear();
+            return seen;
+        }
+        self.walk(&mut seen, end);
+        if rules.check {
+            self.check(&mut seen, rules, end);
+        }
+        seen
+    }
+
+    fn request<'r>(&'r self, resolver: &'r dyn anydisk_core::Resolver) -> OpenRequest<'r> {
+        OpenRequest {
+            store: Arc::clone(&self.file.store),
+            location: &self.file.location,
+            access: Access::Read,
+            resolver,
+            limits: self.limits,
+            secrets: &NoSecrets,
+        }
+    }
+
+    fn walk(&self, seen: &mut Seen, end: Instant) {
+        let Some(image) = &seen.image else { return };
+        match data(&**image, end) {
+            Ok(Some(data)) => seen.data = Some(data),
+            Ok(None) => seen.walk_cut = true,
+            // What is encrypted is not looked into; the check needs no key.
+            Err(Error::Secret { .. }) => {}
+            Err(error) => seen.trouble.push(error),
+        }
+    }
+
+    fn check(&self, seen: &mut Seen, rules: &Rules, end: Instant) {
+        let goes_on = |_, _| Instant::now() < end;
+        let mut request = CheckRequest::new(self.request(&NoReferences));
+        request.threads = rules.threads;
+        request.progress = Some(&goes_on);
+        let findings = &mut seen.findings;
+        let mut keep = |finding: Finding| {
+            if findings.len() < rules.findings {
+                findings.push(finding);
+            }
+        };
+        seen.check = Some(self.format.check(&request, &mut keep));
+    }
+}
+
+impl Known {
+    /// Whether it has no mark of an image or a package.
+    pub(super) fn is_unmarked(&self) -> bool {
+        self.others.iter().all(|mark| mark.kind == MarkKind::Content)
+    }
+}
+
+impl Seen {
+    fn count_states(&mut self, image: &dyn Image) {
+        match image.snapshots().map(anydisk_core::Snapshots::list) {
+            Some(Ok(list)) => self.snapshots = list.len(),
+            Some(Err(error)) => self.trouble.push(error),
+            None => {}
+        }
+        if let Some(Ok(list)) = image.bitmaps().map(anydisk_core::Bitmaps::list) {
+            self.bitmaps = list.len();
+        }
+    }
+}
+
+/// Bytes of the disk that the image holds data for; `None` if that took too long.
+fn data(image: &dyn Image, end: Instant) -> Result<Option<u64>> {
+    let mut rest = GuestRange::whole(image.size());
+    let (mut sum, mut steps) = (0_u64, 0_u32);
+    while !rest.is_empty() {
+        let extent = image.map(rest)?;
+        if matches!(extent.source, Source::Data { .. } | Source::Encoded(_)) {
+            sum = sum.saturating_add(extent.len);
+        }
+        rest = rest.skip(extent.len);
+        steps = steps.wrapping_add(1);
+        if steps % STRIDE == 0 && Instant::now() >= end {
+            return Ok(None);
+        }
+    }
+    Ok(Some(sum))
+}
