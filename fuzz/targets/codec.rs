@@ -17,8 +17,15 @@ fuzz_target!(|data: &[u8]| {
     again.fill(0);
     let second = used.decode_prefix(codec, stream, &mut again);
     assert_eq!(first.is_ok(), second.is_ok());
-    if let Ok(len) = first {
-        assert!(len <= out.len());
-        assert!(out[..len] == again[..len]);
+    if let Ok(decoded) = first {
+        assert!(decoded.len <= out.len());
+        assert!(out[..decoded.len] == again[..decoded.len]);
+        // What can be passed on is the same without what follows it.
+        if let Some(packed) = decoded.used {
+            again.fill(0);
+            let third = used.decode_prefix(codec, &stream[..packed], &mut again);
+            assert_eq!(third, Ok(decoded));
+            assert!(out[..decoded.len] == again[..decoded.len]);
+        }
     }
 });

@@ -58,6 +58,9 @@ const ROWS: &[Row] = &[
     ("convert raw to qcow2, zstd", "qemu-img convert -c", |files| {
         converts(files, "raw", "qcow2", &["-c", "-o", "compression_type=zstd"])
     }),
+    ("convert qcow2 to qcow2, both zlib", "qemu-img convert -c", |files| {
+        converts(files, "packed.qcow2", "qcow2", &["-c"])
+    }),
     ("convert raw to vmdk, streamOptimized", "qemu-img convert", |files| {
         converts(files, "raw", "vmdk", &["-o", "subformat=streamOptimized"])
     }),
@@ -82,6 +85,7 @@ impl Files {
         write_raw(&files.path("raw"), SIZE)?;
         let raw = open(&files.path("raw"), "raw", Access::Read)?;
         copy(&raw, &files.path("qcow2"), "qcow2", false)?;
+        copy(&raw, &files.path("packed.qcow2"), "qcow2", true)?;
         copy(&raw, &files.path("vdi"), "vdi", false)?;
         convert("qemu-img", ("raw", &files.path("raw")), ("vmdk", &files.path("vmdk")), &[])?;
         Ok(files)
@@ -209,6 +213,7 @@ fn converts(files: &Files, from: &str, to: &str, how: &[&str]) -> Outcome<Times>
     }
     let own = own.to_str().ok_or("the path of the tool is no text")?;
     let source = files.path(from);
+    let from = from.rsplit('.').next().unwrap_or(from);
     let (mine, other) = (files.path("ours"), files.path("theirs"));
     let mut times = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {

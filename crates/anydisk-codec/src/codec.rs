@@ -40,7 +40,26 @@ pub trait Decode: Send + Sync + Debug {
     /// # Errors
     ///
     /// As [`Codec::decode_prefix`].
-    fn decode_prefix(&self, stream: &[u8], out: &mut [u8]) -> Result<usize, DecodeError>;
+    fn decode_prefix(&self, stream: &[u8], out: &mut [u8]) -> Result<Decoded, DecodeError>;
+}
+
+/// What came out of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Decoded {
+    /// Bytes of the unit.
+    pub len: usize,
+    /// Bytes of the stream that hold it, if the packed unit ends with the unit itself. `None` where
+    /// it goes on behind it, or where that is not known: then it cannot be passed on as it is.
+    pub used: Option<usize>,
+}
+
+impl Decoded {
+    /// So many bytes of the unit, out of so many of the stream.
+    #[must_use]
+    pub const fn new(len: usize, used: Option<usize>) -> Self {
+        Self { len, used }
+    }
 }
 
 impl Codec {
@@ -69,11 +88,11 @@ impl Codec {
     ///
     /// [`DecodeError`] if the stream is broken, holds too few bytes, or too many where that is not
     /// allowed.
-    pub fn decode(&self, stream: &[u8], out: &mut [u8]) -> Result<(), DecodeError> {
+    pub fn decode(&self, stream: &[u8], out: &mut [u8]) -> Result<Decoded, DecodeError> {
         Decoder::new().decode(*self, stream, out)
     }
 
-    /// Decodes one unit that may be shorter than `out`, and returns its length in bytes.
+    /// Decodes one unit that may be shorter than `out`, and tells its length in bytes.
     ///
     /// For the last grain of a VMDK, of which the short and the full form occur.
     ///
@@ -81,7 +100,7 @@ impl Codec {
     ///
     /// [`DecodeError`] if the stream is broken, does not end, or holds too many bytes where that
     /// is not allowed.
-    pub fn decode_prefix(&self, stream: &[u8], out: &mut [u8]) -> Result<usize, DecodeError> {
+    pub fn decode_prefix(&self, stream: &[u8], out: &mut [u8]) -> Result<Decoded, DecodeError> {
         Decoder::new().decode_prefix(*self, stream, out)
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::inflate::Inflater;
 use crate::pool::Pool;
 use crate::zstd::Unzstd;
-use crate::{Codec, DecodeError};
+use crate::{Codec, DecodeError, Decoded};
 
 /// Decodes unit after unit with any [`Codec`], keeping the state of each it has met.
 ///
@@ -35,12 +35,12 @@ impl Decoder {
         codec: Codec,
         stream: &[u8],
         out: &mut [u8],
-    ) -> Result<(), DecodeError> {
-        let came = self.decode_prefix(codec, stream, out)?;
-        if came == out.len() {
-            Ok(())
+    ) -> Result<Decoded, DecodeError> {
+        let decoded = self.decode_prefix(codec, stream, out)?;
+        if decoded.len == out.len() {
+            Ok(decoded)
         } else {
-            Err(DecodeError::Short { codec: codec.name(), came, expected: out.len() })
+            Err(DecodeError::Short { codec: codec.name(), came: decoded.len, expected: out.len() })
         }
     }
 
@@ -54,7 +54,7 @@ impl Decoder {
         codec: Codec,
         stream: &[u8],
         out: &mut [u8],
-    ) -> Result<usize, DecodeError> {
+    ) -> Result<Decoded, DecodeError> {
         match codec {
             Codec::Deflate => self.deflate.get_or_insert_with(Inflater::deflate).run(stream, out),
             Codec::Zlib => self.zlib.get_or_insert_with(Inflater::zlib).run(stream, out),
@@ -86,7 +86,12 @@ impl Decoders {
     /// # Errors
     ///
     /// As [`Codec::decode`].
-    pub fn decode(&self, codec: Codec, stream: &[u8], out: &mut [u8]) -> Result<(), DecodeError> {
+    pub fn decode(
+        &self,
+        codec: Codec,
+        stream: &[u8],
+        out: &mut [u8],
+    ) -> Result<Decoded, DecodeError> {
         self.0.with(Decoder::new, |decoder| decoder.decode(codec, stream, out))
     }
 
@@ -100,7 +105,7 @@ impl Decoders {
         codec: Codec,
         stream: &[u8],
         out: &mut [u8],
-    ) -> Result<usize, DecodeError> {
+    ) -> Result<Decoded, DecodeError> {
         self.0.with(Decoder::new, |decoder| decoder.decode_prefix(codec, stream, out))
     }
 }

@@ -56,7 +56,7 @@ mod inflate;
 mod pool;
 mod zstd;
 
-pub use codec::{Codec, Decode};
+pub use codec::{Codec, Decode, Decoded};
 pub use decode::{Decoder, Decoders};
 pub use deflate::{DeflateEncoder, ZlibEncoder};
 pub use encode::Encode;

@@ -7,7 +7,7 @@ use ::zstd::zstd_safe::{self, CCtx, DCtx, ErrorCode};
 
 use crate::encode::pack;
 use crate::pool::Pool;
-use crate::{Codec, DecodeError, Encode, EncodeError};
+use crate::{Codec, DecodeError, Decoded, Encode, EncodeError};
 
 const NAME: &str = "zstd";
 
@@ -23,12 +23,11 @@ impl Unzstd {
         Self(DCtx::create())
     }
 
-    /// Decodes frames from the start of `stream` until `out` is full or no frame is left, returns
-    /// the number of bytes.
+    /// Decodes frames from the start of `stream` until `out` is full or no frame is left.
     ///
     /// Each frame is decoded in one go with its history in `out` itself: no memory is taken for
     /// the window, so that it does not matter what size a frame header claims for it.
-    pub(crate) fn run(&mut self, stream: &[u8], out: &mut [u8]) -> Result<usize, DecodeError> {
+    pub(crate) fn run(&mut self, stream: &[u8], out: &mut [u8]) -> Result<Decoded, DecodeError> {
         let expected = out.len();
         let (mut rest, mut came) = (stream, 0);
         while came < expected && (came == 0 || starts_frame(rest)) {
@@ -38,7 +37,7 @@ impl Unzstd {
             came += self.0.decompress(&mut out[came..], frame).map_err(fail)?;
             rest = behind;
         }
-        Ok(came)
+        Ok(Decoded::new(came, Some(stream.len() - rest.len())))
     }
 }
 

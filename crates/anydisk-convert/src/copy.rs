@@ -16,6 +16,7 @@ use anydisk_core::{Disk, GuestOffset, GuestRange, Piece, Sink};
 use crate::bitmaps::{copy_bitmaps_of, no_bitmaps};
 use crate::plan::{Planner, Step};
 use crate::prepare::{Prepared, Preparer};
+use crate::shortcut::Shortcuts;
 use crate::target::DiskTarget;
 use crate::turn::Turns;
 use crate::{CopyBitmaps, Error, Report, Result, Settings, Sources, Watch};
@@ -44,11 +45,12 @@ pub fn copy_to_disk(
         });
     }
     let target = DiskTarget::new(target, settings)?;
+    let shortcuts = Shortcuts::new(target.store(), target.packing().as_ref(), settings);
     let preparer = Preparer::new(source, target.unit(), target.packing(), settings);
-    let job = Job::new(source, preparer, settings, watch);
+    let job = Job::new(source, shortcuts, preparer, settings, watch);
     let report = job.run(settings.thread_count(), |number, prepared| {
         let places = job.turns.take(number, || target.place(prepared))?;
-        target.fill(places, prepared)
+        target.fill(places, prepared, source)
     })?;
     // Behind the data, which they do not record.
     copy_bitmaps_of(source, target.disk(), settings.bitmaps)?;
@@ -74,13 +76,15 @@ pub fn copy_to_sink(
     if settings.bitmaps != CopyBitmaps::No {
         return Err(no_bitmaps("a format that is written in one pass").into());
     }
+    let shortcuts = Shortcuts::new(None, sink.packing().as_ref(), settings);
     let preparer = Preparer::new(source, sink.unit(), sink.packing(), settings);
-    let job = Job::new(source, preparer, settings, watch);
+    let job = Job::new(source, shortcuts, preparer, settings, watch);
     let sink = Mutex::new(sink);
     let report = job.run(settings.thread_count(), |number, prepared| {
         job.turns.take(number, || {
             let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
-            prepared.pieces().try_for_each(|(at, piece)| put(&mut **sink, at, piece))
+            prepared.pieces().try_for_each(|(at, piece)| put(&mut **sink, at, piece))?;
+            Ok(0)
         })
     })?;
     let sink = sink.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -106,13 +110,15 @@ struct Job<'a> {
 impl<'a> Job<'a> {
     fn new(
         source: &'a Sources<'a>,
+        shortcuts: Shortcuts<'a>,
         preparer: Preparer<'a>,
         settings: &Settings,
         watch: &'a dyn Watch,
     ) -> Self {
         let window = WINDOW.max(preparer.unit());
+        let full = settings.zero_run == 0;
         Self {
-            planner: Mutex::new((0, Planner::new(source, window, settings.zero_run == 0))),
+            planner: Mutex::new((0, Planner::new(source, shortcuts, window, full))),
             preparer,
             turns: Turns::default(),
             done: AtomicU64::new(0),
@@ -122,11 +128,12 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Runs all steps on `threads` threads; `deliver` gets each with its number.
+    /// Runs all steps on `threads` threads; `deliver` gets each with its number, and tells how many
+    /// bytes did not pass through this process.
     fn run(
         &self,
         threads: usize,
-        deliver: impl Fn(u64, &Prepared) -> Result<()> + Sync,
+        deliver: impl Fn(u64, &Prepared) -> Result<u64> + Sync,
     ) -> Result<Report> {
         self.tell(0)?;
         let first_error = Mutex::new(None);
@@ -156,12 +163,12 @@ impl<'a> Job<'a> {
         }
     }
 
-    fn work(&self, deliver: &(impl Fn(u64, &Prepared) -> Result<()> + Sync)) -> Result<()> {
+    fn work(&self, deliver: &(impl Fn(u64, &Prepared) -> Result<u64> + Sync)) -> Result<()> {
         while let Some((number, step)) = self.next_step()? {
             let range = step.range();
             let prepared = self.preparer.prepare(step)?;
-            deliver(number, &prepared)?;
-            self.count(&prepared.report());
+            let offloaded = deliver(number, &prepared)?;
+            self.count(&Report { offloaded, ..prepared.report() });
             self.preparer.recycle(prepared);
             self.tell(range.len())?;
         }
@@ -183,6 +190,8 @@ impl<'a> Job<'a> {
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.data += part.data;
         report.packed += part.packed;
+        report.passed += part.passed;
+        report.offloaded += part.offloaded;
         report.zero += part.zero;
         report.left += part.left;
     }

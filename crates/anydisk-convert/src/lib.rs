@@ -5,7 +5,8 @@
 //! ```
 //!
 //! The [plan](copy_to_disk) walks the maps of the source and never touches payload; zeroes and
-//! holes are known from it and are neither read nor written. The movers read, pack and write on all
+//! holes are known from it and are neither read nor written. Blocks that the file system can share
+//! are not moved, and units that are packed as the target packs them are not packed again. The movers read, pack and write on all
 //! cores with bounded memory, and take their places in guest order, so the same source gives the
 //! same target whatever the number of threads.
 
@@ -23,6 +24,7 @@ mod prepare;
 mod rebase;
 mod salvage;
 mod settings;
+mod shortcut;
 mod source;
 mod target;
 mod turn;
@@ -38,5 +40,5 @@ pub use file::{NewImage, copy_to_file, copy_to_overlay, create_file};
 pub use increment::{Change, export_changes, visit_changes};
 pub use rebase::rebase;
 pub use salvage::{Lost, Salvaged, salvage};
-pub use settings::{CopyBitmaps, Report, Settings, Unwatched, Watch};
+pub use settings::{CopyBitmaps, Offload, Report, Settings, Unwatched, Watch};
 pub use source::Sources;

@@ -3,18 +3,20 @@
 use anydisk_core::{GuestOffset, GuestRange};
 
 use crate::Result;
+use crate::shortcut::Shortcuts;
 use crate::source::{Content, Sources};
 
 /// Tables are looked at so many times at most before a worker gets something to do.
 const LOOKS_PER_STEP: usize = 1 << 14;
 
+/// Bytes that one worker hands over at most before it looks whether the job goes on.
+const LONGEST_SAME: u64 = 256 << 20;
+
 /// One step of a job; steps are numbered in guest order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// So much of the disk is zero.
-    Zero(GuestRange),
-    /// So much is not to be touched.
-    Leave(GuestRange),
+    /// So much of the disk with one content that need not be read.
+    Run(Run),
     /// A window of the disk and what its parts hold, without a gap.
     Window { window: GuestRange, parts: Vec<Run> },
 }
@@ -30,6 +32,7 @@ pub(crate) struct Run {
 #[derive(Debug)]
 pub(crate) struct Planner<'a> {
     source: &'a Sources<'a>,
+    shortcuts: Shortcuts<'a>,
     window: u64,
     rest: GuestRange,
     /// Zeroes are data too: the target is to be allocated in full.
@@ -38,12 +41,17 @@ pub(crate) struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     /// A plan in windows of `window` bytes, a power of two. With `full`, zeroes are data.
-    pub(crate) fn new(source: &'a Sources<'a>, window: u64, full: bool) -> Self {
-        Self { source, window, rest: GuestRange::whole(source.size()), full }
+    pub(crate) fn new(
+        source: &'a Sources<'a>,
+        shortcuts: Shortcuts<'a>,
+        window: u64,
+        full: bool,
+    ) -> Self {
+        Self { source, shortcuts, window, rest: GuestRange::whole(source.size()), full }
     }
 
     fn content(&self, range: GuestRange) -> Result<(Content, u64)> {
-        match self.source.content(range)? {
+        match self.source.content(range, &self.shortcuts)? {
             (Content::Zero, len) if self.full => Ok((Content::Data, len)),
             found => Ok(found),
         }
@@ -62,15 +70,17 @@ impl<'a> Planner<'a> {
         Ok(Some(step))
     }
 
-    /// A run of at least one whole window without data.
+    /// A run of at least one whole window that need not be read.
     fn long_run(&self) -> Result<Option<Step>> {
         let (content, mut len) = self.content(self.rest)?;
-        if content == Content::Data {
-            return Ok(None);
-        }
+        let longest = match content {
+            Content::Data | Content::Packed => return Ok(None),
+            Content::Same => LONGEST_SAME,
+            Content::Zero | Content::Below => u64::MAX,
+        };
         for _ in 0..LOOKS_PER_STEP {
             let behind = self.rest.skip(len);
-            if behind.is_empty() {
+            if behind.is_empty() || len >= longest {
                 break;
             }
             match self.content(behind)? {
@@ -78,12 +88,9 @@ impl<'a> Planner<'a> {
                 _ => break,
             }
         }
-        let run = self.rest.first(len);
-        let whole = if run == self.rest { run } else { self.whole_windows(run) };
-        Ok((!whole.is_empty()).then_some(match content {
-            Content::Below => Step::Leave(whole),
-            _ => Step::Zero(whole),
-        }))
+        let run = self.rest.first(len.min(longest));
+        let range = if run == self.rest { run } else { self.whole_windows(run) };
+        Ok((!range.is_empty()).then_some(Step::Run(Run { range, content })))
     }
 
     fn whole_windows(&self, run: GuestRange) -> GuestRange {
@@ -108,7 +115,7 @@ impl Step {
     /// The part of the disk the step is about.
     pub(crate) fn range(&self) -> GuestRange {
         match self {
-            Self::Zero(range) | Self::Leave(range) | Self::Window { window: range, .. } => *range,
+            Self::Run(Run { range, .. }) | Self::Window { window: range, .. } => *range,
         }
     }
 }
@@ -157,7 +164,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn content(number: u8) -> Content {
-        [Content::Data, Content::Zero, Content::Below][usize::from(number % 3)]
+        let all = [Content::Data, Content::Zero, Content::Below, Content::Same, Content::Packed];
+        all[usize::from(number) % all.len()]
     }
 
     proptest! {

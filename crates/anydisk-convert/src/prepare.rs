@@ -40,9 +40,15 @@ struct Part {
 #[derive(Debug)]
 enum What {
     Data,
+    Same,
     Zero,
     Leave,
-    Packed(Vec<u8>, Codec),
+    /// One unit; it may have been packed so by the source.
+    Packed {
+        bytes: Vec<u8>,
+        codec: Codec,
+        passed: bool,
+    },
 }
 
 /// One part of a step, for whoever places it.
@@ -50,6 +56,8 @@ enum What {
 pub(crate) enum Ready<'a> {
     /// Whole units of data.
     Data(&'a [u8]),
+    /// Data that was not read.
+    Same,
     /// One unit, packed.
     Packed(&'a [u8], Codec),
     /// Zero.
@@ -78,8 +86,10 @@ impl<'a> Preparer<'a> {
     pub(crate) fn prepare(&self, step: Step) -> Result<Prepared> {
         let start = step.range().start();
         match step {
-            Step::Zero(range) => Ok(Prepared::without_bytes(range, What::Zero)),
-            Step::Leave(range) => Ok(Prepared::without_bytes(range, What::Leave)),
+            Step::Run(Run { range, content }) => {
+                let what = unread(content).expect("a plan has no such long run");
+                Ok(Prepared { parts: vec![Part { range, what }], bytes: Vec::new(), start })
+            }
             Step::Window { window, parts } => {
                 let mut bytes = self.buffer(bytes_in(window));
                 let mut ready = Vec::new();
@@ -98,64 +108,37 @@ impl<'a> Preparer<'a> {
         bytes: &mut [u8],
         ready: &mut Vec<Part>,
     ) -> Result<()> {
-        match run.content {
-            Content::Zero => ready.push(Part { range: run.range, what: What::Zero }),
-            Content::Below => ready.push(Part { range: run.range, what: What::Leave }),
-            Content::Data => {
-                let skip = bytes_in(GuestRange::between(start, run.range.start()));
-                let bytes = &mut bytes[skip..skip + bytes_in(run.range)];
-                self.source.read(run.range, bytes)?;
-                self.split(run.range, bytes, ready)?;
-            }
+        if let Some(what) = unread(run.content) {
+            ready.push(Part { range: run.range, what });
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// Cuts data into runs of whole units, zero and not, and packs where packing is on.
-    fn split(&self, range: GuestRange, bytes: &[u8], ready: &mut Vec<Part>) -> Result<()> {
+        let skip = bytes_in(GuestRange::between(start, run.range.start()));
+        let bytes = &mut bytes[skip..skip + bytes_in(run.range)];
+        let is_packed = run.content == Content::Packed;
+        if !is_packed {
+            self.source.read(run.range, bytes)?;
+        }
         let unit = usize::try_from(self.unit).expect("a unit fits in memory");
-        let mut rest = range;
-        for chunk in bytes.chunks(unit) {
+        let mut rest = run.range;
+        for chunk in bytes.chunks_mut(unit) {
             let part = rest.first(chunk.len() as u64);
             rest = rest.skip(part.len());
-            let what = if self.zero_run > 0 && is_zero(chunk) {
-                What::Zero
-            } else {
-                self.pack(part, chunk)?
-            };
-            match (ready.last_mut(), &what) {
-                (Some(Part { range, what: What::Data }), What::Data)
-                | (Some(Part { range, what: What::Zero }), What::Zero)
-                    if range.end() == part.start() =>
-                {
-                    *range = GuestRange::between(range.start(), part.end());
-                }
-                _ => ready.push(Part { range: part, what }),
-            }
+            let packed = if is_packed { self.source.read_packed(part, chunk)? } else { None };
+            push_joined(ready, Part { range: part, what: self.judge(part, chunk, packed)? });
         }
         Ok(())
     }
 
-    fn pack(&self, range: GuestRange, chunk: &[u8]) -> Result<What> {
+    /// What becomes of one unit, which the source may have packed already.
+    fn judge(&self, range: GuestRange, chunk: &[u8], packed: Option<Vec<u8>>) -> Result<What> {
+        if self.zero_run > 0 && is_zero(chunk) {
+            return Ok(What::Zero);
+        }
         let Some(packing) = &self.packing else { return Ok(What::Data) };
-        let mut packed = Vec::new();
-        let whole = usize::try_from(packing.unit).expect("a unit fits in memory");
-        let smaller = if chunk.len() < whole && !packing.short_tail {
-            // The last unit of the disk is filled up with zeroes.
-            let mut full = chunk.to_vec();
-            full.resize(whole, 0);
-            packing.encoder.encode(&full, whole, &mut packed)
-        } else {
-            packing.encoder.encode(chunk, chunk.len(), &mut packed)
-        };
-        let smaller = smaller.map_err(|error| Error::Write {
-            at: range.start().get(),
-            source: anydisk_core::Error::Unsupported {
-                format: "packing",
-                feature: error.to_string().into(),
-            },
-        })?;
-        Ok(if smaller { What::Packed(packed, packing.encoder.codec()) } else { What::Data })
+        match packed.filter(|packed| packed.len() < chunk.len()) {
+            Some(bytes) => Ok(What::Packed { bytes, codec: packing.encoder.codec(), passed: true }),
+            None => pack(packing, range, chunk),
+        }
     }
 
     fn buffer(&self, len: usize) -> Vec<u8> {
@@ -173,17 +156,62 @@ impl<'a> Preparer<'a> {
     }
 }
 
-impl Prepared {
-    fn without_bytes(range: GuestRange, what: What) -> Self {
-        Self { parts: vec![Part { range, what }], bytes: Vec::new(), start: range.start() }
+/// What becomes of content whose bytes are not looked at.
+fn unread(content: Content) -> Option<What> {
+    match content {
+        Content::Zero => Some(What::Zero),
+        Content::Below => Some(What::Leave),
+        Content::Same => Some(What::Same),
+        Content::Data | Content::Packed => None,
     }
+}
 
+/// Adds a part, as one with the last if both are data, or zero.
+fn push_joined(ready: &mut Vec<Part>, part: Part) {
+    match (ready.last_mut(), &part.what) {
+        (Some(Part { range, what: What::Data }), What::Data)
+        | (Some(Part { range, what: What::Zero }), What::Zero)
+            if range.end() == part.range.start() =>
+        {
+            *range = GuestRange::between(range.start(), part.range.end());
+        }
+        _ => ready.push(part),
+    }
+}
+
+fn pack(packing: &Packing, range: GuestRange, chunk: &[u8]) -> Result<What> {
+    let mut packed = Vec::new();
+    let whole = usize::try_from(packing.unit).expect("a unit fits in memory");
+    let smaller = if chunk.len() < whole && !packing.short_tail {
+        // The last unit of the disk is filled up with zeroes.
+        let mut full = chunk.to_vec();
+        full.resize(whole, 0);
+        packing.encoder.encode(&full, whole, &mut packed)
+    } else {
+        packing.encoder.encode(chunk, chunk.len(), &mut packed)
+    };
+    let smaller = smaller.map_err(|error| Error::Write {
+        at: range.start().get(),
+        source: anydisk_core::Error::Unsupported {
+            format: "packing",
+            feature: error.to_string().into(),
+        },
+    })?;
+    Ok(if smaller {
+        What::Packed { bytes: packed, codec: packing.encoder.codec(), passed: false }
+    } else {
+        What::Data
+    })
+}
+
+impl Prepared {
     /// The parts in guest order.
     pub(crate) fn parts(&self) -> impl Iterator<Item = (GuestRange, Ready<'_>)> {
         self.parts.iter().map(|part| {
             let ready = match &part.what {
                 What::Data => Ready::Data(self.bytes_of(part.range)),
-                What::Packed(bytes, codec) => Ready::Packed(bytes, *codec),
+                What::Same => Ready::Same,
+                What::Packed { bytes, codec, .. } => Ready::Packed(bytes, *codec),
                 What::Zero => Ready::Zero,
                 What::Leave => Ready::Leave,
             };
@@ -197,7 +225,8 @@ impl Prepared {
             let piece = match ready {
                 Ready::Data(bytes) => Piece::Data(bytes),
                 Ready::Packed(bytes, codec) => Piece::Encoded { bytes, codec, unit: range },
-                Ready::Zero | Ready::Leave => Piece::Zero(range.len()),
+                // Nothing is handed over to a stream.
+                Ready::Zero | Ready::Leave | Ready::Same => Piece::Zero(range.len()),
             };
             (range.start(), piece)
         })
@@ -214,10 +243,11 @@ impl Prepared {
         for part in &self.parts {
             let len = part.range.len();
             match part.what {
-                What::Data => report.data += len,
-                What::Packed(..) => {
+                What::Data | What::Same => report.data += len,
+                What::Packed { passed, .. } => {
                     report.data += len;
                     report.packed += len;
+                    report.passed += if passed { len } else { 0 };
                 }
                 What::Zero => report.zero += len,
                 What::Leave => report.left += len,

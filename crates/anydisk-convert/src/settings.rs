@@ -21,6 +21,23 @@ pub struct Settings {
     pub direct: bool,
     /// Which dirty bitmaps of the source's top image go along.
     pub bitmaps: CopyBitmaps,
+    /// Whether bytes may go from file to file without passing through this process.
+    pub offload: Offload,
+}
+
+/// Whether bytes go from file to file without passing through this process. Zeroes among them are
+/// then not found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Offload {
+    /// Never.
+    No,
+    /// Where the file system lets both files share the blocks (reflink), which takes no space and no
+    /// time.
+    #[default]
+    Share,
+    /// Also where the kernel has to copy them (`copy_file_range`), which network file systems leave
+    /// to the server.
+    Kernel,
 }
 
 /// Which dirty bitmaps go along with a copy.
@@ -45,6 +62,7 @@ impl Default for Settings {
             durable: true,
             direct: false,
             bitmaps: CopyBitmaps::No,
+            offload: Offload::Share,
         }
     }
 }
@@ -92,8 +110,12 @@ pub struct Report {
     pub size: u64,
     /// Bytes written as data.
     pub data: u64,
-    /// Of these, bytes that were packed.
+    /// Of these, bytes that are packed now.
     pub packed: u64,
+    /// Of these, bytes that the source had packed alike, so that they were passed on as they were.
+    pub passed: u64,
+    /// Of the data, bytes that did not pass through this process.
+    pub offloaded: u64,
     /// Bytes that are zero and were not written.
     pub zero: u64,
     /// Bytes left to the target's backing file.

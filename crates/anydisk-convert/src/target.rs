@@ -6,8 +6,9 @@ use anydisk_core::{
 };
 use anydisk_storage::is_zero;
 
+use crate::copy::bytes_in;
 use crate::prepare::{Prepared, Ready};
-use crate::{Error, Result, Settings};
+use crate::{Error, Offload, Result, Settings, Sources};
 
 /// A disk that is being written.
 #[derive(Clone, Copy)]
@@ -17,6 +18,16 @@ pub(crate) struct DiskTarget<'a> {
     compress: bool,
     zero_run: usize,
     is_zero: bool,
+    offload: Offload,
+}
+
+/// What goes to a place.
+#[derive(Clone, Copy)]
+enum Load<'b> {
+    /// These bytes.
+    Bytes(&'b [u8]),
+    /// What the source holds there.
+    Same(&'b Sources<'b>),
 }
 
 /// A place for the bytes of one part, or of the start of one.
@@ -42,6 +53,7 @@ impl<'a> DiskTarget<'a> {
             compress: settings.compress,
             zero_run: settings.zero_run,
             is_zero: settings.target_is_zero,
+            offload: settings.offload,
         })
     }
 
@@ -55,6 +67,11 @@ impl<'a> DiskTarget<'a> {
 
     pub(crate) fn packing(&self) -> Option<Packing> {
         self.writer.packing().filter(|_| self.compress)
+    }
+
+    /// The store that all data goes to, if there is just one.
+    pub(crate) fn store(&self) -> Option<&'a dyn Storage> {
+        self.writer.data_store().map(|store| &**store)
     }
 
     pub(crate) fn flush(&self) -> Result<()> {
@@ -89,7 +106,7 @@ impl<'a> DiskTarget<'a> {
                 places.push(Place { range: unit, placement });
                 Ok(())
             }
-            Ready::Data(_) => self.place_data(range, places),
+            Ready::Data(_) | Ready::Same => self.place_data(range, places),
         }
     }
 
@@ -110,41 +127,69 @@ impl<'a> DiskTarget<'a> {
         Ok(())
     }
 
-    /// Writes the bytes to their places and commits them.
-    pub(crate) fn fill(&self, places: Vec<Place<'a>>, prepared: &Prepared) -> Result<()> {
+    /// Writes the bytes to their places and commits them. Returns how many the target took from
+    /// the source by itself.
+    pub(crate) fn fill(
+        &self,
+        places: Vec<Place<'a>>,
+        prepared: &Prepared,
+        source: &Sources<'_>,
+    ) -> Result<u64> {
         let mut parts = prepared.parts().peekable();
+        let mut taken = 0;
         for place in places {
             let range = place.range;
             while parts.next_if(|(part, _)| part.end() <= range.start()).is_some() {}
-            let bytes = match parts.peek() {
+            let load = match parts.peek() {
                 Some((part, Ready::Data(bytes))) => {
-                    let skip =
-                        crate::copy::bytes_in(GuestRange::between(part.start(), range.start()));
-                    &bytes[skip..skip + crate::copy::bytes_in(range)]
+                    let skip = bytes_in(GuestRange::between(part.start(), range.start()));
+                    Load::Bytes(&bytes[skip..skip + bytes_in(range)])
                 }
-                Some((_, Ready::Packed(bytes, _))) => bytes,
+                Some((_, Ready::Packed(bytes, _))) => Load::Bytes(bytes),
+                Some((_, Ready::Same)) => Load::Same(source),
                 _ => continue,
             };
-            self.fill_one(place, bytes)
-                .map_err(|source| Error::Write { at: range.start().get(), source })?;
+            taken += self.fill_one(place, load)?;
         }
-        Ok(())
+        Ok(taken)
     }
 
-    fn fill_one(&self, place: Place<'a>, bytes: &[u8]) -> anydisk_core::Result<()> {
+    fn fill_one(&self, place: Place<'a>, load: Load<'_>) -> Result<u64> {
+        let covered = place.range;
+        let failed = |source| Error::Write { at: covered.start().get(), source };
         match place.placement {
-            Placement::InPlace { store, at, .. } => self.write(&**store, at, bytes, self.is_zero),
+            Placement::InPlace { store, at, .. } => {
+                self.put(covered, &**store, at, load, self.is_zero)
+            }
             Placement::Fresh(reservation) => {
-                let covered = place.range;
                 let units = reservation.range();
                 if !covered.contains(units) {
-                    self.disk.fill(&reservation, covered)?;
+                    self.disk.fill(&reservation, covered).map_err(failed)?;
                 }
                 let skip = covered.start().get() - units.start().get();
                 let at = reservation.at().saturating_add(skip);
-                self.write(&**reservation.store(), at, bytes, reservation.is_zeroed())?;
-                reservation.commit()
+                let store = &**reservation.store();
+                let taken = self.put(covered, store, at, load, reservation.is_zeroed())?;
+                reservation.commit().map_err(failed)?;
+                Ok(taken)
             }
+        }
+    }
+
+    fn put(
+        &self,
+        range: GuestRange,
+        store: &dyn Storage,
+        at: HostOffset,
+        load: Load<'_>,
+        zeroed: bool,
+    ) -> Result<u64> {
+        match load {
+            Load::Same(source) => source.hand_over(range, store, at, self.offload),
+            Load::Bytes(bytes) => self
+                .write(store, at, bytes, zeroed)
+                .map(|()| 0)
+                .map_err(|source| Error::Write { at: range.start().get(), source }),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use anydisk_codec::Decoders;
+use anydisk_codec::{Decoded, Decoders};
 use anydisk_storage::{Holes, HostOffset, Identity, Run, Space, Storage, StorageExt, is_zero};
 
 use crate::decoded::{DecodedCache, UnitKey};
@@ -323,7 +323,8 @@ impl Disk {
     ) -> Result<()> {
         let unit = encoded.unit;
         if part == unit {
-            return self.decode(encoded, &read_packed(encoded)?, out);
+            self.decode(encoded, &read_packed(encoded)?, out)?;
+            return Ok(());
         }
         let generation = found.extent.lease.generation();
         let (at, len) = (encoded.at, encoded.len);
@@ -465,7 +466,7 @@ impl Disk {
     ///
     /// # Errors
     /// [`Error::Decode`].
-    pub fn decode(&self, encoded: &Encoded<'_>, packed: &[u8], out: &mut [u8]) -> Result<()> {
+    pub fn decode(&self, encoded: &Encoded<'_>, packed: &[u8], out: &mut [u8]) -> Result<Decoded> {
         self.decoders.decode(encoded.codec, packed, out).map_err(|source| Error::Decode {
             range: encoded.unit,
             at: encoded.at,

@@ -219,6 +219,12 @@ pub trait ImageWrite: Image {
     /// dropped writes nothing back.
     fn flush(&self) -> Result<()>;
 
+    /// The store that new data goes to, if it is the same for all of the disk: what a copy asks
+    /// whether it can [share](anydisk_storage::CopyFrom) blocks.
+    fn data_store(&self) -> Option<&Arc<dyn Storage>> {
+        None
+    }
+
     /// How this image packs units, if it does.
     fn packing(&self) -> Option<Packing> {
         None

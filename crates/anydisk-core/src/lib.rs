@@ -53,7 +53,7 @@ mod space;
 mod sync;
 
 pub use address::{GuestOffset, GuestRange};
-pub use anydisk_codec::{Codec, DecodeError, Encode};
+pub use anydisk_codec::{Codec, DecodeError, Decoded, Encode};
 pub use anydisk_storage::{HostOffset, Storage, StorageExt};
 pub use cache::{DirtySlice, Inserted, Slice, SliceMut, TableCache, Ticket, Updated};
 pub use capability::backing::BackingLink;

@@ -309,6 +309,10 @@ impl ImageWrite for WritableImage {
         self.write_back()
     }
 
+    fn data_store(&self) -> Option<&Arc<dyn Storage>> {
+        matches!(self.shared.view, View::Direct).then_some(&self.shared.data)
+    }
+
     fn packing(&self) -> Option<Packing> {
         self.packs().then(|| self.packing.clone())
     }

@@ -119,6 +119,10 @@ impl ImageWrite for RawImage {
         Ok(self.store.flush()?)
     }
 
+    fn data_store(&self) -> Option<&Arc<dyn Storage>> {
+        Some(&self.store)
+    }
+
     fn unit(&self) -> u64 {
         1
     }

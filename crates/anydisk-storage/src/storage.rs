@@ -224,6 +224,24 @@ pub trait CopyFrom {
         to: HostOffset,
         len: u64,
     ) -> Result<Option<Copied>>;
+
+    /// Whether blocks of `source` can be shared with this store: both are files of one file system,
+    /// which can. Reads and changes nothing.
+    fn shares_with(&self, source: &dyn Storage) -> bool;
+
+    /// Shares as many whole blocks of `source` as there are in the `len` bytes at `from`, to be read
+    /// at `to` of this store, and returns their bytes; the rest is to be copied by hand. 0 where
+    /// nothing can be shared, also if the two places lie differently in their blocks.
+    ///
+    /// # Errors
+    /// As [`copy_from`](Self::copy_from).
+    fn share_from(
+        &self,
+        source: &dyn Storage,
+        from: HostOffset,
+        to: HostOffset,
+        len: u64,
+    ) -> Result<u64>;
 }
 
 /// Tells one object behind a store from every other.

@@ -260,6 +260,21 @@ impl CopyFrom for Window {
             None => Ok(None),
         }
     }
+
+    fn shares_with(&self, source: &dyn Storage) -> bool {
+        self.store.copier().is_some_and(|copier| copier.shares_with(source))
+    }
+
+    fn share_from(
+        &self,
+        source: &dyn Storage,
+        from: HostOffset,
+        to: HostOffset,
+        len: u64,
+    ) -> Result<u64> {
+        let place = self.inside(to, len)?;
+        self.store.copier().map_or(Ok(0), |copier| copier.share_from(source, from, place, len))
+    }
 }
 
 #[cfg(test)]

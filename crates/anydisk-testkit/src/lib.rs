@@ -6,6 +6,7 @@
 //! - [`ByteModel`] and [`Operation`]: a disk as a byte vector, and what is done to it.
 //! - [`mutant`]: images with damage at random.
 //! - [`lvm`]: physical volumes made by hand. [`volumes`]: those that a kernel wrote.
+//! - [`mounted`]: devices and file systems on loop devices.
 //! - [`oracle`]: qemu-img and qemu-io.
 //! - [`double`]: stores that fail, forget what was not flushed, remember what was asked of them.
 
@@ -16,6 +17,7 @@ mod folder;
 pub mod golden;
 pub mod lvm;
 mod model;
+pub mod mounted;
 pub mod mutant;
 pub mod operation;
 pub mod oracle;

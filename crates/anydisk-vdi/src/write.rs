@@ -8,6 +8,8 @@
 //! A block that has its place keeps it: zeroing and discarding punch holes into the file instead. So
 //! the numbers of the blocks in use have no gaps, as other programs expect.
 
+use std::sync::Arc;
+
 use anydisk_core::{
     Attempt, Below, Block, Claims, Committed, GuestRange, Handled, Image, ImageWrite, Placement,
     Reserved, Result, Source, Storage, Zeroing,
@@ -104,6 +106,10 @@ impl ImageWrite for VdiImage {
         let write_count =
             |end| self.state.set_allocated(self.number_at(end), &**self.table.store());
         self.table.write_back(write_count)
+    }
+
+    fn data_store(&self) -> Option<&Arc<dyn Storage>> {
+        Some(self.table.store())
     }
 
     fn unit(&self) -> u64 {

@@ -1,7 +1,7 @@
 //! The last grain of an extent, which writers pack in two forms.
 
 use anydisk_codec::Decode;
-use anydisk_core::{Codec, DecodeError};
+use anydisk_core::{Codec, DecodeError, Decoded};
 
 /// A zlib stream of the sectors that are left, or of a whole grain filled up with zeroes.
 ///
@@ -19,7 +19,7 @@ impl Decode for ShortOrWhole {
         "zlib, the last grain"
     }
 
-    fn decode_prefix(&self, stream: &[u8], out: &mut [u8]) -> Result<usize, DecodeError> {
+    fn decode_prefix(&self, stream: &[u8], out: &mut [u8]) -> Result<Decoded, DecodeError> {
         match Codec::Zlib.decode_prefix(stream, out) {
             // Longer than the unit: its first bytes are the unit. The checksum goes unchecked.
             Err(DecodeError::Long { .. }) => {

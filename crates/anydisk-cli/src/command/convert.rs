@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anydisk::convert::{
-    CopyBitmaps, NewImage, Settings, Sources, copy_to_disk, copy_to_file, copy_to_overlay,
+    CopyBitmaps, NewImage, Offload, Settings, Sources, copy_to_disk, copy_to_file, copy_to_overlay,
 };
 use anydisk::{Disk, Format, Layer, Location, Reference, copy_to_ova};
 use clap::Args;
@@ -56,7 +56,8 @@ pub(crate) struct Convert {
     /// Write in any order (always done; for qemu-img's sake)
     #[arg(short = 'W', long)]
     oob_writes: bool,
-    /// Let the kernel copy where that is of use (decided by itself; for qemu-img's sake)
+    /// Let the kernel copy, and do not look for zeroes in the data. Without it blocks are shared where
+    /// the file system can, and zeroes are looked for in the rest
     #[arg(short = 'C', long, conflicts_with = "sparse_size")]
     copy_range_offloading: bool,
     /// Write into an image that exists
@@ -328,6 +329,12 @@ impl Convert {
         settings.target_is_zero = self.target_is_zero;
         settings.durable = self.target_cache.is_durable();
         settings.direct = self.target_cache.is_direct();
+        // Whoever names a size wants zeroes to be looked for.
+        settings.offload = match (self.copy_range_offloading, &self.sparse_size) {
+            (true, _) => Offload::Kernel,
+            (false, Some(_)) => Offload::No,
+            (false, None) => Offload::Share,
+        };
         settings.bitmaps = match (self.bitmaps, self.skip_broken_bitmaps) {
             (false, _) => CopyBitmaps::No,
             (true, false) => CopyBitmaps::All,

@@ -1,6 +1,6 @@
 //! What an encoder packs, its codec unpacks.
 
-use anydisk_codec::{Codec, Decoder, Encode, deflate, zlib, zstd};
+use anydisk_codec::{Codec, Decoded, Decoder, Encode, deflate, zlib, zstd};
 use proptest::prelude::*;
 
 fn encoders() -> Vec<Box<dyn Encode>> {
@@ -62,9 +62,24 @@ proptest! {
     ) {
         let mut out = vec![0; len];
         for codec in [Codec::Deflate, Codec::Zlib, Codec::Zstd] {
-            if let Ok(came) = codec.decode_prefix(&stream, &mut out) {
-                prop_assert!(came <= len);
+            if let Ok(decoded) = codec.decode_prefix(&stream, &mut out) {
+                prop_assert!(decoded.len <= len);
+                prop_assert!(decoded.used.is_none_or(|used| used <= stream.len()));
             }
         }
+    }
+}
+
+/// Otherwise packed units could not be passed on, or not the whole of one.
+#[test]
+fn a_packed_unit_ends_where_its_encoder_ended_it() {
+    let unit: Vec<u8> = (0..65_536_u32).flat_map(|n| (n / 300).to_le_bytes()).collect();
+    for encoder in encoders() {
+        let mut packed = Vec::new();
+        assert!(encoder.encode(&unit, unit.len(), &mut packed).unwrap());
+        let len = packed.len();
+        packed.extend_from_slice(b"the next unit");
+        let decoded = encoder.codec().decode(&packed, &mut vec![0; unit.len()]).unwrap();
+        assert_eq!(decoded, Decoded::new(unit.len(), Some(len)), "{}", encoder.codec().name());
     }
 }

@@ -32,7 +32,7 @@ fn stored(mut stream: &[u8]) -> Vec<u8> {
 
 fn decoded(codec: Codec, stream: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let mut out = vec![0xaa; CLUSTER];
-    codec.decode(stream, &mut out).map(|()| out)
+    codec.decode(stream, &mut out).map(|_| out)
 }
 
 fn refusal(codec: Codec, stream: &[u8]) -> String {
@@ -201,7 +201,7 @@ fn a_shorter_last_grain_is_decoded_with_its_length() {
     let mut stream = Vec::new();
     zlib(6).unwrap().encode(&text()[..5120], usize::MAX, &mut stream).unwrap();
     let mut out = vec![0; CLUSTER];
-    assert_eq!(Codec::Zlib.decode_prefix(&stream, &mut out), Ok(5120));
+    assert_eq!(Codec::Zlib.decode_prefix(&stream, &mut out).expect("decodes").len, 5120);
     assert_eq!(out[..5120], text()[..5120]);
     let error = DecodeError::Short { codec: "zlib", came: 5120, expected: CLUSTER };
     assert_eq!(Codec::Zlib.decode(&stream, &mut out), Err(error));

@@ -6,3 +6,4 @@ mod content_ids;
 mod copy;
 mod packed;
 mod salvaging;
+mod shortcuts;

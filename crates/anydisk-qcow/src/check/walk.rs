@@ -257,7 +257,8 @@ impl Buffers {
     ) -> Result<Result<(), anydisk_core::DecodeError>> {
         self.packed.resize(len as usize, 0);
         image.store.read_padded_at(at, &mut self.packed)?;
-        Ok(self.decoder.decode(Codec::Deflate, &self.packed, &mut self.cluster))
+        let decoded = self.decoder.decode(Codec::Deflate, &self.packed, &mut self.cluster);
+        Ok(decoded.map(drop))
     }
 }
 

@@ -25,22 +25,57 @@ impl CopyFrom for FileStorage {
         to: HostOffset,
         len: u64,
     ) -> Result<Option<Copied>> {
+        let job = self.job(source, from, to, len)?;
+        job.map_or(Ok(None), |job| self.run(source, job, Self::copy))
+    }
+
+    fn shares_with(&self, source: &dyn Storage) -> bool {
+        source.fd().is_some_and(|file| sys::can_clone(&self.file, file.fd))
+    }
+
+    fn share_from(
+        &self,
+        source: &dyn Storage,
+        from: HostOffset,
+        to: HostOffset,
+        len: u64,
+    ) -> Result<u64> {
+        let job = self.job(source, from, to, len)?;
+        job.map_or(Ok(0), |job| self.run(source, job, Self::share))
+    }
+}
+
+impl FileStorage {
+    /// What to do, if there is a file behind the source.
+    fn job<'a>(
+        &self,
+        source: &'a dyn Storage,
+        from: HostOffset,
+        to: HostOffset,
+        len: u64,
+    ) -> Result<Option<Job<'a>>> {
         self.check_writable()?;
         let end = source.len()?;
         if from.checked_add(len).is_none_or(|last| last.get() > end) {
             return Err(source.out_of_range(from, len));
         }
         let Some(file) = source.fd() else { return Ok(None) };
-        let Some(from) = file.start.checked_add(from.get()) else { return Ok(None) };
-        let job = Job { source: file.fd, from: from.get(), to: to.get(), len };
-        let _no_edges = self.direct.as_ref().map(Direct::whole_blocks);
-        let result = self.copy(job);
-        self.runs.changed();
-        result.map_err(|errno| self.copy_error(source, to, len, errno))
+        let from = file.start.checked_add(from.get());
+        Ok(from.map(|from| Job { source: file.fd, from: from.get(), to: to.get(), len }))
     }
-}
 
-impl FileStorage {
+    fn run<R>(
+        &self,
+        source: &dyn Storage,
+        job: Job<'_>,
+        act: impl FnOnce(&Self, Job<'_>) -> Result<R, Errno>,
+    ) -> Result<R> {
+        let _no_edges = self.direct.as_ref().map(Direct::whole_blocks);
+        let result = act(self, job);
+        self.runs.changed();
+        result.map_err(|errno| self.copy_error(source, HostOffset(job.to), job.len, errno))
+    }
+
     fn copy(&self, job: Job<'_>) -> Result<Option<Copied>, Errno> {
         let shared = self.share(job)?;
         let rest = job.after(shared);
@@ -122,7 +157,7 @@ fn is_impossible(errno: Errno) -> bool {
 #[cfg(target_os = "linux")]
 mod sys {
     use std::fs::File;
-    use std::os::fd::AsRawFd;
+    use std::os::fd::{AsRawFd, BorrowedFd};
 
     use rustix::io::Errno;
     use rustix::ioctl::{Setter, ioctl, opcode};
@@ -140,6 +175,14 @@ mod sys {
 
     /// `FICLONERANGE` of `linux/fs.h`.
     const FICLONERANGE: rustix::ioctl::Opcode = opcode::write::<FileCloneRange>(0x94, 13);
+
+    /// Whether the two files can share: asks to share what follows the end of the source, which is
+    /// nothing. What cannot at all says so first.
+    pub(super) fn can_clone(file: &File, source: BorrowedFd<'_>) -> bool {
+        let Ok(stat) = rustix::fs::fstat(source) else { return false };
+        let Ok(end) = u64::try_from(stat.st_size) else { return false };
+        clone_range(file, Job { source, from: end, to: 0, len: 0 }).is_ok()
+    }
 
     #[expect(unsafe_code, reason = "an ioctl that rustix does not have")]
     pub(super) fn clone_range(file: &File, job: Job<'_>) -> Result<(), Errno> {
@@ -166,10 +209,15 @@ mod sys {
 #[cfg(not(target_os = "linux"))]
 mod sys {
     use std::fs::File;
+    use std::os::fd::BorrowedFd;
 
     use rustix::io::Errno;
 
     use super::Job;
+
+    pub(super) fn can_clone(_: &File, _: BorrowedFd<'_>) -> bool {
+        false
+    }
 
     pub(super) fn clone_range(_: &File, _: Job<'_>) -> Result<(), Errno> {
         Err(Errno::OPNOTSUPP)

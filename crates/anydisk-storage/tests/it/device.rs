@@ -1,80 +1,19 @@
 //! Block devices and file systems of our own, on loop devices. Needs root; skipped aloud without.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use crate::common::{Length, agree_with_a_vector, contents, operations};
 use anydisk_storage::{
     Copied, Error, FileStorage, HostOffset, Identity, LockMode, MemoryStorage, OpenOptions,
     PendingFile, Storage,
 };
+use anydisk_testkit::mounted::{Loop, Mount};
 use proptest::test_runner::{Config, TestRunner};
 
 const MIB: u64 = 1 << 20;
 
-/// Output of a command, or `None` (said aloud) if it cannot be run or fails.
-fn try_run(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).output();
-    match output {
-        Ok(output) if output.status.success() => Some(String::from_utf8(output.stdout).unwrap()),
-        other => {
-            eprintln!("skipped: {program} {arguments:?}: {other:?}");
-            None
-        }
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// A loop device over a file, given back when dropped.
-struct Loop {
-    device: PathBuf,
-}
-
-impl Loop {
-    fn new(file: &Path) -> Option<Self> {
-        let device = try_run("losetup", &["--find", "--show", text(file)])?;
-        Some(Self { device: device.trim().into() })
-    }
-
-    /// A device of `len` bytes over a sparse file in `dir`.
-    fn sparse(dir: &Path, len: u64) -> Option<Self> {
-        let file = dir.join("backing");
-        std::fs::File::create(&file).unwrap().set_len(len).unwrap();
-        Self::new(&file)
-    }
-
-    fn open(&self, options: OpenOptions) -> FileStorage {
-        FileStorage::open(&self.device, &options.block_devices(true)).unwrap()
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        try_run("losetup", &["--detach", text(&self.device)]);
-    }
-}
-
-/// A mounted file system, unmounted when dropped.
-#[derive(Debug)]
-struct Mount {
-    at: PathBuf,
-}
-
-impl Mount {
-    fn new(arguments: &[&str], at: PathBuf) -> Option<Self> {
-        std::fs::create_dir(&at).unwrap();
-        try_run("mount", &[arguments, &[text(&at)]].concat())?;
-        Some(Self { at })
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        try_run("umount", &[text(&self.at)]);
-    }
+fn open(device: &Loop, options: OpenOptions) -> FileStorage {
+    FileStorage::open(device.path(), &options.block_devices(true)).unwrap()
 }
 
 #[test]
@@ -82,7 +21,7 @@ fn a_block_device_agrees_with_a_vector() {
     for direct in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let Some(device) = Loop::sparse(dir.path(), 64 * 4096) else { return };
-        let store = device.open(OpenOptions::new().write(true).direct(direct));
+        let store = open(&device, OpenOptions::new().write(true).direct(direct));
         check_many(&store, Length::Fixed);
     }
 }
@@ -100,12 +39,12 @@ fn check_many(store: &FileStorage, length: Length) {
 fn files_on_other_file_systems_agree_with_a_vector() {
     let dir = tempfile::tempdir().unwrap();
     let tmpfs = Mount::new(&["-t", "tmpfs", "none"], dir.path().join("tmpfs"));
-    let xfs = sharing_file_system(dir.path());
+    let xfs = Mount::sharing(dir.path());
     let tmpfs = tmpfs.iter();
-    for mount in tmpfs.chain(xfs.iter().map(|(_, mount)| mount)) {
+    for mount in tmpfs.chain(&xfs) {
         for direct in [false, true] {
             let options = OpenOptions::new().write(true).create(true).direct(direct);
-            match FileStorage::open(mount.at.join("disk"), &options) {
+            match FileStorage::open(mount.path().join("disk"), &options) {
                 Ok(store) => check_many(&store, Length::Free),
                 Err(Error::Unsupported { .. }) => eprintln!("skipped: no direct I/O on {mount:?}"),
                 Err(error) => panic!("{error}"),
@@ -118,9 +57,9 @@ fn files_on_other_file_systems_agree_with_a_vector() {
 fn a_block_device_is_opened_only_where_devices_are_accepted() {
     let dir = tempfile::tempdir().unwrap();
     let Some(device) = Loop::sparse(dir.path(), MIB) else { return };
-    let error = FileStorage::open(&device.device, &OpenOptions::new()).unwrap_err();
+    let error = FileStorage::open(device.path(), &OpenOptions::new()).unwrap_err();
     assert!(error.to_string().ends_with("is a block device, expected a regular file"), "{error}");
-    let store = device.open(OpenOptions::new());
+    let store = open(&device, OpenOptions::new());
     assert!(store.is_block_device());
     assert_eq!(store.len().unwrap(), MIB);
 }
@@ -129,7 +68,7 @@ fn a_block_device_is_opened_only_where_devices_are_accepted() {
 fn a_block_device_keeps_its_length() {
     let dir = tempfile::tempdir().unwrap();
     let Some(device) = Loop::sparse(dir.path(), MIB) else { return };
-    let store = device.open(OpenOptions::new().write(true).truncate(true));
+    let store = open(&device, OpenOptions::new().write(true).truncate(true));
     assert_eq!(store.len().unwrap(), MIB, "nothing to truncate");
     store.set_len(MIB).unwrap();
     assert!(matches!(store.set_len(MIB / 2).unwrap_err(), Error::Unsupported { .. }));
@@ -144,7 +83,7 @@ fn a_block_device_keeps_its_length() {
 fn a_block_device_is_itself_by_every_node() {
     let dir = tempfile::tempdir().unwrap();
     let Some(device) = Loop::sparse(dir.path(), MIB) else { return };
-    let store = device.open(OpenOptions::new());
+    let store = open(&device, OpenOptions::new());
     let Some(Identity::Device(number)) = store.identity() else { panic!("{store:?}") };
     let node = dir.path().join("node");
     let kind = rustix::fs::FileType::BlockDevice;
@@ -161,7 +100,7 @@ fn zeroing_and_discarding_on_a_device_give_the_space_below_back() {
     let backing =
         FileStorage::open(dir.path().join("backing"), &OpenOptions::new().lock(LockMode::Off));
     let backing = backing.unwrap();
-    let store = device.open(OpenOptions::new().write(true));
+    let store = open(&device, OpenOptions::new().write(true));
     for discard in [false, true] {
         store.write_at(HostOffset::ZERO, &vec![1; 4 << 20]).unwrap();
         store.flush().unwrap();
@@ -182,7 +121,7 @@ fn zeroing_and_discarding_on_a_device_give_the_space_below_back() {
 fn a_device_cannot_be_replaced_by_a_new_file() {
     let dir = tempfile::tempdir().unwrap();
     let Some(device) = Loop::sparse(dir.path(), MIB) else { return };
-    let error = PendingFile::create(&device.device, &OpenOptions::new()).unwrap_err();
+    let error = PendingFile::create(device.path(), &OpenOptions::new()).unwrap_err();
     let expected = "is a block device, expected a regular file, which a new one can replace";
     assert!(error.to_string().ends_with(expected), "{error}");
 }
@@ -194,8 +133,8 @@ fn after_a_failed_flush_every_later_flush_fails() {
     let dir = tempfile::tempdir().unwrap();
     let small = Mount::new(&["-t", "tmpfs", "-o", "size=1m", "none"], dir.path().join("small"));
     let Some(small) = small else { return };
-    let Some(device) = Loop::sparse(&small.at, 8 * MIB) else { return };
-    let store = device.open(OpenOptions::new().write(true));
+    let Some(device) = Loop::sparse(small.path(), 8 * MIB) else { return };
+    let store = open(&device, OpenOptions::new().write(true));
     store.write_at(HostOffset::ZERO, &vec![1; 8 << 20]).unwrap();
     let first = store.flush().unwrap_err();
     assert!(first.to_string().contains("cannot flush"), "{first}");
@@ -203,21 +142,13 @@ fn after_a_failed_flush_every_later_flush_fails() {
     assert!(second.to_string().ends_with("an earlier flush failed, data may be lost"), "{second}");
 }
 
-/// An XFS of 512 MiB, which shares blocks.
-fn sharing_file_system(dir: &Path) -> Option<(Loop, Mount)> {
-    let device = Loop::sparse(dir, 512 * MIB)?;
-    try_run("mkfs.xfs", &["-q", "-m", "reflink=1", text(&device.device)])?;
-    let mount = Mount::new(&["-t", "xfs", text(&device.device)], dir.join("mounted"))?;
-    Some((device, mount))
-}
-
 #[test]
 fn aligned_ranges_are_shared_and_others_copied() {
     let dir = tempfile::tempdir().unwrap();
-    let Some((_device, mount)) = sharing_file_system(dir.path()) else { return };
+    let Some(mount) = Mount::sharing(dir.path()) else { return };
     let create = |name: &str| {
         let options = OpenOptions::new().write(true).create(true);
-        FileStorage::open(mount.at.join(name), &options).unwrap()
+        FileStorage::open(mount.path().join(name), &options).unwrap()
     };
     let source = create("source");
     let bytes: Vec<u8> = (0..2_000_001_u32).map(|n| n.to_le_bytes()[1] | 1).collect();
@@ -243,6 +174,38 @@ fn aligned_ranges_are_shared_and_others_copied() {
 }
 
 #[test]
+fn whole_blocks_are_shared_and_it_is_known_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mount) = Mount::sharing(dir.path()) else { return };
+    let options = OpenOptions::new().write(true).create(true);
+    let create = |path: PathBuf| FileStorage::open(path, &options).unwrap();
+    let (source, target) =
+        (create(mount.path().join("source")), create(mount.path().join("target")));
+    let bytes: Vec<u8> = (0..200_001_u32).map(|n| n.to_le_bytes()[1] | 1).collect();
+    source.write_at(HostOffset::ZERO, &bytes).unwrap();
+    let copier = target.copier().unwrap();
+    assert!(copier.shares_with(&source) && copier.shares_with(&target));
+    assert!(!copier.shares_with(&MemoryStorage::new(vec![1; 10])));
+    assert!(!copier.shares_with(&create(dir.path().join("elsewhere"))));
+    assert_eq!(target.len().unwrap(), 0, "a question changes nothing");
+    for (from, to, len, shared) in [
+        (0, 65536, 200_001, 196_608),
+        (4096, 0, 8192, 8192),
+        (4096, 0, 8191, 4096),
+        (512, 512, 8192, 0),
+        (0, 0, 4095, 0),
+    ] {
+        let share = copier.share_from(&source, HostOffset(from), HostOffset(to), len);
+        assert_eq!(share.unwrap(), shared, "{len} bytes from {from} to {to}");
+        let read = contents(&target);
+        let [from, to, shared] = [from, to, shared].map(|n| usize::try_from(n).unwrap());
+        assert!(read[to..][..shared] == bytes[from..][..shared]);
+    }
+    let error = copier.share_from(&source, HostOffset(200_000), HostOffset::ZERO, 2);
+    assert!(error.is_err());
+}
+
+#[test]
 fn files_of_different_file_systems_and_stores_without_a_file_are_copied_by_hand() {
     let dir = tempfile::tempdir().unwrap();
     let small = Mount::new(&["-t", "tmpfs", "-o", "size=4m", "none"], dir.path().join("small"));
@@ -250,7 +213,7 @@ fn files_of_different_file_systems_and_stores_without_a_file_are_copied_by_hand(
     let create = |path: PathBuf| {
         FileStorage::open(path, &OpenOptions::new().write(true).create(true)).unwrap()
     };
-    let (here, there) = (create(dir.path().join("disk")), create(small.at.join("disk")));
+    let (here, there) = (create(dir.path().join("disk")), create(small.path().join("disk")));
     here.set_len(MIB).unwrap();
     let copier = there.copier().unwrap();
     let from = |source: &dyn Storage| {
@@ -266,7 +229,7 @@ fn a_file_system_without_room_refuses_to_allocate() {
     let small = Mount::new(&["-t", "tmpfs", "-o", "size=1m", "none"], dir.path().join("small"));
     let Some(small) = small else { return };
     let options = OpenOptions::new().write(true).create(true);
-    let disk = FileStorage::open(small.at.join("disk"), &options).unwrap();
+    let disk = FileStorage::open(small.path().join("disk"), &options).unwrap();
     let error = disk.space().unwrap().allocate(HostOffset::ZERO, 2 * MIB).unwrap_err();
     assert_eq!(error.io_kind(), Some(std::io::ErrorKind::StorageFull), "{error}");
 }
