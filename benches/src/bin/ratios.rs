@@ -65,7 +65,15 @@ const ROWS: &[Row] = &[
         converts(files, "raw", "vmdk", &["-o", "subformat=streamOptimized"])
     }),
     ("open a qcow2 image of 64 TiB", "one of 1 GiB", opens),
-    ("check of 10 GiB with ten snapshots", "qemu-img check", checks),
+    ("check of 10 GiB with ten snapshots, in process", "qemu-img check", |files| {
+        checks(files, 0, |path| check(path, std::thread::available_parallelism()?.get()))
+    }),
+    ("check of 10 GiB with ten snapshots", "qemu-img check", |files| {
+        checks(files, 0, |path| run(&own_tool()?, &["check", "-q", "-f", "qcow2"], path))
+    }),
+    ("check of 10 GiB with 210 snapshots", "qemu-img check", |files| {
+        checks(files, 200, |path| run(&own_tool()?, &["check", "-q", "-f", "qcow2"], path))
+    }),
 ];
 
 /// The images, all with the same content.
@@ -207,17 +215,13 @@ fn writes(files: &Files, format: &str, fresh: bool) -> Outcome<Times> {
 
 /// Two programs, from start to exit, as their users call them.
 fn converts(files: &Files, from: &str, to: &str, how: &[&str]) -> Outcome<Times> {
-    let own = std::env::current_exe()?.with_file_name("anydisk");
-    if !own.exists() {
-        return Err("the tool is not built for release beside this program".into());
-    }
-    let own = own.to_str().ok_or("the path of the tool is no text")?;
+    let own = own_tool()?;
     let source = files.path(from);
     let from = from.rsplit('.').next().unwrap_or(from);
     let (mine, other) = (files.path("ours"), files.path("theirs"));
     let mut times = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
-        let mut ours: Side<'_> = Box::new(|| convert(own, (from, &source), (to, &mine), how));
+        let mut ours: Side<'_> = Box::new(|| convert(&own, (from, &source), (to, &mine), how));
         let mut theirs: Side<'_> =
             Box::new(|| convert("qemu-img", (from, &source), (to, &other), how));
         let (first, second) = (time(&mut ours)?, time(&mut theirs)?);
@@ -255,14 +259,27 @@ fn opens(files: &Files) -> Outcome<Times> {
     compare(Box::new(|| many(&large)), Box::new(|| many(&small)))
 }
 
-/// An image of 10 GiB with every cluster mapped and ten snapshots, each of which has tables of its own.
-fn checks(files: &Files) -> Outcome<Times> {
+/// An image of 10 GiB with every cluster mapped and ten snapshots, each of which has tables of its
+/// own, and `more` that share theirs.
+fn checks(files: &Files, more: usize, ours: fn(&Path) -> Outcome<()>) -> Outcome<Times> {
     let path = files.path("checked.qcow2");
-    make_checked(&path)?;
-    let threads = std::thread::available_parallelism()?.get();
-    let ours = || check(&path, threads);
+    if !path.exists() {
+        make_checked(&path)?;
+    }
+    for number in 0..more {
+        run(&own_tool()?, &["snapshot", "-c", &format!("more{number}")], &path)?;
+    }
     let theirs = || run("qemu-img", &["check", "-q", "-f", "qcow2"], &path);
-    compare(Box::new(ours), Box::new(theirs))
+    compare(Box::new(|| ours(&path)), Box::new(theirs))
+}
+
+/// The tool of this workspace.
+fn own_tool() -> Outcome<String> {
+    let own = std::env::current_exe()?.with_file_name("anydisk");
+    if !own.exists() {
+        return Err("the tool is not built for release beside this program".into());
+    }
+    Ok(own.to_str().ok_or("the path of the tool is no text")?.to_owned())
 }
 
 fn make_checked(path: &Path) -> Outcome<()> {

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `subject` | the image and its file |
 //! | `roots`, `bitmaps` | what the header names |
-//! | `tables`, `judge` | L2 tables and their entries |
+//! | `tables`, `walk`, `runs`, `judge` | L2 tables and their entries |
 //! | `references`, `windows` | how often each cluster is named, in bounded memory |
 //! | `counts` | the refcounts in the file |
 //! | `trouble` | the kinds of inconsistencies, and what is done about each |
@@ -32,12 +32,14 @@ mod rebuild;
 mod references;
 mod repair;
 mod roots;
+mod runs;
 mod snapshot_table;
 mod stream;
 mod subject;
 mod sweep;
 mod tables;
 mod trouble;
+mod walk;
 mod windows;
 mod zeroes;
 
@@ -54,9 +56,11 @@ use self::judge::Rules;
 use self::progress::Progress;
 use self::references::References;
 use self::roots::Roots;
+use self::runs::Shape;
 use self::subject::Subject;
-use self::tables::{L2Table, Sums, Walk};
+use self::tables::{L2Table, Sums};
 use self::trouble::{Plan, Teller, Trouble};
+use self::walk::Walk;
 use self::windows::Touched;
 pub(crate) use self::zeroes::Census;
 use crate::layout::RawHeader;
@@ -336,6 +340,7 @@ impl Window<'_> {
             references: &self.references,
             blocks,
             rules: Rules::new(&subject.header),
+            shape: Shape::new(&subject.header),
             first: self.first,
             mends_entries: self.settings.mends_entries,
             touched,

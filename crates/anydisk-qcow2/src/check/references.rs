@@ -1,7 +1,8 @@
 //! How often each host cluster is named, for a window of the file.
 //!
 //! Sixteen bits for each cluster, in pages that are made when something there is named, so memory
-//! follows what is named and never exceeds what the window allows. Any number of threads count.
+//! follows what is named and never exceeds what the window allows. Any number of threads count, each
+//! for itself.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -29,37 +30,58 @@ pub(super) struct References {
 }
 
 /// References to clusters of data that one thread counts for itself: as plain numbers, without
-/// the cost of sharing them.
+/// the cost of sharing them. Memory is taken where something is counted, a page of the system at a
+/// time.
 pub(super) struct Own {
     window: Range<u64>,
-    pages: Vec<Option<Box<[u16; 1 << PAGE_BITS]>>>,
+    counts: Vec<u16>,
     /// Clusters whose count left its sixteen bits, and how often it did.
-    carries: Vec<(u64, u64)>,
+    carries: HashMap<u64, u64>,
 }
 
 impl Own {
-    /// `times` more references to a cluster.
+    /// `times` more references to each of the clusters.
     #[inline]
-    pub(super) fn add(&mut self, cluster: u64, times: u64) {
-        let number = usize::try_from(cluster.wrapping_sub(self.window.start)).unwrap_or(usize::MAX);
-        let Some(page) = self.pages.get_mut(number >> PAGE_BITS) else { return };
-        let page = page.get_or_insert_with(|| Box::new([0; 1 << PAGE_BITS]));
-        let count = &mut page[number & ((1 << PAGE_BITS) - 1)];
-        let sum = u64::from(*count) + (times & 0xffff);
-        *count = u16::try_from(sum & 0xffff).unwrap_or(0);
-        let carries = (times >> 16) + (sum >> 16);
-        if carries > 0 {
-            self.carry(cluster, carries);
+    pub(super) fn add(&mut self, run: Clusters, times: u64) {
+        let place = |cluster: u64| usize::try_from(cluster - self.window.start).unwrap_or(0);
+        let first = run.first.max(self.window.start);
+        let end = run.end().min(self.window.end);
+        if first >= end {
+            return;
+        }
+        let low = low_half(times);
+        let mut left = times >> 16 != 0;
+        for count in &mut self.counts[place(first)..place(end)] {
+            let (sum, over) = count.overflowing_add(low);
+            *count = sum;
+            left |= over;
+        }
+        if left {
+            self.carry(first..end, times);
         }
     }
 
+    /// Notes the counts that left their bits when `times` was added.
     #[cold]
-    fn carry(&mut self, cluster: u64, carries: u64) {
-        match self.carries.last_mut() {
-            Some((last, count)) if *last == cluster => *count = count.saturating_add(carries),
-            _ => self.carries.push((cluster, carries)),
+    fn carry(&mut self, clusters: Range<u64>, times: u64) {
+        let from = usize::try_from(clusters.start - self.window.start).unwrap_or(0);
+        let low = low_half(times);
+        for (cluster, count) in clusters.zip(&self.counts[from..]) {
+            let carries = (times >> 16) + u64::from(*count < low);
+            if carries > 0 {
+                add_to(&mut self.carries, cluster, carries);
+            }
         }
     }
+}
+
+fn low_half(times: u64) -> u16 {
+    u16::try_from(times & 0xffff).unwrap_or(0)
+}
+
+fn add_to(carries: &mut HashMap<u64, u64>, cluster: u64, more: u64) {
+    let count = carries.entry(cluster).or_default();
+    *count = count.saturating_add(more);
 }
 
 /// What is known of the clusters of a page.
@@ -111,17 +133,17 @@ impl References {
 
     /// No references, to be counted by one thread and [taken](Self::take) then.
     pub(super) fn own(&self) -> Own {
-        let pages = self.pages.iter().map(|_| None).collect();
-        Own { window: self.window.clone(), pages, carries: Vec::new() }
+        let len = usize::try_from(self.window.end - self.window.start).unwrap_or(0);
+        Own { window: self.window.clone(), counts: vec![0; len], carries: HashMap::new() }
     }
 
-    /// Adds what a thread has counted.
+    /// Adds what a thread has counted; not while another one adds too.
     pub(super) fn take(&self, own: Own) {
-        for (number, counts) in own.pages.into_iter().enumerate() {
-            let Some(counts) = counts else { continue };
-            let first = self.window.start + number as u64 * PAGE;
-            for (cluster, count) in (first..).zip(*counts).filter(|(_, count)| *count > 0) {
-                self.add_data(cluster, count.into());
+        let page = 1 << PAGE_BITS;
+        for (first, counts) in (self.window.start..).step_by(page).zip(own.counts.chunks(page)) {
+            if counts.iter().any(|count| *count > 0) {
+                let (page, _) = self.page(first);
+                page.take(counts, |index| self.carry(first + index, 1));
             }
         }
         for (cluster, carries) in own.carries {
@@ -136,7 +158,7 @@ impl References {
 
     #[inline]
     fn add_to(&self, page: &Page, cluster: u64, index: usize, times: u64) {
-        let low = u16::try_from(times & 0xffff).unwrap_or(0);
+        let low = low_half(times);
         let old = page.counts[index].fetch_add(low, Relaxed);
         let carries = (times >> 16) + u64::from(old.checked_add(low).is_none());
         if carries > 0 {
@@ -146,9 +168,7 @@ impl References {
 
     #[cold]
     fn carry(&self, cluster: u64, carries: u64) {
-        let mut all = self.carries();
-        let count = all.entry(cluster).or_default();
-        *count = count.saturating_add(carries);
+        add_to(&mut self.carries(), cluster, carries);
     }
 
     /// References to a cluster of the window.
@@ -213,6 +233,24 @@ impl References {
         page.is_some_and(|(page, _)| page.overlaps.0.iter().any(|bits| bits.load(Relaxed) != 0))
     }
 
+    /// Whether the refcounts of all the clusters that lie in the window are exactly one in the file
+    /// (`one`), or all another number.
+    #[inline]
+    pub(super) fn are_ones(&self, run: Clusters, one: bool) -> bool {
+        let Range { mut start, end } = self.inside(run);
+        let wanted = if one { u64::MAX } else { 0 };
+        while start < end {
+            let len = (64 - start % 64).min(end - start);
+            let mask = u64::MAX >> (64 - len) << (start % 64);
+            let found = self.existing(start).map_or(0, |(page, index)| page.ones.word(index));
+            if (found ^ wanted) & mask != 0 {
+                return false;
+            }
+            start += len;
+        }
+        true
+    }
+
     /// Whether the refcount of a cluster of the window is exactly one in the file; `None` for other
     /// clusters.
     #[inline]
@@ -258,6 +296,26 @@ impl Page {
             ones: Bits::new(),
         })
     }
+
+    /// Adds counts of all its clusters; those that leave their bits are shown to `carry`.
+    fn take(&self, counts: &[u16], carry: impl Fn(u64)) {
+        for ((index, count), more) in (0..).zip(&self.counts).zip(counts) {
+            let (sum, over) = count.load(Relaxed).overflowing_add(*more);
+            count.store(sum, Relaxed);
+            if over {
+                carry(index);
+            }
+        }
+        let words = self.metadata.0.iter().zip(&self.overlaps.0).zip(counts.chunks(64));
+        for ((metadata, overlaps), counts) in words {
+            let metadata = metadata.load(Relaxed);
+            if metadata != 0 {
+                let named =
+                    counts.iter().rev().fold(0, |bits, count| bits << 1 | u64::from(*count > 0));
+                overlaps.fetch_or(metadata & named, Relaxed);
+            }
+        }
+    }
 }
 
 impl Bits {
@@ -268,6 +326,12 @@ impl Bits {
     #[inline]
     fn get(&self, index: usize) -> bool {
         self.0[index / 64].load(Relaxed) >> (index % 64) & 1 != 0
+    }
+
+    /// The bits of 64 clusters, that of `index` among them.
+    #[inline]
+    fn word(&self, index: usize) -> u64 {
+        self.0[index / 64].load(Relaxed)
     }
 
     /// Sets the bit; whether it was set.
@@ -288,8 +352,8 @@ mod tests {
         references.add(Clusters::new(3, 2), 65_535);
         references.add_data(3, 65_537);
         let mut own = references.own();
-        own.add(4, 65_535);
-        own.add(4, 2);
+        own.add(Clusters::new(4, 1), 65_535);
+        own.add(Clusters::new(4, 1), 2);
         references.take(own);
         assert_eq!(
             (references.get(3), references.get(4), references.get(5)),
@@ -310,19 +374,39 @@ mod tests {
         assert_eq!(overlaps, [1, 3]);
     }
 
+    #[test]
+    fn the_refcounts_of_a_run_are_all_one_or_not() {
+        let references = References::new(PAGE..3 * PAGE);
+        let mut counts = vec![1; 200];
+        counts[150] = 2;
+        references.note_ones(2 * PAGE - 128, &counts[..128]);
+        references.note_ones(2 * PAGE, &counts[128..]);
+        let of = |first, count, one| references.are_ones(Clusters::new(first, count), one);
+        let start = 2 * PAGE - 128;
+        assert!(of(start, 150, true) && of(start + 127, 2, true) && of(start + 150, 1, false));
+        assert!(!of(start, 151, true) && !of(start + 149, 2, false) && !of(start - 1, 2, true));
+        assert!(of(start - 70, 70, false), "pages in which nothing was noted");
+        assert!(of(0, PAGE, true) && of(0, PAGE, false), "outside the window nothing is known");
+    }
+
     proptest! {
         #[test]
-        fn only_the_window_is_counted(
-            runs in proptest::collection::vec((0_u64..3 * PAGE, 1_u64..9, 1_u64..70_000), 0..20),
+        fn only_the_window_is_counted_and_what_threads_count_adds_up(
+            runs in proptest::collection::vec((0_u64..3 * PAGE, 1_u64..9, 1_u64..70_000, 0_usize..3), 0..40),
         ) {
             let references = References::new(PAGE..2 * PAGE);
+            let mut owns = [references.own(), references.own()];
             let mut model = vec![0_u64; 4 << PAGE_BITS];
-            for (first, count, times) in runs {
-                references.add(Clusters::new(first, count), times);
+            for (first, count, times, who) in runs {
+                match owns.get_mut(who) {
+                    Some(own) => own.add(Clusters::new(first, count), times),
+                    None => references.add(Clusters::new(first, count), times),
+                }
                 for cluster in first..first + count {
                     model[usize::try_from(cluster).expect("small")] += times;
                 }
             }
+            owns.into_iter().for_each(|own| references.take(own));
             for cluster in 0..3 * PAGE {
                 let expected = model[usize::try_from(cluster).expect("small")];
                 let inside = references.window().contains(&cluster);
