@@ -7,9 +7,9 @@ use std::path::Path;
 
 use anydisk::convert::{
     Comparison, NewImage, Settings, Sources, Strictness, Unwatched, compare, copy_to_file,
-    create_file, export_changes,
+    create_file,
 };
-use anydisk::{Disk, GuestOffset, NewBitmap, OpenDisk, Options, Reference, Role};
+use anydisk::{Disk, GuestOffset, NewBitmap, OpenDisk, Options, back_up_changes};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
@@ -31,14 +31,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // Monday: a new account begins before the old one is read, so nothing falls between the two.
     begin(&disk, "monday")?;
-    let below = OpenDisk::new().path(path("full.qcow2"))?;
-    let mut reference = Reference::new(Role::Backing, "full.qcow2");
-    reference.format = Some("qcow2".into());
-    let image = NewImage { backing: Some(&reference), ..image };
     let bitmaps = disk.top().bitmaps().ok_or("qcow2 has bitmaps")?;
     let mut changes = bitmaps.changes("sunday")?;
-    let (to, layers) = (path("monday.qcow2"), below.layers());
-    let report = export_changes(&disk, &mut *changes, &to, &image, layers, &settings, &Unwatched)?;
+    let (last, next) = (path("full.qcow2"), path("monday.qcow2"));
+    let report = back_up_changes(&disk, &mut *changes, &last, &next, &Unwatched)?;
     drop(changes);
     bitmaps.remove("sunday")?;
     disk.flush()?;

@@ -4,13 +4,11 @@
 //! `cargo run -p anydisk-examples --example incremental_backup`
 
 use std::error::Error;
-use std::sync::Arc;
 
-use anydisk::convert::{Settings, Sources, Unwatched, copy_changes, copy_to_disk};
-use anydisk::storage::MemoryStorage;
-use anydisk::{
-    CreateRequest, Disk, GuestOffset, Layer, Limits, Location, Members, OpenDisk, Options,
+use anydisk::convert::{
+    Comparison, NewImage, Settings, Sources, Strictness, Unwatched, compare, copy_to_file,
 };
+use anydisk::{Members, OpenDisk, Options, back_up_changes};
 use anydisk_testkit::lvm;
 
 const ID: &str = "0123456789abcdefghijklmnopqrstuv";
@@ -38,14 +36,6 @@ fn machine() -> Vec<u8> {
     lvm::device(ID, &lvm::text(&[ID], 1, &volumes), &extents)
 }
 
-fn new_image(size: u64) -> Result<Disk, Box<dyn Error>> {
-    let format = anydisk::formats().by_name("qcow2")?;
-    let (location, limits) = (Location::Other("backup".into()), Limits::default());
-    let (store, options) = (Arc::new(MemoryStorage::default()), Options::of(format));
-    let request = CreateRequest::new(store, &location, size, &options, &limits);
-    Ok(Disk::new(format.create(request)?))
-}
-
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("machine.raw");
@@ -57,21 +47,22 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // On Monday: all of the volume as it was when the snapshot was taken.
     let (then, now) = (inside.disk("vg/monday", None)?, inside.disk("vg/data", None)?);
-    let monday = new_image(then.size())?;
-    copy_to_disk(&Sources::one(&then), &monday, &Settings::default(), &Unwatched)?;
+    let (monday, tuesday) =
+        (folder.path().join("monday.qcow2"), folder.path().join("tuesday.qcow2"));
+    let qcow2 = anydisk::formats().by_name("qcow2")?;
+    let options = Options::of(qcow2);
+    let image = NewImage::new(qcow2, &options, then.size());
+    copy_to_file(&Sources::one(&then), &monday, &image, &Settings::default(), &Unwatched)?;
 
     // On Tuesday: what was written since, over Monday's backup.
-    let top = Arc::clone(&new_image(now.size())?.layers()[0].image);
-    let tuesday = monday.overlaid(Layer::new(top, "tuesday"));
     let mut changes = inside.changes("vg/monday", "vg/data")?;
-    let copied = copy_changes(&now, &mut *changes, &tuesday, &Unwatched)?;
-    tuesday.flush()?;
-    assert_eq!(copied, EXTENT as u64);
+    let report = back_up_changes(&now, &mut *changes, &monday, &tuesday, &Unwatched)?;
+    assert_eq!(report.data, EXTENT as u64);
 
-    let (mut found, mut expected) = (vec![0; 8 * EXTENT], vec![0; 8 * EXTENT]);
-    tuesday.read(GuestOffset::ZERO, &mut found)?;
-    now.read(GuestOffset::ZERO, &mut expected)?;
-    assert!(found == expected);
-    println!("{copied} of {} bytes were copied", now.size());
+    let backup = OpenDisk::new().path(&tuesday)?;
+    let settings = Settings::default();
+    let compared = compare(&backup, &now, Strictness::Content, &settings, &Unwatched)?;
+    assert_eq!(compared, Comparison::Identical { sizes_differ: false });
+    println!("{} of {} bytes were copied", report.data, report.size);
     Ok(())
 }

@@ -56,7 +56,8 @@ pub fn visit_changes(
     visit_units(disk, changes, 1, &mut |change| visit(change))
 }
 
-/// The same in whole units of `unit` bytes, of which each is shown once.
+/// The same in whole units of `unit` bytes (a power of two), of which each is shown once, as data or
+/// as zeroes. The last unit of the disk may be a part.
 fn visit_units(
     disk: &Disk,
     changes: &mut dyn Changes,
@@ -70,42 +71,63 @@ fn visit_units(
         let mut rest = GuestRange::between(whole.start().max(from), whole.end());
         from = changed.end().max(rest.end());
         while !rest.is_empty() {
-            let shown = show_piece(disk, rest, &mut buffer, visit)?;
+            let shown = show_piece(disk, rest, unit, &mut buffer, visit)?;
             rest = rest.skip(shown);
         }
     }
     Ok(())
 }
 
-/// Shows the start of `rest`; how many bytes.
+/// Shows the start of `rest`, whole units of it; how many bytes.
 fn show_piece(
     disk: &Disk,
     rest: GuestRange,
+    unit: u64,
     buffer: &mut Vec<u8>,
     visit: &mut dyn FnMut(Change<'_>) -> Result<()>,
 ) -> Result<u64> {
     let at = rest.start().get();
     let read = |source| Error::Read { at, source };
     let found = disk.status(rest).map_err(read)?;
-    let part = rest.first(found.extent.len);
-    if matches!(found.extent.source, Source::Zero { .. } | Source::Absent { .. }) {
-        visit(Change::Zero { range: part })?;
-        return Ok(part.len());
-    }
+    let run = rest.first(found.extent.len);
+    let is_zero_run = matches!(found.extent.source, Source::Zero { .. } | Source::Absent { .. });
     drop(found);
-    let part = part.first(PIECE);
-    buffer.resize(bytes_in(part), 0);
-    disk.read(part.start(), buffer).map_err(read)?;
-    let range = part;
+    // A run that ends inside a unit ends with the unit before; what `rest` ends with is whole.
+    let units = if run.len() == rest.len() { run } else { run.first(run.len() / unit * unit) };
+    if is_zero_run && !units.is_empty() {
+        visit(Change::Zero { range: units })?;
+        return Ok(units.len());
+    }
+    let range = rest.first(run.grown_to(unit).len().min(PIECE.max(unit)));
+    buffer.resize(bytes_in(range), 0);
+    disk.read(range.start(), buffer).map_err(read)?;
     visit(match is_zero(buffer) {
         true => Change::Zero { range },
         false => Change::Data { range, bytes: buffer },
     })?;
-    Ok(part.len())
+    Ok(range.len())
 }
 
-/// Writes what changed into `target`, in whole units of it, so that nothing below it is read.
-fn write_units(
+/// Units larger than this are not copied whole: the target fills them from the copy below.
+const LARGEST_UNIT: u64 = 4 << 20;
+
+/// The unit that changes are copied in.
+fn unit_of(target: &Disk) -> u64 {
+    let unit = target.top().writer().map_or(1, |writer| writer.unit());
+    if unit <= LARGEST_UNIT { unit } else { 1 }
+}
+
+/// Copies what changed from `source` to `target`: an older copy, or a new image over one. Zeroes are
+/// zeroes in the target, also over a backing file that holds something there.
+///
+/// The target is written in whole units of it (its clusters), if they have at most 4 MiB, so that
+/// nothing below it is read: what surrounds a change is copied from the source as well. Durable after the target's flush, which is
+/// left to the caller.
+///
+/// # Errors
+/// [`Error::TargetTooSmall`], [`Error::Cancelled`] if `watch` says so, what telling the changes and
+/// reading say, and [`Error::Write`].
+pub fn copy_changes(
     source: &Disk,
     changes: &mut dyn Changes,
     target: &Disk,
@@ -115,7 +137,7 @@ fn write_units(
     if target_size < source_size {
         return Err(Error::TargetTooSmall { source_size, target_size });
     }
-    let unit = target.top().writer().map_or(1, |writer| writer.unit());
+    let unit = unit_of(target);
     let mut report = Report { size: source_size, ..Report::default() };
     visit_units(source, changes, unit, &mut |change| {
         let range = change.range();
@@ -139,15 +161,14 @@ fn write_units(
     Ok(report)
 }
 
-/// Writes what changed into a new image at `path`, which is to lie over the older backup that
+/// As [`copy_changes`], into a new image at `path`, which is to lie over the older backup that
 /// `image.backing` names. `below` is that backup, opened, the next image first.
 ///
 /// The file gets its name when it is whole.
 ///
 /// # Errors
-/// [`Error::TargetTooSmall`], [`Error::Cancelled`], what reading says, and what the format and the
-/// file system do.
-pub fn export_changes(
+/// As [`copy_changes`], and what the format and the file system say.
+pub fn copy_changes_to_overlay(
     source: &Disk,
     changes: &mut dyn Changes,
     path: &Path,
@@ -159,7 +180,7 @@ pub fn export_changes(
     write_file(path, settings, |new| {
         let New { store, location, companions } = new;
         let disk = over(image.create_with(store, location, companions)?, below);
-        let report = write_units(source, changes, &disk, watch)?;
+        let report = copy_changes(source, changes, &disk, watch)?;
         disk.flush()?;
         Ok(report)
     })

@@ -11,7 +11,6 @@
 //! same target whatever the number of threads.
 
 mod bitmaps;
-mod changes;
 mod commit;
 mod compare;
 mod copy;
@@ -31,13 +30,12 @@ mod turn;
 mod unflushed;
 
 pub use bitmaps::copy_bitmaps;
-pub use changes::copy_changes;
 pub use commit::{commit, empty};
 pub use compare::{Comparison, Strictness, compare};
 pub use copy::{copy_to_disk, copy_to_sink};
 pub use error::{Error, Result};
 pub use file::{NewImage, copy_to_file, copy_to_overlay, create_file};
-pub use increment::{Change, export_changes, visit_changes};
+pub use increment::{Change, copy_changes, copy_changes_to_overlay, visit_changes};
 pub use rebase::rebase;
 pub use salvage::{Lost, Salvaged, salvage};
 pub use settings::{CopyBitmaps, Offload, Report, Settings, Unwatched, Watch};

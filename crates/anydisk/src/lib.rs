@@ -31,6 +31,7 @@
 //! raw unless you say so, and files named inside an image are opened only as the
 //! [policy](Policy) allows. For bytes from strangers begin with [`OpenDisk::untrusted`].
 
+mod backup;
 mod by_id;
 mod check;
 mod file;
@@ -56,6 +57,7 @@ pub use anydisk_raw as raw;
 pub use anydisk_storage as storage;
 pub use anydisk_vdi as vdi;
 pub use anydisk_vmdk as vmdk;
+pub use backup::back_up_changes;
 pub use check::{Checked, Checking};
 pub use inside::Inside;
 pub use open::{OpenDisk, Policy};
