@@ -10,8 +10,8 @@ use anydisk_storage::{HostOffset, Storage};
 use crate::image::read_only;
 use crate::{
     Access, CheckReport, CheckRequest, Companions, Error, Finding, GuestRange, Id, Image, Limits,
-    Location, NoCompanions, NoReferences, NoSecrets, OnlyNames, Reference, Resolver, Result, Role,
-    Secrets, Sink,
+    Location, NoCompanions, NoReferences, NoSecrets, OnlyNames, PassphraseChange, Reference,
+    Resolver, Result, Role, Secrets, Sink,
 };
 
 /// A disk image format.
@@ -106,6 +106,25 @@ pub trait Format: Send + Sync + Debug {
     fn amend(&self, request: AmendRequest<'_>) -> Result<()> {
         let _ = request;
         Err(Error::Unsupported { format: self.name(), feature: "amending an image".into() })
+    }
+
+    /// Adds or removes passphrases of an encrypted image that nobody has open for writing. Its data
+    /// stays as it is. Durable when it returns; after a power failure each passphrase opens the
+    /// image or does not, as before or as wanted. Key material of a removed one is overwritten.
+    /// `force`: also where no passphrase is left, after which nobody can read the data any more.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the format or this image cannot; [`Error::Secret`] for a
+    /// passphrase that opens nothing; [`Error::Unusable`] for key slots that cannot be so, and the
+    /// last one without `force`: then nothing changed.
+    fn change_passphrases(
+        &self,
+        request: &OpenRequest<'_>,
+        change: &PassphraseChange,
+        force: bool,
+    ) -> Result<()> {
+        let (_, _, _) = (request, change, force);
+        Err(Error::Unsupported { format: self.name(), feature: "changing passphrases".into() })
     }
 
     /// Checks an image, which need not be one that opens, and repairs it if asked to. Each finding

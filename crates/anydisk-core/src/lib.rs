@@ -45,6 +45,7 @@ mod interleavings;
 mod lease;
 mod limits;
 mod open;
+mod passphrase;
 mod resolve;
 mod runs;
 mod secret;
@@ -80,6 +81,7 @@ pub use image::{
 pub use lease::{Lease, Leases, OwnedLease, Quarantine, Sealed, WriteLease};
 pub use limits::Limits;
 pub use open::Opener;
+pub use passphrase::{PassphraseChange, PassphraseOptions};
 pub use resolve::{
     Access, Companions, Located, Location, NoCompanions, NoReferences, OnlyNames, Reference,
     Resolver, Role,

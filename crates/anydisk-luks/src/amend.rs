@@ -2,111 +2,63 @@
 
 use std::sync::Arc;
 
-use anydisk_core::{AmendRequest, Error, OptionKind, OptionSpec, Options, Result};
-use anydisk_crypto::iterations_for;
-use anydisk_crypto::luks::{Luks, NewSlot, Payload};
-use anydisk_crypto::{Error as Crypto, Hash};
+use anydisk_core::{
+    AmendRequest, Error, OpenRequest, OptionSpec, PassphraseChange, PassphraseOptions, Result,
+    Secret,
+};
+use anydisk_crypto::Error as Crypto;
+use anydisk_crypto::luks::{Luks, Payload};
 
-use crate::create::{ITER_TIME, iter_time};
-use crate::open::{needed, passphrase};
+use crate::KEY_SECRET;
 use crate::told::{kdf_limits, told};
-use crate::{KEY_SECRET, NAME};
 
-pub(crate) const OPTIONS: &[OptionSpec] = &[
-    OptionSpec {
-        name: "state",
-        help: "active: add a passphrase; inactive: remove one",
-        kind: OptionKind::Word(&["active", "inactive"]),
-        default: None,
-    },
-    OptionSpec {
-        name: "new-secret",
-        help: "name of the secret that is the passphrase to add",
-        kind: OptionKind::Text,
-        default: None,
-    },
-    OptionSpec {
-        name: "old-secret",
-        help: "name of the secret that is the passphrase to remove",
-        kind: OptionKind::Text,
-        default: None,
-    },
-    OptionSpec {
-        name: "keyslot",
-        help: "number of the key slot",
-        kind: OptionKind::Number,
-        default: None,
-    },
-    OptionSpec {
-        name: "iter-time",
-        help: "milliseconds that trying the new passphrase takes",
-        kind: OptionKind::Number,
-        default: Some(ITER_TIME),
-    },
-];
+const PASSPHRASES: PassphraseOptions = PassphraseOptions {
+    key_secret: KEY_SECRET,
+    state: "state",
+    keyslot: "keyslot",
+    old_secret: "old-secret",
+    new_secret: "new-secret",
+    iter_time: "iter-time",
+};
+
+pub(crate) const OPTIONS: &[OptionSpec] = &PASSPHRASES.specs();
 
 pub(crate) fn amend(request: &AmendRequest<'_>) -> Result<()> {
-    if !request.open.is_writable()? {
+    let open = &request.open;
+    let change = PASSPHRASES.change(request.options, open.secrets, open.location)?;
+    change_passphrases(open, &change, request.force)
+}
+
+/// See [`Format::change_passphrases`](anydisk_core::Format::change_passphrases).
+pub(crate) fn change_passphrases(
+    request: &OpenRequest<'_>,
+    change: &PassphraseChange,
+    force: bool,
+) -> Result<()> {
+    if !request.is_writable()? {
         return Err(Error::ReadOnly { why: "it was opened for reading".into() });
     }
-    let store = Arc::clone(&request.open.store);
-    let mut luks = Luks::read(store, Payload::Behind).map_err(told)?;
-    match request.options.text("state") {
-        Some("active") => add(request, &mut luks),
-        Some("inactive") => remove(request, &mut luks),
-        _ => Err(request.options.refuse("state", "active or inactive")),
-    }
-}
-
-/// The number of a slot, if one is named.
-fn keyslot(options: &Options) -> Result<Option<u32>> {
-    let number = options.number("keyslot").map(u32::try_from).transpose();
-    number.map_err(|_| options.refuse("keyslot", "the number of a key slot"))
-}
-
-fn add(request: &AmendRequest<'_>, luks: &mut Luks) -> Result<()> {
-    let (open, options) = (&request.open, request.options);
-    let number = keyslot(options)?;
-    let old = needed(open.secrets, KEY_SECRET, open.location)?;
-    let new = needed(open.secrets, "new-secret", open.location)?;
-    let limits = kdf_limits(open.limits);
-    let key = luks.unlock(old.as_bytes(), None, limits).map_err(told)?.key;
-    let hash = luks.info().hash.unwrap_or(Hash::Sha256);
-    let iterations = iterations_for(hash, key.len(), iter_time(options), 1000);
-    let slot = NewSlot::pbkdf2(new.as_bytes(), iterations);
-    let slot = number.map_or(slot, |number| slot.at(number));
-    luks.add_slot(&key, &slot, limits).map(drop).map_err(told)
-}
-
-fn remove(request: &AmendRequest<'_>, luks: &mut Luks) -> Result<()> {
-    let options = request.options;
-    if let Some(number) = keyslot(options)? {
-        return luks.remove_slot(number, request.force).map_err(told);
-    }
-    let old = passphrase(request.open.secrets, "old-secret", request.open.location)?;
-    let old = old.ok_or_else(|| options.refuse("keyslot", "a key slot or old-secret"))?;
-    let slots = opened_by(request, luks, old.as_bytes())?;
-    if slots.len() == luks.active_slots().len() && !request.force {
-        let why = "no other passphrase would be left: all data is lost without one".into();
-        return Err(Error::Unusable { what: "header", name: NAME.into(), why });
-    }
-    slots.into_iter().try_for_each(|number| luks.remove_slot(number, request.force).map_err(told))
-}
-
-/// All slots that the passphrase opens.
-fn opened_by(request: &AmendRequest<'_>, luks: &Luks, old: &[u8]) -> Result<Vec<u32>> {
-    let limits = kdf_limits(request.open.limits);
-    let mut opened = Vec::new();
-    for number in luks.active_slots() {
-        match luks.unlock(old, Some(number), limits) {
-            Ok(_) => opened.push(number),
-            Err(Crypto::WrongPassphrase) => {}
-            Err(error) => return Err(told(error)),
+    let mut luks = Luks::read(Arc::clone(&request.store), Payload::Behind).map_err(told)?;
+    let limits = kdf_limits(request.limits);
+    let of_old = |error| match error {
+        Crypto::WrongPassphrase => {
+            Error::Secret { option: PASSPHRASES.old_secret, why: error.to_string().into() }
         }
+        error => told(error),
+    };
+    match change {
+        PassphraseChange::Add { current, new, slot, time } => {
+            let added =
+                luks.add_passphrase(current.as_bytes(), new.as_bytes(), *slot, *time, limits);
+            added.map(drop).map_err(told)
+        }
+        PassphraseChange::RemoveSlot { slot, passphrase } => {
+            let passphrase = passphrase.as_ref().map(Secret::as_bytes);
+            luks.remove_opened_slot(*slot, passphrase, force, limits).map_err(of_old)
+        }
+        PassphraseChange::Remove { passphrase } => {
+            luks.remove_passphrase(passphrase.as_bytes(), force, limits).map_err(of_old)
+        }
+        _ => Err(told(Crypto::Unsupported("this change of passphrases".into()))),
     }
-    if opened.is_empty() {
-        let why = Crypto::WrongPassphrase.to_string().into();
-        return Err(Error::Secret { option: "old-secret", why });
-    }
-    Ok(opened)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anydisk_core::{
     AmendRequest, CreateRequest, Format, Image, Measure, MeasureRequest, OpenRequest, Opened,
-    OptionSpec, Result, Sample, Verdict,
+    OptionSpec, PassphraseChange, Result, Sample, Verdict,
 };
 use anydisk_crypto::luks::Luks;
 
@@ -54,5 +54,14 @@ impl Format for LuksFormat {
 
     fn amend(&self, request: AmendRequest<'_>) -> Result<()> {
         amend::amend(&request)
+    }
+
+    fn change_passphrases(
+        &self,
+        request: &OpenRequest<'_>,
+        change: &PassphraseChange,
+        force: bool,
+    ) -> Result<()> {
+        amend::change_passphrases(request, change, force)
     }
 }

@@ -5,23 +5,43 @@
 //!   version 2 -> 3:    snapshot entries made longer; then the header
 //!   refcount width:    a second structure behind the end of the file; then the header
 //!   flags, data file:  the header
+//!   size:              as resizing does it
 //!   version 3 -> 2:    zero entries replaced, under the dirty mark; then the header
 //! ```
+//!
+//! Passphrases are a matter of the LUKS header alone, and come first.
 //!
 //! The header is the last thing that each step writes, so power loss leaves the old image or the new
 //! one, or one in between that is marked dirty and holds the same.
 
 use std::sync::Arc;
 
-use anydisk_core::{AmendRequest, Error, Limits, OptionKind, OptionSpec, Options, Result, Storage};
+use anydisk_core::{
+    AmendRequest, Disk, Error, Format, Limits, OptionKind, OptionSpec, Options, Preallocation,
+    Result, Storage,
+};
 
 use crate::features::{autoclear, compatible, incompatible, name_table};
 use crate::layout::extension;
 use crate::live::LiveHeader;
-use crate::{Compression, Extension, Header, NAME, check};
+use crate::passphrases::{PASSPHRASES, change_passphrases};
+use crate::{Compression, Extension, Header, NAME, Qcow2Format, check};
+
+const KEY_SLOTS: [OptionSpec; 5] = PASSPHRASES.specs();
 
 /// What can be changed of an image that exists.
 pub(crate) const OPTIONS: &[OptionSpec] = &[
+    KEY_SLOTS[0],
+    KEY_SLOTS[1],
+    KEY_SLOTS[2],
+    KEY_SLOTS[3],
+    KEY_SLOTS[4],
+    OptionSpec {
+        name: SIZE,
+        help: "virtual size of the disk",
+        kind: OptionKind::Size,
+        default: None,
+    },
     OptionSpec {
         name: "compat",
         help: "version of the format: v3 (1.1), or v2 (0.10) for readers of before 2011",
@@ -69,9 +89,32 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
 /// Names of feature bits are written where clusters are larger than this, as qemu does.
 const NAMES_FROM: u64 = 4096;
 
+const SIZE: &str = "size";
+
 /// Changes an image.
 pub(crate) fn amend(request: &AmendRequest<'_>) -> Result<()> {
-    request.open.is_writable()?;
+    if !request.open.is_writable()? {
+        return Err(Error::ReadOnly { why: "it was opened for reading".into() });
+    }
+    let of_slots = PASSPHRASES.are_set(request.options);
+    if of_slots {
+        amend_passphrases(request)?;
+    }
+    let is_of_tables = |name| !KEY_SLOTS.iter().any(|option| option.name == name);
+    let set = OPTIONS.iter().map(|option| option.name).filter(|name| request.options.is_set(name));
+    if !of_slots || set.into_iter().any(is_of_tables) {
+        amend_tables(request)?;
+    }
+    Ok(())
+}
+
+fn amend_passphrases(request: &AmendRequest<'_>) -> Result<()> {
+    let open = &request.open;
+    let change = PASSPHRASES.change(request.options, open.secrets, open.location)?;
+    change_passphrases(open, &change, request.force)
+}
+
+fn amend_tables(request: &AmendRequest<'_>) -> Result<()> {
     let image = Amend { store: &request.open.store, limits: request.open.limits };
     let header = image.sound_header()?;
     let wanted = Wanted::of(request.options, &header)?;
@@ -85,6 +128,9 @@ pub(crate) fn amend(request: &AmendRequest<'_>) -> Result<()> {
         image.change_width(header, &wanted, request.options)?;
     }
     image.change_flags(&wanted)?;
+    if let Some(size) = wanted.size {
+        resize(request, size)?;
+    }
     let header = image.header()?;
     if header.version >= 3 && wanted.version < 3 {
         image.downgrade(header)?;
@@ -99,6 +145,14 @@ struct Wanted {
     lazy: Option<bool>,
     data_file: Option<Vec<u8>>,
     raw: Option<bool>,
+    size: Option<u64>,
+}
+
+/// Changes the virtual size of an image with nothing below it.
+fn resize(request: &AmendRequest<'_>, size: u64) -> Result<()> {
+    let disk = Disk::new(Qcow2Format.open(request.open.clone())?.image);
+    disk.resize(size, Preallocation::Off)?;
+    disk.flush()
 }
 
 impl Wanted {
@@ -120,6 +174,7 @@ impl Wanted {
             lazy: flag("lazy_refcounts"),
             data_file: options.text("data_file").map(|name| name.as_bytes().to_vec()),
             raw: flag("data_file_raw"),
+            size: options.number(SIZE),
         })
     }
 
@@ -128,6 +183,12 @@ impl Wanted {
         if let Some(name) = ["backing_file", "backing_fmt"].iter().find(|name| options.is_set(name))
         {
             return Err(options.refuse(name, "nothing here: rebase changes the backing file"));
+        }
+        if self.size.is_some_and(|size| size != header.size) && header.backing_file.is_some() {
+            // What lies below may show in what is new.
+            return Err(
+                options.refuse(SIZE, "an image without a backing file: resize changes others")
+            );
         }
         if self.version < 3 && self.lazy == Some(true) {
             return Err(options.refuse("lazy_refcounts", "off in an image of version 2"));

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use anydisk_core::{
     Access, AmendRequest, CheckReport, CheckRequest, CreateRequest, Error, Finding, Format, Image,
-    Measure, MeasureRequest, OpenRequest, Opened, OptionSpec, Reference, Result, Role, Sample,
-    Verdict,
+    Measure, MeasureRequest, OpenRequest, Opened, OptionSpec, PassphraseChange, Reference, Result,
+    Role, Sample, Verdict,
 };
 
 use crate::layout::MAGIC;
-use crate::{Header, NAME, Qcow2Image, WritableImage, amend, check, create, data_file, measure};
+use crate::{
+    Header, NAME, Qcow2Image, WritableImage, amend, check, create, data_file, measure, passphrases,
+};
 
 /// The qcow2 format.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,6 +62,15 @@ impl Format for Qcow2Format {
 
     fn amend(&self, request: AmendRequest<'_>) -> Result<()> {
         amend::amend(&request)
+    }
+
+    fn change_passphrases(
+        &self,
+        request: &OpenRequest<'_>,
+        change: &PassphraseChange,
+        force: bool,
+    ) -> Result<()> {
+        passphrases::change_passphrases(request, change, force)
     }
 
     fn check(

@@ -38,7 +38,7 @@
 //! | unknown incompatible bits | refused by the name the file gives them |
 //! | internal snapshots | listed, read without applying, created, applied, deleted, renamed; machine state kept and read |
 //! | check, repair | every structure and every reference, also of images that do not open |
-//! | amend | version 2 to 3 and back, refcount width, lazy refcounts, name of the data file |
+//! | amend | version 2 to 3 and back, refcount width, lazy refcounts, name of the data file, size, passphrases |
 //! | [compaction](compact) | in place, of an image that nobody else uses |
 //! | persistent dirty bitmaps | kept through writes, listed, changed, read as ranges |
 //! | images marked dirty or corrupt | read; refused for writing |
@@ -93,6 +93,7 @@ mod live;
 mod measure;
 mod own_table;
 mod packed;
+mod passphrases;
 mod plan;
 mod preallocate;
 mod refcount;

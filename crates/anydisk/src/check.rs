@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anydisk_core::{
-    Access, AmendRequest, CheckReport, CheckRequest, Finding, Located, Options, Repair, Result,
+    Access, AmendRequest, CheckReport, CheckRequest, Finding, Located, Options, PassphraseChange,
+    Preallocation, Repair, Result,
 };
 
 use crate::OpenDisk;
@@ -54,6 +55,9 @@ pub struct Checked {
     pub report: CheckReport,
 }
 
+/// The option of amending that concerns the whole disk.
+const SIZE: &str = "size";
+
 impl OpenDisk {
     /// Checks the image at `path`, which need not be one that opens, and whether the chain below
     /// it comes back to itself. Repairing opens it for writing. Each finding is told to `found`.
@@ -94,7 +98,8 @@ impl OpenDisk {
     }
 
     /// Changes options of the image at `path`, given as names and values; see
-    /// [`Format::amend`](crate::Format::amend). `force`: also what makes data unreadable for ever.
+    /// [`Format::amend`](crate::Format::amend). The size is that of the whole disk: what lies below
+    /// does not show in what is new. `force`: also what makes data unreadable for ever.
     ///
     /// # Errors
     /// [`Error::Option`](crate::Error::Option) for what the image cannot become; as
@@ -118,16 +123,65 @@ impl OpenDisk {
         given: &[(String, String)],
         force: bool,
     ) -> Result<()> {
+        let wanted = self.amend_image(&file, given, force)?;
+        let Some(size) = wanted.number(SIZE) else { return Ok(()) };
+        let disk = self.clone().write(true).follow_backing(true).located(file)?;
+        disk.resize(size, Preallocation::Off)?;
+        disk.flush()
+    }
+
+    /// Changes all but the size. Answers all that is wanted.
+    fn amend_image(
+        &self,
+        file: &Located,
+        given: &[(String, String)],
+        force: bool,
+    ) -> Result<Options> {
+        self.with_opener(|opener| {
+            let (format, _) = opener.format(file, self.format_of(file)?)?;
+            let name = file.location.to_string();
+            let (mut all, mut options) = (Options::to_amend(format), Options::to_amend(format));
+            for (option, value) in given {
+                all.set(option, value).map_err(|error| error.within(&name))?;
+                if option != SIZE {
+                    options.set(option, value)?;
+                }
+            }
+            if given.iter().all(|(option, _)| option == SIZE) && !given.is_empty() {
+                return Ok(all);
+            }
+            let open = opener.request(file, Access::ReadWrite);
+            let amended = format.amend(AmendRequest { open, options: &options, force });
+            amended.map(|()| all).map_err(|error| error.within(&name))
+        })
+    }
+
+    /// Adds or removes passphrases of the encrypted image at `path`; see
+    /// [`Format::change_passphrases`](crate::Format::change_passphrases).
+    ///
+    /// ```no_run
+    /// use anydisk::{OpenDisk, PassphraseChange, Secret};
+    ///
+    /// let secret = |text: &str| Secret::new(text.as_bytes().to_vec());
+    /// let change = PassphraseChange::add(secret("old"), secret("new"));
+    /// OpenDisk::new().change_passphrases("vm.qcow2", &change, false)?;
+    /// # Ok::<(), anydisk::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As there, and as [`path`](Self::path).
+    pub fn change_passphrases(
+        &self,
+        path: impl AsRef<Path>,
+        change: &PassphraseChange,
+        force: bool,
+    ) -> Result<()> {
+        let file = self.file_at(path.as_ref(), Access::ReadWrite)?;
         self.with_opener(|opener| {
             let (format, _) = opener.format(&file, self.format_of(&file)?)?;
-            let mut options = Options::to_amend(format);
-            let name = file.location.to_string();
-            for (option, value) in given {
-                options.set(option, value).map_err(|error| error.within(&name))?;
-            }
-            let open = opener.request(&file, Access::ReadWrite);
-            let amended = format.amend(AmendRequest { open, options: &options, force });
-            amended.map_err(|error| error.within(&name))
+            let request = opener.request(&file, Access::ReadWrite);
+            let changed = format.change_passphrases(&request, change, force);
+            changed.map_err(|error| error.within(&file.location.to_string()))
         })
     }
 }

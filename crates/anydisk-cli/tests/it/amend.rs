@@ -35,3 +35,16 @@ fn qemu_sees_what_was_changed() {
     assert_eq!(info["format-specific"]["data"]["compat"], "0.10");
     qemu.assert_undamaged(&bench.path("disk.qcow2"), "qcow2");
 }
+
+#[test]
+fn a_disk_that_grows_does_not_show_what_is_below_its_old_end() {
+    let bench = Bench::new();
+    std::fs::write(bench.path("below.raw"), vec![7; 2 << 20]).unwrap();
+    let overlay = ["create", "-q", "-f", "qcow2", "-b", "below.raw", "-F", "raw", "top.qcow2"];
+    bench.prints(&[&overlay[..], &["1000k"]].concat());
+    bench.prints(&["amend", "-o", "size=2M,lazy_refcounts=on", "top.qcow2"]);
+    bench.prints(&["convert", "-O", "raw", "top.qcow2", "top.raw"]);
+    let bytes = std::fs::read(bench.path("top.raw")).unwrap();
+    let (old, new) = bytes.split_at(1000 << 10);
+    assert!(bytes.len() == 2 << 20 && old.iter().all(|b| *b == 7) && new.iter().all(|b| *b == 0));
+}

@@ -41,6 +41,7 @@ mod create;
 mod fields;
 mod json;
 mod layout;
+mod passphrases;
 mod slots;
 mod unlock;
 mod v1;

@@ -63,7 +63,8 @@ impl Luks {
         }
     }
 
-    fn try_slot(
+    /// The volume key, if the passphrase opens this slot, which is in use.
+    pub(super) fn try_slot(
         &self,
         number: u32,
         passphrase: &[u8],

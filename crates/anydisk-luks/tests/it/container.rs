@@ -112,6 +112,10 @@ fn passphrases_are_added_and_removed_by_amending() {
         crate::common::amend(&store, &secrets, &[("state", "inactive"), ("keyslot", "1")], false)
             .unwrap();
         assert!(opens_with(&store, "two"));
+        // A number and a passphrase must agree.
+        let both = [("state", "inactive"), ("keyslot", "0"), ("old-secret", "x")];
+        let error = crate::common::amend(&store, &secrets, &both, false).unwrap_err();
+        assert!(matches!(error, Error::Secret { option: "old-secret", .. }), "{error}");
         crate::common::amend(&store, &secrets, &[("state", "inactive")], false).unwrap();
         assert!(opens_with(&store, PASSPHRASE) && !opens_with(&store, "two"));
         let error =
@@ -149,6 +153,10 @@ fn amending_says_what_it_misses() {
         refusal(&remove, &Named(&[])),
         "luks: option keyslot=: expected a key slot or old-secret"
     );
+    let expected = "luks: option iter-time=10: expected nothing where a passphrase is removed";
+    assert_eq!(refusal(&[remove[0], ("iter-time", "10")], &some), expected);
+    let expected = "luks: option old-secret=x: expected nothing where a passphrase is added";
+    assert_eq!(refusal(&[add[0], ("old-secret", "x")], &some), expected);
 }
 
 #[test]

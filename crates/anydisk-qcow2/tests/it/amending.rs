@@ -206,3 +206,26 @@ fn at_any_power_failure_the_image_holds_the_same_and_can_be_amended_again() {
     }
     assert!(states > 100, "{states} states");
 }
+
+#[test]
+fn the_size_is_amended_both_ways_and_left_alone_above_another_image() {
+    let qemu = Qemu::find();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("amended.qcow2");
+    let store = image(&[("cluster_size", "4096")]);
+    let mut before = contents(&store);
+    amend(&store, &[("size", "3M"), ("lazy_refcounts", "on")]).expect("it grows");
+    before.resize(3 << 20, 0);
+    assert!(contents(&store) == before && Dump::of(&*store).header.has_lazy_refcounts());
+    assert_clean(qemu.as_ref(), &path, &store, "grown");
+    amend(&store, &[("size", "512k"), ("compat", "0.10")]).expect("it shrinks");
+    before.truncate(512 << 10);
+    assert!(contents(&store) == before);
+    assert_clean(qemu.as_ref(), &path, &store, "shrunk");
+    let error = amend(&store, &[("size", "1000")]).unwrap_err();
+    assert!(error.to_string().contains("multiple of 512"), "{error}");
+    let store = image(&[BASE, RAW]);
+    amend(&store, &[("size", "1M")]).expect("it has this size");
+    let error = amend(&store, &[("size", "2M")]).unwrap_err();
+    assert!(error.to_string().contains("without a backing file"), "{error}");
+}

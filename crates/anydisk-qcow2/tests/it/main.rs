@@ -16,6 +16,7 @@ mod golden;
 mod image;
 mod mutants;
 mod order;
+mod passphrases;
 mod pressure;
 mod qemu;
 mod repair;
