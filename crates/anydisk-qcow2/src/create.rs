@@ -245,9 +245,6 @@ impl Plan {
             return Err(options.refuse("extended_l2", "off, or clusters of 16k or more"));
         }
         self.check_data_file(options)?;
-        if self.encryption.is_some() && self.data_file.is_some() {
-            return Err(options.refuse("encrypt.format", "none with data_file"));
-        }
         if self.version < 3 {
             let needs = [
                 ("refcount_bits", self.refcount_order != 4, "16 with compat=v2"),

@@ -2,7 +2,8 @@
 //!
 //! Each guest cluster lies in it where the guest has it, so space is neither sought nor counted;
 //! the tables still say what is data, what is zero and what shows the image below. A **raw** data
-//! file is the disk by itself: all of it is mapped, and zeroes are written into it.
+//! file is the disk by itself: all of it is mapped, and zeroes are written into it. An encrypted one
+//! is that in the eyes of whoever has the key: sectors are numbered by their place in it.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -103,9 +104,11 @@ impl WritableImage {
     }
 
     /// Gives the space of units that no table names any more back to the file system. They read as
-    /// zero then, so a power failure that brings the old tables back shows no other bytes.
+    /// zero then, so a power failure that brings the old tables back shows no other bytes. In an
+    /// encrypted file they would read as noise.
     pub(crate) fn punch_data_file(&self, units: GuestRange) {
         if self.shared.geometry.has_data_file()
+            && !self.is_encrypted()
             && let Some(space) = self.shared.data.space()
         {
             // Only the host's space is at stake: not every file system can.

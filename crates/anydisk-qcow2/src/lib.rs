@@ -43,7 +43,7 @@
 //! | persistent dirty bitmaps | kept through writes, listed, changed, read as ranges |
 //! | images marked dirty or corrupt | read; refused for writing |
 //! | external data files, also raw ones | read, written, created; the resolver opens them |
-//! | encryption: LUKS, and the legacy AES | read, write, create; not with an external data file |
+//! | encryption: LUKS, and the legacy AES | read, write, create; also of an external data file |
 //!
 //! What is accepted beyond the specification, and which images other programs disagree about, is
 //! told in `docs/formats/qcow2.md`.

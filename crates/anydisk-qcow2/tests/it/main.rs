@@ -10,6 +10,7 @@ mod corpus;
 mod crash;
 mod creating;
 mod data_file;
+mod data_file_encrypted;
 mod dirty;
 mod encryption;
 mod golden;
