@@ -457,8 +457,8 @@ impl<'a> Beside<'a> {
             shared.move_l1(at, u64::from(entries), old);
             self.room.l1 = None;
         }
-        if let Some(size) = named.size {
-            shared.set_size(size);
+        if named.size.is_some() {
+            shared.set_size(self.image.live.with(Header::disk_size));
         }
         if named.snapshots.is_some() {
             self.room.snapshots = None;

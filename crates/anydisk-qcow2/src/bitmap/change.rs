@@ -14,6 +14,7 @@ use super::bits::Bits;
 use super::directory::{Directory, Part, for_each_part, to_bytes};
 use super::keeper::{Bitmap, not_found};
 use super::read::BitmapChanges;
+use super::resize::refuse_empty;
 use super::{BitmapEntry, Place};
 use crate::alloc::Freed;
 use crate::extensions::Extension;
@@ -139,6 +140,7 @@ impl WritableImage {
             let feature = "bitmaps in a version 2 image".into();
             return Err(Error::Unsupported { format: NAME, feature });
         }
+        refuse_empty(self.shared.size())?;
         if self.bitmaps.read().find(&new.name).is_some() {
             return Err(Error::Exists { what: "bitmap", name: new.name.clone() });
         }

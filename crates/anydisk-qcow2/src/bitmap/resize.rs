@@ -3,7 +3,8 @@
 //! Table and size must fit each other, and are two writes. So all bitmaps are marked as in use,
 //! durably, before the size changes, and get tables of the new size and a new directory without the
 //! marks behind it: a power failure between the two leaves bitmaps that say that they cannot be
-//! trusted. What is new in a disk that grows is not recorded: it is zero.
+//! trusted. What is new in a disk that grows is not recorded: it is zero. A snapshot of another size
+//! is applied in the same way; then all of the disk is recorded.
 
 use std::sync::Arc;
 
@@ -23,11 +24,13 @@ impl WritableImage {
     /// the turn.
     ///
     /// # Errors
-    /// [`Error::Limit`] if one would be too large; then nothing changed.
+    /// [`Error::Limit`] if one would be too large, [`Error::Unsupported`] if the disk would be empty;
+    /// then nothing changed.
     pub(crate) fn suspend_bitmaps(&self, size: u64) -> Result<bool> {
         if self.bitmaps.list().is_empty() {
             return Ok(false);
         }
+        refuse_empty(size)?;
         let _frozen = self.freeze();
         let _round = self.round();
         self.write_round()?;
@@ -88,17 +91,14 @@ impl WritableImage {
     }
 
     /// Records that the whole disk may change, before it becomes another state of `size` bytes. The
-    /// caller has frozen the image, and not the round.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] if the size changes with it, which the tables of bitmaps would not fit.
+    /// caller has frozen the image, and not the round; where the size is another one, the bitmaps
+    /// are [suspended](Self::suspend_bitmaps).
     pub(crate) fn note_other_state(&self, size: u64) -> Result<()> {
-        let now = self.shared.size();
-        if size & !511 != now && !self.bitmaps.list().is_empty() {
-            let feature = "a snapshot of another size in an image with bitmaps".into();
-            return Err(Error::Unsupported { format: NAME, feature });
+        let all = GuestRange::whole(size.max(self.shared.size()));
+        while !all.is_empty() && !self.bitmaps.note(all) {
+            self.mark_bitmaps()?;
         }
-        self.note_change(GuestRange::whole(now))
+        Ok(())
     }
 
     /// A bitmap with a new table of the right size, and the clusters that it does not need any more.
@@ -139,6 +139,15 @@ impl WritableImage {
         keep_bits(&mut bytes, number << cluster_bits, bits);
         Ok(self.shared.store.write_at(at, &bytes)?)
     }
+}
+
+/// A bitmap without a bit has a table without an entry, which other programs refuse, and the image
+/// with it.
+pub(super) fn refuse_empty(size: u64) -> Result<()> {
+    if size > 0 {
+        return Ok(());
+    }
+    Err(Error::Unsupported { format: NAME, feature: "a bitmap of a disk of 0 bytes".into() })
 }
 
 /// Clears the bits from number `bits` of the bitmap on in `bytes`, which begin at byte `first` of it.

@@ -58,15 +58,25 @@ impl WritableImage {
     /// See [`Snapshots::apply`](anydisk_core::Snapshots::apply).
     pub(crate) fn apply_snapshot(&self, which: &SnapshotRef) -> Result<()> {
         let _turn = self.turns.take();
-        let frozen = self.freeze();
         let header = self.header_for_snapshots()?;
         let entries = table::read_whole(&*self.shared.store, &header)?;
         let entry = self.find(&entries, which)?;
-        let at = check_l1(&header, entry)?;
         let size = entry.size().unwrap_or(header.size);
+        let resized = whole_sectors(size) != self.shared.size()
+            && self.suspend_bitmaps(whole_sectors(size))?;
+        let applied = self.become_snapshot(entry, size);
+        let resumed = if resized { self.resume_bitmaps() } else { Ok(()) };
+        applied.and(resumed)
+    }
+
+    /// Makes the disk, which has `size` bytes then, what a snapshot is. The caller has the turn.
+    fn become_snapshot(&self, entry: &Entry, size: u64) -> Result<()> {
+        let frozen = self.freeze();
+        let header = self.live.with(Clone::clone);
+        let at = check_l1(&header, entry)?;
         let needed = u32::try_from(self.l1_entries(size)).unwrap_or(u32::MAX);
         let l1_size = header.l1_size.max(needed);
-        self.note_other_state(size)?;
+        self.note_other_state(whole_sectors(size))?;
         let (alone, room) = self.room_for(&frozen, || {
             let tables = self.count_tables(at, needed)?;
             Ok(Plan { tables, l1: u64::from(l1_size) * 8, ..Plan::default() })
@@ -175,6 +185,11 @@ impl WritableImage {
         let tables = words_of(&bytes).into_iter().filter(|word| L1Entry(*word).table().is_some());
         Ok(tables.count() as u64)
     }
+}
+
+/// The bytes of a disk that a header of this size has.
+const fn whole_sectors(size: u64) -> u64 {
+    size & !511
 }
 
 /// What a new snapshot is called: its ID is the next number (qemu's rule).

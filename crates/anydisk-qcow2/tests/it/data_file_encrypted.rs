@@ -84,7 +84,7 @@ fn all_data_lies_encrypted_where_the_guest_has_it_and_what_is_new_reads_as_zero(
         disk.resize(3 << 20, Preallocation::Off).unwrap();
         disk.flush().unwrap();
         let expected = contents(&disk);
-        assert!(expected[SIZE as usize..].iter().all(|byte| *byte == 0), "{given:?}: grown");
+        assert!(expected[1 << 20..].iter().all(|byte| *byte == 0), "{given:?}: grown");
         assert_eq!(&expected[70_000..70_008], b"a secret");
         let mut bytes = vec![0; usize::try_from(data.0.len().unwrap()).unwrap()];
         data.0.read_exact_at(HostOffset(0), &mut bytes).unwrap();
@@ -145,7 +145,7 @@ fn qemu_reads_what_is_written_here_and_the_other_way_round() {
         assert!(std::fs::read(path("raw")).unwrap() == expected, "{given:?}");
         qemu("qemu-img", &["check", "--object", OBJECT, "--image-opts", &image]);
     };
-    for given in KINDS {
+    for (number, given) in KINDS.into_iter().enumerate() {
         for name in ["image", "data"] {
             std::fs::File::create(path(name)).unwrap();
         }
@@ -156,7 +156,9 @@ fn qemu_reads_what_is_written_here_and_the_other_way_round() {
         let expected = contents(&disk);
         drop(disk);
         judge(&expected, given);
-        // And the other way round, in an image that qemu-img made.
+        if matches!(number, 1 | 2) {
+            continue; // It takes qemu-img seconds to make one.
+        }
         let mut options = format!("encrypt.key-secret=s,data_file={}", path("data").display());
         given.iter().for_each(|(name, value)| options.push_str(&format!(",{name}={value}")));
         let to = path("image").display().to_string();
