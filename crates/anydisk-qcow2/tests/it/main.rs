@@ -14,6 +14,7 @@ mod data_file_encrypted;
 mod dirty;
 mod encryption;
 mod golden;
+mod histories;
 mod image;
 mod mutants;
 mod order;
