@@ -111,9 +111,7 @@ pub fn copy_to_overlay(
         if let Some(sink) = image.format.sink(&request, out)? {
             return copy_to_sink(source, sink, settings, watch);
         }
-        // A device keeps the bytes it had.
-        let is_empty =
-            !matches!(store.identity(), Some(Identity::Device(_))) && image.format.starts_as_zero();
+        let is_empty = begins_as_zero(&*store, image.format);
         let disk = over(image.create_with(store, location, companions)?, below);
         let settings = Settings {
             target_is_zero: settings.zero_run > 0 && image.backing.is_none() && is_empty,
@@ -122,6 +120,11 @@ pub fn copy_to_overlay(
         };
         copy_to_disk(source, &disk, &settings, watch)
     })
+}
+
+/// Whether a new image in `store` reads as zero: a device keeps the bytes it had.
+pub(crate) fn begins_as_zero(store: &dyn Storage, format: &dyn Format) -> bool {
+    !matches!(store.identity(), Some(Identity::Device(_))) && format.starts_as_zero()
 }
 
 /// The disk with other images below it.

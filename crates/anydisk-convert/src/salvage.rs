@@ -1,9 +1,12 @@
 //! Reading what can be read of a disk that is damaged, and telling what is lost.
 
+use std::path::Path;
+
 use anydisk_core::{Disk, GuestOffset, GuestRange, Source};
 
 use crate::copy::bytes_in;
-use crate::{Error, Result, Watch};
+use crate::file::{NewImage, begins_as_zero, write_file};
+use crate::{Error, Result, Settings, Watch};
 
 /// Bytes that are read at once.
 const PIECE: u64 = 1 << 20;
@@ -68,6 +71,29 @@ pub fn salvage(
     job.tell_pending();
     target.flush()?;
     Ok(job.told)
+}
+
+/// As [`salvage`], into a new image at `path`, or on the block device there. A file gets its name
+/// when it is whole.
+///
+/// # Errors
+/// As [`salvage`], and what making the image says.
+pub fn salvage_to_file(
+    source: &Disk,
+    path: &Path,
+    image: &NewImage<'_>,
+    lost: &mut dyn FnMut(Lost),
+    watch: &dyn Watch,
+) -> Result<Salvaged> {
+    write_file(path, &Settings::default(), |new| {
+        let is_empty = begins_as_zero(&*new.store, image.format);
+        let disk = image.create_with(new.store, new.location, new.companions)?;
+        if !is_empty {
+            let whole = GuestRange::whole(disk.size());
+            disk.zero(whole, false).map_err(|source| Error::Write { at: 0, source })?;
+        }
+        salvage(source, &disk, lost, watch)
+    })
 }
 
 struct Job<'a> {

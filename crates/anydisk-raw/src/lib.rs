@@ -14,6 +14,7 @@
 //! |---|---|
 //! | read, write, create, sparse files | works |
 //! | growing and shrinking | works |
+//! | into a pipe, in one pass | [`RawStream`] |
 //! | a part of a file (offset, size) | open a [`Window`](anydisk_storage::Window) of it |
 //! | block devices | works; their size is fixed |
 //!
@@ -35,8 +36,10 @@
 mod format;
 mod image;
 mod reserve;
+mod stream;
 
 pub use format::{RAW, RawFormat};
 pub use image::RawImage;
+pub use stream::RawStream;
 
 pub(crate) const NAME: &str = "raw";

@@ -34,6 +34,7 @@
 mod backup;
 mod by_id;
 mod check;
+mod compact;
 mod file;
 mod inside;
 pub mod inspect;
@@ -59,9 +60,10 @@ pub use anydisk_vdi as vdi;
 pub use anydisk_vmdk as vmdk;
 pub use backup::back_up_changes;
 pub use check::{Checked, Checking};
+pub use compact::Compacted;
 pub use inside::Inside;
 pub use open::{OpenDisk, Policy};
-pub use package::copy_to_ova;
+pub use package::{copy_to_ova, copy_to_ova_in};
 pub use resolve::{LikeQemu, Listed, SameFolder, path_like_qemu};
 
 /// The built-in formats: the one list of them. To add one of your own, make a

@@ -28,10 +28,29 @@ pub fn copy_to_ova(
     let pending = PendingFile::create(path, &OpenOptions::new())?;
     let out: Arc<dyn Storage> = Arc::clone(pending.storage()) as Arc<dyn Storage>;
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    let mut writer = PackageWriter::new(out, &name, disks.len())?;
+    copy_to_ova_in(disks, out, &name, settings, watch)?;
+    match settings.durable {
+        true => pending.publish(true)?,
+        false => pending.publish_unflushed(true)?,
+    }
+    Ok(())
+}
+
+/// As [`copy_to_ova`], into a store that is empty, of a machine called `name`. Nothing is flushed.
+///
+/// # Errors
+/// What reading and writing say.
+pub fn copy_to_ova_in(
+    disks: &[Disk],
+    out: Arc<dyn Storage>,
+    name: &str,
+    settings: &Settings,
+    watch: &dyn Watch,
+) -> Result<()> {
+    let mut writer = PackageWriter::new(out, name, disks.len())?;
     let mut options = Options::of(&VMDK);
     options.set("subformat", "streamOptimized")?;
-    let location = Location::Path(path.to_owned());
+    let location = Location::Other(name.to_owned());
     for disk in disks {
         let stream = writer.begin();
         let size = disk.size().next_multiple_of(SECTOR);
@@ -41,10 +60,6 @@ pub fn copy_to_ova(
         writer.end(&stream, size)?;
     }
     writer.finish()?;
-    match settings.durable {
-        true => pending.publish(true)?,
-        false => pending.publish_unflushed(true)?,
-    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@ mod chains;
 mod changes;
 mod content_ids;
 mod copy;
+mod differing;
 mod packed;
 mod salvaging;
 mod shortcuts;
