@@ -1,10 +1,11 @@
 //! The command line, and the options that several commands share.
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::{
-    amend, bitmap, check, commit, compare, completions, convert, create, info, inspect, map,
-    measure, members, rebase, resize, snapshot,
+    amend, bitmap, check, commit, compact, compare, completions, convert, create, info, inspect,
+    man, map, measure, members, rebase, resize, salvage, snapshot,
 };
 use crate::failure::Failure;
 use crate::naming::Naming;
@@ -47,6 +48,10 @@ pub(crate) enum Command {
     Amend(amend::Amend),
     /// Tell whether an image is in order, and repair it
     Check(check::Check),
+    /// Make the file of an image as short as what it holds
+    Compact(compact::Compact),
+    /// Copy what can be read of a damaged image, and tell what is lost
+    Salvage(salvage::Salvage),
     /// Tell whether two disks hold the same
     Compare(compare::Compare),
     /// Tell how large an image would become
@@ -63,6 +68,8 @@ pub(crate) enum Command {
     Members(members::Members),
     /// Print completions for a shell
     Completions(completions::Completions),
+    /// Write the manual pages into a folder
+    Man(man::Man),
 }
 
 /// How files are named and opened.
@@ -71,8 +78,9 @@ pub(crate) struct Reading {
     /// Read although another program may be writing
     #[arg(short = 'U', long)]
     pub(crate) force_share: bool,
-    /// The file is a stranger's: open no file it names, guess nothing, keep limits strict
-    #[arg(long)]
+    /// The files are strangers': open no file they name, guess nothing, keep limits strict
+    #[arg(long, env = "ANYDISK_UNTRUSTED", hide_env_values = true)]
+    #[arg(value_parser = FalseyValueParser::new())]
     pub(crate) untrusted: bool,
     #[command(flatten)]
     pub(crate) naming: Naming,

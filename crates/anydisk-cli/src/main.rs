@@ -9,7 +9,8 @@
 //! | `options` | `-o` lists |
 //! | `extents` | what a disk holds, run by run |
 //! | `output` | JSON and texts, byte for byte as qemu-img prints them |
-//! | `picture` | the disk drawn |
+//! | `picture`, `svg` | the disk drawn, in a terminal and in a file |
+//! | `stream` | standard input and output in place of files |
 //! | `progress`, `interrupt` | how far a job is, and Ctrl-C |
 
 mod args;
@@ -23,6 +24,8 @@ mod options;
 mod output;
 mod picture;
 mod progress;
+mod stream;
+mod svg;
 
 use std::process::ExitCode;
 

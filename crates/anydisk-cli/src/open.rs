@@ -8,14 +8,14 @@ use std::sync::Arc;
 use anydisk::inspect::{Inspection, Rules};
 use anydisk::storage::{HostOffset, LockMode, Storage, Window};
 use anydisk::{
-    Checked, Checking, Chosen, Disk, Error, Finding, Inside, Layer, Limits, Located, Location,
-    OpenDisk, Policy, Repair,
+    Checked, Checking, Chosen, Compacted, Disk, Error, Finding, Inside, Layer, Limits, Located,
+    Location, OpenDisk, Policy, Repair,
 };
 
 use crate::args::{Part, Reading};
 use crate::failure::Failure;
 use crate::naming::{self, Below, Child, Key, Keys, Node, Objects};
-use crate::output;
+use crate::{output, stream};
 
 impl Reading {
     /// Opens a disk with the chain below it; `direct`: past the page cache.
@@ -25,8 +25,25 @@ impl Reading {
         format: Option<&str>,
         direct: bool,
     ) -> Result<Disk, Failure> {
+        if stream::is_meant(name) {
+            return self.standard_input(format);
+        }
         let opening = self.opening(name, format)?;
         let disk = opening.disk(self.options().direct(direct))?;
+        warn_if_guessed(&disk.layers()[0]);
+        Ok(disk)
+    }
+
+    /// What comes through standard input, of any format.
+    fn standard_input(&self, format: Option<&str>) -> Result<Disk, Failure> {
+        let mut options = self.options();
+        if let Some(format) = format {
+            check_format(OsStr::new("-"), format)?;
+            options = options.format(format);
+        }
+        let store = stream::spooled_input()?;
+        let file = Located { store, location: Location::Other("standard input".into()) };
+        let disk = options.located(file)?;
         warn_if_guessed(&disk.layers()[0]);
         Ok(disk)
     }
@@ -194,6 +211,19 @@ impl Reading {
         let options = opening.of_format(options).secrets(Arc::new(opening.keys()?));
         let checked = options.check_located(file, how, found);
         checked.map_err(|error| Failure::from_check(error).about(&naming::without_protocol(name)))
+    }
+
+    /// Makes the file of an image as short as what it holds.
+    pub(crate) fn compact(
+        &self,
+        name: &OsStr,
+        format: Option<&str>,
+        progress: &(dyn Fn(u64, u64) -> bool + Sync),
+    ) -> Result<Compacted, Failure> {
+        let opening = self.opening(name, format)?;
+        let file = opening.file(&self.options_to_write())?;
+        let options = opening.of_format(self.options_to_write()).secrets(Arc::new(opening.keys()?));
+        options.compact_located(file, progress).map_err(|error| opening.failure(error))
     }
 
     /// Opens one of the nodes that `name` is made of, alone.

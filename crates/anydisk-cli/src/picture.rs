@@ -12,20 +12,25 @@ const LABEL: usize = 9;
 
 /// What a cell shows: the strongest of what its piece holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Cell {
+pub(crate) enum Cell {
+    /// No image of the chain has anything.
     #[default]
     Nothing,
+    /// Said to be zero.
     Zero,
     /// Data of an image further down.
     Lower,
     /// Data of the image below the top.
     Below,
+    /// Packed data.
     Packed,
+    /// Data of the top image.
     Data,
 }
 
 impl Cell {
-    const ALL: [(Self, &'static str); 6] = [
+    /// All, the strongest first, with their names.
+    pub(crate) const ALL: [(Self, &'static str); 6] = [
         (Self::Data, "data"),
         (Self::Packed, "compressed"),
         (Self::Below, "data of the image below"),
@@ -34,7 +39,8 @@ impl Cell {
         (Self::Nothing, "nothing"),
     ];
 
-    fn of(entry: &Entry) -> Self {
+    /// What a run shows.
+    pub(crate) fn of(entry: &Entry) -> Self {
         match entry {
             Entry { compressed: true, .. } => Self::Packed,
             Entry { data: true, depth: 0, .. } => Self::Data,

@@ -45,13 +45,15 @@ const BAR: u64 = 30;
 const TICK: Duration = Duration::from_millis(200);
 
 impl Progress {
-    /// Numbers if they were `wanted`; else a bar if a person watches, and nothing if it is to be
-    /// `quiet`.
+    /// A bar if a person watches; numbers if they were `wanted` and nobody does, or if they go
+    /// elsewhere; nothing if it is to be `quiet`.
     pub(crate) fn new(wanted: bool, quiet: bool) -> io::Result<Self> {
         let style = match (quiet, wanted) {
             (true, _) => Style::Nothing,
+            // Numbers are for scripts, which read them from standard output.
+            (false, true) if !io::stdout().is_terminal() => Style::Numbers,
+            (false, _) if io::stderr().is_terminal() => Style::Bar,
             (false, true) => Style::Numbers,
-            (false, false) if io::stderr().is_terminal() => Style::Bar,
             (false, false) => Style::Nothing,
         };
         let interrupt = Interrupt::watch()?;

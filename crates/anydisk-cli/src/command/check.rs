@@ -11,8 +11,8 @@ use clap::{Args, ValueEnum};
 use crate::args::{Cache, Form, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::INTERRUPTED;
-use crate::output;
 use crate::output::json::{Object, Value, document};
+use crate::output::{self, findings};
 use crate::progress::Progress;
 
 const EXAMPLES: &str = "\
@@ -35,7 +35,7 @@ pub(crate) struct Check {
     /// The format, instead of looking at the bytes
     #[arg(short, long)]
     format: Option<String>,
-    /// Print text or JSON; what was found goes to standard error
+    /// Print text or JSON; what was found goes to standard error, and is in the JSON
     #[arg(long, value_enum, default_value_t)]
     output: Form,
     /// Repair lost space only, or all that can be repaired
@@ -75,13 +75,17 @@ impl Check {
         how.threads = std::thread::available_parallelism().map_or(1, usize::from);
         how.progress = Some(&progress);
         let (path, format) = (&*self.file, self.format.as_deref());
-        let mut tell = |finding: Finding| output::note(&line(&finding));
+        let mut kept = Kept::default();
+        let mut tell = |finding: Finding| {
+            output::note(&line(&finding));
+            kept.add(&finding);
+        };
         let checked = self.reading.check(path, format, self.cache.is_direct(), &how, &mut tell);
         drop(shown);
         let checked = checked?;
         let text = match self.output {
             Form::Human => human(&checked.report),
-            Form::Json => json(&checked, &self.file.to_string_lossy()),
+            Form::Json => json(&checked, &self.file.to_string_lossy(), kept),
         };
         if !self.quiet || self.output == Form::Json {
             output::print(&text)?;
@@ -186,7 +190,28 @@ fn percent(part: u64, whole: u64) -> String {
     format!("{share:.2}")
 }
 
-fn json(checked: &Checked, file: &str) -> String {
+/// Findings that are printed as JSON when all is done.
+#[derive(Default)]
+struct Kept {
+    list: Vec<Value>,
+    /// So many more there were.
+    omitted: u64,
+}
+
+impl Kept {
+    /// An image can have as many findings as units, and a script reads a few.
+    const MOST: usize = 1000;
+
+    fn add(&mut self, finding: &Finding) {
+        match self.list.len() < Self::MOST {
+            true => self.list.push(findings::value(finding)),
+            false => self.omitted += 1,
+        }
+    }
+}
+
+/// As qemu-img prints it; with what was found, if anything was, which it does not have.
+fn json(checked: &Checked, file: &str, kept: Kept) -> String {
     let report = &checked.report;
     let some = |count: u64| Some(count).filter(|count| *count > 0);
     let counted = |count: Option<u64>| count.and_then(some);
@@ -202,6 +227,8 @@ fn json(checked: &Checked, file: &str) -> String {
         .with_any("total-clusters", counted(report.total_clusters))
         .with_any("allocated-clusters", counted(report.allocated_clusters))
         .with_any("fragmented-clusters", counted(report.fragmented_clusters))
-        .with_any("compressed-clusters", counted(report.compressed_clusters));
+        .with_any("compressed-clusters", counted(report.compressed_clusters))
+        .with_any("findings", (!kept.list.is_empty()).then_some(kept.list))
+        .with_any("findings-omitted", some(kept.omitted));
     document(&Value::Object(object))
 }

@@ -86,6 +86,10 @@ impl Commit {
                     "Did not find '{base}' in the backing chain of '{file}'"
                 )));
             };
+            if self.reading.untrusted {
+                let why = "files named inside an image are not followed here";
+                return Err(Failure::from(reference.denied(why)).about(&self.file));
+            }
             let path = path_like_qemu(&reference, &lowest.location);
             if above.len() > anydisk::Limits::default().chain {
                 return Err(Failure::new("The chain of backing files is too long"));

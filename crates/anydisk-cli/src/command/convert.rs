@@ -1,5 +1,7 @@
 //! `anydisk convert`.
 
+mod to_stream;
+
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -14,8 +16,8 @@ use super::{create, snapshot};
 use crate::args::{Cache, Part, Reading, refuse};
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
-use crate::output;
 use crate::progress::Progress;
+use crate::{output, stream};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,6 +27,11 @@ Examples:
   anydisk convert part1.raw part2.raw whole.raw
   anydisk convert --member vg0/root -O qcow2 a.vmdk b.vmdk root.qcow2
   anydisk convert -O ova system.qcow2 data.qcow2 machine.ova
+  curl https://.../disk.qcow2 | anydisk convert --untrusted -f qcow2 -O raw - disk.raw
+  anydisk convert -O raw disk.qcow2 - | ssh host 'dd of=/dev/vg/disk bs=1M'
+
+- is standard input (which is stored in a file without a name first) or standard output (for raw,
+  ova, and vmdk with -o subformat=streamOptimized), unless a file is called so.
 
 The new file gets its name when it is whole: an error leaves what was there before.";
 
@@ -140,6 +147,9 @@ impl Convert {
         let Some((target, sources @ [_, ..])) = self.files.split_last() else {
             return Err(Failure::new("Must specify image file name"));
         };
+        if stream::is_meant(target) {
+            return self.to_stream(sources, format);
+        }
         let disks = self.open_sources(sources)?;
         let progress = Progress::new(self.progress, self.quiet)?;
         self.copy(&disks, Path::new(target), format, &progress)?;
@@ -157,6 +167,9 @@ impl Convert {
         let Some((target, sources @ [_, ..])) = self.files.split_last() else {
             return Err(Failure::new("Must specify image file name"));
         };
+        if stream::is_meant(target) {
+            return self.package_to_stream(sources);
+        }
         let disks = self.open_sources(sources)?;
         let progress = Progress::new(self.progress, self.quiet)?;
         copy_to_ova(&disks, Path::new(target), &self.settings()?, &progress)?;

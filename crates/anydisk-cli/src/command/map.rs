@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 
 use anydisk::{Disk, GuestOffset, GuestRange};
 use clap::Args;
@@ -10,13 +11,15 @@ use crate::args::{Form, Part, Reading};
 use crate::extents::{Entries, Entry};
 use crate::failure::{Failure, Outcome};
 use crate::picture::Picture;
+use crate::svg::Drawing;
 use crate::{options, output};
 
 const EXAMPLES: &str = "\
 Examples:
   anydisk map disk.qcow2
   anydisk map --output=json --start-offset=1G --max-length=64M disk.qcow2
-  anydisk map --picture disk.qcow2";
+  anydisk map --picture disk.qcow2
+  anydisk map --svg disk.svg disk.qcow2";
 
 /// Shows which parts of a disk hold data.
 #[derive(Args, Debug)]
@@ -31,6 +34,10 @@ pub(crate) struct Map {
     /// Draw the disk instead
     #[arg(long, conflicts_with = "output")]
     picture: bool,
+    /// Draw the disk into this file, as an SVG: what is where, of which image, and how it lies in
+    /// the file
+    #[arg(long, value_name = "SVG", conflicts_with_all = ["output", "picture"])]
+    svg: Option<PathBuf>,
     /// Where to begin
     #[arg(short, long, default_value = "0")]
     start_offset: String,
@@ -55,6 +62,9 @@ impl Map {
         let range = part(&disk, start, length.unwrap_or(u64::MAX));
         if self.picture {
             return picture(&disk, range);
+        }
+        if let Some(path) = &self.svg {
+            return drawing(&disk, range, path);
         }
         let mut out = BufWriter::new(io::stdout().lock());
         let written = match self.output {
@@ -129,5 +139,15 @@ fn picture(disk: &Disk, range: GuestRange) -> Outcome {
         picture.add(&entry?);
     }
     output::print(&picture.text())?;
+    Ok(0)
+}
+
+fn drawing(disk: &Disk, range: GuestRange, path: &Path) -> Outcome {
+    let mut drawing = Drawing::new(disk, range);
+    for entry in Entries::new(disk, range) {
+        drawing.add(&entry?);
+    }
+    let about = |error: io::Error| Failure::from(error).about(path.as_os_str());
+    std::fs::write(path, drawing.text()).map_err(about)?;
     Ok(0)
 }

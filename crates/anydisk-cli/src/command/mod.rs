@@ -4,17 +4,20 @@ pub(crate) mod amend;
 pub(crate) mod bitmap;
 pub(crate) mod check;
 pub(crate) mod commit;
+pub(crate) mod compact;
 pub(crate) mod compare;
 pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod create;
 pub(crate) mod info;
 pub(crate) mod inspect;
+pub(crate) mod man;
 pub(crate) mod map;
 pub(crate) mod measure;
 pub(crate) mod members;
 pub(crate) mod rebase;
 pub(crate) mod resize;
+pub(crate) mod salvage;
 pub(crate) mod snapshot;
 
 use std::ffi::OsString;
@@ -54,6 +57,8 @@ fn perform(command: Command) -> Outcome {
         Command::Map(map) => map.run(),
         Command::Amend(amend) => amend.run(),
         Command::Check(check) => check.run(),
+        Command::Compact(compact) => compact.run(),
+        Command::Salvage(salvage) => salvage.run(),
         Command::Compare(compare) => compare.run(),
         Command::Measure(measure) => measure.run(),
         Command::Resize(resize) => resize.run(),
@@ -62,6 +67,7 @@ fn perform(command: Command) -> Outcome {
         Command::Rebase(rebase) => rebase.run(),
         Command::Members(members) => members.run(),
         Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
     }
 }
 

@@ -1,22 +1,26 @@
 //! `anydisk snapshot`.
 
+mod more;
+
 use std::ffi::OsString;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anydisk::{Disk, Error, Image, NewSnapshot, SnapshotRef, Snapshots};
 use clap::Args;
 
-use crate::args::Reading;
+use crate::args::{Form, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::output;
-use crate::output::snapshots;
+use crate::output::{json, snapshots};
 
 const EXAMPLES: &str = "\
 Examples:
   anydisk snapshot -c before-upgrade disk.qcow2
   anydisk snapshot -l disk.qcow2
   anydisk snapshot -a before-upgrade disk.qcow2
-  anydisk convert -l before-upgrade disk.qcow2 old.raw";
+  anydisk snapshot --export before-upgrade -O qcow2 disk.qcow2 old.qcow2
+  anydisk snapshot --diff before-upgrade disk.qcow2               (to the disk as it is now)
+  anydisk snapshot --diff before-upgrade --to after --output=json disk.qcow2";
 
 /// Lists, makes, applies and deletes the snapshots inside an image.
 #[derive(Args, Debug)]
@@ -37,8 +41,13 @@ pub(crate) struct Snapshot {
     /// Print nothing
     #[arg(short, long)]
     quiet: bool,
+    /// What to print, of a list or differences
+    #[arg(long, value_enum, default_value_t)]
+    output: Form,
     /// The image
     file: OsString,
+    #[command(flatten)]
+    more: more::More,
     #[command(flatten)]
     reading: Reading,
 }
@@ -46,6 +55,10 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     pub(crate) fn run(self) -> Outcome {
         match (&self.create, &self.apply, &self.delete) {
+            (None, None, None) if self.more.is_asked() => {
+                return self.more.run(&self.file, &self.reading, self.output, self.quiet);
+            }
+            _ if self.more.is_misplaced() => return Err(mixed()),
             (None, None, None) => return self.list(),
             _ if self.list => return Err(mixed()),
             (Some(name), None, None) => self.change(create, "create", name),
@@ -58,7 +71,12 @@ impl Snapshot {
 
     fn list(&self) -> Outcome {
         let layer = self.reading.top(&self.file, None)?;
-        output::print(&snapshots::table(&listed(&*layer.image)?))?;
+        let list = listed(&*layer.image)?;
+        let text = match self.output {
+            Form::Human => snapshots::table(&list),
+            Form::Json => json::document(&snapshots::list(&list)),
+        };
+        output::print(&text)?;
         Ok(0)
     }
 

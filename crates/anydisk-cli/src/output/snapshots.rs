@@ -45,8 +45,13 @@ fn clock(nanoseconds: u64) -> String {
     format!("{hours:04}:{minutes:02}:{:02}.{:03}", seconds % 60, milliseconds % 1000)
 }
 
-/// The list, as a member of `info`.
+/// The list, as a member of `info`, which has none where there are no snapshots.
 pub(crate) fn value(snapshots: &[SnapshotInfo]) -> Option<Value> {
+    (!snapshots.is_empty()).then(|| list(snapshots))
+}
+
+/// The list.
+pub(crate) fn list(snapshots: &[SnapshotInfo]) -> Value {
     let one = |info: &SnapshotInfo| {
         Object::default()
             .with_any("icount", info.icount)
@@ -59,7 +64,7 @@ pub(crate) fn value(snapshots: &[SnapshotInfo]) -> Option<Value> {
             .with("vm-state-size", info.vm_state_size)
             .into()
     };
-    (!snapshots.is_empty()).then(|| Value::List(snapshots.iter().map(one).collect()))
+    Value::List(snapshots.iter().map(one).collect())
 }
 
 #[cfg(test)]

@@ -41,6 +41,28 @@ fn help_is_no_error_and_shows_examples() {
 }
 
 #[test]
+fn every_command_has_a_manual_page_with_its_examples() {
+    let bench = Bench::new();
+    bench.prints(&["man", "."]);
+    let page = |name: &str| std::fs::read_to_string(bench.path(format!("{name}.1"))).expect(name);
+    let main = page("anydisk");
+    assert!(main.contains(".TH anydisk 1"), "{main}");
+    let help = bench.prints(&["--help"]);
+    let commands = help.split("Commands:\n").nth(1).expect("a list").lines();
+    let commands: Vec<_> = commands
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert!(commands.len() > 15, "{commands:?}");
+    for command in commands {
+        let page = page(&format!("anydisk-{command}"));
+        assert!(page.contains(&format!("anydisk {command} ")), "{command}: {page}");
+    }
+    let error = bench.fails(&["man", "nowhere"], 1);
+    assert!(error.starts_with("anydisk: nowhere: No such file or directory"), "{error}");
+}
+
+#[test]
 fn completions_are_printed_for_every_usual_shell() {
     let bench = Bench::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

@@ -1,0 +1,25 @@
+//! `anydisk man`.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::{Args, CommandFactory};
+
+use crate::args::CommandLine;
+use crate::failure::{Failure, Outcome};
+
+/// Writes the manual pages.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  anydisk man /usr/local/share/man/man1")]
+pub(crate) struct Man {
+    /// The folder; it gets anydisk.1, and a page for each command (anydisk-convert.1)
+    folder: OsString,
+}
+
+impl Man {
+    pub(crate) fn run(self) -> Outcome {
+        let written = clap_mangen::generate_to(CommandLine::command(), Path::new(&self.folder));
+        written.map_err(|error| Failure::from(error).about(&self.folder))?;
+        Ok(0)
+    }
+}

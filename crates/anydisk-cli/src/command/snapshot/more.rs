@@ -1,0 +1,131 @@
+//! What qemu-img's `snapshot` cannot: a snapshot as an image of its own, and what has changed.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use anydisk::convert::{NewImage, Settings, Sources, copy_to_file, differences};
+use anydisk::{Disk, GuestRange, Limits};
+use clap::Args;
+
+use super::disk_at;
+use crate::args::{Form, Reading};
+use crate::command::create;
+use crate::failure::{Failure, Outcome};
+use crate::options::Given;
+use crate::output::human::size;
+use crate::progress::Progress;
+
+/// What is done with snapshots besides.
+#[derive(Args, Debug)]
+pub(super) struct More {
+    /// Copy this snapshot into a new image
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["list", "create", "apply", "delete"])]
+    #[arg(requires = "target")]
+    export: Option<String>,
+    /// With --export: the format of the new image
+    #[arg(short = 'O', long, requires = "export", default_value = "raw")]
+    target_format: String,
+    /// With --export: options of that format, name=value,...
+    #[arg(short = 'o', long, requires = "export")]
+    options: Vec<OsString>,
+    /// Show which parts of the disk are not what they were in this snapshot
+    #[arg(long, value_name = "SNAPSHOT")]
+    #[arg(conflicts_with_all = ["list", "create", "apply", "delete", "export"])]
+    diff: Option<String>,
+    /// With --diff: what they are in this one, instead of now
+    #[arg(long, value_name = "SNAPSHOT", requires = "diff")]
+    to: Option<String>,
+    /// With --export: the new image
+    #[arg(requires = "export")]
+    target: Option<OsString>,
+}
+
+impl More {
+    /// Whether there is anything to do here.
+    pub(super) fn is_asked(&self) -> bool {
+        self.export.is_some() || self.diff.is_some()
+    }
+
+    /// Whether there is a new image and nothing that is to become one.
+    pub(super) fn is_misplaced(&self) -> bool {
+        self.target.is_some() && self.export.is_none()
+    }
+
+    pub(super) fn run(&self, file: &OsStr, reading: &Reading, form: Form, quiet: bool) -> Outcome {
+        let disk = reading.disk(file, None, false)?;
+        match (&self.export, &self.target, &self.diff) {
+            (Some(snapshot), Some(target), _) => self.export(disk, snapshot, target, quiet),
+            (_, _, Some(snapshot)) => self.diff(disk, snapshot, form, quiet),
+            _ => Ok(0),
+        }
+    }
+
+    fn export(&self, disk: Disk, snapshot: &str, target: &OsStr, quiet: bool) -> Outcome {
+        let registry = anydisk::formats();
+        let format = registry
+            .by_name(&self.target_format)
+            .map_err(|_| create::unknown(&self.target_format))?;
+        let given = Given::parse(&self.options, format)?;
+        let disk = disk_at(disk, Some(snapshot))?;
+        let image = NewImage::new(format, &given.options, disk.size());
+        let progress = Progress::new(false, quiet)?;
+        let sources = Sources::one(&disk);
+        copy_to_file(&sources, Path::new(target), &image, &Settings::default(), &progress)?;
+        Ok(0)
+    }
+
+    fn diff(&self, disk: Disk, snapshot: &str, form: Form, quiet: bool) -> Outcome {
+        let now = Disk::from_layers(disk.layers().to_vec(), &Limits::default());
+        let (then, now) = (disk_at(disk, Some(snapshot))?, disk_at(now, self.to.as_deref())?);
+        let progress = Progress::new(false, quiet)?;
+        let mut table = Table { out: BufWriter::new(io::stdout().lock()), form, failed: None };
+        table.begin()?;
+        let mut separator = "";
+        let mut row = |range: GuestRange| {
+            table.row(separator, range);
+            separator = ",\n";
+        };
+        let sum = differences(&then, &now, &mut row, &progress)?;
+        table.end(sum)?;
+        Ok(0)
+    }
+}
+
+/// Ranges as they are found.
+struct Table<W: Write> {
+    out: W,
+    form: Form,
+    failed: Option<io::Error>,
+}
+
+impl<W: Write> Table<W> {
+    fn begin(&mut self) -> io::Result<()> {
+        match self.form {
+            Form::Human => writeln!(self.out, "{:<16}Length", "Offset"),
+            Form::Json => write!(self.out, "["),
+        }
+    }
+
+    fn row(&mut self, separator: &str, range: GuestRange) {
+        let (start, length) = (range.start().get(), range.len());
+        let written = match self.form {
+            Form::Human => writeln!(self.out, "{start:<#16x}{length:#x}"),
+            Form::Json => {
+                write!(self.out, "{separator}{{ \"start\": {start}, \"length\": {length}}}")
+            }
+        };
+        if let Err(error) = written {
+            self.failed.get_or_insert(error);
+        }
+    }
+
+    fn end(mut self, sum: u64) -> Result<(), Failure> {
+        match self.form {
+            Form::Human => writeln!(self.out, "{} differ.", size(sum)),
+            Form::Json => writeln!(self.out, "]"),
+        }?;
+        self.out.flush()?;
+        self.failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+}

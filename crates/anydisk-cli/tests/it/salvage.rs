@@ -1,0 +1,62 @@
+//! `anydisk salvage`.
+
+use std::os::unix::fs::FileExt;
+
+use serde_json::Value;
+
+use crate::common::{Bench, said};
+
+/// An image of 4 MiB full of data, whose table names a cluster behind the end of the file for the
+/// bytes from 1 MiB on.
+fn damaged(bench: &Bench) {
+    bench.raw("whole", 4 << 20, &[(0, &[7; 4 << 20])]);
+    bench.prints(&["convert", "-q", "-f", "raw", "-O", "qcow2", "whole", "broken"]);
+    let file = std::fs::File::options().read(true).write(true).open(bench.path("broken"));
+    let file = file.expect("it was made");
+    let word = |at: u64| {
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, at).expect("a word");
+        u64::from_be_bytes(bytes)
+    };
+    let table = word(word(40)) & 0x00FF_FFFF_FFFF_FE00;
+    let bad = 1_u64 << 63 | 1 << 40 | 512;
+    file.write_all_at(&bad.to_be_bytes(), table + 16 * 8).expect("a write");
+}
+
+#[test]
+fn what_can_be_read_is_copied_and_what_is_lost_is_told_with_an_exit_code() {
+    let bench = Bench::new();
+    damaged(&bench);
+    bench.fails(&["convert", "-q", "broken", "copy"], 1);
+    let text = bench.fails(&["salvage", "broken", "saved"], 3);
+    assert!(text.contains("Lost 64 KiB at 0x100000: "), "{text}");
+    let summary = "Of 4 MiB disk, 3.94 MiB of data were read, 0 B are zero, 64 KiB are lost.\n";
+    assert!(text.starts_with(summary), "{text}");
+    let mut expected = vec![7; 4 << 20];
+    expected[1 << 20..][..64 << 10].fill(0);
+    assert!(std::fs::read(bench.path("saved")).expect("it was made") == expected);
+}
+
+#[test]
+fn the_account_is_json_if_asked_for() {
+    let bench = Bench::new();
+    damaged(&bench);
+    let line = ["salvage", "-O", "qcow2", "--output=json", "broken", "saved"];
+    let output = bench.anydisk(&line);
+    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((json["lost-size"].as_u64(), output.status.code()), (Some(64 << 10), Some(3)));
+    assert_eq!(
+        (&json["lost"][0]["start"], &json["lost"][0]["length"]),
+        (&0x100000.into(), &65536.into())
+    );
+    assert!(said(&output).lines().all(|line| !line.starts_with("Lost")), "it is in the JSON");
+    assert!(bench.prints(&["info", "saved"]).contains("file format: qcow2"));
+}
+
+#[test]
+fn a_sound_image_is_copied_whole() {
+    let bench = Bench::new();
+    bench.raw("disk", 1 << 20, &[(5000, b"data")]);
+    bench.prints(&["salvage", "-f", "raw", "-O", "vmdk", "disk", "copy"]);
+    assert_eq!(bench.prints(&["compare", "-f", "raw", "disk", "copy"]), "Images are identical.\n");
+}
