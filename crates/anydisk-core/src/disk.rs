@@ -9,9 +9,10 @@ use anydisk_storage::{Holes, HostOffset, Identity, Run, Space, Storage, StorageE
 use crate::decoded::{DecodedCache, UnitKey};
 use crate::image::{check_range, read_only};
 use crate::{
-    Attempt, Below, Chosen, Encoded, Error, Extent, GuestOffset, GuestRange, Handled, Image,
-    ImageWrite, Limits, Location, Lookup, Need, NewSize, Placement, Preallocation, Reference,
-    Reservation, Reserved, Result, SnapshotRef, Source, Supplied, Zeroing,
+    Attempt, Below, Chosen, Companions, Encoded, Error, Extent, GuestOffset, GuestRange, Handled,
+    Image, ImageWrite, Limits, Location, Lookup, Need, NewSize, NoCompanions, Placement,
+    Preallocation, Reference, Reservation, Reserved, Result, SnapshotRef, Source, Supplied,
+    Zeroing,
 };
 
 /// One image of a disk, with how it came to be there.
@@ -532,6 +533,20 @@ impl Disk {
     /// # Errors
     /// [`Error::Unsupported`] where the top image cannot; else as [`write`](Self::write).
     pub fn resize(&self, size: u64, preallocation: Preallocation) -> Result<()> {
+        self.resize_with(size, preallocation, &NoCompanions)
+    }
+
+    /// As [`resize`](Self::resize). An image of several files may need more of them, or fewer:
+    /// `companions` makes and removes them.
+    ///
+    /// # Errors
+    /// As [`resize`](Self::resize), and those of the maker.
+    pub fn resize_with(
+        &self,
+        size: u64,
+        preallocation: Preallocation,
+        companions: &dyn Companions,
+    ) -> Result<()> {
         self.writer()?;
         let Some(resizer) = self.top().resizer() else {
             let format = self.top().info().format;
@@ -539,7 +554,7 @@ impl Disk {
         };
         let below = self.layers.get(1).map_or(0, |layer| layer.image.size());
         let zero = |range| self.zero(range, false);
-        resizer.resize(&NewSize { size, preallocation, below, zero: &zero })
+        resizer.resize(&NewSize { size, preallocation, below, zero: &zero, companions })
     }
 
     fn writer(&self) -> Result<&dyn ImageWrite> {

@@ -195,9 +195,10 @@ impl Resolver for OnlyNames {
     }
 }
 
-/// Makes the other files of a new image that is made of several (extents, data files).
+/// Makes the other files of an image that is made of several (extents, data files), when it is made
+/// and when it grows; removes those that it needs no more.
 ///
-/// Formats never make a file themselves; they name it to the maker that the caller chose.
+/// Formats never make or remove a file themselves; they name it to the maker that the caller chose.
 pub trait Companions: Send + Sync + Debug {
     /// Makes an empty file, open for writing, that the image in the making will name as `reference`
     /// says: a plain file name, beside the image.
@@ -205,6 +206,14 @@ pub trait Companions: Send + Sync + Debug {
     /// # Errors
     /// [`Error::Denied`] where no files are made, or what making it said.
     fn make(&self, reference: &Reference) -> Result<Located>;
+
+    /// Removes a file that the image named until now: a plain file name, beside the image.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] where no files are removed, as by the default, or what removing it said.
+    fn remove(&self, reference: &Reference) -> Result<()> {
+        Err(reference.denied("no files are removed here"))
+    }
 }
 
 /// Makes nothing: for images of one file.

@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anydisk_storage::{HostOffset, Storage};
 
-use crate::{DirtySlice, Leases, Quarantine, Result, TableCache};
+use crate::{DirtySlice, Leases, Quarantine, Result, Sealed, TableCache};
 
 /// Free runs that are looked at for one request: among very many small ones a large one may be
 /// missed, and the file grows instead.
@@ -208,14 +208,28 @@ impl RunSpace {
         write: impl FnMut(usize, &DirtySlice) -> Result<()>,
     ) -> Result<()> {
         let _round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
-        let sealed = self.lock().quarantine.seal();
+        let sealed = self.seal();
         let result = self.write_round(store, tables, before, write);
-        let mut state = self.lock();
-        match result {
-            Ok(()) => state.quarantine.durable(&self.leases, sealed),
-            Err(_) => state.quarantine.unseal(sealed),
-        }
+        self.settle(sealed, result.is_ok());
         result
+    }
+
+    /// What was retired so far. For a format that writes back in an order of its own, because its
+    /// tables have second copies or lie in several files: seal **before** the pictures of the tables
+    /// are taken, [settle](Self::settle) in the end. Such write-backs run one at a time.
+    #[must_use = "what is sealed and not settled is lost until the image is opened again"]
+    pub fn seal(&self) -> Sealed<(HostOffset, u64)> {
+        self.lock().quarantine.seal()
+    }
+
+    /// The tables that name the sealed space no more are on the medium (`durable`), or could not be
+    /// written.
+    pub fn settle(&self, sealed: Sealed<(HostOffset, u64)>, durable: bool) {
+        let mut state = self.lock();
+        match durable {
+            true => state.quarantine.durable(&self.leases, sealed),
+            false => state.quarantine.unseal(sealed),
+        }
     }
 
     fn write_round(
@@ -243,8 +257,11 @@ impl RunSpace {
 
     /// Makes the file reach the end of what is in use. Zeroes need not be written to new space, so
     /// the file may end before it; opened again, it would have the space handed out twice. Tells
-    /// where it ends.
-    fn cover(&self, store: &dyn Storage) -> Result<HostOffset> {
+    /// where it ends. A part of each write-back, before the flush of the data.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn cover(&self, store: &dyn Storage) -> Result<HostOffset> {
         // Under the lock nobody is given space behind `end`, so this cuts off nobody's data.
         let state = self.lock();
         if store.len()? < state.end {

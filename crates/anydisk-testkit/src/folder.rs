@@ -61,6 +61,11 @@ impl Companions for FolderResolver {
         let store = FileStorage::open(&path, &OpenOptions::new().write(true).create_new(true))?;
         Ok(Located { store: Arc::new(store), location: Location::Path(path) })
     }
+
+    fn remove(&self, reference: &Reference) -> Result<()> {
+        let path = self.path(reference)?;
+        std::fs::remove_file(path).map_err(|error| reference.denied(error.to_string()))
+    }
 }
 
 /// Opens a file as an image.

@@ -65,6 +65,52 @@ impl DescriptorFile {
         }
     }
 
+    /// As [`change`](Self::change), of a text that lies in the extent that it describes, together
+    /// with the capacity in the header: both at once, if there is room for a second text. Else the
+    /// header promises more than the text for a moment, never less. Durable.
+    ///
+    /// `grain`: bytes of a grain of the extent.
+    ///
+    /// # Errors
+    /// As [`change`](Self::change).
+    pub(crate) fn change_with_capacity(
+        &self,
+        file: &File,
+        grain: u64,
+        (capacity, grows): (u64, bool),
+        how: impl FnOnce(&mut Descriptor) -> Result<()>,
+    ) -> Result<()> {
+        let mut descriptor = self.lock();
+        let mut changed = descriptor.clone();
+        how(&mut changed)?;
+        let (old, new) = (descriptor.to_bytes(), changed.to_bytes());
+        let room = self.room.unwrap_or(0);
+        limit("size of the changed descriptor in bytes", new.len() as u64, room)?;
+        file.used.store(true, Relaxed);
+        let head = |at, room| [capacity, grain, HostOffset::get(at), room].map(|len| len / SECTOR);
+        let at = changed.at();
+        if let Some(spare) = self.spare(&old, &new, at) {
+            let half = spare.checked_since(at).unwrap_or(0);
+            write_padded(file, spare, &new, room - half)?;
+            name_capacity(file, head(spare, room - half))?;
+            write_padded(file, at, &new, half)?;
+            name_text(file, at, room)?;
+            file.store.flush()?;
+            write_padded(file, spare, &[], room - half)?;
+        } else {
+            if grows {
+                name_capacity(file, head(at, room))?;
+            }
+            self.write(&descriptor, &changed, file)?;
+            file.store.flush()?;
+            if !grows {
+                name_capacity(file, head(at, room))?;
+            }
+        }
+        *descriptor = changed;
+        Ok(())
+    }
+
     /// Room for a second copy of the text: the second half of an embedded one's.
     fn spare(&self, old: &[u8], new: &[u8], at: HostOffset) -> Option<HostOffset> {
         let half = self.room? / SECTOR / 2 * SECTOR;
@@ -102,6 +148,22 @@ impl DescriptorFile {
     fn lock(&self) -> MutexGuard<'_, Descriptor> {
         self.descriptor.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Writes capacity, grain size, place and room of the text to the header, in sectors: four fields side
+/// by side, in one sector of the file. Durable.
+fn name_capacity(file: &File, sectors: [u64; 4]) -> Result<()> {
+    let field = HostOffset(std::mem::offset_of!(SparseHeader, capacity) as u64);
+    file.store.write_at(field, sectors.map(u64::to_le_bytes).as_flattened())?;
+    Ok(file.store.flush()?)
+}
+
+/// Writes a text and zeroes behind it, `len` bytes together; durable.
+fn write_padded(file: &File, at: HostOffset, text: &[u8], len: u64) -> Result<()> {
+    let mut bytes = text.to_vec();
+    bytes.resize(usize::try_from(len).expect("the limit of a descriptor"), 0);
+    file.store.write_at(at, &bytes)?;
+    Ok(file.store.flush()?)
 }
 
 /// Writes to the header where the text is: two fields side by side, in one sector.

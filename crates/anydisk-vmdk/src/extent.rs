@@ -1,17 +1,20 @@
 //! The extents of an open image: which file, where, and how it is divided.
 
-use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Acquire, Release},
 };
+use std::sync::{Arc, OnceLock};
 
-use anydisk_core::{Error, GuestOffset, GuestRange, HostOffset, Invalid, Result, Storage, Value};
+use anydisk_core::{
+    Error, GuestOffset, GuestRange, HostOffset, Invalid, Lease, Result, Storage, Value,
+};
 
 use crate::NAME;
 use crate::layout::{GrainMarker, SECTOR};
 use crate::limits;
-use crate::table::{Geometry, Grain, SLICE, sector_at};
+use crate::table::{Geometry, Grain, SLICE, SliceAt, sector_at};
+use crate::write::SparseWriter;
 
 /// A file the image is made of. Extents name it by its number.
 #[derive(Debug)]
@@ -26,8 +29,9 @@ pub(crate) struct File {
 /// A part of the disk, with where its bytes are.
 #[derive(Debug)]
 pub(crate) struct Part {
-    start: GuestOffset,
-    /// Bytes of it; changed by resizing.
+    /// Its first byte; changed when it is cut off.
+    start: AtomicU64,
+    /// Bytes of it; changed by resizing, 0 when it is cut off.
     len: AtomicU64,
     pub(crate) writable: bool,
     /// The type as the descriptor has it; empty if the extent holds the descriptor.
@@ -62,10 +66,7 @@ pub(crate) struct Flat {
 pub(crate) struct Sparse {
     /// Number of the file.
     pub(crate) file: usize,
-    pub(crate) geometry: Geometry,
-    pub(crate) directory: HostOffset,
-    /// The second directory.
-    pub(crate) redundant: Option<HostOffset>,
+    pub(crate) shape: Shape,
     /// The first directory is not in the file: `directory` is the second.
     pub(crate) damaged: bool,
     pub(crate) entries: Entries,
@@ -82,6 +83,19 @@ pub(crate) struct Sparse {
     pub(crate) header_len: u64,
     /// Where the file ends, or the last grain that was committed.
     pub(crate) end: AtomicU64,
+    /// What writing needs, where it can be written.
+    pub(crate) writer: OnceLock<Box<SparseWriter>>,
+}
+
+/// What resizing changes in a file of grains.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    /// All but its capacity stays.
+    geometry: Geometry,
+    capacity: AtomicU64,
+    directory: AtomicU64,
+    /// The second directory; 0: there is none.
+    redundant: AtomicU64,
 }
 
 /// What the entries of directory and tables are.
@@ -125,13 +139,14 @@ impl Packed {
 impl Part {
     /// A part of the disk with its bytes.
     pub(crate) fn new(range: GuestRange, writable: bool, kind: &'static str, body: Body) -> Self {
-        Self { start: range.start(), len: range.len().into(), writable, kind, body }
+        Self { start: range.start().get().into(), len: range.len().into(), writable, kind, body }
     }
 
     /// Where it is on the disk.
     pub(crate) fn range(&self) -> GuestRange {
-        let end = self.start.get().saturating_add(self.len.load(Acquire));
-        GuestRange::between(self.start, GuestOffset(end))
+        let start = self.start.load(Acquire);
+        let end = start.saturating_add(self.len.load(Acquire));
+        GuestRange::between(GuestOffset(start), GuestOffset(end))
     }
 
     /// Makes it so many bytes long.
@@ -141,7 +156,27 @@ impl Part {
 
     /// Bytes from the start of the part to the start of `range`.
     pub(crate) fn offset_of(&self, range: GuestRange) -> u64 {
-        range.start().get() - self.start.get()
+        range.start().get() - self.start.load(Acquire)
+    }
+
+    /// Cuts it off: nothing of it is on the disk, which ends at `end`.
+    pub(crate) fn cut_off(&self, end: GuestOffset) {
+        self.len.store(0, Release);
+        self.start.store(end.get(), Release);
+    }
+
+    /// The number of its file, if it has one.
+    pub(crate) fn file(&self) -> Option<usize> {
+        match &self.body {
+            Body::Zero => None,
+            Body::Flat(flat) => Some(flat.file),
+            Body::Sparse(sparse) => Some(sparse.file),
+        }
+    }
+
+    /// Whether anything of it is on the disk.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len.load(Acquire) == 0
     }
 }
 
@@ -174,7 +209,68 @@ impl Flat {
     }
 }
 
+impl Shape {
+    /// A file so divided, with its directories.
+    pub(crate) fn new(
+        geometry: Geometry,
+        directory: HostOffset,
+        redundant: Option<HostOffset>,
+    ) -> Self {
+        Self {
+            geometry,
+            capacity: geometry.capacity().into(),
+            directory: directory.get().into(),
+            redundant: redundant.map_or(0, HostOffset::get).into(),
+        }
+    }
+}
+
 impl Sparse {
+    /// How the file is divided.
+    pub(crate) fn geometry(&self) -> Geometry {
+        self.shape.geometry.with_capacity(self.shape.capacity.load(Acquire))
+    }
+
+    /// Where the grain directory is.
+    pub(crate) fn directory(&self) -> HostOffset {
+        HostOffset(self.shape.directory.load(Acquire))
+    }
+
+    /// Where the second directory is, if there is one.
+    pub(crate) fn redundant(&self) -> Option<HostOffset> {
+        Some(HostOffset(self.shape.redundant.load(Acquire))).filter(|at| *at != HostOffset::ZERO)
+    }
+
+    /// The slice of the directory, or of the second one, that holds the entry of table number
+    /// `number`.
+    pub(crate) fn directory_slice(&self, directory: HostOffset, number: u64) -> SliceAt {
+        // The caller has asked for the directory before the capacity is looked at here: who sees the
+        // new directory of a grown disk sees all of it.
+        self.geometry().directory_slice(directory, number)
+    }
+
+    /// The directories are somewhere else now, and say the same of what there was. The new capacity
+    /// is set before.
+    pub(crate) fn move_directories(&self, directory: HostOffset, redundant: Option<HostOffset>) {
+        self.shape.redundant.store(redundant.map_or(0, HostOffset::get), Release);
+        self.shape.directory.store(directory.get(), Release);
+    }
+
+    /// Makes it hold so many bytes.
+    pub(crate) fn set_capacity(&self, capacity: u64) {
+        self.shape.capacity.store(capacity, Release);
+    }
+
+    /// Whether it is a redo log of ESX, which gets its tables one by one.
+    pub(crate) fn is_cowd(&self) -> bool {
+        self.free_sector_at.is_some()
+    }
+
+    /// A lease on its grains; where nothing is written, none is needed.
+    pub(crate) fn lease(&self) -> Lease<'_> {
+        self.writer.get().map_or_else(Lease::eternal, |writer| writer.lease())
+    }
+
     /// Where the file ends, or the last grain that was committed.
     pub(crate) fn end(&self) -> HostOffset {
         HostOffset(self.end.load(Acquire))
@@ -187,12 +283,12 @@ impl Sparse {
 
     /// Grains in `len` bytes, a part of one being one; at most what a slice of a table names.
     pub(crate) fn grains_of(&self, len: u64) -> u32 {
-        u32::try_from(len.div_ceil(self.geometry.grain())).unwrap_or(SLICE)
+        u32::try_from(len.div_ceil(self.geometry().grain())).unwrap_or(SLICE)
     }
 
     /// Sectors of a grain.
     pub(crate) fn grain_sectors(&self) -> u64 {
-        self.geometry.grain() / SECTOR
+        self.geometry().grain() / SECTOR
     }
 
     /// Decodes an entry of a grain table.
@@ -207,8 +303,8 @@ impl Sparse {
 
     /// Whether a place is in the directory.
     pub(crate) fn is_directory(&self, at: HostOffset) -> bool {
-        let within = at.checked_since(self.directory);
-        within.is_some_and(|within| within < self.geometry.directory_len())
+        let within = at.checked_since(self.directory());
+        within.is_some_and(|within| within < self.geometry().directory_len())
     }
 
     /// Whether entries are sectors of the file.
@@ -227,8 +323,8 @@ impl Sparse {
             Entries::Sectors { .. } => Some(sector_at(entry)),
             Entries::Numbers { tables, .. } => {
                 let number = entry & 0xFFFF_FFFF;
-                let from = number * self.geometry.table_len();
-                let inside = from.saturating_add(self.geometry.table_len()) <= tables.len;
+                let from = number * self.geometry().table_len();
+                let inside = from.saturating_add(self.geometry().table_len()) <= tables.len;
                 // Whatever else stands in the upper half, nobody knows what it means.
                 (inside && entry >> 32 == 0x1000_0000).then(|| tables.at.saturating_add(from))
             }
@@ -244,7 +340,7 @@ impl Sparse {
             return Ok(None);
         }
         let table = self.table_place(entry);
-        if table.is_some_and(|at| at.saturating_add(self.geometry.table_len()) <= self.end()) {
+        if table.is_some_and(|at| at.saturating_add(self.geometry().table_len()) <= self.end()) {
             return Ok(table);
         }
         Err(self.outside("grain directory entry", at, entry).into())
@@ -257,7 +353,7 @@ impl Sparse {
     /// may end inside a grain.
     pub(crate) fn grain_at(&self, sector: u64, count: u32, at: HostOffset) -> Result<HostOffset> {
         let place = sector_at(sector);
-        let before_last = u64::from(count - 1) * self.geometry.grain();
+        let before_last = u64::from(count - 1) * self.geometry().grain();
         let last = place.saturating_add(before_last + self.packed.head());
         if place >= self.overhead && last < self.end() {
             return Ok(place);
@@ -321,7 +417,7 @@ impl Sparse {
         }
         let size_at = at.saturating_add(self.packed.head() - 4);
         let data = at.saturating_add(self.packed.head());
-        let most = limits::packed(self.geometry.grain());
+        let most = limits::packed(self.geometry().grain());
         let rest = self.end().checked_since(data).unwrap_or(0);
         if size == 0 || size > most.min(rest) {
             let expected = format!("1 to {}", most.min(rest));

@@ -1,6 +1,8 @@
 //! What must hold before a sparse extent is written: the tables are where tables belong, every
 //! grain is in the file. Else a write might land in the metadata, or in another grain.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use anydisk_core::{Error, HostOffset, Result, Storage, StorageExt};
 
 use crate::NAME;
@@ -16,7 +18,7 @@ const TABLES_AT_ONCE: usize = 512;
 #[derive(Debug)]
 pub(crate) struct Mirror {
     /// Sectors of the tables, rising, each with that of its second copy.
-    pairs: Vec<(u32, u32)>,
+    pairs: Mutex<Vec<(u32, u32)>>,
 }
 
 impl Mirror {
@@ -32,8 +34,8 @@ impl Mirror {
         reserved: &[(HostOffset, u64)],
         is_new: bool,
     ) -> Result<Self> {
-        let primary = directory(sparse, store, sparse.directory)?;
-        let second = match sparse.redundant {
+        let primary = directory(sparse, store, sparse.directory())?;
+        let second = match sparse.redundant() {
             Some(at) => Some(directory(sparse, store, at)?),
             None => None,
         };
@@ -49,20 +51,31 @@ impl Mirror {
         let second = second.unwrap_or_default();
         let mut pairs: Vec<_> = primary.into_iter().zip(second).collect();
         pairs.sort_unstable();
-        Ok(Self { pairs })
+        Ok(Self { pairs: pairs.into() })
     }
 
     /// Where the second copy of the table at `table` is, if there is one.
     pub(crate) fn second(&self, table: HostOffset) -> Option<HostOffset> {
-        let index =
-            self.pairs.binary_search_by_key(&table, |pair| sector_at(pair.0.into())).ok()?;
-        Some(sector_at(self.pairs[index].1.into()))
+        let pairs = self.lock();
+        let index = pairs.binary_search_by_key(&table, |pair| sector_at(pair.0.into())).ok()?;
+        Some(sector_at(pairs[index].1.into()))
+    }
+
+    /// Takes new tables in, each with its second copy.
+    pub(crate) fn extend(&self, added: impl Iterator<Item = (u32, u32)>) {
+        let mut pairs = self.lock();
+        pairs.extend(added);
+        pairs.sort_unstable();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(u32, u32)>> {
+        self.pairs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// All entries of a directory.
-fn directory(sparse: &Sparse, store: &dyn Storage, at: HostOffset) -> Result<Vec<u32>> {
-    let len = sparse.geometry.tables() * ENTRY;
+/// All entries of a directory, as they are in the file.
+pub(crate) fn directory(sparse: &Sparse, store: &dyn Storage, at: HostOffset) -> Result<Vec<u32>> {
+    let len = sparse.geometry().tables() * ENTRY;
     limit("size of a grain directory to be written, in bytes", len, limits::WRITABLE_DIRECTORY)?;
     entries(store, at, len)
 }
@@ -81,11 +94,12 @@ fn check_places(
     primary: &[u32],
     second: Option<&[u32]>,
 ) -> Result<Vec<(HostOffset, u64)>> {
-    let directory_len = sparse.geometry.tables() * ENTRY;
-    let table_len = u64::from(sparse.geometry.entries()) * ENTRY;
-    let mut pieces = vec![(HostOffset::ZERO, sparse.header_len), (sparse.directory, directory_len)];
+    let directory_len = sparse.geometry().tables() * ENTRY;
+    let table_len = u64::from(sparse.geometry().entries()) * ENTRY;
+    let mut pieces =
+        vec![(HostOffset::ZERO, sparse.header_len), (sparse.directory(), directory_len)];
     pieces.extend_from_slice(reserved);
-    pieces.extend(sparse.redundant.map(|at| (at, directory_len)));
+    pieces.extend(sparse.redundant().map(|at| (at, directory_len)));
     let tables = primary.iter().chain(second.unwrap_or_default()).filter(|sector| **sector != 0);
     pieces.extend(tables.map(|sector| (sector_at((*sector).into()), table_len)));
     pieces.sort_unstable();
@@ -118,8 +132,8 @@ fn check_grains(
     tables: &[u32],
     metadata: &[(HostOffset, u64)],
 ) -> Result<()> {
-    let each = u64::from(sparse.geometry.entries());
-    let grains = sparse.geometry.capacity().div_ceil(sparse.geometry.grain());
+    let each = u64::from(sparse.geometry().entries());
+    let grains = sparse.geometry().capacity().div_ceil(sparse.geometry().grain());
     let mut number = 0;
     while let Some((_, rest)) = tables.split_at_checked(number).filter(|(_, rest)| !rest.is_empty())
     {
@@ -150,7 +164,7 @@ fn check_grain(
     let Grain::Sector(sector) = sparse.decode(entry.into()) else { return Ok(()) };
     let checked = sparse.grain_at(sector, 1, at);
     let place = checked.map_err(|error| needs_repair(error.to_string()))?;
-    match is_apart(metadata, place, sparse.geometry.grain()) {
+    match is_apart(metadata, place, sparse.geometry().grain()) {
         true => Ok(()),
         false => Err(needs_repair(format!("the grain at {place} lies on metadata"))),
     }
@@ -158,7 +172,7 @@ fn check_grain(
 
 /// How many of the tables follow each other in the file, so that they can be read at once.
 fn in_a_row(sparse: &Sparse, tables: &[u32]) -> usize {
-    let table_len = u64::from(sparse.geometry.entries()) * ENTRY;
+    let table_len = u64::from(sparse.geometry().entries()) * ENTRY;
     if tables.first() == Some(&0) {
         return 1;
     }

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use anydisk_core::{
     Access, BackingLink, Codec, Encoded, Error, Extent, GuestOffset, GuestRange, HostOffset, Id,
-    Image, ImageInfo, ImageWrite, Lease, Leases, Limits, Lookup, Need, OpenRequest, Reference,
-    Resize, Result, Role, Source, Supplied, TableCache, Ticket,
+    Image, ImageInfo, ImageWrite, Lease, Limits, Lookup, Need, OpenRequest, Reference, Resize,
+    Result, Role, Source, Supplied, TableCache, Ticket,
 };
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
@@ -14,6 +14,7 @@ use zerocopy::little_endian::U32;
 use crate::codec::SHORT_OR_WHOLE;
 use crate::descriptor::Descriptor;
 use crate::extent::{Body, File, Packed, Part, Sparse};
+use crate::growing::Growing;
 use crate::layout::GrainMarker;
 use crate::open::{self, Assembly};
 use crate::table::{Grain, SLICE, SliceAt, WIDE_ENTRY, run};
@@ -27,15 +28,15 @@ const MARKER_CACHE: usize = 64 << 10;
 /// A VMDK: one link of a chain, of one or more extents.
 #[derive(Debug)]
 pub struct VmdkImage {
-    pub(crate) files: Vec<File>,
-    pub(crate) parts: Vec<Part>,
+    pub(crate) files: Growing<File>,
+    /// In guest order without gaps; those that resizing cut off are empty.
+    pub(crate) parts: Growing<Part>,
     backing: Option<Reference>,
     /// Slices of grain directories and tables, by [`key`].
     pub(crate) tables: TableCache,
     /// What stands before packed grains (sector, length), by [`key`].
     markers: TableCache,
     pub(crate) unwritten: Unwritten,
-    pub(crate) leases: Leases,
     pub(crate) writer: Option<Writer>,
     info: ImageInfo,
     warnings: Vec<String>,
@@ -78,10 +79,9 @@ impl VmdkImage {
             tables: table_cache(&parts, request.limits),
             markers: TableCache::new(2, if packed { MARKER_CACHE } else { 0 }),
             unwritten: Unwritten::default(),
-            leases: Leases::new(),
             writer: None,
-            files,
-            parts,
+            files: files.into(),
+            parts: parts.into(),
             info,
             warnings,
         };
@@ -127,7 +127,7 @@ impl VmdkImage {
         sparse: &'a Sparse,
         range: GuestRange,
     ) -> Result<Lookup<'a>> {
-        let lease = self.leases.take();
+        let lease = sparse.lease();
         let (answer, len, slice) = match self.look(part, sparse, range)? {
             Look::Need(need) => {
                 return Ok(match self.unwritten_len(sparse, part.offset_of(range))? {
@@ -139,7 +139,7 @@ impl VmdkImage {
             Look::Run { answer, len, slice } => (answer, len, slice),
         };
         let entry_at = slice.entry_at();
-        let within = part.offset_of(range) & (sparse.geometry.grain() - 1);
+        let within = part.offset_of(range) & (sparse.geometry().grain() - 1);
         match answer {
             Grain::Absent => Ok(found(len, Source::Absent { reserved: None })),
             Grain::Zero => Ok(found(len, Source::Zero { reserved: None })),
@@ -165,7 +165,7 @@ impl VmdkImage {
         sparse: &'a Sparse,
         range: GuestRange,
     ) -> Result<Look<'a>> {
-        let geometry = &sparse.geometry;
+        let geometry = &sparse.geometry();
         let from_start = part.offset_of(range);
         let place = geometry.locate(from_start);
         let table = match self.table(sparse, place.table)? {
@@ -197,7 +197,7 @@ impl VmdkImage {
     /// Bytes from `from_start` on whose tables are known to be empty without being read: those of
     /// the slice that holds its entry, and of the tables behind it.
     fn unwritten_len(&self, sparse: &Sparse, from_start: u64) -> Result<Option<u64>> {
-        let geometry = &sparse.geometry;
+        let geometry = &sparse.geometry();
         let place = geometry.locate(from_start);
         let Table::At(table) = self.table(sparse, place.table)? else { return Ok(None) };
         let first = key(sparse.file, geometry.table_slice(table, place.entry).at);
@@ -207,7 +207,7 @@ impl VmdkImage {
         if start.saturating_add(len) > end {
             return Ok(None);
         }
-        let slice = geometry.directory_slice(sparse.directory, place.table);
+        let slice = sparse.directory_slice(sparse.directory(), place.table);
         let is_in_run = |entry: u64| {
             let place = sparse.table_place(entry).map(|at| key(sparse.file, at));
             entry == 0 || place.is_some_and(|at| at >= start && at.saturating_add(len) <= end)
@@ -225,8 +225,8 @@ impl VmdkImage {
     /// Where the grain table `number` is. A directory entry that cannot be is looked up in the
     /// second directory, if there is one.
     pub(crate) fn table<'a>(&'a self, sparse: &'a Sparse, number: u64) -> Result<Table<'a>> {
-        let first = self.table_in(sparse, sparse.directory, number);
-        match (first, sparse.redundant) {
+        let first = self.table_in(sparse, sparse.directory(), number);
+        match (first, sparse.redundant()) {
             (Err(error), Some(redundant)) => {
                 self.table_in(sparse, redundant, number).map_err(|_| error)
             }
@@ -240,7 +240,7 @@ impl VmdkImage {
         directory: HostOffset,
         number: u64,
     ) -> Result<Table<'a>> {
-        let slice = sparse.geometry.directory_slice(directory, number);
+        let slice = sparse.directory_slice(directory, number);
         let seen = self.tables.read(key(sparse.file, slice.at), |entries| {
             let absent = (slice.index..slice.count)
                 .take_while(|index| entries.get(*index as usize) == 0)
@@ -274,12 +274,12 @@ impl VmdkImage {
             let ticket = ticket(self.markers.ticket(place), Kind::Marker);
             return Ok(Lookup::Need(Need { store, at, len, ticket }));
         };
-        let grain = sparse.geometry.grain();
+        let grain = sparse.geometry().grain();
         let from_start = part.offset_of(range) & !(grain - 1);
         let len = sparse.check_marker(at, from_start, lba, size)?;
         let start = GuestOffset(part.range().start().get() + from_start);
         // The last grain of an extent is packed short or whole, as its writer liked.
-        let stored = grain.min(sparse.geometry.capacity() - from_start);
+        let stored = grain.min(sparse.geometry().capacity() - from_start);
         let unit = GuestRange::between(start, GuestOffset(start.get().saturating_add(stored)));
         let unit = unit.before(part.range().end());
         let codec = if unit.len() == grain { Codec::Zlib } else { SHORT_OR_WHOLE };
@@ -441,7 +441,7 @@ impl Image for VmdkImage {
     }
 
     fn resizer(&self) -> Option<&dyn Resize> {
-        self.growing_part().map(|_| self as &dyn Resize)
+        self.can_resize().then_some(self)
     }
 
     fn backing_link(&self) -> Option<&dyn BackingLink> {
@@ -453,7 +453,7 @@ impl Image for VmdkImage {
 /// there can be, so that few slices meet in one set. An empty slot costs little.
 fn table_cache(parts: &[Part], limits: &Limits) -> TableCache {
     let slices = parts.iter().map(|part| match &part.body {
-        Body::Sparse(sparse) => sparse.geometry.slices(),
+        Body::Sparse(sparse) => sparse.geometry().slices(),
         _ => 0,
     });
     let slice = SLICE as usize * size_of::<u64>();

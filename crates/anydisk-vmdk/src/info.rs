@@ -20,7 +20,7 @@ pub(crate) fn of(assembly: &Assembly) -> ImageInfo {
         })
     };
     let mut info = ImageInfo::new(NAME);
-    info.cluster_size = sparse().map(|sparse| sparse.geometry.grain()).max();
+    info.cluster_size = sparse().map(|sparse| sparse.geometry().grain()).max();
     info.compressed = sparse().any(|sparse| sparse.packed != Packed::No);
     info.dirty = sparse().any(|sparse| sparse.unclean);
     info.content_id = descriptor.content_id.map(Id::from);
@@ -59,7 +59,7 @@ fn extent(part: &Part, files: &[File]) -> DetailValue {
         Body::Zero => (None, None, false),
         Body::Flat(flat) => (Some(flat.file), None, false),
         Body::Sparse(sparse) => {
-            (Some(sparse.file), Some(sparse.geometry.grain()), sparse.packed != Packed::No)
+            (Some(sparse.file), Some(sparse.geometry().grain()), sparse.packed != Packed::No)
         }
     };
     let mut details = Vec::new();

@@ -31,8 +31,7 @@
 //! | seSparse; COWD without its descriptor | read |
 //! | creating monolithicSparse, monolithicFlat, twoGbMaxExtentSparse, twoGbMaxExtentFlat, streamOptimized | works |
 //! | check, repair; changing the parent | works |
-//! | resizing images whose last extent is flat | works |
-//! | resizing sparse images | missing |
+//! | resizing; extents of a split disk are added and removed | works, but for streamOptimized |
 //! | host devices (fullDevice, partitionedDevice, RDM) | only where the resolver gives them |
 //!
 //! Files named inside a descriptor are opened by the resolver of the request and by nobody else.
@@ -56,7 +55,6 @@
 //! # Ok::<(), anydisk_core::Error>(())
 //! ```
 
-mod alloc;
 mod check;
 mod codec;
 mod content_id;
@@ -65,6 +63,7 @@ mod descriptor;
 mod descriptor_file;
 mod extent;
 mod format;
+mod growing;
 mod guard;
 mod header;
 mod image;

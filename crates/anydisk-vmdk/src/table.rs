@@ -76,6 +76,11 @@ impl Geometry {
         Self { entry_len: WIDE_ENTRY, ..self }
     }
 
+    /// The same for so many bytes of guest data.
+    pub(crate) fn with_capacity(self, capacity: u64) -> Self {
+        Self { capacity, ..self }
+    }
+
     /// Bytes of a grain.
     pub(crate) fn grain(&self) -> u64 {
         1 << self.grain_bits

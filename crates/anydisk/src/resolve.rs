@@ -187,7 +187,7 @@ fn folder_of<'a>(reference: &Reference, from: &'a Location) -> Result<&'a Path> 
 }
 
 /// The name, if it is one component and nothing a path parser could take for more.
-fn plain_name(reference: &Reference) -> Result<&Path> {
+pub(crate) fn plain_name(reference: &Reference) -> Result<&Path> {
     let bytes = &reference.name;
     let path = Path::new(OsStr::from_bytes(bytes));
     let mut components = path.components();

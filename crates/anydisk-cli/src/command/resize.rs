@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 
-use anydisk::{Preallocation, parse_size};
+use anydisk::storage::{LockMode, OpenOptions};
+use anydisk::{FilesBeside, Preallocation, parse_size};
 use clap::Args;
 
 use crate::args::Reading;
@@ -64,7 +65,8 @@ impl Resize {
             );
             return Ok(1);
         }
-        resize(&disk, size, preallocation).map_err(|failure| failure.about(&self.file))?;
+        let beside = FilesBeside::new(&self.file, OpenOptions::new().lock(LockMode::Writer));
+        resize(&disk, size, preallocation, &beside).map_err(|failure| failure.about(&self.file))?;
         if !self.quiet {
             output::print("Image resized.\n")?;
         }
@@ -72,8 +74,13 @@ impl Resize {
     }
 }
 
-fn resize(disk: &anydisk::Disk, size: u64, how: Preallocation) -> Result<(), Failure> {
-    disk.resize(size, how)?;
+fn resize(
+    disk: &anydisk::Disk,
+    size: u64,
+    how: Preallocation,
+    beside: &FilesBeside,
+) -> Result<(), Failure> {
+    disk.resize_with(size, how, beside)?;
     Ok(disk.flush()?)
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{GuestRange, Result};
+use crate::{Companions, GuestRange, Result};
 
 /// Changes the virtual size. Asked for through [`Disk::resize`](crate::Disk::resize), which knows
 /// what lies below.
@@ -37,6 +37,8 @@ pub struct NewSize<'a> {
     /// Makes a range zero, as a write would: it places, fills and commits. Holds no lock that the
     /// caller holds, and must be called with none that placing takes.
     pub zero: &'a dyn Fn(GuestRange) -> Result<()>,
+    /// Makes and removes files of an image that is made of several.
+    pub companions: &'a dyn Companions,
 }
 
 impl fmt::Debug for NewSize<'_> {
@@ -45,6 +47,7 @@ impl fmt::Debug for NewSize<'_> {
             .field("size", &self.size)
             .field("preallocation", &self.preallocation)
             .field("below", &self.below)
+            .field("companions", &self.companions)
             .finish_non_exhaustive()
     }
 }

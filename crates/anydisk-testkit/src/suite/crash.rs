@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anydisk_core::{Access, Storage};
+use anydisk_core::{Access, Preallocation, Storage};
 
 use super::Fixture;
 use super::rig::{Rig, noise, odd_size, skipped};
@@ -203,6 +203,89 @@ pub fn after_any_crash_with_torn_writes_what_was_flushed_is_there(fixture: &dyn 
     for seed in 20..30 {
         let lived = Lived::through(fixture, None, &random_history(fixture, seed));
         lived.check(lived.crash.torn_states(SOME, seed));
+    }
+}
+
+/// A power failure while the size changes leaves the old size or the new one, with all that is on
+/// both; and what a smaller size cut off never comes back.
+pub fn after_any_crash_of_a_resize_the_disk_has_the_old_size_or_the_new_one(fixture: &dyn Fixture) {
+    let (unit, step) = (fixture.unit(), fixture.granularity());
+    if new_image(fixture, None).disk.top().resizer().is_none() {
+        return skipped(fixture, "resizing");
+    }
+    if !fixture.maps_zeroes() {
+        // Where the length of the file is the size, what is new is noise until it is flushed.
+        return skipped(fixture, "size beside the length of its file");
+    }
+    let count = if unit > 4096 { SOME / 8 } else { SOME };
+    let sizes = |sizes: [u64; 3]| sizes.map(|size| size.next_multiple_of(step));
+    for (seed, sizes) in [
+        (1, sizes([unit + unit / 2, 9 * unit + 1, 3 * unit])),
+        (2, sizes([40 * unit, 41 * unit + unit / 2, unit])),
+    ] {
+        let resized = Resized::through(fixture, &sizes);
+        resized.crash.torn_states(count, seed).for_each(|state| resized.check_state(&state));
+    }
+}
+
+/// A full disk that was given one size after another, each flushed.
+struct Resized<'f> {
+    fixture: &'f dyn Fixture,
+    crash: CrashStorage,
+    /// What the disk held before the first, after it, after the second, ...
+    contents: Vec<Vec<u8>>,
+}
+
+impl<'f> Resized<'f> {
+    fn through(fixture: &'f dyn Fixture, sizes: &[u64]) -> Self {
+        let rig = Rig::new(fixture, 4 * fixture.unit());
+        let mut model = rig.model();
+        let fill = Operation::Write { at: 0, len: model.size(), seed: 1 };
+        rig.apply(&fill, &mut model).expect("a write to memory");
+        let crash = CrashStorage::over(on_medium(rig));
+        let store: Arc<dyn Storage> = Arc::new(crash.clone());
+        let rig = Rig::open(fixture, store, Access::ReadWrite, None).expect("it opens again");
+        let mut contents = vec![model.contents()];
+        for size in sizes {
+            rig.disk.resize(*size, Preallocation::Off).expect("a resize in memory");
+            rig.disk.flush().expect("a flush in memory");
+            crash.mark();
+            model.resize(*size);
+            rig.assert_holds(&model, size);
+            contents.push(model.contents());
+        }
+        Self { fixture, crash, contents }
+    }
+
+    fn check_state(&self, state: &CrashState) {
+        let rig = Rig::open(self.fixture, state.storage(), Access::ReadWrite, None);
+        let rig = rig.unwrap_or_else(|error| panic!("open: {error}\n{state}"));
+        let found = rig.contents().unwrap_or_else(|error| panic!("read: {error}\n{state}"));
+        let done = state.marks();
+        let old = &self.contents[done];
+        let new = self.contents.get(done + 1).unwrap_or(old);
+        // Before a disk becomes smaller, what it will lose may be zeroed.
+        let is_old = found.len() == old.len()
+            && found
+                .iter()
+                .zip(old)
+                .enumerate()
+                .all(|(at, (found, old))| found == old || (at >= new.len() && *found == 0));
+        let sizes = (old.len(), new.len());
+        assert!(is_old || found == *new, "{} bytes, not as of {sizes:?}\n{state}", found.len());
+        let damage = self.fixture.check(state.storage());
+        damage.unwrap_or_else(|damage| panic!("{damage}\n{state}"));
+        self.grow(&rig, found);
+    }
+
+    /// Whatever a crash left behind the end, it does not show when the disk grows.
+    fn grow(&self, rig: &Rig<'_>, found: Vec<u8>) {
+        let unit = self.fixture.unit();
+        let mut model = ByteModel::of(&found, found.len() as u64);
+        let size = (found.len() as u64 + 5 * unit).next_multiple_of(self.fixture.granularity());
+        rig.disk.resize(size, Preallocation::Off).expect("a resize in memory");
+        model.resize(size);
+        rig.assert_holds(&model, &"grown after the crash");
     }
 }
 

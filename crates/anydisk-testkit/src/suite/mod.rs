@@ -56,6 +56,7 @@ macro_rules! behaviour_suite {
             crash::after_any_crash_of_a_random_history_what_was_flushed_is_there,
             crash::after_any_crash_with_torn_writes_what_was_flushed_is_there,
             crash::after_any_crash_over_another_image_what_was_flushed_is_there,
+            crash::after_any_crash_of_a_resize_the_disk_has_the_old_size_or_the_new_one,
             threads::threads_in_parts_of_their_own_do_not_disturb_each_other,
             threads::readers_see_sectors_of_before_or_after_a_write,
             threads::writers_of_the_same_range_leave_sectors_whole,

@@ -371,6 +371,9 @@ impl Resize for ToyImage {
             self.drop_behind(size, old)?;
         }
         if size > old && !self.is(Mistake::GrowingShowsTheLayerBelow) {
+            if !self.is(Mistake::ShrinkingKeepsWhatLiesBehind) {
+                self.forget_behind(old);
+            }
             let end = size.min(new.below).max(old);
             (old.div_ceil(UNIT)..end.div_ceil(UNIT)).for_each(|unit| self.hide(unit));
             let rest = GuestOffset(old.next_multiple_of(UNIT).min(size));
@@ -383,6 +386,13 @@ impl Resize for ToyImage {
 impl ToyImage {
     fn hide(&self, unit: u64) {
         self.replace(&mut self.state(), usize::try_from(unit).expect("few"), ZERO);
+    }
+
+    /// What a shrink that a crash cut short left in the table must not show again.
+    fn forget_behind(&self, old: u64) {
+        let mut state = self.state();
+        let first = usize::try_from(old.div_ceil(UNIT)).expect("few");
+        state.table.iter_mut().skip(first).for_each(|entry| *entry = ABSENT);
     }
 
     fn drop_behind(&self, size: u64, old: u64) -> Result<()> {

@@ -87,7 +87,7 @@ impl<'a> SparseCheck<'a> {
         sparse: &'a Sparse,
     ) -> Self {
         let room = assembly.room.filter(|_| sparse.file == 0);
-        let tables = usize::try_from(sparse.geometry.tables()).expect("limited by the header");
+        let tables = usize::try_from(sparse.geometry().tables()).expect("limited by the header");
         Self {
             request,
             part,
@@ -96,7 +96,7 @@ impl<'a> SparseCheck<'a> {
             descriptor: room.map(|room| (assembly.descriptor.at(), room)),
             end: sparse.end().get(),
             keeps_leaks: false,
-            second: sparse.redundant,
+            second: sparse.redundant(),
             entangled: false,
             on_others: vec![OnOthers::default(); tables],
             windows: Windows::new(sparse.end(), request.open.limits.table_cache),
@@ -107,7 +107,7 @@ impl<'a> SparseCheck<'a> {
     pub(super) fn work(part: &Part) -> u64 {
         match &part.body {
             crate::extent::Body::Sparse(sparse) => {
-                sparse.geometry.tables().saturating_mul(sparse.geometry.table_len())
+                sparse.geometry().tables().saturating_mul(sparse.geometry().table_len())
             }
             _ => 0,
         }
@@ -118,7 +118,7 @@ impl<'a> SparseCheck<'a> {
         teller: &mut Teller<'_>,
         progress: &mut Progress<'_>,
     ) -> Result<()> {
-        let grains = self.sparse.geometry.capacity().div_ceil(self.sparse.geometry.grain());
+        let grains = self.sparse.geometry().capacity().div_ceil(self.sparse.geometry().grain());
         *teller.report.total_clusters.get_or_insert(0) += grains;
         self.check_header(teller)?;
         self.check_pieces(teller);
@@ -147,7 +147,7 @@ impl<'a> SparseCheck<'a> {
     }
 
     fn check_header(&mut self, teller: &mut Teller<'_>) -> Result<()> {
-        let (capacity, len) = (self.sparse.geometry.capacity(), self.part.range().len());
+        let (capacity, len) = (self.sparse.geometry().capacity(), self.part.range().len());
         if capacity > len {
             let text = format!("the header speaks of {capacity} bytes, the descriptor of {len}");
             teller.tell(Finding::new(Severity::Note, "extent-size", HostOffset(12), text));
@@ -169,10 +169,10 @@ impl<'a> SparseCheck<'a> {
 
     /// The metadata that is no table: where, and how long.
     fn pieces(&self) -> Vec<(HostOffset, u64)> {
-        let directory_len = self.sparse.geometry.directory_len();
+        let directory_len = self.sparse.geometry().directory_len();
         let mut pieces = vec![(HostOffset::ZERO, self.sparse.header_len)];
         pieces.extend(self.descriptor);
-        pieces.push((self.sparse.directory, directory_len));
+        pieces.push((self.sparse.directory(), directory_len));
         pieces.extend(self.second.map(|at| (at, directory_len)));
         pieces
     }
@@ -200,7 +200,7 @@ impl<'a> SparseCheck<'a> {
         let mut bytes = [0; 512];
         self.store.read_exact_at(HostOffset::ZERO, &mut bytes)?;
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-        let directory = sector(self.sparse.directory).to_le_bytes();
+        let directory = sector(self.sparse.directory()).to_le_bytes();
         put(std::mem::offset_of!(SparseHeader, gdOffset), &directory);
         put(std::mem::offset_of!(SparseHeader, rgdOffset), &[0; 8]);
         let at = std::mem::offset_of!(SparseHeader, flags);
@@ -233,7 +233,7 @@ impl<'a> SparseCheck<'a> {
             self.mark(walk, at, len);
         }
         self.each_table(walk, |this, walk, tables| {
-            let len = this.sparse.geometry.table_len();
+            let len = this.sparse.geometry().table_len();
             let number = usize::try_from(tables.number).expect("limited by the header");
             if let Some(met) = this.mark(walk, tables.first, len) {
                 this.on_others[number].first = true;
@@ -256,7 +256,7 @@ impl<'a> SparseCheck<'a> {
         for (at, len) in self.pieces() {
             self.mark(walk, at, len);
         }
-        let len = self.sparse.geometry.table_len();
+        let len = self.sparse.geometry().table_len();
         let judged = std::mem::replace(&mut walk.first, false);
         self.each_table(walk, |this, walk, tables| {
             for at in [Some(tables.first), tables.second].into_iter().flatten() {
@@ -278,7 +278,7 @@ impl<'a> SparseCheck<'a> {
         walk: &mut Walk<'_, '_, '_>,
         mut look: impl FnMut(&mut Self, &mut Walk<'_, '_, '_>, Tables) -> Result<()>,
     ) -> Result<()> {
-        let geometry = self.sparse.geometry;
+        let geometry = self.sparse.geometry();
         let tables = geometry.tables();
         let mut start = 0;
         while start < tables {
@@ -287,7 +287,7 @@ impl<'a> SparseCheck<'a> {
                 let at = directory.saturating_add(start * geometry.entry_len());
                 Entries::read(self.store, at, count, geometry.entry_len())
             };
-            let mut first = read(self.sparse.directory)?;
+            let mut first = read(self.sparse.directory())?;
             let mut second = self.second.map(read).transpose()?;
             for index in 0..first.len() {
                 let found = self.tables(walk, start, index, &mut first, second.as_mut())?;
@@ -339,7 +339,7 @@ impl<'a> SparseCheck<'a> {
             // Told in the first walk; there is nothing to be marked.
             Err(_) if !walk.first => Ok(copy.map(|first| Tables { number, first, second: None })),
             Err(error) => {
-                let coverage = self.sparse.geometry.coverage();
+                let coverage = self.sparse.geometry().coverage();
                 let cost = guest(self.part, number.saturating_mul(coverage), coverage);
                 let (kind, at) = ("directory-entry", first.place(index));
                 let mut finding = Finding::new(Severity::Corruption, kind, at, error.to_string());
@@ -367,7 +367,7 @@ impl<'a> SparseCheck<'a> {
 
     /// Appends a copy of a table, which is on the medium before anything names it.
     fn copy_table(&mut self, from: HostOffset) -> Result<HostOffset> {
-        let geometry = self.sparse.geometry;
+        let geometry = self.sparse.geometry();
         let count = u64::from(geometry.entries());
         let table = Entries::read(self.store, from, count, geometry.entry_len())?;
         let at = HostOffset(self.end.next_multiple_of(SECTOR));
@@ -379,7 +379,7 @@ impl<'a> SparseCheck<'a> {
     }
 
     fn check_table(&mut self, walk: &mut Walk<'_, '_, '_>, tables: Tables) -> Result<()> {
-        let geometry = self.sparse.geometry;
+        let geometry = self.sparse.geometry();
         let number = usize::try_from(tables.number).expect("limited by the header");
         let on_others = self.on_others[number];
         if on_others.first {
@@ -446,7 +446,7 @@ impl<'a> SparseCheck<'a> {
         second: Option<&Entries>,
         findings: &mut Vec<Finding>,
     ) -> Result<()> {
-        let geometry = self.sparse.geometry;
+        let geometry = self.sparse.geometry();
         let (value, at) = (first.get(index), first.place(index));
         if value == 0 {
             return Ok(());
@@ -539,7 +539,7 @@ impl<'a> SparseCheck<'a> {
 
     /// Appends a copy of a grain, flushed; `None` where sector numbers do not reach.
     fn copy_grain(&mut self, from: HostOffset) -> Result<Option<HostOffset>> {
-        let grain = self.sparse.geometry.grain();
+        let grain = self.sparse.geometry().grain();
         let to = HostOffset(self.end.next_multiple_of(grain));
         let end = to.saturating_add(grain);
         if !self.sparse.has_sector_entries() || end.get() > limits::FILE {
@@ -598,8 +598,8 @@ impl<'a> SparseCheck<'a> {
     fn unpack(&self, at: HostOffset, len: usize, from_start: u64) -> Result<Option<String>> {
         let mut packed = vec![0; len];
         self.store.read_padded_at(at, &mut packed)?;
-        let grain = self.sparse.geometry.grain();
-        let rest = (self.sparse.geometry.capacity() - from_start).min(grain);
+        let grain = self.sparse.geometry().grain();
+        let rest = (self.sparse.geometry().capacity() - from_start).min(grain);
         let codec = if rest == grain { Codec::Zlib } else { SHORT_OR_WHOLE };
         let mut out = vec![0; usize::try_from(rest).expect("the limit of a unit")];
         Ok(codec.decode(&packed, &mut out).err().map(|error| error.to_string()))
@@ -622,7 +622,7 @@ impl<'a> SparseCheck<'a> {
             if run.end - run.start < grain || stored == 0 {
                 continue;
             }
-            let units = stored.div_ceil(self.sparse.geometry.grain());
+            let units = stored.div_ceil(self.sparse.geometry().grain());
             let at = HostOffset(run.start * SECTOR);
             let text = format!("{units} grains from here on are named by no table");
             let cut = last && run.end == end && self.end.div_ceil(SECTOR) == end;

@@ -37,9 +37,15 @@ pub(crate) fn table_count(sectors: u64) -> u64 {
     sectors.div_ceil(u64::from(TABLE_ENTRIES) * GRAIN_SECTORS)
 }
 
+/// Sectors that `bytes` take.
+fn sectors_of(bytes: u64) -> u64 {
+    bytes.div_ceil(SECTOR)
+}
+
 /// Where things are in a new sparse extent, in sectors.
 pub(crate) struct Layout {
     tables: u64,
+    table_sectors: u64,
     second_directory: u64,
     directory: u64,
     /// The first sector behind the tables.
@@ -47,20 +53,27 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// The places where qemu puts them, for an extent of `sectors`: second directory and tables, then the first.
+    /// The places where qemu puts them, for an extent of `sectors` in grains and tables as we make
+    /// them: second directory and tables, then the first.
     pub(crate) fn of(sectors: u64) -> Self {
-        let tables = table_count(sectors);
-        let set = (tables * ENTRY).div_ceil(SECTOR) + tables * TABLE_SECTORS;
+        Self::divided(sectors, GRAIN_SECTORS, TABLE_ENTRIES)
+    }
+
+    /// The same for grains of `grain` sectors and tables of `entries`.
+    fn divided(sectors: u64, grain: u64, entries: u32) -> Self {
+        let table_sectors = sectors_of(u64::from(entries) * ENTRY);
+        let tables = sectors.div_ceil(u64::from(entries) * grain);
+        let set = sectors_of(tables * ENTRY) + tables * table_sectors;
         let second_directory = DESCRIPTOR_SECTOR + DESCRIPTOR_SECTORS;
         let directory = second_directory + set;
-        let overhead = (directory + set).next_multiple_of(GRAIN_SECTORS);
-        Self { tables, second_directory, directory, overhead }
+        let overhead = (directory + set).next_multiple_of(grain);
+        Self { tables, table_sectors, second_directory, directory, overhead }
     }
 
     /// The directory at `start`, whose tables follow it.
     fn entries(&self, start: u64) -> Vec<u8> {
-        let first = start + (self.tables * ENTRY).div_ceil(SECTOR);
-        let sectors = (0..self.tables).map(|table| first + table * TABLE_SECTORS);
+        let first = start + sectors_of(self.tables * ENTRY);
+        let sectors = (0..self.tables).map(|table| first + table * self.table_sectors);
         let entry = |sector: u64| u32::try_from(sector).unwrap_or_default().to_le_bytes();
         sectors.flat_map(entry).collect()
     }
@@ -90,7 +103,7 @@ pub(crate) fn create(request: &CreateRequest<'_>) -> Result<Arc<dyn Image>> {
     let descriptor = plan.descriptor(&names, request.backing)?;
     let mut made = Made(Vec::new());
     if plan.subformat.is_embedded() {
-        write_sparse(&*request.store, &plan, plan.sectors(), &descriptor)?;
+        write_sparse(&*request.store, plan.header(plan.sectors()), &descriptor)?;
     } else {
         request.store.write_at(HostOffset::ZERO, &descriptor)?;
         for (sectors, name) in plan.extents().zip(names) {
@@ -122,23 +135,23 @@ fn check_backing(request: &CreateRequest<'_>, plan: &Plan<'_>) -> Result<()> {
 fn write_extent(store: &dyn Storage, plan: &Plan<'_>, sectors: u64) -> Result<()> {
     match plan.subformat.is_flat() {
         true => Ok(store.set_len(sectors * SECTOR)?),
-        false => write_sparse(store, plan, sectors, &[]),
+        false => write_sparse(store, plan.header(sectors), &[]),
     }
 }
 
-/// Writes an empty sparse extent.
-fn write_sparse(
+/// Writes an empty sparse extent, as the header says but for the places of things.
+pub(crate) fn write_sparse(
     store: &dyn Storage,
-    plan: &Plan<'_>,
-    sectors: u64,
+    header: SparseHeader,
     descriptor: &[u8],
 ) -> Result<()> {
-    let layout = Layout::of(sectors);
+    let (grain, entries) = (header.grainSize.get(), header.numGTEsPerGT.get());
+    let layout = Layout::divided(header.capacity.get(), grain, entries);
     let header = SparseHeader {
         rgdOffset: layout.second_directory.into(),
         gdOffset: layout.directory.into(),
         overHead: layout.overhead.into(),
-        ..plan.header(sectors)
+        ..header
     };
     // The tables are zeroes, and so is what was never written.
     store.set_len(layout.overhead * SECTOR)?;

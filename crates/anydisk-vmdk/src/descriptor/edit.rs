@@ -2,7 +2,7 @@
 
 use crate::layout::SECTOR;
 
-use super::{Descriptor, Line, NO_CONTENT_ID, NO_PARENT, Parent};
+use super::{Descriptor, ExtentLine, Line, NO_CONTENT_ID, NO_PARENT, Parent};
 
 impl Descriptor {
     /// Changes the value of a key that is there; false if it is not.
@@ -46,12 +46,33 @@ impl Descriptor {
         });
     }
 
-    /// Makes extent number `number` so many bytes long, and the geometry fit.
-    pub(crate) fn set_extent_len(&mut self, number: usize, len: u64) {
-        let line = self.lines.iter_mut().filter(|line| line.is_extent()).nth(number);
-        let (Some(line), Some(extent)) = (line, self.extents.get_mut(number)) else { return };
-        line.set_word(1, &(len / SECTOR).to_string());
-        extent.len = len;
+    /// Makes extent number `number` the last one, of `len` bytes, with those of `added` behind it,
+    /// which are like it; and the geometry fit.
+    pub(crate) fn set_end(&mut self, number: usize, len: u64, added: &[(u64, Vec<u8>)]) {
+        let mut count = 0;
+        self.lines.retain(|line| {
+            count += usize::from(line.is_extent());
+            !line.is_extent() || count <= number + 1
+        });
+        self.extents.truncate(number + 1);
+        let index = self.lines.iter().rposition(Line::is_extent);
+        let (Some(index), Some(last)) = (index, self.extents.last_mut()) else { return };
+        let last_line = &mut self.lines[index];
+        last_line.set_word(1, &(len / SECTOR).to_string());
+        last.len = len;
+        let (like, template) = (last_line.clone(), last.clone());
+        for (place, (len, name)) in added.iter().enumerate() {
+            let mut line = like.clone();
+            line.set_word(1, &(len / SECTOR).to_string());
+            line.set_quoted(name);
+            self.lines.insert(index + 1 + place, line);
+            self.extents.push(ExtentLine { len: *len, name: name.clone(), ..template.clone() });
+        }
+        self.fit_geometry();
+    }
+
+    /// Makes the cylinders fit the size.
+    fn fit_geometry(&mut self) {
         let number = |key: &str| {
             let text = std::str::from_utf8(self.value(key)?).ok()?;
             text.parse::<u64>().ok().filter(|number| *number > 0)

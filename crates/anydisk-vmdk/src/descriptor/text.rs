@@ -130,6 +130,14 @@ impl Line {
         }
     }
 
+    /// Changes what stands in quotes.
+    pub(crate) fn set_quoted(&mut self, new: &[u8]) {
+        let mut quotes = self.bytes.iter().enumerate().filter(|(_, byte)| **byte == b'"');
+        if let (Some((start, _)), Some((end, _))) = (quotes.next(), quotes.next()) {
+            self.bytes.splice(start + 1..end, new.iter().copied());
+        }
+    }
+
     /// Changes the value of a pair; false if the line is none.
     pub(crate) fn set(&mut self, new: &str) -> bool {
         let Kind::Pair { value, .. } = &mut self.kind else { return false };

@@ -165,7 +165,7 @@ impl<'a> Assembler<'a> {
                 ("capacity", 12, hosted::extent(file, store, &header)?)
             }
         };
-        check_capacity(field, HostOffset(at), sparse.geometry.capacity(), line)?;
+        check_capacity(field, HostOffset(at), sparse.geometry().capacity(), line)?;
         Ok(sparse)
     }
 }

@@ -1,14 +1,18 @@
 //! COWD extents: redo logs of ESX.
 
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
 use anydisk_core::{HostOffset, Result, Storage, StorageExt, Value};
 
 use super::{check_inside, text_invalid};
-use crate::extent::{Entries, Packed, Sparse};
+use crate::extent::{Entries, Packed, Shape, Sparse};
 use crate::header::Cowd;
 use crate::layout::{COWD_ENTRIES, COWD_FREE_SECTOR, COWD_MAGIC, COWD_UNCLEAN, SECTOR};
 use crate::table::Geometry;
+
+/// Bytes of the header.
+const HEADER: u64 = 4 * SECTOR;
 
 /// The extent in file number `file`.
 ///
@@ -29,19 +33,22 @@ pub(super) fn extent(file: usize, store: &dyn Storage) -> Result<Sparse> {
     let directory_len = geometry.directory_len();
     let sparse = Sparse {
         file,
-        geometry,
-        directory: header.directory,
-        redundant: None,
+        shape: Shape::new(geometry, header.directory, None),
         damaged: false,
         entries: Entries::Sectors { zeroed: false },
         packed: Packed::No,
-        // Tables and grains are allocated in turn, behind the directory.
-        overhead: header.directory.saturating_add(directory_len),
+        // Tables and grains are allocated in turn, behind the directory; that of a disk that has
+        // grown lies among them.
+        overhead: match header.directory == HostOffset(HEADER) {
+            true => header.directory.saturating_add(directory_len),
+            false => HostOffset(HEADER),
+        },
         unclean: unclean != [0; 4],
         unclean_at: HostOffset(COWD_UNCLEAN),
         free_sector_at: Some(HostOffset(COWD_FREE_SECTOR)),
-        header_len: 4 * SECTOR,
+        header_len: HEADER,
         end: AtomicU64::new(store.len()?),
+        writer: OnceLock::new(),
     };
     check_inside("gdOffset", header.directory, directory_len, &sparse)?;
     Ok(sparse)

@@ -1,12 +1,13 @@
 //! Hosted sparse extents: the header, and the footer where that is the one that counts.
 
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
 use anydisk_core::{HostOffset, Limits, Result, Storage, StorageExt, Value};
 use zerocopy::FromBytes;
 
 use super::{check_inside, text_invalid};
-use crate::extent::{Entries, Packed, Sparse};
+use crate::extent::{Entries, Packed, Shape, Sparse};
 use crate::header::{Header, invalid};
 use crate::layout::{MetadataMarker, SECTOR, SparseHeader, flags, marker};
 use crate::table::Geometry;
@@ -62,7 +63,7 @@ fn read_footer(store: &dyn Storage, limits: &Limits, marked: bool) -> Result<Hea
 ///
 /// # Errors
 /// `Invalid` for a directory that is not in the file.
-pub(super) fn extent(file: usize, store: &dyn Storage, header: &Header) -> Result<Sparse> {
+pub(crate) fn extent(file: usize, store: &dyn Storage, header: &Header) -> Result<Sparse> {
     let directory = header.directory.ok_or_else(|| {
         let (found, expected) = (Value::Number(0), "the place of the directory");
         invalid!(SparseHeader, gdOffset, HostOffset::ZERO, found, expected)
@@ -74,9 +75,11 @@ pub(super) fn extent(file: usize, store: &dyn Storage, header: &Header) -> Resul
     let second = header.redundant.filter(|at| !is_inside(directory) && is_inside(*at));
     let sparse = Sparse {
         file,
-        geometry,
-        directory: second.unwrap_or(directory),
-        redundant: header.redundant.filter(|_| second.is_none()),
+        shape: Shape::new(
+            geometry,
+            second.unwrap_or(directory),
+            header.redundant.filter(|_| second.is_none()),
+        ),
         damaged: second.is_some(),
         entries: Entries::Sectors { zeroed: header.has(flags::ZEROED_GRAIN) },
         packed: match (header.has(flags::COMPRESSED), header.has(flags::MARKERS)) {
@@ -90,8 +93,9 @@ pub(super) fn extent(file: usize, store: &dyn Storage, header: &Header) -> Resul
         free_sector_at: None,
         header_len: SECTOR,
         end: AtomicU64::new(end.get()),
+        writer: OnceLock::new(),
     };
     check_inside("overHead", header.overhead, 0, &sparse)?;
-    check_inside("gdOffset", sparse.directory, sparse.geometry.directory_len(), &sparse)?;
+    check_inside("gdOffset", sparse.directory(), sparse.geometry().directory_len(), &sparse)?;
     Ok(sparse)
 }

@@ -18,7 +18,7 @@ use crate::header::{invalid, limit, unsupported};
 use crate::image::backing;
 use crate::layout::{COWD_MAGIC, MAGIC, SECTOR, SESPARSE_MAGIC, SparseHeader};
 use assembler::Assembler;
-pub(crate) use hosted::read_header;
+pub(crate) use hosted::{extent as hosted_extent, read_header};
 
 /// An image taken apart.
 #[derive(Debug)]
@@ -104,7 +104,7 @@ fn assemble_bare(
     sparse: Sparse,
 ) -> Result<Assembly> {
     let mut assembler = Assembler::new(request);
-    let range = GuestRange::whole(sparse.geometry.capacity());
+    let range = GuestRange::whole(sparse.geometry().capacity());
     if range.is_empty() {
         return Err(unsupported("an extent of 0 bytes"));
     }

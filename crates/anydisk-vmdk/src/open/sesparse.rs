@@ -1,11 +1,12 @@
 //! seSparse extents: redo logs of newer ESXi.
 
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
 use anydisk_core::{HostOffset, Result, Storage, StorageExt, Value};
 
 use super::text_invalid;
-use crate::extent::{Area, Entries, Packed, Sparse};
+use crate::extent::{Area, Entries, Packed, Shape, Sparse};
 use crate::header::{SeSparse, check_volatile, limit};
 use crate::layout::{SE_ENTRIES, SECTOR};
 use crate::limits;
@@ -29,9 +30,7 @@ pub(super) fn extent(file: usize, store: &dyn Storage) -> Result<Sparse> {
     check_area("grain tables size", header.tables, 0, end)?;
     Ok(Sparse {
         file,
-        geometry,
-        directory: header.directory.at,
-        redundant: None,
+        shape: Shape::new(geometry, header.directory.at, None),
         damaged: false,
         entries: Entries::Numbers { tables: header.tables, grains: header.grains },
         packed: Packed::No,
@@ -41,6 +40,7 @@ pub(super) fn extent(file: usize, store: &dyn Storage) -> Result<Sparse> {
         free_sector_at: None,
         header_len: SECTOR,
         end: AtomicU64::new(end),
+        writer: OnceLock::new(),
     })
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{MutexGuard, PoisonError};
 
-use anydisk_core::{DirtySlice, HostOffset, Result, Sealed, Storage};
+use anydisk_core::{DirtySlice, HostOffset, Result, Storage};
 
 use super::{SparseWriter, Writer};
 use crate::extent::{Body, Sparse};
@@ -16,12 +16,11 @@ impl VmdkImage {
     pub(super) fn write_back(&self) -> Result<()> {
         let Some(writer) = &self.writer else { return Ok(()) };
         let _round = self.lock_round(writer);
-        let sealed: Vec<Sealed<HostOffset>> =
-            self.sparse_writers().map(|(_, writer)| writer.grains.seal()).collect();
+        let sealed: Vec<_> = self.sparse_writers().map(|(_, writer)| writer.space.seal()).collect();
         let pictures = self.tables.dirty();
         let result = self.write_round(&pictures);
         for ((_, writer), sealed) in self.sparse_writers().zip(sealed) {
-            writer.grains.settle(sealed, result.is_ok(), &self.leases);
+            writer.space.settle(sealed, result.is_ok());
         }
         result?;
         pictures.iter().for_each(|picture| self.tables.settle(picture));
@@ -30,9 +29,8 @@ impl VmdkImage {
 
     /// The sparse extents that can be written.
     fn sparse_writers(&self) -> impl Iterator<Item = (&Sparse, &SparseWriter)> {
-        let writers = self.writer.iter().flat_map(|writer| &writer.extents);
-        self.parts.iter().zip(writers).filter_map(|(part, writer)| match &part.body {
-            Body::Sparse(sparse) => Some((sparse, writer.as_ref()?)),
+        self.parts.iter().filter_map(|part| match &part.body {
+            Body::Sparse(sparse) => Some((sparse, &**sparse.writer.get()?)),
             _ => None,
         })
     }
@@ -47,7 +45,7 @@ impl VmdkImage {
         for (sparse, writer) in self.sparse_writers() {
             let file = &self.files[sparse.file];
             if file.used.load(Relaxed) {
-                writer.grains.cover(&*file.store)?;
+                writer.space.cover(&*file.store)?;
                 if !pictures.is_empty() {
                     write_free_sector(&*file.store, sparse, writer)?;
                 }
@@ -72,7 +70,7 @@ impl VmdkImage {
     fn write_tables(&self, pictures: &[DirtySlice]) -> Result<()> {
         for (sparse, writer) in self.sparse_writers() {
             let store = &*self.files[sparse.file].store;
-            let count = sparse.geometry.entries().min(SLICE) as usize;
+            let count = sparse.geometry().entries().min(SLICE) as usize;
             let tables = || of_file(sparse, pictures).filter(|(at, _)| !sparse.is_directory(*at));
             for (at, picture) in tables() {
                 if let Some(second) = writer.mirror.second(at) {
@@ -100,8 +98,9 @@ impl VmdkImage {
             for (at, picture) in
                 of_file(sparse, pictures).filter(|(at, _)| sparse.is_directory(*at))
             {
-                let before = at.checked_since(sparse.directory).unwrap_or(0);
-                let rest = (sparse.geometry.directory_len() - before) / sparse.geometry.entry_len();
+                let before = at.checked_since(sparse.directory()).unwrap_or(0);
+                let rest =
+                    (sparse.geometry().directory_len() - before) / sparse.geometry().entry_len();
                 let count = usize::try_from(rest.min(SLICE.into())).unwrap_or(SLICE as usize);
                 write_slice(store, at, picture, count)?;
             }
@@ -139,6 +138,6 @@ fn write_slice(
 /// it: else another program would use that again.
 fn write_free_sector(store: &dyn Storage, sparse: &Sparse, writer: &SparseWriter) -> Result<()> {
     let Some(at) = sparse.free_sector_at else { return Ok(()) };
-    let sector = u32::try_from(writer.grains.end().get() / SECTOR).unwrap_or(u32::MAX);
+    let sector = u32::try_from(writer.space.end().get() / SECTOR).unwrap_or(u32::MAX);
     Ok(store.write_at(at, &sector.to_le_bytes())?)
 }

@@ -18,11 +18,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use anydisk_core::{
     Attempt, Below, Claims, Committed, Error, GuestOffset, GuestRange, Handled, HostOffset,
-    ImageWrite, Limits, Reserved, Result, Storage, Zeroing,
+    ImageWrite, Lease, Limits, Reserved, Result, RunSpace, Storage, TakenRun, WantedRun, Zeroing,
 };
 
 use crate::NAME;
-use crate::alloc::Grains;
 use crate::content_id::ContentId;
 use crate::descriptor::Descriptor;
 use crate::descriptor_file::DescriptorFile;
@@ -31,25 +30,31 @@ use crate::guard::Mirror;
 use crate::header::limit;
 use crate::image::{VmdkImage, key};
 use crate::layout::SECTOR;
+use crate::limits;
 use crate::table::SliceAt;
 
 /// What writing needs beside the image.
 #[derive(Debug)]
 pub(crate) struct Writer {
     claims: Claims,
-    /// One for each part; `None` where a part is no sparse extent that can be written.
-    extents: Vec<Option<SparseWriter>>,
     content_id: ContentId,
     pub(crate) descriptor: DescriptorFile,
     /// Another image lies below, whether it was opened or not.
     has_parent: AtomicBool,
     /// One write-back runs at a time.
     round: Mutex<()>,
+    /// One change of the size runs at a time.
+    resizing: Mutex<()>,
+    /// What a new extent may be.
+    limits: Limits,
 }
 
+/// What writing needs in a file of grains.
 #[derive(Debug)]
-struct SparseWriter {
-    grains: Grains,
+pub(crate) struct SparseWriter {
+    /// Bytes of a grain.
+    grain: u64,
+    space: RunSpace,
     mirror: Mirror,
     /// `uncleanShutdown` is set, by us.
     marked: AtomicBool,
@@ -79,41 +84,37 @@ impl Writer {
             return Err(read_only("it has a change tracking file, which would no longer be true"));
         }
         let reserved: Vec<_> = room.map(|room| (descriptor.at(), room)).into_iter().collect();
-        let extent = |part: &Part| SparseWriter::of(image, part, &reserved, is_new, limits);
-        let extents = image.parts.iter().map(extent).collect::<Result<_>>()?;
+        for part in image.parts.iter().filter(|part| part.writable) {
+            if let Body::Sparse(sparse) = &part.body {
+                let writer = SparseWriter::of(image, sparse, &reserved, is_new, limits)?;
+                sparse.writer.set(writer.into()).expect("the image is just being opened");
+            }
+        }
         check_shared_files(image)?;
         Ok(Self {
             claims: Claims::default(),
-            extents,
             has_parent: descriptor.parent.is_some().into(),
             content_id: ContentId::new(is_new),
             descriptor: DescriptorFile::new(descriptor, room),
             round: Mutex::default(),
+            resizing: Mutex::default(),
+            limits: limits.clone(),
         })
-    }
-
-    fn extent(&self, part: usize) -> Result<&SparseWriter> {
-        let extent = self.extents.get(part).and_then(Option::as_ref);
-        extent.ok_or_else(|| read_only("this extent can only be read"))
     }
 }
 
 impl SparseWriter {
     fn of(
         image: &VmdkImage,
-        part: &Part,
+        sparse: &Sparse,
         reserved: &[(HostOffset, u64)],
         is_new: bool,
         limits: &Limits,
-    ) -> Result<Option<Self>> {
-        let Body::Sparse(sparse) = &part.body else { return Ok(None) };
-        if !part.writable {
-            return Ok(None);
-        }
+    ) -> Result<Self> {
         if sparse.packed != Packed::No {
             return Err(read_only("compressed grains are written in one pass only"));
         }
-        limit("size of a grain to be written, in bytes", sparse.geometry.grain(), limits.unit)?;
+        limit("size of a grain to be written, in bytes", sparse.geometry().grain(), limits.unit)?;
         let file = &image.files[sparse.file];
         if sparse.damaged {
             let why = "its first grain directory is not in the file";
@@ -123,10 +124,50 @@ impl SparseWriter {
         let reserved = if sparse.file == 0 { reserved } else { &[] };
         let mirror = Mirror::of(sparse, &*file.store, reserved, is_new)
             .map_err(|error| error.within(&file.name))?;
-        let end = sparse.end().max(sparse.overhead);
-        let grains = Grains::new(sparse.geometry.grain(), end);
+        let grain = sparse.geometry().grain();
+        // The file may end inside its last grain, and should not end so when others follow.
+        let end = sparse.end().max(sparse.overhead).get().next_multiple_of(grain);
+        let space = RunSpace::new(HostOffset(end));
         let (marked, adding) = (AtomicBool::new(false), Mutex::default());
-        Ok(Some(Self { grains, mirror, marked, adding }))
+        Ok(Self { grain, space, mirror, marked, adding })
+    }
+
+    /// A lease on the grains.
+    pub(crate) fn lease(&self) -> Lease<'_> {
+        self.space.leases().take()
+    }
+
+    /// Takes up to `count` grains in a row, at least one.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if 32-bit sector numbers cannot name the place.
+    fn take(&self, count: u32) -> Result<TakenRun> {
+        let wanted = WantedRun { len: self.grain, most: count.into(), align: self.grain };
+        self.checked(self.space.take(wanted))
+    }
+
+    /// Takes space for a table of `len` bytes.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    fn take_table(&self, len: u64) -> Result<TakenRun> {
+        let len = len.next_multiple_of(self.grain);
+        self.checked(self.space.take(WantedRun { len, most: 1, align: self.grain }))
+    }
+
+    /// Takes new space of at least `len` bytes, which reads as zero.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    fn take_zeroed(&self, len: u64) -> Result<TakenRun> {
+        self.checked(self.space.take_zeroed(len.next_multiple_of(self.grain), self.grain))
+    }
+
+    fn checked(&self, taken: TakenRun) -> Result<TakenRun> {
+        let end = taken.end().get();
+        limit("size of an extent's file in bytes", end, limits::FILE)
+            .inspect_err(|_| self.space.untake(taken))?;
+        Ok(taken)
     }
 
     /// Sets `uncleanShutdown` before the extent is changed for the first time since a flush.
@@ -170,6 +211,14 @@ fn check_shared_files(image: &VmdkImage) -> Result<()> {
     match users.iter().zip(&grains).any(|(users, grains)| *users > 1 && *grains) {
         true => Err(read_only("several extents lie in one sparse file")),
         false => Ok(()),
+    }
+}
+
+impl Sparse {
+    /// What writing needs.
+    fn writer(&self) -> Result<&SparseWriter> {
+        let writer = self.writer.get().map(|writer| &**writer);
+        writer.ok_or_else(|| read_only("this extent can only be read"))
     }
 }
 
@@ -222,9 +271,9 @@ impl VmdkImage {
 fn units(target: &Target<'_>, sparse: &Sparse, count: u32) -> GuestRange {
     let part = target.part.range();
     let from_start = target.part.offset_of(target.range);
-    let within = sparse.geometry.locate(from_start).within;
+    let within = sparse.geometry().locate(from_start).within;
     let start = GuestOffset(part.start().get() + from_start - within);
-    let len = u64::from(count) * sparse.geometry.grain();
+    let len = u64::from(count) * sparse.geometry().grain();
     GuestRange::between(start, GuestOffset(start.get().saturating_add(len))).before(part.end())
 }
 
@@ -253,7 +302,8 @@ impl ImageWrite for VmdkImage {
 
     fn abandon(&self, reserved: &Reserved) {
         if let Ok((_, _, extent)) = self.reserved_part(reserved) {
-            extent.grains.give_back(reserved.at, reserved.range.len());
+            let len = reserved.range.len().next_multiple_of(extent.grain);
+            extent.space.give_back(reserved.at, len);
         }
         self.release(reserved.range);
     }

@@ -1,13 +1,12 @@
 //! Places for data: in place, or new grains that are reserved and then committed.
 
 use anydisk_core::{
-    Attempt, Committed, GuestRange, Lease, Placement, Reservation, Reserved, Result, Updated,
-    WriteLease,
+    Attempt, Committed, GuestRange, Lease, Placement, Reservation, Reserved, Result, TakenRun,
+    Updated, WriteLease,
 };
 
 use super::table::Added;
 use super::{SparseWriter, Target, read_only, units};
-use crate::alloc::Taken;
 use crate::extent::{Body, Flat, Sparse};
 use crate::image::{Look, Table, VmdkImage, key};
 use crate::table::{Grain, SLICE, SliceAt, sector_of, vacant};
@@ -30,13 +29,13 @@ impl VmdkImage {
         target: &Target<'a>,
         sparse: &'a Sparse,
     ) -> Result<Attempt<'a>> {
-        let lease = self.leases.take();
+        let lease = sparse.lease();
         let look = self.look(target.part, sparse, target.range)?;
         if let Look::Need(need) = look {
             return Ok(Attempt::Need(need));
         }
         self.begin(target, sparse.file)?;
-        let extent = target.writer.extent(target.index)?;
+        let extent = sparse.writer()?;
         extent.mark(sparse, &*self.files[sparse.file].store)?;
         let Look::Run { answer, len, slice } = look else {
             drop(lease);
@@ -46,7 +45,10 @@ impl VmdkImage {
             Grain::Sector(sector) => {
                 self.in_place(target, sparse, InPlace { sector, len, slice, lease })
             }
-            Grain::Absent | Grain::Zero => self.reserve(target, sparse, extent, slice),
+            Grain::Absent | Grain::Zero => {
+                drop(lease);
+                self.reserve(target, sparse, extent, slice)
+            }
             Grain::Broken(entry) => Err(sparse.broken(slice.entry_at(), entry)),
         }
     }
@@ -58,7 +60,7 @@ impl VmdkImage {
         found: InPlace<'a>,
     ) -> Result<Attempt<'a>> {
         let InPlace { sector, len, slice, lease } = found;
-        let within = sparse.geometry.locate(target.part.offset_of(target.range)).within;
+        let within = sparse.geometry().locate(target.part.offset_of(target.range)).within;
         let count = sparse.grains_of(within + len);
         let at = sparse.grain_at(sector, count, slice.entry_at())?.saturating_add(within);
         let store = &self.files[sparse.file].store;
@@ -74,7 +76,7 @@ impl VmdkImage {
         extent: &SparseWriter,
         slice: SliceAt,
     ) -> Result<Attempt<'a>> {
-        let place = sparse.geometry.locate(target.part.offset_of(target.range));
+        let place = sparse.geometry().locate(target.part.offset_of(target.range));
         let wanted = sparse.grains_of(place.within + target.range.len());
         let Some(wanted) = self.vacant(sparse, slice, wanted) else {
             return Ok(Attempt::Need(self.need_table(sparse, slice)));
@@ -82,15 +84,16 @@ impl VmdkImage {
         if wanted == 0 {
             return Ok(Attempt::Busy); // Someone was faster: the next look shows it.
         }
-        let taken = extent.grains.take(wanted, &self.leases)?;
-        let units = units(target, sparse, taken.count);
+        let taken = extent.take(wanted)?;
+        let units = units(target, sparse, sparse.grains_of(taken.len));
         if !target.writer.claims.try_claim(units) {
-            extent.grains.untake(taken);
+            extent.space.untake(taken);
             return Ok(Attempt::Busy);
         }
         // Nobody else changes these entries from now on. Did somebody since they were looked at?
-        if self.vacant(sparse, slice, taken.count) != Some(taken.count) {
-            extent.grains.untake(taken);
+        let count = sparse.grains_of(taken.len);
+        if self.vacant(sparse, slice, count) != Some(count) {
+            extent.space.untake(taken);
             target.writer.claims.release(units);
             return Ok(Attempt::Busy);
         }
@@ -104,19 +107,19 @@ impl VmdkImage {
         sparse: &'a Sparse,
         extent: &SparseWriter,
     ) -> Result<Attempt<'a>> {
-        let place = sparse.geometry.locate(target.part.offset_of(target.range));
+        let place = sparse.geometry().locate(target.part.offset_of(target.range));
         let wanted = sparse.grains_of(place.within + target.range.len());
         // A commit changes one slice.
         let wanted = wanted.min(SLICE - place.entry % SLICE);
-        let wanted = wanted.min(sparse.geometry.entries() - place.entry);
-        let taken = extent.grains.take(wanted, &self.leases)?;
-        let units = units(target, sparse, taken.count);
+        let wanted = wanted.min(sparse.geometry().entries() - place.entry);
+        let taken = extent.take(wanted)?;
+        let units = units(target, sparse, sparse.grains_of(taken.len));
         if !target.writer.claims.try_claim(units) {
-            extent.grains.untake(taken);
+            extent.space.untake(taken);
             return Ok(Attempt::Busy);
         }
         if !matches!(self.table(sparse, place.table)?, Table::Absent(_)) {
-            extent.grains.untake(taken);
+            extent.space.untake(taken);
             target.writer.claims.release(units);
             return Ok(Attempt::Busy); // Someone was faster: the next look shows it.
         }
@@ -127,7 +130,7 @@ impl VmdkImage {
         &'a self,
         target: &Target<'a>,
         sparse: &'a Sparse,
-        taken: Taken,
+        taken: TakenRun,
         units: GuestRange,
     ) -> Attempt<'a> {
         let token = target.index as u64;
@@ -153,13 +156,13 @@ impl VmdkImage {
         let Body::Sparse(sparse) = &target.part.body else {
             return Err(read_only("this extent reserves nothing"));
         };
-        Ok((target.index, sparse, target.writer.extent(target.index)?))
+        Ok((target.index, sparse, sparse.writer()?))
     }
 
     pub(super) fn commit_sparse<'a>(&'a self, reserved: &Reserved) -> Result<Committed<'a>> {
         let (part, sparse, extent) = self.reserved_part(reserved)?;
         let from_start = self.parts[part].offset_of(reserved.range);
-        let place = sparse.geometry.locate(from_start);
+        let place = sparse.geometry().locate(from_start);
         let table = match self.table(sparse, place.table)? {
             Table::Need(need) => return Ok(Committed::Need(need)),
             Table::Absent(_) => match self.add_table(sparse, extent, place.table)? {
@@ -168,12 +171,12 @@ impl VmdkImage {
             },
             Table::At(table) => table,
         };
-        let slice = sparse.geometry.table_slice(table, place.entry);
+        let slice = sparse.geometry().table_slice(table, place.entry);
         let first = sector_of(reserved.at).ok_or_else(|| read_only("its file is full"))?;
         let count = sparse.grains_of(reserved.range.len());
         let step = sparse.grain_sectors();
         // Readers ask for the end after they have read the entry.
-        sparse.grow_to(reserved.at.saturating_add(u64::from(count) * sparse.geometry.grain()));
+        sparse.grow_to(reserved.at.saturating_add(u64::from(count) * sparse.geometry().grain()));
         self.forget_unwritten(sparse, slice);
         let update = self.tables.update(key(sparse.file, slice.at), |entries| {
             for index in 0..count {

@@ -32,10 +32,11 @@ impl VmdkImage {
             Table::At(table) => return Ok(Added::At(table)),
             Table::Absent(_) => {}
         }
-        let len = sparse.geometry.table_len();
-        let table = writer.grains.take_table(len)?;
-        let slices = || (0..sparse.geometry.entries()).step_by(SLICE as usize);
-        let place = |entry| key(sparse.file, sparse.geometry.table_slice(table, entry).at);
+        let len = sparse.geometry().table_len();
+        let space = writer.take_table(len)?;
+        let table = space.at;
+        let slices = || (0..sparse.geometry().entries()).step_by(SLICE as usize);
+        let place = |entry| key(sparse.file, sparse.geometry().table_slice(table, entry).at);
         let made = slices().all(|entry| self.tables.create(place(entry), []) == Inserted::Yes);
         // Whoever sees the entry must find the table in the file.
         sparse.grow_to(table.saturating_add(len));
@@ -44,10 +45,10 @@ impl VmdkImage {
             return Ok(Added::At(table));
         }
         slices().for_each(|entry| self.tables.remove(place(entry)));
-        writer.grains.give_table_back(table, len);
+        writer.space.give_back(space.at, space.len);
         Ok(Added::Not(match named {
             Updated::Missing => {
-                let slice = sparse.geometry.directory_slice(sparse.directory, number);
+                let slice = sparse.directory_slice(sparse.directory(), number);
                 Committed::Need(self.need_table(sparse, slice))
             }
             _ => Committed::Full,
@@ -55,7 +56,7 @@ impl VmdkImage {
     }
 
     fn name_table(&self, sparse: &Sparse, number: u64, table: HostOffset) -> Updated<()> {
-        let slice = sparse.geometry.directory_slice(sparse.directory, number);
+        let slice = sparse.directory_slice(sparse.directory(), number);
         self.forget_unwritten(sparse, slice);
         self.tables.update(key(sparse.file, slice.at), |entries| {
             entries.set(slice.index as usize, table.get() / SECTOR);

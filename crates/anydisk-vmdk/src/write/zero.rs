@@ -17,8 +17,8 @@ impl VmdkImage {
         if answer == Grain::Zero || (answer == Grain::Absent && nothing_below) {
             return Ok(Handled::Done(len));
         }
-        let grain = sparse.geometry.grain();
-        let within = sparse.geometry.locate(target.part.offset_of(target.range)).within;
+        let grain = sparse.geometry().grain();
+        let within = sparse.geometry().locate(target.part.offset_of(target.range)).within;
         if within != 0 {
             return Ok(Handled::ByData(len.min(grain - within)));
         }
@@ -68,7 +68,7 @@ impl VmdkImage {
         units: GuestRange,
         to: Grain,
     ) -> Result<()> {
-        let extent = target.writer.extent(target.index)?;
+        let extent = sparse.writer()?;
         extent.mark(sparse, &*self.files[sparse.file].store)?;
         let count = sparse.grains_of(units.len());
         loop {
@@ -88,7 +88,8 @@ impl VmdkImage {
                 Updated::Missing => {}
                 Updated::Full => self.relieve()?,
                 Updated::Done(()) => {
-                    freed.into_iter().for_each(|sector| extent.grains.retire(sector_at(sector)));
+                    let grain = sparse.geometry().grain();
+                    freed.into_iter().for_each(|at| extent.space.retire(sector_at(at), grain));
                     return Ok(());
                 }
             }

@@ -157,6 +157,8 @@ mod created {
         chain::a_write_of_a_part_keeps_the_rest_from_below,
         history::random_histories_equal_a_byte_vector,
         history::random_histories_over_another_image_equal_a_byte_vector,
+        contents::a_grown_disk_reads_zero_behind_its_old_end,
+        chain::a_grown_image_hides_a_longer_layer_below,
         crash::an_image_whose_creation_was_flushed_opens_after_any_crash,
         faults::an_error_of_any_call_surfaces_and_leaves_the_image_usable,
     }

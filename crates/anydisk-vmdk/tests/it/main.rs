@@ -8,6 +8,7 @@ mod golden;
 mod links;
 mod mutants;
 mod qemu;
+mod resizing;
 mod several_files;
 mod stream;
 mod writing;

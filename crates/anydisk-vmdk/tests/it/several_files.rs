@@ -169,6 +169,7 @@ mod flat {
     anydisk_testkit::behaviour_tests! {
         super::Created { subformat: "monolithicFlat", split: "", unit: 1024, room: 64 << 10 };
         contents::a_grown_disk_reads_zero_behind_its_old_end,
+        crash::after_any_crash_of_a_resize_the_disk_has_the_old_size_or_the_new_one,
         contents::a_zeroed_range_reads_zero_and_nothing_else_does,
         history::random_histories_equal_a_byte_vector,
     }

@@ -130,4 +130,8 @@ impl Companions for Drawers {
             _ => Err(Error::Exists { what: "file", name: reference.display_name() }),
         }
     }
+
+    fn remove(&self, reference: &Reference) -> Result<()> {
+        Ok(self.located(reference)?.store.set_len(0)?)
+    }
 }

@@ -17,22 +17,33 @@ pub(crate) struct ByHand {
 impl ByHand {
     /// The file: header, descriptor, two directories with a table each, no grain.
     pub(crate) fn bytes(self) -> Vec<u8> {
-        assert!(self.sectors <= 512 * self.grain, "one table is enough");
+        self.bytes_with_tables_of(512)
+    }
+
+    /// The same with tables of so many entries.
+    pub(crate) fn bytes_with_tables_of(self, entries: u32) -> Vec<u8> {
+        let tables = self.sectors.div_ceil(u64::from(entries) * self.grain);
+        let set = 1 + tables * (u64::from(entries) * 4).div_ceil(512);
+        assert!(tables <= 128, "a directory has one sector");
+        let overhead = (5 + 2 * set).next_multiple_of(2);
         let (version, flags) = if self.zeroed_grain { (2, 7) } else { (1, 3) };
         let mut file = Vec::new();
         file.extend(b"KDMV");
         file.extend([version, flags].map(u32::to_le_bytes).concat());
         file.extend([self.sectors, self.grain, 1, 4].map(u64::to_le_bytes).concat());
-        file.extend(512_u32.to_le_bytes());
-        file.extend([5, 10, 16_u64].map(u64::to_le_bytes).concat());
+        file.extend(entries.to_le_bytes());
+        file.extend([5, 5 + set, overhead].map(u64::to_le_bytes).concat());
         file.extend(b"\0\n \r\n\0\0");
         file.resize(512, 0);
         file.extend(self.descriptor().bytes());
-        for (directory, table) in [(5, 6_u32), (10, 11)] {
-            file.resize(directory * 512, 0);
-            file.extend(table.to_le_bytes());
+        for directory in [5, 5 + set] {
+            file.resize(usize::try_from(directory * 512).expect("small"), 0);
+            for table in 0..tables {
+                let sector = directory + 1 + table * (set - 1) / tables;
+                file.extend(u32::try_from(sector).expect("small").to_le_bytes());
+            }
         }
-        file.resize(16 * 512, 0);
+        file.resize(usize::try_from(overhead * 512).expect("small"), 0);
         file
     }
 

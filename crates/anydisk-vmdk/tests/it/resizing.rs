@@ -1,0 +1,312 @@
+//! Changing the size: more tables, more extents, fewer of both; and what others then read.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use anydisk_core::{
+    Access, Below, Companions, CreateRequest, Disk, Error, Format, GuestOffset, HostOffset, Image,
+    Limits, Located, Location, NoReferences, OpenRequest, Options, Preallocation, Reference,
+    Resolver, Result, Storage, StorageExt,
+};
+use anydisk_storage::MemoryStorage;
+use anydisk_testkit::ByteModel;
+use anydisk_testkit::oracle::Qemu;
+use anydisk_testkit::suite::Fixture;
+use anydisk_vmdk::VMDK;
+
+use crate::common::ByHand;
+
+/// Images whose tables have four entries, so that a disk of some grains has several.
+#[derive(Debug)]
+struct SmallTables;
+
+impl Fixture for SmallTables {
+    fn create(&self, store: Arc<dyn Storage>, size: u64, _: Below) -> Result<Arc<dyn Image>> {
+        let image = ByHand { sectors: size / 512, grain: 2, zeroed_grain: false, parent: None };
+        store.write_at(HostOffset::ZERO, &image.bytes_with_tables_of(4))?;
+        store.flush()?;
+        self.open(store, Access::ReadWrite)
+    }
+
+    fn open(&self, store: Arc<dyn Storage>, access: Access) -> Result<Arc<dyn Image>> {
+        let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
+        let request = OpenRequest::new(store, &location, &limits);
+        Ok(VMDK.open(OpenRequest { access, resolver: &NoReferences, ..request })?.image)
+    }
+
+    fn unit(&self) -> u64 {
+        1024
+    }
+
+    fn granularity(&self) -> u64 {
+        512
+    }
+
+    fn check(&self, store: Arc<dyn Storage>) -> Result<(), String> {
+        check_tables(&*store)
+    }
+}
+
+/// Looks for damage with a reader of its own: both sets of tables and the grains in the file, apart,
+/// and both sets saying the same.
+fn check_tables(store: &dyn Storage) -> Result<(), String> {
+    let number = |at: u64, len: usize| {
+        let mut bytes = [0; 8];
+        store.read_padded_at(HostOffset(at), &mut bytes[..len]).map_err(|e| e.to_string())?;
+        Ok::<u64, String>(u64::from_le_bytes(bytes))
+    };
+    let len = store.len().map_err(|e| e.to_string())?.div_ceil(512);
+    let (capacity, second, first) = (number(12, 8)?, number(48, 8)?, number(56, 8)?);
+    let tables = capacity.div_ceil(8);
+    let mut used = vec![(0, 5), (first, 1), (second, 1)];
+    for table in 0..tables {
+        let place = |directory: u64| number(directory * 512 + table * 4, 4);
+        let (first, second) = (place(first)?, place(second)?);
+        used.extend([(first, 1), (second, 1)]);
+        for entry in (0..4).filter(|entry| table * 8 + entry * 2 < capacity) {
+            let (one, other) =
+                (number(first * 512 + entry * 4, 4)?, number(second * 512 + entry * 4, 4)?);
+            if one != other && number(72, 1)? == 0 {
+                return Err(format!("table {table}: entry {entry} is {one} and {other}"));
+            }
+            used.extend(Some((one, 2)).filter(|(sector, _)| *sector != 0));
+        }
+    }
+    used.sort_unstable();
+    let apart = used.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0);
+    match apart && used.iter().all(|(at, count)| at + count <= len) {
+        true => Ok(()),
+        false => Err(format!("{used:?} in {len} sectors")),
+    }
+}
+
+mod small_tables {
+    anydisk_testkit::behaviour_tests! {
+        super::SmallTables;
+        contents::a_grown_disk_reads_zero_behind_its_old_end,
+        contents::what_was_written_is_read_and_the_bytes_beside_it_are_kept,
+        crash::after_any_crash_of_a_resize_the_disk_has_the_old_size_or_the_new_one,
+    }
+}
+
+/// Files in memory, by name: they can be opened, made and removed.
+#[derive(Clone, Debug, Default)]
+struct Files(Arc<Mutex<BTreeMap<String, Arc<MemoryStorage>>>>);
+
+impl Files {
+    fn names(&self) -> Vec<String> {
+        self.0.lock().expect("one thread").keys().cloned().collect()
+    }
+
+    fn store(&self, name: &str) -> Option<Arc<MemoryStorage>> {
+        self.0.lock().expect("one thread").get(name).cloned()
+    }
+
+    fn create(&self, name: &str, size: u64, given: &[(&str, &str)]) -> Disk {
+        let mut options = Options::of(&VMDK);
+        given.iter().for_each(|(name, value)| options.set(name, value).expect("an option"));
+        let store = self.make(&Reference::new(anydisk_core::Role::Extent, name)).expect("new");
+        let (location, limits) = (Location::Path(name.into()), Limits::default());
+        let request = CreateRequest::new(store.store, &location, size, &options, &limits);
+        let image = VMDK.create(CreateRequest { companions: self, ..request });
+        Disk::new(image.expect("an image"))
+    }
+
+    fn open(&self, name: &str) -> Disk {
+        let store = self.store(name).expect("it is there");
+        let (location, limits) = (Location::Path(name.into()), Limits::default());
+        let request = OpenRequest::new(store, &location, &limits);
+        let request = OpenRequest { access: Access::ReadWrite, resolver: self, ..request };
+        Disk::new(VMDK.open(request).expect("it opens").image)
+    }
+
+    fn text(&self, name: &str) -> String {
+        let bytes = self.store(name).expect("it is there").to_vec();
+        String::from_utf8_lossy(&bytes).split('\0').next().unwrap_or_default().to_owned()
+    }
+}
+
+impl Resolver for Files {
+    fn resolve(&self, reference: &Reference, _: &Location, _: Access) -> Result<Located> {
+        let name = reference.display_name();
+        let store = self.store(&name).ok_or_else(|| reference.denied("there is no such file"))?;
+        Ok(Located { store, location: Location::Other(name) })
+    }
+}
+
+impl Companions for Files {
+    fn make(&self, reference: &Reference) -> Result<Located> {
+        let name = reference.display_name();
+        if self.store(&name).is_some() {
+            return Err(Error::Exists { what: "file", name });
+        }
+        let store = Arc::new(MemoryStorage::default());
+        self.0.lock().expect("one thread").insert(name.clone(), store.clone());
+        Ok(Located { store, location: Location::Other(name) })
+    }
+
+    fn remove(&self, reference: &Reference) -> Result<()> {
+        self.0.lock().expect("one thread").remove(&reference.display_name());
+        Ok(())
+    }
+}
+
+fn contents(disk: &Disk) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(disk.size()).expect("small")];
+    disk.read(GuestOffset::ZERO, &mut bytes).expect("a read");
+    bytes
+}
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn a_split_disk_gets_and_loses_extents_and_their_files() {
+    for subformat in ["twoGbMaxExtentSparse", "twoGbMaxExtentFlat"] {
+        let files = Files::default();
+        let disk =
+            files.create("d.vmdk", 3 * MIB, &[("subformat", subformat), ("split_size", "2M")]);
+        let mut model = ByteModel::new(3 * MIB);
+        let check = |disk: &Disk, model: &ByteModel, extents: usize| {
+            assert!(contents(disk) == model.contents(), "{subformat}");
+            assert!(
+                contents(&files.open("d.vmdk")) == model.contents(),
+                "{subformat}, opened again"
+            );
+            assert_eq!(files.names().len(), 1 + extents, "{:?}", files.names());
+            assert_eq!(files.text("d.vmdk").matches("RW ").count(), extents);
+        };
+        for (step, (size, extents)) in
+            [(9, 5), (4, 2), (3, 2), (7, 4), (1, 1)].into_iter().enumerate()
+        {
+            let fill = vec![u8::try_from(step).expect("small") + 1; 4096];
+            for at in [0, model.size() - 4096, model.size() / 2] {
+                disk.write(GuestOffset(at), &fill).expect("a write");
+                model.write(at, &fill);
+            }
+            disk.resize_with(size * MIB, Preallocation::Off, &files).expect("a resize");
+            model.resize(size * MIB);
+            disk.flush().expect("a flush");
+            check(&disk, &model, extents);
+        }
+    }
+}
+
+/// The disk keeps its size, and the files that were made for nothing are gone.
+#[test]
+fn a_split_disk_that_cannot_get_all_its_extents_stays_as_it_was() {
+    let files = Files::default();
+    let options = [("subformat", "twoGbMaxExtentSparse"), ("split_size", "2M")];
+    let disk = files.create("d.vmdk", 3 * MIB, &options);
+    disk.write(GuestOffset(3 * MIB - 1), &[7]).expect("a write");
+    disk.flush().expect("a flush");
+    files.make(&Reference::new(anydisk_core::Role::Extent, "d-s004.vmdk")).expect("a file");
+    let error = disk.resize_with(9 * MIB, Preallocation::Off, &files).expect_err("a file is there");
+    assert!(matches!(error, Error::Exists { .. }), "{error}");
+    assert_eq!(disk.size(), 3 * MIB);
+    assert_eq!(files.names(), ["d-s001.vmdk", "d-s002.vmdk", "d-s004.vmdk", "d.vmdk"]);
+    let error = disk.resize(9 * MIB, Preallocation::Off).expect_err("nobody makes files");
+    assert!(matches!(error, Error::Denied { .. }), "{error}");
+    disk.resize(4 * MIB, Preallocation::Off).expect("no file is needed");
+    assert_eq!(contents(&disk)[3 * 1024 * 1024 - 1..3 * 1024 * 1024 + 1], [7, 0]);
+    assert_eq!(contents(&files.open("d.vmdk")).len(), 4 << 20);
+}
+
+/// Grains that a shrink cut off would be read again by whoever trusts the tables.
+#[test]
+fn the_header_of_both_sets_of_tables_and_the_descriptor_tell_the_new_size() {
+    let files = Files::default();
+    let disk = files.create("d.vmdk", 40 * MIB, &[]);
+    disk.write(GuestOffset(35 * MIB), &[1; 4096]).expect("a write");
+    for (size, cylinders) in [(100, 203), (33, 67), (5000, 10158)] {
+        disk.resize(size * MIB, Preallocation::Off).expect("a resize");
+        disk.flush().expect("a flush");
+        let bytes = files.store("d.vmdk").expect("it is there").to_vec();
+        assert_eq!(bytes[12..20], (size * 2048).to_le_bytes());
+        let text = String::from_utf8_lossy(&bytes[512..21 * 512]).into_owned();
+        assert!(text.contains(&format!("RW {} SPARSE", size * 2048)), "{text}");
+        assert!(text.contains(&format!("ddb.geometry.cylinders = \"{cylinders}\"")), "{text}");
+        assert_eq!(bytes[28..44], [1_u64, 20].map(u64::to_le_bytes).concat()[..]);
+        let found = files.open("d.vmdk");
+        assert_eq!(found.size(), size * MIB);
+        let mut bytes = [7; 4096];
+        if size > 35 {
+            found.read(GuestOffset(35 * MIB), &mut bytes).expect("a read");
+            assert_eq!(bytes, [u8::from(size == 100); 4096]);
+        }
+    }
+}
+
+#[test]
+fn a_file_ends_where_32_bit_sector_numbers_do() {
+    let files = Files::default();
+    drop(files.create("d.vmdk", MIB, &[]));
+    let store = files.store("d.vmdk").expect("it is there");
+    store.set_len((1 << 41) - 65536).expect("holes");
+    let disk = files.open("d.vmdk");
+    disk.write(GuestOffset(0), &[1]).expect("the last grain");
+    let error = disk.write(GuestOffset(65536), &[1]).expect_err("full").to_string();
+    assert_eq!(
+        error,
+        "vmdk: size of an extent's file in bytes is 2199023321088, more than the limit of \
+         2199023255552"
+    );
+}
+
+#[test]
+fn what_cannot_be_resized_is_refused_by_name_and_nothing_changes() {
+    let files = Files::default();
+    let disk = files.create("d.vmdk", MIB, &[]);
+    let before = files.store("d.vmdk").expect("it is there").to_vec();
+    let refusal = |size: u64, how| disk.resize(size, how).expect_err("refused").to_string();
+    assert_eq!(
+        refusal(MIB + 1, Preallocation::Off),
+        "vmdk: a size that is 0 or no multiple of 512 bytes is not supported"
+    );
+    assert_eq!(
+        refusal(2 * MIB, Preallocation::Full),
+        "vmdk: preallocation of sparse extents is not supported"
+    );
+    assert_eq!(
+        refusal(3 << 40, Preallocation::Off),
+        "vmdk: size of a sparse extent in bytes is 3298534883328, more than the limit of \
+         2199023255552"
+    );
+    assert_eq!(disk.size(), MIB);
+    assert!(before == files.store("d.vmdk").expect("it is there").to_vec());
+}
+
+/// qemu-img reads what grew and shrank, and its check finds nothing.
+#[test]
+fn qemu_reads_what_was_resized() {
+    let Some(qemu) = Qemu::find() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    for subformat in ["monolithicSparse", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat"] {
+        let name = format!("{subformat}.vmdk");
+        let files = Files::default();
+        let mut options = vec![("subformat", subformat)];
+        options.extend((subformat != "monolithicSparse").then_some(("split_size", "32M")));
+        let disk = files.create(&name, 40 * MIB, &options);
+        let mut model = ByteModel::new(40 * MIB);
+        for (size, seed) in [(100, 3), (50, 5), (130, 7)] {
+            for at in [0, model.size() - 70_000, model.size() / 2 + 511] {
+                let data = vec![seed; 70_000];
+                disk.write(GuestOffset(at), &data).expect("a write");
+                model.write(at, &data);
+            }
+            disk.resize_with(size * MIB, Preallocation::Off, &files).expect("a resize");
+            model.resize(size * MIB);
+        }
+        disk.flush().expect("a flush");
+        for file in files.names() {
+            let bytes = files.store(&file).expect("it is there").to_vec();
+            std::fs::write(folder.path().join(file), bytes).expect("room for an image");
+        }
+        let raw = folder.path().join("model");
+        std::fs::write(&raw, model.contents()).expect("room for a raw image");
+        let path = folder.path().join(&name);
+        qemu.assert_same((&path, "vmdk"), (&raw, "raw"));
+        if subformat == "monolithicSparse" {
+            qemu.assert_undamaged(&path, "vmdk");
+        }
+    }
+}
