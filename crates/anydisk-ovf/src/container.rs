@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anydisk_core::{Container, ContainerRequest, Error, Members, Result, Sample, Verdict};
 
-use crate::{NAME, Package, tar};
+use crate::{NAME, Package, descriptor, tar};
 
 /// OVF and OVA packages.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,7 +24,7 @@ impl Container for OvfContainer {
         if tar::is_header(head) && (first.ends_with(b".ovf") || head.get(156) == Some(&b'x')) {
             return Verdict::Likely;
         }
-        if is_descriptor(head) { Verdict::Likely } else { Verdict::No }
+        if descriptor::begins(head) { Verdict::Likely } else { Verdict::No }
     }
 
     /// One store: an archive. Several: the first is the descriptor.
@@ -32,20 +32,12 @@ impl Container for OvfContainer {
         let Some((first, others)) = request.stores.split_first() else {
             return Err(Error::NotFound { what: "package", name: String::new() });
         };
-        let mut head = [0; 512];
+        let mut head = [0; 1024];
         let count = first.store.read_at(anydisk_core::HostOffset::ZERO, &mut head)?;
-        let package = match others.is_empty() && !is_descriptor(&head[..count]) {
+        let package = match others.is_empty() && !descriptor::begins(&head[..count]) {
             true => Package::open_ova(Arc::clone(&first.store), request.limits)?,
             false => Package::open_folder(first, others, request.limits)?,
         };
         Ok(Box::new(package))
     }
-}
-
-/// Whether a text begins as a descriptor does.
-fn is_descriptor(head: &[u8]) -> bool {
-    let head = head.get(..head.len().min(512)).unwrap_or_default();
-    let begins = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(head);
-    let envelope = head.windows(9).any(|words| words == b"Envelope ");
-    (begins.starts_with(b"<?xml") || begins.starts_with(b"<Envelope")) && envelope
 }

@@ -1,8 +1,8 @@
 //! The descriptor: XML to the files and disks it names. Pure.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use anydisk_core::{Error, Result, Value};
+use anydisk_core::{Error, Limits, Result, Value};
 use quick_xml::XmlVersion;
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::reader::Reader;
@@ -59,9 +59,9 @@ impl Descriptor {
     /// # Errors
     /// [`Invalid`](anydisk_core::Invalid) for text that is no such XML, has a document type or an
     /// entity of its own, or names what is not there; [`Error::Denied`] for names that are not
-    /// plain.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
-        let mut reader = Reader::from_reader(bytes);
+    /// plain; [`Error::Limit`].
+    pub(crate) fn parse(bytes: &[u8], limits: &Limits) -> Result<Self> {
+        let mut reader = Reader::from_reader(utf8(bytes)?);
         let mut path: Vec<String> = Vec::new();
         let mut descriptor = Self::default();
         let mut envelope = false;
@@ -75,11 +75,11 @@ impl Descriptor {
                 }
                 Ok(Event::Start(element)) => {
                     envelope |= path.is_empty() && local(&element) == "Envelope";
-                    descriptor.take(&path, &element, at)?;
+                    descriptor.take(&path, &element, at, limits)?;
                     path.push(local(&element).to_owned());
                     limits::check("depth of the descriptor", path.len() as u64, DEPTH)?;
                 }
-                Ok(Event::Empty(element)) => descriptor.take(&path, &element, at)?,
+                Ok(Event::Empty(element)) => descriptor.take(&path, &element, at, limits)?,
                 Ok(Event::End(_)) => {
                     path.pop();
                 }
@@ -92,7 +92,13 @@ impl Descriptor {
         Ok(descriptor)
     }
 
-    fn take(&mut self, path: &[String], element: &BytesStart<'_>, at: u64) -> Result<()> {
+    fn take(
+        &mut self,
+        path: &[String],
+        element: &BytesStart<'_>,
+        at: u64,
+        limits: &Limits,
+    ) -> Result<()> {
         let parent = path.last().map_or("", String::as_str);
         match (parent, local(element)) {
             ("References", "File") => self.files.push(file(&Attributes::of(element, at)?)?),
@@ -100,9 +106,10 @@ impl Descriptor {
             ("DiskSection" | "Section", "Disk") => {
                 self.disks.push(disk(&Attributes::of(element, at)?)?);
             }
-            _ => {}
+            _ => return Ok(()),
         }
-        Ok(())
+        let found = self.files.len().max(self.disks.len()) as u64;
+        limits::check("files or disks of a package", found, limits.extents as u64)
     }
 
     /// Ids and names that stand for one thing each, and references to what is there.
@@ -120,6 +127,28 @@ impl Descriptor {
                 return Err(invalid("fileRef", 0, text(id), "the id of a file").into());
             }
         }
+        self.check_parents()
+    }
+
+    /// Every chain of disks ends.
+    fn check_parents(&self) -> Result<()> {
+        let by_id: HashMap<&str, &Disk> =
+            self.disks.iter().map(|disk| (disk.id.as_str(), disk)).collect();
+        // Those that are known to lead to an end.
+        let mut good = HashSet::new();
+        for disk in &self.disks {
+            let mut way = vec![disk];
+            while let Some(id) = way.last().and_then(|last| last.parent.as_deref()) {
+                if good.contains(id) {
+                    break;
+                }
+                let Some(parent) = by_id.get(id).filter(|_| way.len() <= self.disks.len()) else {
+                    return Err(invalid("parentRef", 0, text(id), "another disk").into());
+                };
+                way.push(parent);
+            }
+            good.extend(way.iter().map(|disk| disk.id.as_str()));
+        }
         Ok(())
     }
 
@@ -130,6 +159,41 @@ impl Descriptor {
 }
 
 const DEPTH: u64 = limits::DEPTH as u64;
+
+/// The mark of UTF-8 that some editors put in front.
+const UTF8_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// The text without its mark.
+///
+/// # Errors
+/// [`Error::Unsupported`] for UTF-16.
+fn utf8(bytes: &[u8]) -> Result<&[u8]> {
+    if is_utf16(bytes) {
+        let feature = "a descriptor in UTF-16".into();
+        return Err(Error::Unsupported { format: crate::NAME, feature });
+    }
+    Ok(bytes.strip_prefix(UTF8_MARK).unwrap_or(bytes))
+}
+
+/// Whether a text begins as UTF-16 does: with its mark, or with `<`.
+fn is_utf16(bytes: &[u8]) -> bool {
+    let starts: [&[u8]; 4] = [b"\xFF\xFE", b"\xFE\xFF", b"<\0", b"\0<"];
+    starts.iter().any(|start| bytes.starts_with(start))
+}
+
+/// Whether the start of a file is that of a descriptor, also of one that is refused.
+pub(crate) fn begins(head: &[u8]) -> bool {
+    let head = head.get(..head.len().min(1024)).unwrap_or_default();
+    let plain: Vec<u8> = match is_utf16(head) {
+        true => head.iter().copied().filter(u8::is_ascii).filter(|byte| *byte != 0).collect(),
+        false => head.strip_prefix(UTF8_MARK).unwrap_or(head).to_vec(),
+    };
+    let is_envelope = |words: &[u8]| {
+        words.strip_prefix(b"Envelope").is_some_and(|end| end.iter().all(u8::is_ascii_whitespace))
+    };
+    let starts: [&[u8]; 3] = [b"<?xml", b"<Envelope", b"<ovf:Envelope"];
+    starts.iter().any(|start| plain.starts_with(start)) && plain.windows(9).any(is_envelope)
+}
 
 /// The five entities that XML itself has, and characters by number.
 fn is_known(entity: &str) -> bool {
@@ -214,7 +278,7 @@ fn disk(attributes: &Attributes) -> Result<Disk> {
         file: attributes.get("fileRef").filter(|id| !id.is_empty()).map(str::to_owned),
         capacity: bytes,
         format: attributes.get("format").map(str::to_owned),
-        parent: attributes.get("parentRef").map(str::to_owned),
+        parent: attributes.get("parentRef").filter(|id| !id.is_empty()).map(str::to_owned),
     })
 }
 
@@ -227,8 +291,26 @@ mod tests {
         format!("<?xml version=\"1.0\"?>\n<Envelope xmlns:ovf=\"x\">{body}</Envelope>\n")
     }
 
+    fn parse(text: impl AsRef<[u8]>) -> Result<Descriptor> {
+        Descriptor::parse(text.as_ref(), &Limits::default())
+    }
+
+    #[test]
+    fn more_files_than_one_image_may_have_are_refused() {
+        let files = |count: usize| -> String {
+            (0..count).map(|n| format!("<File id=\"{n}\" href=\"{n}\"/>")).collect()
+        };
+        let parse = |count| {
+            let text = envelope(&format!("<References>{}</References>", files(count)));
+            Descriptor::parse(text.as_bytes(), &Limits::strict())
+        };
+        assert_eq!(parse(64).unwrap().files.len(), 64);
+        let error = parse(65).unwrap_err().to_string();
+        assert!(error.contains("more than the limit of 64"), "{error}");
+    }
+
     fn refusal(text: &str) -> String {
-        Descriptor::parse(text.as_bytes()).expect_err("it is refused").to_string()
+        parse(text).expect_err("it is refused").to_string()
     }
 
     #[test]
@@ -242,7 +324,7 @@ mod tests {
                  {prefix}capacityAllocationUnits=\"byte * 2^20\"/>\
                  <Disk {prefix}diskId=\"e\" {prefix}capacity=\"9\"></Disk></DiskSection>"
             );
-            let descriptor = Descriptor::parse(envelope(&body).as_bytes()).unwrap();
+            let descriptor = parse(envelope(&body)).unwrap();
             let file = descriptor.file("f").unwrap();
             assert_eq!((file.href.as_str(), file.size, file.gzip), ("a & b.vmdk", Some(7), true));
             let disks = &descriptor.disks;
@@ -263,6 +345,39 @@ mod tests {
         }
         let deep = format!("{}{}", "<a>".repeat(100), "</a>".repeat(100));
         assert!(refusal(&envelope(&deep)).contains("more than the limit of 64"));
+    }
+
+    #[test]
+    fn a_mark_of_utf8_is_passed_over_and_utf16_is_refused_by_its_name() {
+        let text = envelope("<References/>");
+        let marked = [UTF8_MARK, text.as_bytes()].concat();
+        parse(&marked).unwrap();
+        assert!(begins(&marked));
+        for (mark, swap) in [(&b"\xFF\xFE"[..], false), (b"\xFE\xFF", true), (b"", false)] {
+            let units = text.encode_utf16().map(|u| if swap { u.swap_bytes() } else { u });
+            let wide: Vec<u8> =
+                mark.iter().copied().chain(units.flat_map(u16::to_le_bytes)).collect();
+            assert!(begins(&wide));
+            let error = parse(&wide).unwrap_err().to_string();
+            assert!(error.contains("a descriptor in UTF-16 is not supported"), "{error}");
+        }
+        assert!(!begins(b"<?xml version=\"1.0\"?><html> Envelopes </html>"));
+    }
+
+    #[test]
+    fn chains_of_disks_that_do_not_end_are_refused() {
+        let disks = |parents: [&str; 3]| {
+            let disk = |(id, parent): (&str, &str)| {
+                format!("<Disk diskId=\"{id}\" parentRef=\"{parent}\" capacity=\"1\"/>")
+            };
+            let disks: String = ["a", "b", "c"].into_iter().zip(parents).map(disk).collect();
+            envelope(&format!("<DiskSection>{disks}</DiskSection>"))
+        };
+        parse(disks(["", "a", "b"])).unwrap();
+        parse(disks(["b", "c", ""])).unwrap();
+        for parents in [["a", "", ""], ["b", "c", "a"], ["", "z", ""], ["b", "b", ""]] {
+            assert!(refusal(&disks(parents)).contains("expected another disk"), "{parents:?}");
+        }
     }
 
     #[test]
@@ -295,7 +410,7 @@ mod tests {
         fn no_text_makes_the_parser_panic(parts in proptest::collection::vec(
             proptest::sample::select(vec!["<", ">", "/", "Envelope", "References", "File", " id=", "\"", "&", ";", "<!", "]]>", "a", "\u{e9}"]), 0..40,
         )) {
-            let _ = Descriptor::parse(parts.concat().as_bytes());
+            let _ = parse(parts.concat());
         }
     }
 }

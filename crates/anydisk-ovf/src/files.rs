@@ -68,6 +68,12 @@ impl Files {
         }
     }
 
+    /// The certificate that belongs to a descriptor: that of the same name.
+    pub(crate) fn certificate_of(&self, descriptor: &str) -> Option<&str> {
+        let own = certificate_name(descriptor);
+        self.stores.get_key_value(&own).map(|(name, _)| name.as_str())
+    }
+
     /// The stores that a file of the descriptor consists of, with their names.
     ///
     /// # Errors
@@ -131,7 +137,17 @@ impl Files {
 
 /// The manifest of a descriptor.
 pub(crate) fn manifest_name(descriptor: &str) -> String {
-    format!("{}.mf", descriptor.strip_suffix(".ovf").unwrap_or(descriptor))
+    with_extension(descriptor, "mf")
+}
+
+/// The certificate of a descriptor.
+pub(crate) fn certificate_name(descriptor: &str) -> String {
+    with_extension(descriptor, "cert")
+}
+
+/// The name of a file that goes with a descriptor.
+fn with_extension(descriptor: &str, extension: &str) -> String {
+    format!("{}.{extension}", descriptor.strip_suffix(".ovf").unwrap_or(descriptor))
 }
 
 /// All chunks but the last have the size that the descriptor says.

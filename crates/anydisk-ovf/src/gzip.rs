@@ -4,9 +4,10 @@ use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 
 use anydisk_core::{Error, HostOffset, Result, Storage};
+use anydisk_storage::is_zero;
 use flate2::bufread::MultiGzDecoder;
 
-use crate::{NAME, limits};
+use crate::limits;
 
 /// A store as a stream.
 struct Stream<'a> {
@@ -37,7 +38,8 @@ pub(crate) fn unpack(
     let mut at = 0;
     loop {
         let count = match unpacked.read(&mut buffer) {
-            Ok(0) => return Ok(()),
+            // Zeroes were left out: the end may be such a hole.
+            Ok(0) => return Ok(target.set_len(at)?),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {
@@ -46,13 +48,9 @@ pub(crate) fn unpack(
             }
         };
         limits::check("size of an unpacked member in bytes", at + count as u64, most)?;
-        target.write_at(HostOffset(at), &buffer[..count])?;
+        if !is_zero(&buffer[..count]) {
+            target.write_at(HostOffset(at), &buffer[..count])?;
+        }
         at += count as u64;
     }
-}
-
-/// Why a packed file is too large for memory.
-pub(crate) fn too_large(name: &str, limit: u64) -> Error {
-    let what = format!("{name} is packed with gzip; to be read in place its unpacked bytes");
-    Error::Limit { format: NAME, what: what.into(), found: limit + 1, limit }
 }

@@ -13,8 +13,9 @@
 //! | OVF: a descriptor and its files as separate stores | read |
 //! | manifest: SHA-1, SHA-256, SHA-512 | verified when a member is opened |
 //! | disks in chunks | read in place |
-//! | disks packed with gzip | unpacked into memory within a limit, or into a store of the caller's |
-//! | certificates | not verified |
+//! | disks packed with gzip, also in chunks | unpacked into memory within a limit, or into room of the caller's |
+//! | disks that change other disks | told; whoever opens images puts them over each other |
+//! | certificates | told, not verified |
 //! | writing an OVA, each disk in one pass | works |
 //!
 //! The bytes of a disk are mostly those of a VMDK: a member is opened as a store, and the image in
@@ -38,18 +39,23 @@
 mod chunks;
 mod container;
 mod descriptor;
+mod disk;
 mod files;
 mod gzip;
 mod limits;
+mod listing;
 mod manifest;
 mod name;
 mod package;
+mod packed;
 mod tar;
 mod units;
 mod write;
 
 pub use container::{OVF, OvfContainer};
-pub use package::{Package, PackageDisk};
+pub use disk::PackageDisk;
+pub use package::Package;
+pub use packed::Scratch;
 pub use write::{DiskStream, PackageWriter};
 
 pub(crate) const NAME: &str = "ovf";

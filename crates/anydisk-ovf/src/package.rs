@@ -1,7 +1,8 @@
 //! An open package: its disks, its files, and each of them as a store.
 
+use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anydisk_core::{
     Access, Error, Limits, Located, Location, Member, Members, Reference, Resolver, Result, Role,
@@ -9,51 +10,26 @@ use anydisk_core::{
 };
 use anydisk_storage::MemoryStorage;
 
-use crate::descriptor::{Descriptor, Disk, File};
-use crate::files::{Files, manifest_name, must_cover};
+use crate::descriptor::{Descriptor, File};
+use crate::disk::package_disk;
+use crate::files::{Files, certificate_name, manifest_name, must_cover};
 use crate::manifest::Manifest;
-use crate::{gzip, invalid, text};
+use crate::{PackageDisk, Scratch, invalid, text};
 
 /// A package.
 #[derive(Debug)]
 pub struct Package {
-    files: Files,
-    descriptor: Descriptor,
-    manifest: Option<Manifest>,
+    pub(crate) files: Files,
+    pub(crate) descriptor: Descriptor,
+    pub(crate) manifest: Option<Manifest>,
+    /// Name of the certificate.
+    certificate: Option<String>,
     disks: Vec<PackageDisk>,
     members: Vec<Member>,
-    limits: Limits,
-}
-
-/// A disk of the machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PackageDisk {
-    /// Its id in the descriptor.
-    pub id: String,
-    /// Size for the guest, in bytes.
-    pub capacity: u64,
-    /// The member with its content; `None`: it is empty.
-    pub file: Option<String>,
-    /// The format that the descriptor names, as `-f` takes it. To be believed no more than any name.
-    pub format: Option<String>,
-    /// The id of the disk that it changes.
-    pub parent: Option<String>,
-}
-
-impl PackageDisk {
-    /// Holds the size of the image that was found against the capacity.
-    ///
-    /// # Errors
-    /// [`Invalid`](anydisk_core::Invalid) if they differ.
-    pub fn check_size(&self, size: u64) -> Result<()> {
-        if size == self.capacity {
-            return Ok(());
-        }
-        let field = format!("capacity of disk {}", self.id);
-        let expected = format!("{size}, the size of the image");
-        Err(invalid(field, 0, self.capacity.into(), expected).into())
-    }
+    pub(crate) limits: Limits,
+    pub(crate) scratch: Option<Arc<dyn Scratch>>,
+    /// What was unpacked into room of the caller's, by name.
+    pub(crate) unpacked: Mutex<HashMap<String, Arc<dyn Storage>>>,
 }
 
 impl Package {
@@ -111,6 +87,7 @@ impl Package {
         let mut others = Vec::new();
         let own = file_name(&descriptor.location).unwrap_or_default();
         others.extend(find(&manifest_name(&own))?);
+        others.extend(find(&certificate_name(&own))?);
         for file in &alone.descriptor.files {
             let parts = (0..limits.extents).map(|number| file.part_name(number));
             for name in parts.take(if file.chunk.is_some() { limits.extents } else { 1 }) {
@@ -131,10 +108,19 @@ impl Package {
             }
             None => None,
         };
-        let descriptor = Descriptor::parse(&descriptor)?;
+        let descriptor = Descriptor::parse(&descriptor, limits)?;
         let disks = descriptor.disks.iter().map(|disk| package_disk(disk, &descriptor)).collect();
-        let limits = limits.clone();
-        let mut package = Self { files, descriptor, manifest, disks, members: Vec::new(), limits };
+        let mut package = Self {
+            certificate: files.certificate_of(name).map(str::to_owned),
+            files,
+            descriptor,
+            manifest,
+            disks,
+            members: Vec::new(),
+            limits: limits.clone(),
+            scratch: None,
+            unpacked: Mutex::default(),
+        };
         package.members = package.list();
         Ok(package)
     }
@@ -145,22 +131,17 @@ impl Package {
         &self.disks
     }
 
-    /// Unpacks a member that is packed with gzip into `target`, which is empty; the digest of the
-    /// packed bytes is verified first. Whether the member is packed at all.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`], [`Error::Limit`] for more bytes than the disk can need, and as opening.
-    pub fn unpack(&self, path: &str, target: &dyn Storage) -> Result<bool> {
-        let file = self.file(path)?;
-        if !file.gzip {
-            return Ok(false);
-        }
-        // An image of a disk is hardly larger than the disk.
-        let capacity = self.disks.iter().find(|disk| disk.file.as_deref() == Some(path));
-        let most = capacity.map_or(u64::MAX, |disk| disk.capacity);
-        let most = most.saturating_add(most / 10).saturating_add(1 << 20);
-        gzip::unpack(path, &self.verified(file)?, target, most)?;
-        Ok(true)
+    /// Whether there are digests, by which members are verified.
+    #[must_use]
+    pub fn has_manifest(&self) -> bool {
+        self.manifest.is_some()
+    }
+
+    /// The name of the certificate, if the package has one. It says who made the manifest, and is
+    /// not verified.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&str> {
+        self.certificate.as_deref()
     }
 
     /// Verifies the digest of a member. An empty disk, and a member that the manifest does not
@@ -189,7 +170,7 @@ impl Package {
     }
 
     fn is_empty_disk(&self, path: &str) -> bool {
-        self.disks.iter().any(|disk| disk.file.is_none() && disk.id == path)
+        self.disks.iter().any(|disk| disk.is_empty() && disk.id == path)
     }
 
     fn empty_disk(&self, path: &str) -> Result<Arc<dyn Storage>> {
@@ -199,92 +180,19 @@ impl Package {
         Ok(Arc::new(zeroes))
     }
 
-    /// A file of the package as it is, or out of its packing.
-    fn unpacked(&self, file: &File, store: Arc<dyn Storage>) -> Result<Arc<dyn Storage>> {
-        if !file.gzip {
-            return Ok(store);
-        }
-        let (unpacked, most) = (MemoryStorage::default(), self.limits.unit);
-        match gzip::unpack(&file.href, &store, &unpacked, most) {
-            Err(Error::Limit { .. }) => Err(gzip::too_large(&file.href, most)),
-            outcome => outcome.map(|()| Arc::new(unpacked) as Arc<dyn Storage>),
-        }
-    }
-
-    fn file(&self, path: &str) -> Result<&File> {
+    pub(crate) fn file(&self, path: &str) -> Result<&File> {
         let found = self.descriptor.files.iter().find(|file| file.href == path);
         found.ok_or_else(|| Error::NotFound { what: "member", name: path.to_owned() })
     }
 
     /// The bytes of a file as they lie in the package, with the digest of the manifest.
-    fn verified(&self, file: &File) -> Result<Arc<dyn Storage>> {
+    pub(crate) fn verified(&self, file: &File) -> Result<Arc<dyn Storage>> {
         let store = self.files.packed(file)?;
         if let Some(manifest) = &self.manifest {
             self.files.verify(file, manifest)?;
         }
         Ok(store)
     }
-
-    fn list(&self) -> Vec<Member> {
-        let disks = self.disks.iter().map(|disk| self.disk_member(disk));
-        let is_disk = |file: &&File| {
-            self.disks.iter().any(|disk| disk.file.as_deref() == Some(file.href.as_str()))
-        };
-        let others = self.descriptor.files.iter().filter(|file| !is_disk(file));
-        disks.chain(others.map(|file| self.file_member(file, "package member (file)"))).collect()
-    }
-
-    fn disk_member(&self, disk: &PackageDisk) -> Member {
-        let file = disk.file.as_ref().and_then(|href| self.file(href).ok());
-        let Some(file) = file else {
-            let mut member = Member::new(disk.id.clone(), "package member (empty disk)");
-            member.size = Some(disk.capacity);
-            member.format = Some("raw".to_owned());
-            return member;
-        };
-        let mut member = self.file_member(file, "package member (disk)");
-        member.format.clone_from(&disk.format);
-        let capacity = format!("capacity {} bytes", disk.capacity);
-        member.note =
-            Some(member.note.map_or(capacity.clone(), |note| format!("{capacity}; {note}")));
-        member
-    }
-
-    fn file_member(&self, file: &File, kind: &'static str) -> Member {
-        let mut member = Member::new(file.href.clone(), kind);
-        match self.files.packed(file) {
-            Ok(store) if !file.gzip => member.size = store.len().ok(),
-            Ok(_) => member.note = Some("packed with gzip".to_owned()),
-            Err(error) => member.note = Some(error.to_string()),
-        }
-        if let Some(manifest) = &self.manifest
-            && !manifest.digests.contains_key(&file.href)
-            && file.chunk.is_none()
-        {
-            member.note = Some("the manifest does not have it".to_owned());
-        }
-        member
-    }
-}
-
-fn package_disk(disk: &Disk, descriptor: &Descriptor) -> PackageDisk {
-    let file = disk.file.as_ref().and_then(|id| descriptor.file(id));
-    PackageDisk {
-        id: disk.id.clone(),
-        capacity: disk.capacity,
-        file: file.map(|file| file.href.clone()),
-        format: disk.format.as_deref().and_then(format_of).map(str::to_owned),
-        parent: disk.parent.clone(),
-    }
-}
-
-/// The format that a URI means.
-fn format_of(uri: &str) -> Option<&'static str> {
-    let uri = uri.to_ascii_lowercase();
-    // In this order: "vhdx" has "vhd" in it.
-    [("vmdk", "vmdk"), ("qcow", "qcow2"), ("vhdx", "vhdx"), ("vhd", "vpc"), ("raw", "raw")]
-        .into_iter()
-        .find_map(|(part, format)| uri.contains(part).then_some(format))
 }
 
 fn file_name(location: &Location) -> Option<String> {

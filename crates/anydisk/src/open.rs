@@ -1,6 +1,6 @@
 //! Opening a disk by the path of its top image.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anydisk_core::{
@@ -49,6 +49,7 @@ pub struct OpenDisk {
     without_data: bool,
     file: anydisk_storage::OpenOptions,
     registry: Registry,
+    scratch: Option<PathBuf>,
 }
 
 impl Default for OpenDisk {
@@ -71,13 +72,21 @@ impl OpenDisk {
             without_data: false,
             file: anydisk_storage::OpenOptions::new().block_devices(true),
             registry: formats(),
+            scratch: Some(std::env::temp_dir()),
         }
     }
 
     /// For an image from a stranger: no file but this one is opened, limits are strict, raw is not
-    /// guessed.
+    /// guessed, nothing is unpacked into files.
     pub fn untrusted() -> Self {
-        Self::new().policy(Policy::Nothing).limits(Limits::strict())
+        Self::new().policy(Policy::Nothing).limits(Limits::strict()).scratch(None)
+    }
+
+    /// The folder for files, without a name, into which members of packages are unpacked that are
+    /// too large for memory; that of the system, if nothing is said. `None`: they are refused.
+    pub fn scratch(mut self, folder: Option<PathBuf>) -> Self {
+        self.scratch = folder;
+        self
     }
 
     /// The format of the top image, instead of looking at its bytes.
@@ -253,6 +262,10 @@ impl OpenDisk {
 
     pub(crate) fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    pub(crate) fn scratch_folder(&self) -> Option<&Path> {
+        self.scratch.as_deref()
     }
 
     pub(crate) fn limits_in_force(&self) -> &Limits {

@@ -1,17 +1,19 @@
 //! What lies in disks: packages, partitions, volume groups, as a tree; and opening a member.
 
+mod look;
+mod package;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, Changes, Container, Disk, Error, Located, Location, Member, Members, NoReferences,
-    Opener, Result, Sample, Storage, Verdict,
+    Access, Changes, Disk, Error, Located, Location, Member, Members, NoReferences, Opener, Result,
+    Storage,
 };
-use anydisk_lvm2::{LVM2, VolumeGroups};
-use anydisk_ovf::{OVF, Package};
-use anydisk_partition::{PARTITIONS, Partitions};
-use anydisk_storage::HostOffset;
+use anydisk_lvm2::VolumeGroups;
+use anydisk_ovf::Package;
+use anydisk_partition::Partitions;
 
 use crate::OpenDisk;
 
@@ -97,22 +99,16 @@ impl Inside {
             self.verify(entry)?;
             return Ok(Disk::from_layers(disk.layers().to_vec(), self.options.limits_in_force()));
         }
-        let store = self.open(path)?;
         let package = match &self.containers[entry.container] {
             Open::Package(package) => Some(package),
             _ => None,
         };
-        let format = format.or(package.is_none().then_some("raw"));
-        let disk = self.image(store, path, format)?;
-        let size = disk.size();
-        let of = |package: &Package| {
-            let all = package.disks().iter();
-            all.filter(|disk| disk.file.as_ref() == Some(&entry.path)).cloned().collect::<Vec<_>>()
-        };
-        for known in package.map(of).unwrap_or_default() {
-            known.check_size(size).map_err(|error| error.within(path))?;
+        if let Some(disk) = package.and_then(|one| self.package_disk(one, &entry.path, format)) {
+            return disk;
         }
-        Ok(disk)
+        // A file of a package may be an image of any format; all else is raw.
+        let format = format.or(package.is_none().then_some("raw"));
+        self.image(self.open(path)?, path, format)
     }
 
     /// The disks that were opened, in the order in which they were given; not those in packages.
@@ -159,63 +155,12 @@ impl Inside {
         })
     }
 
-    /// Opens a file, as a package or as a disk, and lists it. What may hold more is answered.
-    fn add_file(&mut self, path: &Path, deep: bool) -> Result<Vec<Place>> {
-        let file = self.options.file_at(path, Access::Read)?;
-        let name = self.free_name(path);
-        if looks_like(&OVF, &*file.store)? {
-            return self.add_package(name, file, deep);
-        }
-        let disk = Arc::new(self.options.located(file)?);
-        let format = disk.top().info().format;
-        let mut member = Member::new(name.clone(), "disk");
-        (member.size, member.format) = (Some(disk.size()), Some(format.to_owned()));
-        self.add(member, Open::Disk(Arc::clone(&disk)), &name);
-        Ok(vec![Place { name, store: disk, verify: Vec::new() }])
-    }
-
-    /// The last part of a path, or the whole where that is taken.
-    fn free_name(&self, path: &Path) -> String {
-        let short = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        let short = short.filter(|name| !self.entries.contains_key(name));
-        short.unwrap_or_else(|| path.display().to_string())
-    }
-
     fn add(&mut self, member: Member, open: Open, inner: &str) {
         let (container, path) = (self.containers.len(), inner.to_owned());
         let entry = Entry { container, path, verify: Vec::new() };
         self.entries.insert(member.path.clone(), entry);
         self.members.push(member);
         self.containers.push(open);
-    }
-
-    fn add_package(&mut self, name: String, file: Located, deep: bool) -> Result<Vec<Place>> {
-        let limits = self.options.limits_in_force().clone();
-        let package = match is_descriptor(&file.location) {
-            true => self
-                .options
-                .with_resolver(|resolver| Package::open_beside(&file, resolver, &limits)),
-            false => Package::open_ova(Arc::clone(&file.store), &limits),
-        };
-        let package = package.map_err(|error| error.within(&file.location.to_string()))?;
-        let number = self.containers.len();
-        self.members.push(Member::new(name.clone(), "package"));
-        let mut places = Vec::new();
-        for member in package.members() {
-            self.list(number, member, &member.path, &name, Vec::new());
-            let has_image =
-                deep && package.disks().iter().any(|disk| disk.file.as_ref() == Some(&member.path));
-            // What is no image holds no partitions; asking for it tells why.
-            if has_image
-                && let Ok(store) = package.open_unverified(&member.path)
-                && let Ok(disk) = self.image(store, &member.path, None)
-            {
-                let verify = vec![(number, member.path.clone())];
-                places.push(Place { name: member.path.clone(), store: Arc::new(disk), verify });
-            }
-        }
-        self.containers.push(Open::Package(package));
-        Ok(places)
     }
 
     /// Puts a member of a container into the tree, under another path.
@@ -238,69 +183,6 @@ impl Inside {
         self.members.push(listed);
     }
 
-    /// Lists partitions, and the volume groups over all places.
-    fn look_into(&mut self, places: Vec<Place>, deep: bool) -> Result<()> {
-        let mut physical = Vec::new();
-        for place in places {
-            let partitions = self.add_partitions(&place)?;
-            match partitions.is_empty() {
-                // The system that partitioned a disk has overruled a label in front.
-                true => physical.push(place),
-                false if deep => physical.extend(partitions),
-                false => {}
-            }
-        }
-        self.add_groups(physical)
-    }
-
-    fn add_partitions(&mut self, place: &Place) -> Result<Vec<Place>> {
-        if !looks_like(&PARTITIONS, &*place.store)? {
-            return Ok(Vec::new());
-        }
-        let limits = self.options.limits_in_force();
-        let table = match Partitions::open(Arc::clone(&place.store), limits) {
-            Ok(table) => table,
-            Err(error) => {
-                self.note(&place.name, &error.to_string());
-                return Ok(Vec::new());
-            }
-        };
-        let number = self.containers.len();
-        let mut places = Vec::new();
-        for member in table.members() {
-            let name = format!("{}/{}", place.name, member.path);
-            self.list(number, member, &name, &place.name, place.verify.clone());
-            if let (Some(_), Ok(store)) = (member.size, table.open(&member.path)) {
-                places.push(Place { name, store, verify: place.verify.clone() });
-            }
-        }
-        self.containers.push(Open::Partitions(table));
-        Ok(places)
-    }
-
-    /// Volume groups may lie over any of the places.
-    fn add_groups(&mut self, places: Vec<Place>) -> Result<()> {
-        let mut physical = Vec::new();
-        for place in places {
-            if looks_like(&LVM2, &*place.store)? {
-                physical.push(place);
-            }
-        }
-        if physical.is_empty() {
-            return Ok(());
-        }
-        let stores: Vec<_> = physical.iter().map(|place| Arc::clone(&place.store)).collect();
-        let groups = VolumeGroups::open(&stores, self.options.limits_in_force())?;
-        // Which of the packages' disks a volume reads is not known: all are verified.
-        let verify: Vec<_> = physical.into_iter().flat_map(|place| place.verify).collect();
-        let number = self.containers.len();
-        for member in groups.members() {
-            self.list(number, member, &member.path, "", verify.clone());
-        }
-        self.containers.push(Open::Groups(groups));
-        Ok(())
-    }
-
     fn note(&mut self, path: &str, note: &str) {
         if let Some(member) = self.members.iter_mut().find(|member| member.path == path) {
             member.note = Some(note.to_owned());
@@ -310,19 +192,6 @@ impl Inside {
 
 /// The kind of a member that lies over all disks.
 const GROUP: &str = "volume group";
-
-fn is_descriptor(location: &Location) -> bool {
-    let Location::Path(path) = location else { return false };
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("ovf"))
-}
-
-/// Whether a store looks like a part of a container.
-fn looks_like(container: &dyn Container, store: &dyn Storage) -> Result<bool> {
-    let mut head = vec![0; 8 << 10];
-    let count = store.read_at(HostOffset::ZERO, &mut head)?;
-    let sample = Sample { head: &head[..count], tail: &[], len: store.len()? };
-    Ok(container.probe(&sample) >= Verdict::Likely)
-}
 
 impl Open {
     fn open(&self, path: &str) -> Result<Arc<dyn Storage>> {

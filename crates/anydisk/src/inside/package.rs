@@ -1,0 +1,194 @@
+//! The disks of packages: those that change other disks lie over them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anydisk_core::{
+    Access, Disk, Error, Layer, Located, Location, Member, Members, NoReferences, Opener, Result,
+    Storage,
+};
+use anydisk_ovf::{Package, PackageDisk, Scratch};
+use anydisk_storage::{MemoryStorage, OpenOptions, PendingFile};
+
+use super::{Inside, Place};
+use crate::OpenDisk;
+
+/// Files without a name in a folder.
+#[derive(Debug)]
+struct ScratchFiles(PathBuf);
+
+impl Scratch for ScratchFiles {
+    fn make(&self) -> Result<Arc<dyn Storage>> {
+        let path = self.0.join(format!("anydisk-{}", std::process::id()));
+        // Never published: it is gone when the last one who has it open is.
+        let pending = PendingFile::create(path, &OpenOptions::new())?;
+        Ok(Arc::clone(pending.storage()) as Arc<dyn Storage>)
+    }
+}
+
+/// How the members of a package are opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Digests {
+    Verified,
+    /// For a first look.
+    Unseen,
+}
+
+impl Inside {
+    pub(super) fn add_package(
+        &mut self,
+        name: String,
+        file: Located,
+        deep: bool,
+    ) -> Result<Vec<Place>> {
+        let package = self.open_package(&file);
+        let package = package.map_err(|error| error.within(&file.location.to_string()))?;
+        let number = self.containers.len();
+        let mut member = Member::new(name.clone(), "package");
+        member.note = note_of(&package);
+        self.members.push(member);
+        for member in package.members() {
+            self.list(number, member, &member.path, &name, Vec::new());
+        }
+        let disks = package.disks().iter().filter(|disk| deep && !disk.is_empty());
+        // What is no image holds no partitions; asking for it tells why.
+        let places = disks.filter_map(|disk| {
+            let chain = chain(&package, disk);
+            let image = self.disk_of(&package, disk, None, Digests::Unseen).ok()?;
+            let files = chain.into_iter().filter_map(|disk| disk.file.clone());
+            let verify = files.map(|file| (number, file)).collect();
+            let name = disk.file.clone().unwrap_or_else(|| disk.id.clone());
+            Some(Place { name, store: Arc::new(image), verify })
+        });
+        let places = places.collect();
+        self.containers.push(super::Open::Package(package));
+        Ok(places)
+    }
+
+    fn open_package(&self, file: &Located) -> Result<Package> {
+        let limits = self.options.limits_in_force();
+        let package = match is_descriptor(&file.location) {
+            true => {
+                self.options.with_resolver(|resolver| Package::open_beside(file, resolver, limits))
+            }
+            false => Package::open_ova(Arc::clone(&file.store), limits),
+        }?;
+        Ok(match self.options.scratch_folder() {
+            Some(folder) => package.with_scratch(Arc::new(ScratchFiles(folder.to_owned()))),
+            None => package,
+        })
+    }
+
+    /// The disk of a package that the member `path` is: `None` for one that is no disk's.
+    pub(super) fn package_disk(
+        &self,
+        package: &Package,
+        path: &str,
+        format: Option<&str>,
+    ) -> Option<Result<Disk>> {
+        let is_it = |disk: &&PackageDisk| match &disk.file {
+            Some(file) => file == path,
+            None => disk.id == path,
+        };
+        let mut disks = package.disks().iter().filter(is_it);
+        let disk = disks.next()?;
+        let opened = self.disk_of(package, disk, format, Digests::Verified);
+        // Several disks may have one file.
+        let agreed = opened.and_then(|opened| {
+            disks.try_for_each(|other| other.check_size(opened.size()))?;
+            Ok(opened)
+        });
+        Some(agreed.map_err(|error| error.within(path)))
+    }
+
+    /// A disk with those that it changes below it. `format`: that of its own image.
+    fn disk_of(
+        &self,
+        package: &Package,
+        disk: &PackageDisk,
+        format: Option<&str>,
+        digests: Digests,
+    ) -> Result<Disk> {
+        let chain = chain(package, disk);
+        let limits = self.options.limits_in_force();
+        if chain.len() > limits.chain {
+            let (what, found) = ("disks that change each other".into(), chain.len() as u64);
+            return Err(Error::Limit { format: "ovf", what, found, limit: limits.chain as u64 });
+        }
+        let mut layers = Vec::new();
+        for (number, disk) in chain.into_iter().enumerate() {
+            let format = format.filter(|_| number == 0);
+            layers.extend(self.layer(package, disk, format, digests)?);
+        }
+        let opened = Disk::from_layers(layers, limits);
+        disk.check_size(opened.size())?;
+        Ok(opened)
+    }
+
+    /// The image of one disk; `None` for one that has no file and is what is below it.
+    fn layer(
+        &self,
+        package: &Package,
+        disk: &PackageDisk,
+        format: Option<&str>,
+        digests: Digests,
+    ) -> Result<Option<Layer>> {
+        let name = disk.file.as_ref().unwrap_or(&disk.id);
+        let (store, format) = match (&disk.file, digests) {
+            (None, _) if disk.parent.is_some() => return Ok(None),
+            (None, _) => (zeroes(disk.capacity)?, Some("raw")),
+            (Some(file), Digests::Verified) => (package.open(file)?, format),
+            (Some(file), Digests::Unseen) => (package.open_unverified(file)?, format),
+        };
+        let file = Located { store, location: Location::Other(name.clone()) };
+        let layer = self.top_image(file, format)?;
+        disk.check_size(layer.image.size())?;
+        match &layer.backing {
+            // The package says what is below.
+            Some(reference) if disk.parent.is_none() => {
+                Err(reference.denied("files that an image in a package names are not opened"))
+            }
+            _ => Ok(Some(layer)),
+        }
+    }
+
+    /// An image without what is below it. In a package, too, raw is not guessed.
+    fn top_image(&self, file: Located, format: Option<&str>) -> Result<Layer> {
+        let registry = self.options.registry();
+        let opener = Opener::new(registry, &NoReferences)
+            .with_limits(self.options.limits_in_force().clone());
+        if format.is_none() {
+            OpenDisk::untrusted().formats(registry.clone()).format_of(&file)?;
+        }
+        opener.open_one(file, format, Access::Read)
+    }
+}
+
+/// A disk and those that it changes, the one below last. The descriptor was checked to have no
+/// loops.
+fn chain<'p>(package: &'p Package, disk: &'p PackageDisk) -> Vec<&'p PackageDisk> {
+    let below = |disk: &&'p PackageDisk| {
+        let parent = disk.parent.as_ref()?;
+        package.disks().iter().find(|other| other.id == *parent)
+    };
+    std::iter::successors(Some(disk), below).collect()
+}
+
+fn zeroes(len: u64) -> Result<Arc<dyn Storage>> {
+    let zeroes = MemoryStorage::default();
+    zeroes.set_len(len)?;
+    Ok(Arc::new(zeroes))
+}
+
+/// What should be known of a package as a whole.
+fn note_of(package: &Package) -> Option<String> {
+    let certificate = package.certificate().map(|name| format!("{name} is not verified"));
+    let manifest = (!package.has_manifest()).then(|| "no manifest: nothing is verified".to_owned());
+    let notes: Vec<_> = [certificate, manifest].into_iter().flatten().collect();
+    (!notes.is_empty()).then(|| notes.join("; "))
+}
+
+fn is_descriptor(location: &Location) -> bool {
+    let Location::Path(path) = location else { return false };
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("ovf"))
+}
