@@ -4,11 +4,12 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::{
-    amend, bitmap, check, commit, compact, compare, completions, convert, create, info, inspect,
-    man, map, measure, members, rebase, resize, salvage, snapshot,
+    amend, bench, bitmap, check, commit, compact, compare, completions, convert, create, dd, info,
+    inspect, man, map, measure, members, rebase, resize, salvage, snapshot,
 };
 use crate::failure::Failure;
 use crate::naming::Naming;
+use crate::output;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,7 +23,8 @@ Sizes are bytes, or have a suffix k, M, G, T, P or E (powers of 1024).";
 
 /// Virtual disk images: create, convert, inspect, compare.
 #[derive(Debug, Parser)]
-#[command(name = "anydisk", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+#[command(name = "anydisk", version = version(), after_help = EXAMPLES)]
+#[command(disable_help_subcommand = true, infer_long_args = true)]
 pub(crate) struct CommandLine {
     /// What to do.
     #[command(subcommand)]
@@ -36,6 +38,10 @@ pub(crate) enum Command {
     Create(create::Create),
     /// Copy disks into a new image of any format
     Convert(convert::Convert),
+    /// Read or write a disk and tell how long it takes
+    Bench(bench::Bench),
+    /// Copy a part of a disk into a new image
+    Dd(dd::Dd),
     /// Keep account of what is written: add, remove and change dirty bitmaps
     Bitmap(bitmap::Bitmap),
     /// Show what an image is
@@ -70,6 +76,16 @@ pub(crate) enum Command {
     Completions(completions::Completions),
     /// Write the manual pages into a folder
     Man(man::Man),
+}
+
+/// What `--version` says behind the program's name. Under qemu-img's name it is that of the
+/// qemu-img whose options and output these are, which scripts look for.
+fn version() -> String {
+    let own = env!("CARGO_PKG_VERSION");
+    match output::program().as_str() {
+        "qemu-img" => format!("version 10.0.0 (anydisk {own})"),
+        _ => own.to_owned(),
+    }
 }
 
 /// How files are named and opened.

@@ -41,6 +41,30 @@ impl Failure {
         self
     }
 
+    /// The same with the name of the file before all.
+    pub(crate) fn in_file(mut self, file: &OsStr) -> Self {
+        let before = format!("{}: ", file.display());
+        let text = self.text.strip_prefix(&before).unwrap_or(&self.text);
+        self.text = format!("{before}{text}");
+        self
+    }
+
+    /// The same as qemu-img says it of an image that could not be made at `target`.
+    pub(crate) fn in_creation(mut self, target: &OsStr, format: &str) -> Self {
+        if self.text.starts_with("Could not create '") || self.text.contains(": option ") {
+            let target = target.display();
+            self.text = format!("{target}: error while converting {format}: {}", self.text);
+        }
+        self
+    }
+
+    /// The same with a line behind the first one.
+    pub(crate) fn after_first_line(mut self, line: &str) -> Self {
+        let (first, rest) = self.text.split_once('\n').unwrap_or((&self.text, ""));
+        self.text = format!("{first}\n{line}\n{rest}").trim_end().to_owned();
+        self
+    }
+
     /// The same with a line about what to do next.
     pub(crate) fn with_advice(mut self, advice: &str) -> Self {
         self.text = format!("{}\n{advice}", self.text);
@@ -50,7 +74,25 @@ impl Failure {
 
 impl From<anydisk::Error> for Failure {
     fn from(error: anydisk::Error) -> Self {
+        Self::from_ref(&error)
+    }
+}
+
+impl Failure {
+    fn from_ref(error: &anydisk::Error) -> Self {
         match error.kind() {
+            anydisk::Error::Option { format, option, value, expected } => {
+                Self::new(option_text(format, option, value, expected))
+            }
+            anydisk::Error::Unsupported { feature, .. } if feature == "compressed writing" => {
+                Self::new("Compression not supported for this file format")
+            }
+            anydisk::Error::Unsupported { format, feature }
+                if feature == "keeping dirty bitmaps"
+                    || feature == "bitmaps in a version 2 image" =>
+            {
+                Self::new(format!("Format driver '{format}' does not support bitmaps"))
+            }
             anydisk::Error::Secret { option, why } => Self::new(secret_text(option, why)),
             anydisk::Error::Storage(cause) => Self::from_storage(cause),
             anydisk::Error::NeedsRepair { .. } => {
@@ -58,6 +100,17 @@ impl From<anydisk::Error> for Failure {
             }
             _ => Self::new(without_numbers(&error.to_string())),
         }
+    }
+}
+
+/// qemu-img's words for an option, where it has some.
+fn option_text(format: &str, option: &str, value: &str, expected: &str) -> String {
+    match expected {
+        "on or off" => format!("Parameter '{option}' expects 'on' or 'off'"),
+        _ if expected.starts_with("one of the options") => {
+            format!("Invalid parameter '{option}'\n{format} takes {expected}")
+        }
+        _ => format!("{format}: option {option}={value}: expected {expected}"),
     }
 }
 
@@ -70,14 +123,24 @@ fn secret_text(option: &str, why: &str) -> String {
 }
 
 impl Failure {
-    /// Why an image could not be opened.
-    pub(crate) fn from_open(error: anydisk::Error, name: &OsStr) -> Self {
-        let is_secret = matches!(error.kind(), anydisk::Error::Secret { .. });
-        let failure = Self::from(error);
-        match is_secret {
-            true => Self::new(format!("Could not open '{}': {}", name.display(), failure.text)),
-            false => failure.about(name),
+    /// Why the image called `name` could not be opened.
+    pub(crate) fn from_open(error: &anydisk::Error, name: &OsStr) -> Self {
+        let name = name.to_string_lossy();
+        if let anydisk::Error::Storage(cause @ storage::Error::Locked { .. }) = error.kind() {
+            return Self::from_storage(cause);
         }
+        let text = Self::from_ref(error).text;
+        let text = text.strip_prefix(&format!("{name}: ")).unwrap_or(&text);
+        Self::new(format!("Could not open '{name}': {text}"))
+    }
+
+    /// The same without qemu-img's words for which image could not be opened.
+    pub(crate) fn cause_of_open(mut self, name: &OsStr) -> Self {
+        let before = format!("Could not open '{}': ", name.display());
+        if let Some(cause) = self.text.strip_prefix(&before) {
+            self.text = cause.to_owned();
+        }
+        self
     }
 
     fn from_storage(error: &storage::Error) -> Self {
@@ -116,6 +179,9 @@ impl From<anydisk::convert::Error> for Failure {
                 if matches!(source.kind(), anydisk::Error::Secret { .. }) =>
             {
                 source.into()
+            }
+            Error::TargetTooSmall { .. } => {
+                Self::new("output file is smaller than input file").with_advice(&error.to_string())
             }
             Error::Cancelled => Self::new("cancelled").with_code(INTERRUPTED),
             other => Self::new(without_numbers(&other.to_string())),

@@ -8,6 +8,7 @@
 //! | `open` | how disks are opened: policy, warnings |
 //! | `options` | `-o` lists |
 //! | `extents` | what a disk holds, run by run |
+//! | `latency` | how long many requests took |
 //! | `output` | JSON and texts, byte for byte as qemu-img prints them |
 //! | `picture`, `svg` | the disk drawn, in a terminal and in a file |
 //! | `stream` | standard input and output in place of files |
@@ -18,6 +19,7 @@ mod command;
 mod extents;
 mod failure;
 mod interrupt;
+mod latency;
 mod naming;
 mod open;
 mod options;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use anydisk::inspect::{Inspection, Rules};
 use anydisk::storage::{HostOffset, LockMode, Storage, Window};
 use anydisk::{
-    Checked, Checking, Chosen, Compacted, Disk, Error, Finding, Inside, Layer, Limits, Located,
-    Location, OpenDisk, Policy, Repair,
+    Checked, Checking, Chosen, Compacted, Disk, Error, Finding, GuestRange, Inside, Layer, Limits,
+    Located, Location, OpenDisk, OptionSpec, Policy, Registry, Repair, Source,
 };
 
 use crate::args::{Part, Reading};
@@ -30,6 +30,7 @@ impl Reading {
         }
         let opening = self.opening(name, format)?;
         let disk = opening.disk(self.options().direct(direct))?;
+        check_unlocked(&disk).map_err(|error| self.failure(name, error))?;
         warn_if_guessed(&disk.layers()[0]);
         Ok(disk)
     }
@@ -108,7 +109,10 @@ impl Reading {
     ) -> Result<Disk, Failure> {
         match (&part.member, files) {
             (None, [file]) => self.disk(file, format, direct),
-            (None, _) => Err(Failure::new("Expecting one image file name")),
+            (None, _) => {
+                let failure = Failure::new("Expecting one image file name");
+                Err(failure.with_advice(&output::where_help_is()))
+            }
             (Some(member), files) => {
                 let inside = self.inside(files, format, direct)?;
                 let disk = inside.disk(member, part.member_format.as_deref());
@@ -189,7 +193,17 @@ impl Reading {
         }
         let options = opening.of_format(self.options()).secrets(Arc::new(keys));
         let amended = options.amend_located(file, given, force);
-        amended.map_err(|error| self.failure(name, error))
+        amended.map_err(|error| match error.kind() {
+            Error::Unsupported { format, feature } if feature == "amending an image" => {
+                Failure::new(format!("Format driver '{format}' does not support option amendment"))
+            }
+            Error::Option { format, option, .. } if is_for_creation(format, option) => {
+                Failure::from(error)
+                    .after_first_line("This option is only supported for image creation")
+            }
+            Error::Option { .. } => Failure::from(error),
+            _ => self.failure(name, error),
+        })
     }
 
     /// Checks an image, and repairs it if asked to.
@@ -209,8 +223,11 @@ impl Reading {
         let options = options.direct(direct);
         let file = opening.file(&options)?;
         let options = opening.of_format(options).secrets(Arc::new(opening.keys()?));
-        let checked = options.check_located(file, how, found);
-        checked.map_err(|error| Failure::from_check(error).about(&naming::without_protocol(name)))
+        let checked = options.check_located(file.clone(), how, found);
+        checked.map_err(|error| match error.kind() {
+            Error::Storage(_) | Error::Invalid(_) => opening.failure_of_image(&file, error),
+            _ => Failure::from_check(error),
+        })
     }
 
     /// Makes the file of an image as short as what it holds.
@@ -223,7 +240,10 @@ impl Reading {
         let opening = self.opening(name, format)?;
         let file = opening.file(&self.options_to_write())?;
         let options = opening.of_format(self.options_to_write()).secrets(Arc::new(opening.keys()?));
-        options.compact_located(file, progress).map_err(|error| opening.failure(error))
+        options.compact_located(file, progress).map_err(|error| match error.kind() {
+            Error::Unsupported { .. } => Failure::from(error).about(name),
+            _ => opening.failure(error),
+        })
     }
 
     /// Opens one of the nodes that `name` is made of, alone.
@@ -282,7 +302,7 @@ impl Reading {
             return naming::unknown_protocol(&path, protocol);
         }
         let is_denied = matches!(error.kind(), Error::Denied { .. });
-        let failure = Failure::from_open(error, &path);
+        let failure = Failure::from_open(&error, &path);
         if is_denied && self.untrusted {
             return failure.with_advice("If you trust the image, leave out --untrusted.");
         }
@@ -306,7 +326,8 @@ impl Opening<'_> {
         let own = self.of_format(options.clone()).secrets(Arc::new(self.keys()?));
         let below = match &self.node.backing {
             Below::AsNamed => {
-                return own.located(file).map_err(|error| self.failure(error));
+                let disk = own.located(file.clone());
+                return disk.map_err(|error| self.failure_in_chain(&own, file, error));
             }
             Below::Nothing => Vec::new(),
             Below::Node(node) => {
@@ -314,7 +335,8 @@ impl Opening<'_> {
                 disk.layers().to_vec()
             }
         };
-        let top = own.top_located(file).map_err(|error| self.failure(error))?;
+        let top = own.top_located(file.clone());
+        let top = top.map_err(|error| self.failure_of_image(&file, error))?;
         let layers = std::iter::once(top).chain(below).collect();
         let limits = if self.reading.untrusted { Limits::strict() } else { Limits::default() };
         Ok(Disk::from_layers(layers, &limits))
@@ -324,7 +346,8 @@ impl Opening<'_> {
     fn top(&self, options: OpenDisk) -> Result<Layer, Failure> {
         let file = self.file(&options)?;
         let options = self.of_format(options).secrets(Arc::new(self.keys()?));
-        options.top_located(file).map_err(|error| self.failure(error))
+        let layer = options.top_located(file.clone());
+        layer.map_err(|error| self.failure_of_image(&file, error))
     }
 
     /// Opens what the image lies in.
@@ -415,6 +438,47 @@ impl Opening<'_> {
     fn failure(&self, error: Error) -> Failure {
         self.reading.failure(self.name, error)
     }
+
+    /// Why the image in `file` does not open: first of all, because it is another format.
+    fn failure_of_image(&self, file: &Located, error: Error) -> Failure {
+        let failure = self.failure(error);
+        let format = self.node.driver.as_deref();
+        match format.and_then(|name| anydisk::formats().by_name(name).ok()) {
+            Some(format) if Registry::new(&[format]).probe_store(&*file.store).is_err() => {
+                let cause = failure.cause_of_open(self.name).text;
+                let name = format.name();
+                self.refused(&format!("Image is not in {name} format")).with_advice(&cause)
+            }
+            _ => failure,
+        }
+    }
+
+    /// Why a chain does not open: because of its top, or of what lies below.
+    fn failure_in_chain(&self, options: &OpenDisk, file: Located, error: Error) -> Failure {
+        if options.top_located(file.clone()).is_err() {
+            return self.failure_of_image(&file, error);
+        }
+        let cause = self.failure(error).cause_of_open(self.name).text;
+        self.refused(&format!("Could not open backing file: {cause}"))
+    }
+}
+
+/// Fails if an image is encrypted and its passphrase was not given: its first data is read.
+fn check_unlocked(disk: &Disk) -> Result<(), Error> {
+    if !disk.layers().iter().any(|layer| layer.image.info().encrypted) {
+        return Ok(());
+    }
+    let mut rest = GuestRange::whole(disk.size());
+    while !rest.is_empty() {
+        let extent = disk.map(rest)?.extent;
+        if matches!(extent.source, Source::Data { .. } | Source::Encoded(_)) {
+            break;
+        }
+        let len = extent.len;
+        rest = rest.skip(len);
+    }
+    let mut sector = vec![0; usize::try_from(rest.len().min(512)).unwrap_or(512)];
+    disk.read(rest.start(), &mut sector)
 }
 
 /// Refuses a format that is not there, and tells those that are.
@@ -424,6 +488,13 @@ fn check_format(path: &OsStr, format: &str) -> Result<(), Failure> {
     }
     let why = format!("Unknown driver '{format}'");
     Err(naming::cannot_open(path, &why).with_advice(&known_formats()))
+}
+
+/// Whether an option can be given when an image is made, and not changed later.
+fn is_for_creation(format: &str, option: &str) -> bool {
+    let has = |specs: &[OptionSpec]| specs.iter().any(|spec| spec.name == option);
+    let format = anydisk::formats().by_name(format);
+    format.is_ok_and(|format| has(format.create_options()) && !has(format.amend_options()))
 }
 
 /// A line that lists the formats.

@@ -48,7 +48,7 @@ impl Given {
                 .map_err(|_| Failure::new(format!("the option {item:?} is not UTF-8")))
         };
         match text(name)? {
-            "size" => self.size = Some(size(text(value)?)?),
+            "size" => self.size = Some(size_option(text(value)?)?),
             "backing_file" => self.backing_file = Some(OsStr::from_bytes(value).to_owned()),
             "backing_fmt" => self.backing_format = Some(text(value)?.to_owned()),
             name => self.options.set(name, text(value)?)?,
@@ -75,18 +75,39 @@ pub(crate) fn size(text: &str) -> Result<u64, Failure> {
     number_of_bytes(text, "image size")
 }
 
+/// qemu-img's words for a size among options that is none.
+pub(crate) const NO_SIZE: &str = "Parameter 'size' expects a non-negative number below 2^64\n\
+Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n\
+and exabytes, respectively.";
+
+fn size_option(text: &str) -> Result<u64, Failure> {
+    parse_size(text).ok_or_else(|| Failure::new(NO_SIZE))
+}
+
 /// A number of bytes on the command line; `what` it is of, for a refusal.
 pub(crate) fn number_of_bytes(text: &str, what: &str) -> Result<u64, Failure> {
-    let is_negative = text.strip_prefix('-').is_some_and(|rest| parse_size(rest).is_some());
     match parse_size(text) {
         Some(bytes) if i64::try_from(bytes).is_ok() => Ok(bytes),
-        found if found.is_some() || is_negative => Err(Failure::new(format!(
+        _ if is_number(text) => Err(Failure::new(format!(
             "Invalid {what} specified. Must be between 0 and {}.",
             i64::MAX
         ))),
         _ => Err(Failure::new(format!("Invalid {what} specified: '{text}'."))
             .with_advice("Give bytes, or a number with a suffix k, M, G, T, P or E.")),
     }
+}
+
+/// Whether it is a whole number, if one that is too small or too large.
+fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let digits =
+        digits.strip_suffix(|last: char| "bBkKmMgGtTpPeE".contains(last)).unwrap_or(digits);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Bytes in a second; 0 if there is no bound.
+pub(crate) fn rate(text: Option<&str>) -> Result<u64, Failure> {
+    text.map_or(Ok(0), |text| number_of_bytes(text, "rate limit"))
 }
 
 /// The items of a list. A comma inside a value is written twice.
@@ -130,7 +151,9 @@ pub(crate) fn pairs(lists: &[OsString]) -> Result<Vec<(String, String)>, Failure
 /// What `-o help` prints.
 pub(crate) fn help(format: &dyn Format) -> String {
     let size = line("size", "size", "Virtual disk size");
-    format!("Supported {} options:\n{}", format.name(), lines(format.create_options(), [size]))
+    let specs: Vec<_> =
+        format.create_options().iter().filter(|spec| spec.name != "size").copied().collect();
+    format!("Supported {} options:\n{}", format.name(), lines(&specs, [size]))
 }
 
 /// What `amend -o help` prints.
@@ -160,53 +183,41 @@ fn kind(kind: OptionKind) -> &'static str {
     }
 }
 
-/// The options that qemu-img prints before the others, by format. It goes by the order in which
-/// its own source lists them.
-fn printed_first(format: &str) -> &'static [&'static str] {
-    match format {
-        "qcow2" => &[
-            "cluster_size",
-            "extended_l2",
-            "preallocation",
-            "compression_type",
-            "size",
-            "compat",
-            "backing_file",
-            "backing_fmt",
-            "data_file",
-            "data_file_raw",
-            "lazy_refcounts",
-            "refcount_bits",
-        ],
-        _ => &["size", "backing_file", "backing_fmt"],
+/// The line that tells what is made: every option that is given or has a default, in the order in
+/// which the format declares them; the size first, if it does not say where.
+pub(crate) fn formatting(file: &str, format: &dyn Format, given: &Given, size: u64) -> String {
+    let specs = format.create_options();
+    let says_where = specs.iter().any(|spec| spec.name == "size");
+    let size_first = (!says_where).then_some(("size", OptionKind::Size));
+    let names = specs.iter().map(|spec| (spec.name, spec.kind));
+    let words = size_first.into_iter().chain(names);
+    let words: String = words.filter_map(|(name, kind)| given.word(name, kind, size)).collect();
+    format!("Formatting '{file}', fmt={}{words}\n", format.name())
+}
+
+impl Given {
+    /// An option as it is told, if there is something to tell.
+    fn word(&self, name: &str, kind: OptionKind, size: u64) -> Option<String> {
+        let value = match name {
+            "size" => size.to_string(),
+            "backing_file" => doubled(&self.backing_file.as_ref()?.to_string_lossy()),
+            "backing_fmt" => self.backing_format.clone()?,
+            _ => printed(name, kind, &self.options)?,
+        };
+        Some(format!(" {name}={value}"))
     }
 }
 
-/// The line that tells what is made: every option that is given or has a default.
-pub(crate) fn formatting(file: &str, format: &dyn Format, given: &Given, size: u64) -> String {
-    let backing_file = given.backing_file.as_ref().map(|name| name.to_string_lossy());
-    let mut words = vec![("size", Some(size.to_string()))];
-    words.push(("backing_file", backing_file.map(|name| name.replace(',', ",,"))));
-    words.push(("backing_fmt", given.backing_format.clone()));
-    for spec in format.create_options() {
-        if !words.iter().any(|(name, _)| *name == spec.name) {
-            words.push((spec.name, printed(spec.name, spec.kind, &given.options)));
-        }
-    }
-    let order = printed_first(format.name());
-    words.sort_by_key(|(name, _)| {
-        order.iter().position(|first| first == name).unwrap_or(usize::MAX)
-    });
-    let words: String =
-        words.into_iter().filter_map(|(name, value)| Some(format!(" {name}={}", value?))).collect();
-    format!("Formatting '{file}', fmt={}{words}\n", format.name())
+/// Commas inside values are doubled.
+fn doubled(text: &str) -> String {
+    text.replace(',', ",,")
 }
 
 fn printed(name: &str, kind: OptionKind, options: &Options) -> Option<String> {
     let number = || options.number(name).map(|number| number.to_string());
     match kind {
         OptionKind::Size | OptionKind::Number => number(),
-        _ => options.text(name).map(|text| text.replace(',', ",,")),
+        _ => options.text(name).map(doubled),
     }
 }
 

@@ -10,6 +10,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anydisk_core::{Disk, GuestOffset, GuestRange, Piece, Sink};
 
@@ -23,6 +24,9 @@ use crate::{CopyBitmaps, Error, Report, Result, Settings, Sources, Watch};
 
 /// Bytes of the disk that a worker deals with at once, at least.
 const WINDOW: u64 = 2 << 20;
+
+/// The longest wait without asking whether to stop.
+const NAP: Duration = Duration::from_millis(100);
 
 /// Copies the source to a disk that is open for writing.
 ///
@@ -105,6 +109,8 @@ struct Job<'a> {
     report: Mutex<Report>,
     watch: &'a dyn Watch,
     total: u64,
+    rate: u64,
+    begun: Instant,
 }
 
 impl<'a> Job<'a> {
@@ -125,6 +131,8 @@ impl<'a> Job<'a> {
             report: Mutex::default(),
             watch,
             total: source.size(),
+            rate: settings.rate,
+            begun: Instant::now(),
         }
     }
 
@@ -168,9 +176,10 @@ impl<'a> Job<'a> {
             let range = step.range();
             let prepared = self.preparer.prepare(step)?;
             let offloaded = deliver(number, &prepared)?;
-            self.count(&Report { offloaded, ..prepared.report() });
+            let written = self.count(&Report { offloaded, ..prepared.report() });
             self.preparer.recycle(prepared);
             self.tell(range.len())?;
+            self.slow_down(written)?;
         }
         Ok(())
     }
@@ -186,7 +195,8 @@ impl<'a> Job<'a> {
         Ok(step.map(|step| (number, step)))
     }
 
-    fn count(&self, part: &Report) {
+    /// Adds a part to the report; how much data there is so far.
+    fn count(&self, part: &Report) -> u64 {
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.data += part.data;
         report.packed += part.packed;
@@ -194,6 +204,23 @@ impl<'a> Job<'a> {
         report.offloaded += part.offloaded;
         report.zero += part.zero;
         report.left += part.left;
+        report.data
+    }
+
+    /// Waits until `written` bytes are no more than the rate allows.
+    fn slow_down(&self, written: u64) -> Result<()> {
+        if self.rate == 0 {
+            return Ok(());
+        }
+        let nanos = u128::from(written) * 1_000_000_000 / u128::from(self.rate);
+        let due = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        while let Some(rest) = due.checked_sub(self.begun.elapsed()).filter(|rest| !rest.is_zero())
+        {
+            // Whoever watches may stop the job meanwhile.
+            std::thread::sleep(rest.min(NAP));
+            self.tell(0)?;
+        }
+        Ok(())
     }
 
     fn tell(&self, more: u64) -> Result<()> {

@@ -23,6 +23,9 @@ pub struct Settings {
     pub bitmaps: CopyBitmaps,
     /// Whether bytes may go from file to file without passing through this process.
     pub offload: Offload,
+    /// Bytes of data that are written in a second at most, over the whole job; 0: as many as can
+    /// be.
+    pub rate: u64,
 }
 
 /// Whether bytes go from file to file without passing through this process. Zeroes among them are
@@ -63,6 +66,7 @@ impl Default for Settings {
             direct: false,
             bitmaps: CopyBitmaps::No,
             offload: Offload::Share,
+            rate: 0,
         }
     }
 }

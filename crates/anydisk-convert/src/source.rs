@@ -1,5 +1,7 @@
 //! What is read: one disk, or several laid end to end.
 
+use std::fmt;
+
 use anydisk_core::{Disk, Encoded, GuestOffset, GuestRange, HostOffset, Source, Storage};
 use anydisk_storage::StorageExt;
 
@@ -18,7 +20,24 @@ pub struct Sources<'a> {
     size: u64,
     /// Layers of the (only) disk from this index on are left out: the target lies over them.
     base: usize,
+    /// Who is told what cannot be read; it is zero then. `None`: it is an error.
+    salvage: Option<Salvage<'a>>,
 }
+
+/// Is told what is lost, and why.
+#[derive(Clone, Copy)]
+struct Salvage<'a>(&'a (dyn Fn(GuestRange, &Error) + Sync));
+
+impl fmt::Debug for Salvage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Salvage(..)")
+    }
+}
+
+/// Smallest part that is given up where the medium cannot be read.
+const SECTOR: u64 = 512;
+/// Part that is given up where tables are damaged.
+const UNIT: u64 = 64 << 10;
 
 /// What a run of the source is to a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +58,7 @@ impl<'a> Sources<'a> {
     /// One disk.
     #[must_use]
     pub fn one(disk: &'a Disk) -> Self {
-        Self { disks: vec![(0, disk)], size: disk.size(), base: usize::MAX }
+        Self { disks: vec![(0, disk)], size: disk.size(), base: usize::MAX, salvage: None }
     }
 
     /// Several disks end to end.
@@ -54,7 +73,7 @@ impl<'a> Sources<'a> {
                 (start, disk)
             })
             .collect();
-        Self { disks, size, base: usize::MAX }
+        Self { disks, size, base: usize::MAX, salvage: None }
     }
 
     /// Leaves out what comes from layer `base` of the disk or from below it, because the target
@@ -62,6 +81,14 @@ impl<'a> Sources<'a> {
     #[must_use]
     pub fn above(mut self, base: usize) -> Self {
         self.base = base;
+        self
+    }
+
+    /// What cannot be read is zero, and told to `lost` with the reason: sector by sector where the
+    /// medium fails, in larger parts where tables are damaged. Any thread may tell, in any order.
+    #[must_use]
+    pub fn salvaging(mut self, lost: &'a (dyn Fn(GuestRange, &Error) + Sync)) -> Self {
+        self.salvage = Some(Salvage(lost));
         self
     }
 
@@ -86,7 +113,15 @@ impl<'a> Sources<'a> {
         shortcuts: &Shortcuts<'_>,
     ) -> Result<(Content, u64)> {
         let Some((disk, part)) = self.part(range) else { return Ok((Content::Zero, range.len())) };
-        let found = disk.status(part).map_err(|source| read_error(range, source))?;
+        let found = match disk.status(part).map_err(|source| read_error(range, source)) {
+            Ok(found) => found,
+            Err(error) => {
+                let end = (range.start().get() / UNIT + 1).saturating_mul(UNIT);
+                let lost = range.first(part.len()).before(GuestOffset(end));
+                self.lose(lost, error)?;
+                return Ok((Content::Zero, lost.len()));
+            }
+        };
         let content = match found.extent.source {
             _ if found.layer >= self.base => Content::Below,
             Source::Zero { .. } => Content::Zero,
@@ -112,7 +147,7 @@ impl<'a> Sources<'a> {
             };
             let len = bytes_in(part).min(buf.len());
             let (head, rest) = buf.split_at_mut(len);
-            disk.read(part.start(), head).map_err(|source| read_error(range, source))?;
+            self.read_part(disk, range.first(part.len()), part, head)?;
             range = range.skip(part.len());
             buf = rest;
         }
@@ -121,7 +156,8 @@ impl<'a> Sources<'a> {
 
     /// Reads `unit`; also as it is packed, if it is packed by itself and nothing else is.
     pub(crate) fn read_packed(&self, unit: GuestRange, out: &mut [u8]) -> Result<Option<Vec<u8>>> {
-        if let Some((disk, part)) = self.part(unit) {
+        let part = self.part(unit).filter(|_| self.salvage.is_none());
+        if let Some((disk, part)) = part {
             let found = disk.map(part).map_err(|source| read_error(unit, source))?;
             if let Source::Encoded(encoded) = &found.extent.source
                 && encoded.unit == part
@@ -167,7 +203,9 @@ impl<'a> Sources<'a> {
         offload: Offload,
     ) -> Result<(GuestRange, u64)> {
         let small = range.first(BY_HAND);
-        let Some((disk, inside)) = self.part(range) else { return Ok((small, 0)) };
+        let Some((disk, inside)) = self.part(range).filter(|_| self.salvage.is_none()) else {
+            return Ok((small, 0));
+        };
         let found = disk.map(inside).map_err(|source| read_error(range, source))?;
         let part = range.first(found.extent.len);
         let (Source::Data { store: source, at, .. }, Some(copier)) =
@@ -184,6 +222,40 @@ impl<'a> Sources<'a> {
         let taken = taken
             .map_err(|error| Error::Write { at: range.start().get(), source: error.into() })?;
         Ok((part.first(taken.saturating_add(BY_HAND)), taken))
+    }
+
+    /// Reads a part of one disk, which is `range` of the whole.
+    fn read_part(
+        &self,
+        disk: &Disk,
+        range: GuestRange,
+        part: GuestRange,
+        buf: &mut [u8],
+    ) -> Result<()> {
+        let read = disk.read(part.start(), buf).map_err(|source| read_error(range, source));
+        let Err(error) = read else { return Ok(()) };
+        if self.salvage.is_none() || range.len() <= SECTOR {
+            buf.fill(0);
+            return self.lose(range, error);
+        }
+        let half = (range.len() / 2).next_multiple_of(SECTOR).min(range.len());
+        let (head, tail) = buf.split_at_mut(usize::try_from(half).unwrap_or(usize::MAX));
+        self.read_part(disk, range.first(half), part.first(half), head)?;
+        match range.skip(half) {
+            rest if rest.is_empty() => Ok(()),
+            rest => self.read_part(disk, rest, part.skip(half), tail),
+        }
+    }
+
+    /// Tells that a range cannot be read, or fails.
+    fn lose(&self, range: GuestRange, error: Error) -> Result<()> {
+        match self.salvage {
+            Some(Salvage(tell)) => {
+                tell(range, &error);
+                Ok(())
+            }
+            None => Err(error),
+        }
     }
 
     /// The disk that holds the start of `range`, and the part of the range in it, as it counts.

@@ -13,7 +13,7 @@ use crate::told::told;
 use crate::{KEY_SECRET, LuksImage, NAME};
 
 /// The default of `iter-time`, in milliseconds.
-pub(crate) const ITER_TIME: &str = "2000";
+const ITER_TIME: u64 = 2000;
 
 pub(crate) const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
@@ -24,73 +24,73 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         name: "cipher-alg",
-        help: "cipher and bits of its key",
+        help: "cipher and bits of its key (aes-256)",
         kind: OptionKind::Word(Words::CIPHERS),
-        default: Some("aes-256"),
+        default: None,
     },
     OptionSpec {
         name: "cipher-mode",
-        help: "mode of the cipher",
+        help: "mode of the cipher (xts)",
         kind: OptionKind::Word(Words::MODES),
-        default: Some("xts"),
+        default: None,
     },
     OptionSpec {
         name: "ivgen-alg",
-        help: "how the number of a sector becomes its IV",
+        help: "how the number of a sector becomes its IV (plain64)",
         kind: OptionKind::Word(Words::IVS),
-        default: Some("plain64"),
+        default: None,
     },
     OptionSpec {
         name: "ivgen-hash-alg",
-        help: "hash of essiv",
+        help: "hash of essiv (sha256)",
         kind: OptionKind::Word(Words::HASHES),
-        default: Some("sha256"),
+        default: None,
     },
     OptionSpec {
         name: "hash-alg",
-        help: "hash of the header",
+        help: "hash of the header (sha256)",
         kind: OptionKind::Word(Words::HASHES),
-        default: Some("sha256"),
+        default: None,
     },
     OptionSpec {
         name: "iter-time",
-        help: "milliseconds that trying a passphrase takes",
+        help: "milliseconds that trying a passphrase takes (2000)",
         kind: OptionKind::Number,
-        default: Some(ITER_TIME),
+        default: None,
     },
     OptionSpec {
         name: "luks-version",
-        help: "version of the header; qemu reads 1",
+        help: "version of the header, 1 or 2; qemu reads 1, which is meant if nothing is said",
         kind: OptionKind::Word(&["1", "2"]),
-        default: Some("1"),
+        default: None,
     },
     OptionSpec {
         name: "sector-size",
-        help: "bytes in an encrypted sector, in version 2",
+        help: "bytes in an encrypted sector, in version 2 (512)",
         kind: OptionKind::Word(&["512", "1024", "2048", "4096"]),
-        default: Some("512"),
+        default: None,
     },
 ];
 
 /// What the options say.
 fn new_luks(options: &Options) -> Result<NewLuks> {
-    let text = |name| options.text(name).unwrap_or_default();
+    let text = |name, default| options.text(name).unwrap_or(default);
     let words = Words {
-        cipher_alg: text("cipher-alg"),
-        cipher_mode: text("cipher-mode"),
-        ivgen_alg: text("ivgen-alg"),
-        ivgen_hash_alg: text("ivgen-hash-alg"),
-        hash_alg: text("hash-alg"),
+        cipher_alg: text("cipher-alg", "aes-256"),
+        cipher_mode: text("cipher-mode", "xts"),
+        ivgen_alg: text("ivgen-alg", "plain64"),
+        ivgen_hash_alg: text("ivgen-hash-alg", "sha256"),
+        hash_alg: text("hash-alg", "sha256"),
     };
-    let base = if text("luks-version") == "2" { NewLuks::luks2() } else { NewLuks::luks1() };
+    let base = if text("luks-version", "1") == "2" { NewLuks::luks2() } else { NewLuks::luks1() };
     let mut new = base.named(&words).map_err(told)?;
-    new.sector_size = text("sector-size").parse().unwrap_or(512);
+    new.sector_size = text("sector-size", "512").parse().unwrap_or(512);
     Ok(new)
 }
 
 /// `iter-time` as a length of time.
 pub(crate) fn iter_time(options: &Options) -> Duration {
-    Duration::from_millis(options.number("iter-time").unwrap_or(0).min(1 << 20))
+    Duration::from_millis(options.number("iter-time").unwrap_or(ITER_TIME).min(1 << 20))
 }
 
 /// Bytes of the payload: whole sectors.

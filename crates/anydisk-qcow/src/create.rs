@@ -27,15 +27,15 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         default: None,
     },
     OptionSpec {
-        name: "encrypt.format",
-        help: "encrypt the data; aes is weak, and there is nothing else",
-        kind: OptionKind::Word(&["aes"]),
-        default: None,
-    },
-    OptionSpec {
         name: "encryption",
         help: "the older way to say encrypt.format=aes",
         kind: OptionKind::Flag,
+        default: None,
+    },
+    OptionSpec {
+        name: "encrypt.format",
+        help: "encrypt the data; aes is weak, and there is nothing else",
+        kind: OptionKind::Word(&["aes"]),
         default: None,
     },
     OptionSpec {

@@ -25,59 +25,11 @@ use crate::measure::Layout;
 use crate::preallocate::preallocate;
 use crate::{Header, NAME, WritableImage, crypt, limits};
 
-/// The options of creation.
+/// The options of creation, in the order in which qemu-img tells them.
 pub(crate) const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
-        name: "compat",
-        help: "version of the format: v3 (1.1), or v2 (0.10) for readers of before 2011",
-        kind: OptionKind::Word(&["v2", "0.10", "v3", "1.1"]),
-        default: None,
-    },
-    OptionSpec {
-        name: "backing_file",
-        help: "name of the image below, as it will stand in the file",
-        kind: OptionKind::Text,
-        default: None,
-    },
-    OptionSpec {
-        name: "backing_fmt",
-        help: "format of the image below",
-        kind: OptionKind::Text,
-        default: None,
-    },
-    OptionSpec {
-        name: "cluster_size",
-        help: "unit of allocation, 512 to 2M, a power of two",
-        kind: OptionKind::Size,
-        default: Some("65536"),
-    },
-    OptionSpec {
-        name: "preallocation",
-        help: "off; metadata: map everything; falloc: also reserve space; full: also write zeroes",
-        kind: OptionKind::Word(&["off", "metadata", "falloc", "full"]),
-        default: None,
-    },
-    OptionSpec {
-        name: "extended_l2",
-        help: "32 subclusters in each cluster, which needs clusters of 16k or more",
-        kind: OptionKind::Flag,
-        default: Some("off"),
-    },
-    OptionSpec {
-        name: "compression_type",
-        help: "how compressed clusters are packed",
-        kind: OptionKind::Word(&["zlib", "zstd"]),
-        default: Some("zlib"),
-    },
-    OptionSpec {
-        name: "data_file",
-        help: "name of another file, made beside the image, that holds the data of the disk",
-        kind: OptionKind::Text,
-        default: None,
-    },
-    OptionSpec {
-        name: "data_file_raw",
-        help: "that file alone is the disk too",
+        name: "encryption",
+        help: "the older way to say encrypt.format=aes",
         kind: OptionKind::Flag,
         default: None,
     },
@@ -85,12 +37,6 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         name: "encrypt.format",
         help: "luks: encrypt the data; aes: as old images are encrypted, which is not safe",
         kind: OptionKind::Word(&["aes", "luks"]),
-        default: None,
-    },
-    OptionSpec {
-        name: "encryption",
-        help: "the older way to say encrypt.format=aes",
-        kind: OptionKind::Flag,
         default: None,
     },
     OptionSpec {
@@ -133,6 +79,66 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         name: "encrypt.iter-time",
         help: "milliseconds that trying a passphrase takes (2000)",
         kind: OptionKind::Number,
+        default: None,
+    },
+    OptionSpec {
+        name: "cluster_size",
+        help: "unit of allocation, 512 to 2M, a power of two",
+        kind: OptionKind::Size,
+        default: Some("65536"),
+    },
+    OptionSpec {
+        name: "extended_l2",
+        help: "32 subclusters in each cluster, which needs clusters of 16k or more",
+        kind: OptionKind::Flag,
+        default: Some("off"),
+    },
+    OptionSpec {
+        name: "preallocation",
+        help: "off; metadata: map everything; falloc: also reserve space; full: also write zeroes",
+        kind: OptionKind::Word(&["off", "metadata", "falloc", "full"]),
+        default: None,
+    },
+    OptionSpec {
+        name: "compression_type",
+        help: "how compressed clusters are packed",
+        kind: OptionKind::Word(&["zlib", "zstd"]),
+        default: Some("zlib"),
+    },
+    OptionSpec {
+        name: "size",
+        help: "virtual size of the disk",
+        kind: OptionKind::Size,
+        default: None,
+    },
+    OptionSpec {
+        name: "compat",
+        help: "version of the format: v3 (1.1), or v2 (0.10) for readers of before 2011",
+        kind: OptionKind::Word(&["v2", "0.10", "v3", "1.1"]),
+        default: None,
+    },
+    OptionSpec {
+        name: "backing_file",
+        help: "name of the image below, as it will stand in the file",
+        kind: OptionKind::Text,
+        default: None,
+    },
+    OptionSpec {
+        name: "backing_fmt",
+        help: "format of the image below",
+        kind: OptionKind::Text,
+        default: None,
+    },
+    OptionSpec {
+        name: "data_file",
+        help: "name of another file, made beside the image, that holds the data of the disk",
+        kind: OptionKind::Text,
+        default: None,
+    },
+    OptionSpec {
+        name: "data_file_raw",
+        help: "that file alone is the disk too",
+        kind: OptionKind::Flag,
         default: None,
     },
     OptionSpec {

@@ -1,6 +1,6 @@
 //! How large an image is: where the tables of a new one lie, and what it will take.
 
-use anydisk_core::{GuestRange, HostOffset, Measure, MeasureRequest, Result, Storage};
+use anydisk_core::{BitmapInfo, GuestRange, HostOffset, Measure, MeasureRequest, Result, Storage};
 
 use crate::create::Plan;
 
@@ -167,6 +167,21 @@ pub(crate) fn measure(request: &MeasureRequest<'_>) -> Result<Measure> {
     Ok(Measure { required: fully_allocated - data + used, fully_allocated })
 }
 
+/// Bytes that bitmaps of a disk of `size` bytes take in an image whose clusters have `cluster`
+/// bytes (the formula of `qemu-img measure`): bits, their tables, and the directory. Those that
+/// cannot be trusted do not go along with a copy, and are not counted.
+#[must_use]
+pub fn bitmaps_len(bitmaps: &[BitmapInfo], size: u64, cluster: u64) -> u64 {
+    let up = |bytes: u64| bytes.div_ceil(cluster).saturating_mul(cluster);
+    let (mut bytes, mut directory) = (0_u64, 0_u64);
+    for bitmap in bitmaps.iter().filter(|bitmap| !bitmap.inconsistent) {
+        let bits = up(size.div_ceil(bitmap.granularity).div_ceil(8));
+        bytes = bytes.saturating_add(bits).saturating_add(up(bits / cluster * 8));
+        directory += (24 + bitmap.name.len() as u64).next_multiple_of(8);
+    }
+    bytes.saturating_add(up(directory))
+}
+
 /// Clusters that the ranges, which rise, touch.
 fn clusters_in(ranges: &[GuestRange], cluster: u64) -> u64 {
     let (mut sum, mut end) = (0, 0);
@@ -190,6 +205,19 @@ mod tests {
         assert_eq!(layout.l1_table(), HostOffset(0x30000));
         assert_eq!(layout.end(), 3 * 65536 + 8);
         assert_eq!(Layout::new(16, 4, false, 0).end(), 3 * 65536);
+    }
+
+    #[test]
+    fn a_bitmap_takes_its_bits_a_table_and_a_directory() {
+        let bitmap = |name: &str, inconsistent| BitmapInfo {
+            name: name.into(),
+            granularity: 65536,
+            enabled: true,
+            inconsistent,
+        };
+        assert_eq!(bitmaps_len(&[bitmap("x", false)], 1 << 20, 65536), 3 * 65536);
+        assert_eq!(bitmaps_len(&[bitmap("x", false), bitmap("y", true)], 1 << 20, 65536), 3 << 16);
+        assert_eq!(bitmaps_len(&[], 1 << 20, 65536), 0);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anydisk_core::{
-    Access, AmendRequest, CheckReport, CheckRequest, Finding, Located, Options, PassphraseChange,
-    Preallocation, Repair, Result,
+    Access, AmendRequest, CheckReport, CheckRequest, Error, Finding, Located, Options,
+    PassphraseChange, Preallocation, Repair, Result,
 };
 
 use crate::OpenDisk;
@@ -139,6 +139,10 @@ impl OpenDisk {
     ) -> Result<Options> {
         self.with_opener(|opener| {
             let (format, _) = opener.format(file, self.format_of(file)?)?;
+            if format.amend_options().is_empty() {
+                let feature = "amending an image".into();
+                return Err(Error::Unsupported { format: format.name(), feature });
+            }
             let name = file.location.to_string();
             let (mut all, mut options) = (Options::to_amend(format), Options::to_amend(format));
             for (option, value) in given {

@@ -4,10 +4,12 @@ use std::ffi::OsString;
 
 use clap::Args;
 
+use super::create;
 use crate::args::{Cache, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::options::{amend_help, asks_for_help, pairs};
 use crate::output;
+use crate::progress::Progress;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,17 +49,29 @@ pub(crate) struct Amend {
 impl Amend {
     pub(crate) fn run(self) -> Outcome {
         if asks_for_help(&self.options) {
-            let name = self.format.as_deref().unwrap_or("qcow2");
-            let format = anydisk::formats().by_name(name)?;
+            let Some(name) = self.format.as_deref() else {
+                return Err(Failure::new("Expecting one image file name"));
+            };
+            let registry = anydisk::formats();
+            let format = registry.by_name(name).map_err(|_| create::unknown(name))?;
+            if format.amend_options().is_empty() {
+                return Err(cannot(name));
+            }
             output::print(&amend_help(format))?;
             return Ok(0);
         }
         let Some(file) = &self.file else {
             return Err(Failure::new("Expecting one image file name"));
         };
+        let progress = Progress::new(self.progress, self.quiet)?;
         let given = pairs(&self.options)?;
         let direct = self.cache.is_direct();
         self.reading.amend(file, self.format.as_deref(), direct, &given, self.force)?;
+        progress.finish();
         Ok(0)
     }
+}
+
+fn cannot(format: &str) -> Failure {
+    Failure::new(format!("Format driver '{format}' does not support option amendment"))
 }

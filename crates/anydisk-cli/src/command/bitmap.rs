@@ -1,9 +1,9 @@
 //! `anydisk bitmap`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use anydisk::{Bitmaps, Image, ImageWrite, NewBitmap};
-use clap::Args;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::args::Reading;
 use crate::failure::{Failure, Outcome};
@@ -16,94 +16,156 @@ Examples:
   anydisk bitmap --merge monday --merge tuesday disk.qcow2 week
   anydisk info disk.qcow2                  (lists them)
 
-What is asked for is done in this order: add, clear, merge, enable, disable, remove.";
+What is asked for is done in the order of the command line.";
 
 /// Adds, removes and changes a dirty bitmap of an image.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Bitmap {
-    /// Begin a bitmap
-    #[arg(long)]
-    add: bool,
-    /// Forget the bitmap
-    #[arg(long)]
-    remove: bool,
-    /// Forget what it has recorded
-    #[arg(long)]
-    clear: bool,
-    /// Record writes from now on
-    #[arg(long, conflicts_with = "disable")]
-    enable: bool,
-    /// Record no more
-    #[arg(long)]
-    disable: bool,
-    /// Add what another bitmap has recorded
-    #[arg(long, value_name = "SOURCE")]
-    merge: Vec<String>,
+    #[command(flatten)]
+    actions: Actions,
     /// With --add: bytes that one bit stands for
-    #[arg(short, long, requires = "add")]
+    #[arg(short, long)]
     granularity: Option<String>,
     /// With --merge: the image that has the other bitmap
-    #[arg(short = 'b', long, requires = "merge")]
+    #[arg(short = 'b', long)]
     source_file: Option<OsString>,
     /// The format of that image
-    #[arg(short = 'F', long, requires = "source_file")]
+    #[arg(short = 'F', long)]
     source_format: Option<String>,
     /// The format of the image, instead of looking at its bytes
     #[arg(short, long)]
     format: Option<String>,
-    /// The image
-    file: OsString,
-    /// The name of the bitmap
-    bitmap: String,
+    /// The image, and the name of the bitmap
+    #[arg(value_names = ["FILE", "BITMAP"])]
+    names: Vec<OsString>,
     #[command(flatten)]
     reading: Reading,
 }
 
+/// What is done with the bitmap, in the order of the command line.
+#[derive(Clone, Debug, Default)]
+struct Actions(Vec<Action>);
+
+/// A thing done with a bitmap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Action {
+    Add,
+    Remove,
+    Clear,
+    Enable,
+    Disable,
+    Merge(String),
+}
+
+/// Their options, with what is told of them.
+const FLAGS: [(&str, &str, Action); 5] = [
+    ("add", "Begin a bitmap", Action::Add),
+    ("remove", "Forget the bitmap", Action::Remove),
+    ("clear", "Forget what it has recorded", Action::Clear),
+    ("enable", "Record writes from now on", Action::Enable),
+    ("disable", "Record no more; with --add: not yet", Action::Disable),
+];
+
+const MERGE: &str = "merge";
+
+impl Args for Actions {
+    fn augment_args(command: Command) -> Command {
+        let flag = |name, help| Arg::new(name).long(name).help(help).action(ArgAction::Append);
+        let command = FLAGS.iter().fold(command, |command, (name, help, _)| {
+            // A list of flags: the parser tells the place of each.
+            command.arg(flag(*name, *help).num_args(0).default_missing_value("on"))
+        });
+        let merge = flag(MERGE, "Add what another bitmap has recorded").value_name("SOURCE");
+        command.arg(merge)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Actions {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut placed = Vec::new();
+        for (name, _, action) in FLAGS {
+            let places = matches.indices_of(name).into_iter().flatten();
+            placed.extend(places.map(|place| (place, action.clone())));
+        }
+        let places = matches.indices_of(MERGE).into_iter().flatten();
+        let names = matches.get_many::<String>(MERGE).into_iter().flatten();
+        placed.extend(places.zip(names).map(|(place, name)| (place, Action::Merge(name.clone()))));
+        placed.sort_by_key(|(place, _)| *place);
+        Ok(Self(placed.into_iter().map(|(_, action)| action).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
 impl Bitmap {
     pub(crate) fn run(self) -> Outcome {
-        let asked = [self.add, self.remove, self.clear, self.enable, self.disable];
-        if !asked.contains(&true) && self.merge.is_empty() {
-            return Err(Failure::new(
-                "Need at least one of --add, --remove, --clear, --enable, --disable, or --merge",
-            ));
-        }
-        self.change().map_err(|failure| failure.about(&self.file))?;
+        self.check_combination()?;
+        let [file, name] = &self.names[..] else {
+            return Err(Failure::new("Expecting filename and bitmap name"));
+        };
+        let Some(name) = name.to_str() else {
+            return Err(Failure::new(format!("The name of the bitmap {name:?} is not UTF-8")));
+        };
+        self.change(file, name)?;
         Ok(0)
     }
 
-    fn change(&self) -> Result<(), Failure> {
-        let layer = self.reading.top_to_write(&self.file, self.format.as_deref(), false)?;
+    /// Options that go only with others.
+    fn check_combination(&self) -> Result<(), Failure> {
+        let has = |wanted: fn(&Action) -> bool| self.actions.0.iter().any(wanted);
+        let (adds, merges) = (
+            has(|action| *action == Action::Add),
+            has(|action| matches!(action, Action::Merge(_))),
+        );
+        let why = match self {
+            _ if self.actions.0.is_empty() => {
+                "Need at least one of --add, --remove, --clear, --enable, --disable, or --merge"
+            }
+            Self { source_format: Some(_), source_file: None, .. } => "-F only supported with -b",
+            Self { source_file: Some(_), .. } if !merges => {
+                "Merge bitmap source file only supported with --merge"
+            }
+            Self { granularity: Some(_), .. } if !adds => "granularity only supported with --add",
+            _ => return Ok(()),
+        };
+        Err(Failure::new(why))
+    }
+
+    fn change(&self, file: &OsStr, name: &str) -> Result<(), Failure> {
+        let layer = self.reading.top_to_write(file, self.format.as_deref(), false)?;
         let image = &*layer.image;
         let bitmaps = bitmaps_of(image)?;
-        let name = &*self.bitmap;
-        if self.add {
-            done("add", name, bitmaps.add(&self.new_bitmap()?))?;
-        }
-        if self.clear {
-            done("clear", name, bitmaps.clear(name))?;
-        }
-        self.merge(bitmaps)?;
-        if self.enable {
-            done("enable", name, bitmaps.set_enabled(name, true))?;
-        }
-        if self.disable && !self.add {
-            done("disable", name, bitmaps.set_enabled(name, false))?;
-        }
-        if self.remove {
-            done("remove", name, bitmaps.remove(name))?;
-        }
+        self.actions.0.iter().try_for_each(|action| self.perform(action, name, bitmaps))?;
         image.writer().map_or(Ok(()), ImageWrite::flush)?;
         Ok(())
     }
 
-    fn new_bitmap(&self) -> Result<NewBitmap, Failure> {
-        let granularity = self.granularity.as_deref().map(options::size).transpose()?;
-        Ok(NewBitmap { name: self.bitmap.clone(), granularity, enabled: !self.disable })
+    fn perform(&self, action: &Action, name: &str, bitmaps: &dyn Bitmaps) -> Result<(), Failure> {
+        match action {
+            Action::Add => done("add", name, bitmaps.add(&self.new_bitmap(name)?)),
+            Action::Remove => done("remove", name, bitmaps.remove(name)),
+            Action::Clear => done("clear", name, bitmaps.clear(name)),
+            Action::Enable => done("enable", name, bitmaps.set_enabled(name, true)),
+            Action::Disable => done("disable", name, bitmaps.set_enabled(name, false)),
+            Action::Merge(source) => self.merge(source, name, bitmaps),
+        }
     }
 
-    /// Adds what the other bitmaps have recorded, of this image or of the other one.
-    fn merge(&self, into: &dyn Bitmaps) -> Result<(), Failure> {
+    fn new_bitmap(&self, name: &str) -> Result<NewBitmap, Failure> {
+        let granularity = self.granularity.as_deref().map(options::size).transpose()?;
+        Ok(NewBitmap { name: name.to_owned(), granularity, enabled: true })
+    }
+
+    /// Adds what another bitmap has recorded, of this image or of the other one.
+    fn merge(&self, source: &str, name: &str, into: &dyn Bitmaps) -> Result<(), Failure> {
         let other = match &self.source_file {
             Some(file) => Some(self.reading.of_files().top(file, self.source_format.as_deref())?),
             None => None,
@@ -112,13 +174,8 @@ impl Bitmap {
             Some(layer) => bitmaps_of(&*layer.image)?,
             None => into,
         };
-        for source in &self.merge {
-            let merged = from
-                .changes(source)
-                .and_then(|mut changes| into.merge(&self.bitmap, &mut *changes));
-            done("merge", &self.bitmap, merged)?;
-        }
-        Ok(())
+        let merged = from.changes(source).and_then(|mut changes| into.merge(name, &mut *changes));
+        done("merge", name, merged)
     }
 }
 
@@ -130,7 +187,11 @@ fn bitmaps_of(image: &dyn Image) -> Result<&dyn Bitmaps, Failure> {
 
 fn done(what: &str, name: &str, result: Result<(), anydisk::Error>) -> Result<(), Failure> {
     result.map_err(|error| {
-        let why = Failure::from(error).text;
+        let why = match &error {
+            anydisk::Error::NotFound { name, .. } => format!("Dirty bitmap '{name}' not found"),
+            anydisk::Error::Exists { name, .. } => format!("Bitmap already exists: {name}"),
+            _ => Failure::from(error).text,
+        };
         Failure::new(format!("Operation {what} on bitmap {name} failed: {why}"))
     })
 }

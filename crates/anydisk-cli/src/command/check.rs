@@ -87,7 +87,7 @@ impl Check {
             Form::Human => human(&checked.report),
             Form::Json => json(&checked, &self.file.to_string_lossy(), kept),
         };
-        if !self.quiet || self.output == Form::Json {
+        if !self.quiet {
             output::print(&text)?;
         }
         Ok(code(&checked.report))

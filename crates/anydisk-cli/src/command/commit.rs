@@ -8,10 +8,10 @@ use anydisk::convert::{self, Settings};
 use anydisk::{Disk, Layer, Reference, path_like_qemu};
 use clap::Args;
 
-use crate::args::{Cache, Reading, refuse};
+use crate::args::{Cache, Reading};
 use crate::failure::{Failure, Outcome};
-use crate::output;
 use crate::progress::Progress;
+use crate::{options, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,8 +42,9 @@ pub(crate) struct Commit {
     /// Print nothing
     #[arg(short, long)]
     quiet: bool,
-    #[arg(short = 'r', long, hide = true)]
-    rate: Option<OsString>,
+    /// Bytes that are written in a second at most
+    #[arg(short, long)]
+    rate: Option<String>,
     /// The image
     file: OsString,
     #[command(flatten)]
@@ -52,7 +53,8 @@ pub(crate) struct Commit {
 
 impl Commit {
     pub(crate) fn run(self) -> Outcome {
-        refuse(&[("-r", self.rate.is_some())])?;
+        let mut settings = Settings::default();
+        settings.rate = options::rate(self.rate.as_deref())?;
         let direct = self.cache.is_direct();
         let top = self.reading.top_to_write(&self.file, self.format.as_deref(), direct)?;
         if top.backing.is_none() {
@@ -60,8 +62,9 @@ impl Commit {
         }
         let (above, base) = self.chain(top)?;
         let progress = Progress::new(self.progress, self.quiet)?;
-        convert::commit(&above, &base, &Settings::default(), &progress)?;
+        convert::commit(&above, &base, &settings, &progress)?;
         progress.finish();
+        drop(progress);
         // With images between, it would not be valid over any of them.
         if !self.drop && self.base.is_none() {
             let layers = above.into_iter().chain(base.layers().iter().cloned()).collect();
@@ -97,10 +100,20 @@ impl Commit {
             let format = reference.format.as_deref();
             if self.base.as_deref().is_none_or(|base| is_meant(base, &reference, &path)) {
                 let direct = self.cache.is_direct();
-                return Ok((above, below.disk_to_write(path.as_os_str(), format, direct)?));
+                let base = below.disk_to_write(path.as_os_str(), format, direct);
+                return Ok((above, base.map_err(|failure| self.below(&path, failure))?));
             }
-            above.push(below.top(path.as_os_str(), format)?);
+            let layer = below.top(path.as_os_str(), format);
+            above.push(layer.map_err(|failure| self.below(&path, failure))?);
         }
+    }
+}
+
+impl Commit {
+    /// Why an image below does not open.
+    fn below(&self, path: &Path, failure: Failure) -> Failure {
+        let (file, why) = (self.file.display(), failure.cause_of_open(path.as_os_str()).text);
+        Failure::new(format!("Could not open '{file}': Could not open backing file: {why}"))
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 
-use anydisk::Disk;
 use anydisk::convert::{self, Comparison, Settings, Strictness};
+use anydisk::{Disk, GuestRange};
 use clap::Args;
 
 use crate::args::{Cache, Part, Reading};
+use crate::extents::{Entries, Entry};
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::progress::Progress;
@@ -61,16 +62,34 @@ pub(crate) struct Compare {
 
 impl Compare {
     pub(crate) fn run(self) -> Outcome {
+        if self.part.member.is_none() && self.files.len() > 2 {
+            return Err(few_names());
+        }
         let [first, second] = self.open().map_err(|failure| failure.with_code(CANNOT_OPEN))?;
-        let strictness = if self.strict { Strictness::Allocation } else { Strictness::Content };
+        if self.strict && first.size() != second.size() {
+            return self.told("Strict mode: Image size mismatch!\n", DIFFERENT);
+        }
         let progress = Progress::new(self.progress, self.quiet)?;
         let settings = Settings::default();
-        let found = convert::compare(&first, &second, strictness, &settings, &progress)
+        let found = convert::compare(&first, &second, Strictness::Content, &settings, &progress)
             .map_err(Failure::from_compare)?;
-        progress.finish();
+        if self.strict
+            && let Some(at) = status_differs(&first, &second)?
+            && !matches!(found, Comparison::ContentDiffers(content) if content.get() < at)
+        {
+            let text = format!("Strict mode: Offset {at} block status mismatch!\n");
+            return self.told(&text, DIFFERENT);
+        }
         let (text, code) = verdict(found, first.size(), second.size());
+        if code == 0 {
+            progress.finish();
+        }
+        self.told(&text, code)
+    }
+
+    fn told(&self, text: &str, code: u8) -> Outcome {
         if !self.quiet {
-            output::print(&text)?;
+            output::print(text)?;
         }
         Ok(code)
     }
@@ -78,13 +97,17 @@ impl Compare {
     fn open(&self) -> Result<[Disk; 2], Failure> {
         let direct = self.cache.is_direct();
         let Some((second, first)) = self.files.split_last() else {
-            return Err(Failure::new("Expecting two image file names"));
+            return Err(few_names());
         };
         Ok([
             self.reading.part(&self.part, first, self.a_format.as_deref(), direct)?,
             self.reading.disk(second, self.b_format.as_deref(), direct)?,
         ])
     }
+}
+
+fn few_names() -> Failure {
+    Failure::new("Expecting two image file names").with_advice(&output::where_help_is())
 }
 
 impl Failure {
@@ -103,6 +126,35 @@ impl Failure {
     }
 }
 
+/// Where two disks of one size are first stored differently, as qemu-img sees it: what is there,
+/// what is zero, what is packed, what has a place in a file.
+fn status_differs(first: &Disk, second: &Disk) -> Result<Option<u64>, Failure> {
+    let status = |entry: &Entry| {
+        (entry.present, entry.zero, entry.data, entry.compressed, entry.offset.is_some())
+    };
+    let entries = |disk| Entries::new(disk, GuestRange::whole(first.size()));
+    let (mut one, mut other) = (entries(first), entries(second));
+    let next = |entries: &mut Entries<'_>| entries.next().transpose().map_err(no_map);
+    let (mut a, mut b) = (next(&mut one)?, next(&mut other)?);
+    while let (Some(left), Some(right)) = (&a, &b) {
+        if status(left) != status(right) {
+            return Ok(Some(left.start.max(right.start)));
+        }
+        let (left, right) = (left.end(), right.end());
+        if left <= right {
+            a = next(&mut one)?;
+        }
+        if right <= left {
+            b = next(&mut other)?;
+        }
+    }
+    Ok(None)
+}
+
+fn no_map(error: anydisk::Error) -> Failure {
+    Failure::from(error).with_code(NO_MAP)
+}
+
 /// What is said, and the exit code.
 fn verdict(found: Comparison, first: u64, second: u64) -> (String, u8) {
     const SIZES: &str = "Warning: Image size mismatch!\n";
@@ -116,11 +168,6 @@ fn verdict(found: Comparison, first: u64, second: u64) -> (String, u8) {
             let warning = if at.get() >= first.min(second) { SIZES } else { "" };
             let sector = at.get() / SECTOR * SECTOR;
             (format!("{warning}Content mismatch at offset {sector}!\n"), DIFFERENT)
-        }
-        Comparison::SizeDiffers => ("Strict mode: Image size mismatch!\n".into(), DIFFERENT),
-        Comparison::AllocationDiffers(at) => {
-            let at = at.get();
-            (format!("Strict mode: Offset {at} block status mismatch!\n"), DIFFERENT)
         }
         _ => ("The images differ.\n".into(), DIFFERENT),
     }

@@ -2,14 +2,16 @@
 
 mod to_stream;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anydisk::convert::{
-    CopyBitmaps, NewImage, Offload, Settings, Sources, copy_to_disk, copy_to_file, copy_to_overlay,
+    CopyBitmaps, Error, NewImage, Offload, Settings, Sources, copy_to_disk, copy_to_file,
+    copy_to_overlay,
 };
-use anydisk::{Disk, Format, Layer, Location, Reference, copy_to_ova};
+use anydisk::{Disk, Format, GuestRange, Layer, Location, Reference, Role, copy_to_ova};
 use clap::Args;
 
 use super::{create, snapshot};
@@ -17,7 +19,7 @@ use crate::args::{Cache, Part, Reading, refuse};
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
 use crate::progress::Progress;
-use crate::{output, stream};
+use crate::{naming, output, stream};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,18 +60,21 @@ pub(crate) struct Convert {
     #[arg(short = 'S', long)]
     sparse_size: Option<String>,
     /// Threads; as many as the machine has cores if it is not given
-    #[arg(short = 'm', long, value_parser = clap::value_parser!(u16).range(1..))]
-    parallel: Option<u16>,
+    #[arg(short = 'm', long)]
+    parallel: Option<String>,
     /// Write in any order (always done; for qemu-img's sake)
     #[arg(short = 'W', long)]
     oob_writes: bool,
     /// Let the kernel copy, and do not look for zeroes in the data. Without it blocks are shared where
     /// the file system can, and zeroes are looked for in the rest
-    #[arg(short = 'C', long, conflicts_with = "sparse_size")]
+    #[arg(short = 'C', long)]
     copy_range_offloading: bool,
     /// Write into an image that exists
     #[arg(short, long)]
     no_create: bool,
+    /// Bytes that are written in a second at most
+    #[arg(short, long)]
+    rate: Option<String>,
     /// Print progress
     #[arg(short, long)]
     progress: bool,
@@ -93,17 +98,20 @@ pub(crate) struct Convert {
     #[arg(short = 'l', long = "source-snapshot", value_name = "SNAPSHOT")]
     snapshot: Option<String>,
     /// With -n: the target reads as zero, so zeroes need not be written
-    #[arg(long, requires = "no_create")]
+    #[arg(long)]
     target_is_zero: bool,
     /// The dirty bitmaps of the source go along
     #[arg(long)]
     bitmaps: bool,
     /// With --bitmaps: leave those out that cannot be trusted
-    #[arg(long, requires = "bitmaps")]
+    #[arg(long)]
     skip_broken_bitmaps: bool,
     /// With -n: the name of the target is a list of options, as with --image-opts
-    #[arg(long, requires = "no_create")]
+    #[arg(long)]
     target_image_opts: bool,
+    /// What cannot be read becomes zero, and is told
+    #[arg(long)]
+    salvage: bool,
     /// The sources, end to end, and the new file
     #[arg(required_unless_present = "options")]
     files: Vec<OsString>,
@@ -111,28 +119,11 @@ pub(crate) struct Convert {
     part: Part,
     #[command(flatten)]
     reading: Reading,
-    #[command(flatten)]
-    not_done_here: NotDoneHere,
-}
-
-/// Options of qemu-img's convert that are known and not done here.
-#[derive(Args, Debug)]
-struct NotDoneHere {
-    #[arg(short = 'r', long, hide = true)]
-    rate: Option<OsString>,
-    #[arg(long, hide = true)]
-    salvage: bool,
-}
-
-impl NotDoneHere {
-    fn refuse(&self) -> Result<(), Failure> {
-        refuse(&[("-r", self.rate.is_some()), ("--salvage", self.salvage)])
-    }
 }
 
 impl Convert {
     pub(crate) fn run(self) -> Outcome {
-        self.not_done_here.refuse()?;
+        self.check_combination()?;
         if self.target_format == OVA {
             return self.package();
         }
@@ -152,9 +143,42 @@ impl Convert {
         }
         let disks = self.open_sources(sources)?;
         let progress = Progress::new(self.progress, self.quiet)?;
-        self.copy(&disks, Path::new(target), format, &progress)?;
+        let target = naming::without_protocol(target);
+        self.copy(&disks, Path::new(&target), format, &progress)
+            .map_err(|failure| failure.in_creation(&target, format.name()))?;
         progress.finish();
         Ok(0)
+    }
+
+    /// Options that go only with others, or not with others.
+    fn check_combination(&self) -> Result<(), Failure> {
+        let wrong = [
+            (
+                self.snapshot.is_some() && self.files.len() > 2 && self.part.member.is_none(),
+                "No support for concatenating multiple snapshot",
+            ),
+            (
+                self.copy_range_offloading && self.sparse_size.is_some(),
+                "Cannot enable copy offloading when -S is used",
+            ),
+            (
+                self.copy_range_offloading && self.compress,
+                "Cannot enable copy offloading when -c is used",
+            ),
+            (
+                self.skip_broken_bitmaps && !self.bitmaps,
+                "Use of --skip-broken-bitmaps requires --bitmaps",
+            ),
+            (self.target_is_zero && !self.no_create, "--target-is-zero requires use of -n flag"),
+            (
+                self.target_image_opts && !self.no_create,
+                "--target-image-opts requires use of -n flag",
+            ),
+        ];
+        match wrong.into_iter().find(|(is_wrong, _)| *is_wrong) {
+            Some((_, why)) => Err(Failure::new(why)),
+            None => Ok(()),
+        }
     }
 
     /// Each source becomes a disk of a package.
@@ -200,12 +224,22 @@ impl Convert {
     ) -> Result<(), Failure> {
         let settings = self.settings()?;
         self.check_bitmaps(disks)?;
-        let sources = Sources::concatenated(disks);
+        let lost = |range: GuestRange, why: &Error| self.tell_lost(range, why);
+        let sources = self.salvaging(Sources::concatenated(disks), &lost);
         if self.no_create {
             self.refuse_creation_options()?;
+            let below = self.below_existing(target)?;
+            let sources = match (&below, disks) {
+                (Some(below), [source]) => self.above(source, below),
+                (Some(_), _) => return Err(several()),
+                (None, _) => sources,
+            };
             return self.copy_into(&sources, target, format, settings, progress);
         }
         let given = self.given(format)?;
+        if given.backing_file.is_some() && given.backing_format.is_none() {
+            return Err(Failure::new("Use of backing file requires explicit backing format"));
+        }
         let backing = create::backing(&given, format)?;
         let size = given.size.unwrap_or(sources.size());
         let keys = given.keys(&self.reading.naming)?;
@@ -225,6 +259,22 @@ impl Convert {
         Ok(())
     }
 
+    /// With --salvage, what cannot be read is told to `lost`.
+    fn salvaging<'a>(
+        &self,
+        sources: Sources<'a>,
+        lost: &'a (dyn Fn(GuestRange, &Error) + Sync),
+    ) -> Sources<'a> {
+        if self.salvage { sources.salvaging(lost) } else { sources }
+    }
+
+    fn tell_lost(&self, range: GuestRange, why: &Error) {
+        if !self.quiet {
+            let (start, len) = (range.start().get(), range.len());
+            output::warn(&format!("error while reading offset {start}: {len} bytes: {why}"));
+        }
+    }
+
     /// Whether the bitmaps can go along, and which are left out.
     fn check_bitmaps(&self, disks: &[Disk]) -> Result<(), Failure> {
         let [source] = disks else {
@@ -233,8 +283,11 @@ impl Convert {
                 false => Ok(()),
             };
         };
-        let Some(bitmaps) = source.top().bitmaps().filter(|_| self.bitmaps) else {
+        if !self.bitmaps {
             return Ok(());
+        }
+        let Some(bitmaps) = source.top().bitmaps() else {
+            return Err(Failure::new("Source lacks bitmap support"));
         };
         for broken in bitmaps.list()?.iter().filter(|one| one.inconsistent) {
             let name = &broken.name;
@@ -251,7 +304,7 @@ impl Convert {
 
     /// Nothing is asked of an image that is not made.
     fn refuse_creation_options(&self) -> Result<(), Failure> {
-        let given = [("-o", !self.options.is_empty()), ("-B", self.backing.is_some())];
+        let given = [("-o", !self.options.is_empty())];
         match given.iter().find(|(_, given)| *given) {
             Some((name, _)) => {
                 Err(Failure::new(format!("{name} has no effect when skipping image creation"))
@@ -280,16 +333,26 @@ impl Convert {
         progress: &Progress,
     ) -> Result<(), Failure> {
         let [source] = disks else {
-            return Err(Failure::new(
-                "Having a backing file for the target makes no sense when concatenating multiple \
-                 input images",
-            ));
+            return Err(several());
         };
-        let below = create::look_below(&mut backing, target, &self.reading)?;
-        let sources = self.above(source, &below);
+        let below = create::look_below(&mut backing, target, &self.reading).map_err(|failure| {
+            let why = failure.text.lines().next().unwrap_or_default().to_owned();
+            let target = target.display();
+            Failure::new(format!("Could not open '{target}': Could not open backing file: {why}"))
+        })?;
+        let lost = |range: GuestRange, why: &Error| self.tell_lost(range, why);
+        let sources = self.salvaging(self.above(source, &below), &lost);
         let image = NewImage { backing: Some(&backing), ..image.clone() };
         copy_to_overlay(&sources, target, &image, below.layers(), settings, progress)?;
         Ok(())
+    }
+
+    /// With -n and -B: what lies below the image that is written to.
+    fn below_existing(&self, target: &Path) -> Result<Option<Disk>, Failure> {
+        let Some(name) = &self.backing else { return Ok(None) };
+        let mut reference = Reference::new(Role::Backing, name.as_bytes());
+        reference.format = self.backing_format.clone();
+        create::look_below(&mut reference, target, &self.reading).map(Some)
     }
 
     /// The part of the source that does not come from the image below the target. If that is none
@@ -336,10 +399,11 @@ impl Convert {
 
     fn settings(&self) -> Result<Settings, Failure> {
         let mut settings = Settings::default();
-        settings.threads = self.parallel.map_or(0, usize::from);
+        settings.threads = threads(self.parallel.as_deref())?;
         settings.compress = self.compress;
         settings.zero_run = zero_run(self.sparse_size.as_deref().unwrap_or("4k"))?;
         settings.target_is_zero = self.target_is_zero;
+        settings.rate = options::rate(self.rate.as_deref())?;
         settings.durable = self.target_cache.is_durable();
         settings.direct = self.target_cache.is_direct();
         // Whoever names a size wants zeroes to be looked for.
@@ -357,6 +421,13 @@ impl Convert {
     }
 }
 
+fn several() -> Failure {
+    Failure::new(
+        "Having a backing file for the target makes no sense when concatenating multiple input \
+         images",
+    )
+}
+
 /// Whether two layers are one file, read as the same format.
 fn is_same(one: &Layer, other: &Layer) -> bool {
     let id = |layer: &Layer| match &layer.location {
@@ -367,14 +438,34 @@ fn is_same(one: &Layer, other: &Layer) -> bool {
     format(one) == format(other) && id(one).is_some_and(|one| Some(one) == id(other))
 }
 
+/// Threads; 0: as many as there are cores.
+fn threads(text: Option<&str>) -> Result<usize, Failure> {
+    const MOST: u64 = 1024;
+    let Some(text) = text else { return Ok(0) };
+    match options::number_of_bytes(text, "number of coroutines")? {
+        count @ 1..=MOST => Ok(usize::try_from(count).unwrap_or(1)),
+        _ => Err(Failure::new(format!(
+            "Invalid number of coroutines specified. Must be between 1 and {MOST}."
+        ))),
+    }
+}
+
+/// Longest run of zeroes that is looked for, as in qemu-img.
+const MAX_ZERO_RUN: usize = 16 << 20;
+
 /// Zeroes are looked for sector by sector.
 fn zero_run(text: &str) -> Result<usize, Failure> {
     let size = anydisk::parse_size(text).and_then(|size| usize::try_from(size).ok());
-    size.filter(|size| size % 512 == 0 && *size <= 16 << 20).ok_or_else(|| {
-        let text = OsStr::new(text).display();
-        Failure::new(format!(
-            "Invalid buffer size for sparse output specified: '{text}'; expected 0 to 16M, a \
-             multiple of 512"
-        ))
-    })
+    let Some(size) = size else {
+        return Err(Failure::new(format!(
+            "Invalid buffer size for sparse output specified: '{text}'."
+        )));
+    };
+    if size.is_multiple_of(512) && size <= MAX_ZERO_RUN {
+        return Ok(size);
+    }
+    Err(Failure::new(format!(
+        "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to \
+         {MAX_ZERO_RUN}. Select 0 to disable sparse detection (fully allocates output)."
+    )))
 }

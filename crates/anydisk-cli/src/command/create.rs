@@ -11,7 +11,7 @@ use clap::Args;
 use crate::args::Reading;
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
-use crate::{open, output};
+use crate::{naming, open, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,32 +54,46 @@ pub(crate) struct Create {
 impl Create {
     pub(crate) fn run(self) -> Outcome {
         let registry = anydisk::formats();
-        let format = registry.by_name(&self.format).map_err(|_| unknown(&self.format))?;
+        let format = registry.by_name(&self.format).map_err(|_| match &self.file {
+            Some(file) => unknown(&self.format).in_file(file),
+            None => unknown(&self.format),
+        })?;
         if options::asks_for_help(&self.options) {
             output::print(&options::help(format))?;
             return Ok(0);
         }
         let file = self.file.as_deref().ok_or_else(|| Failure::new("Expecting image file name"))?;
-        self.create(format, file).map_err(|failure| failure.about(file))?;
+        self.reading.naming.objects()?;
+        let size = self.size.as_deref().map(options::size).transpose()?;
+        self.create(format, file, size).map_err(|failure| failure.in_file(file))?;
         Ok(0)
     }
 
-    fn create(&self, format: &dyn Format, file: &OsStr) -> Result<(), Failure> {
+    fn create(&self, format: &dyn Format, file: &OsStr, size: Option<u64>) -> Result<(), Failure> {
         let mut given = Given::parse(&self.options, format)?;
         given.backing_file = self.backing.clone().or(given.backing_file);
         given.backing_format = self.backing_format.clone().or(given.backing_format);
-        let mut backing = backing(&given, format)?;
+        let mut backing =
+            backing(&given, format).map_err(|failure| self.with_detected(failure, file, &given))?;
         let below = match &mut backing {
             Some(reference) if !self.unchecked => {
                 Some(look_below(reference, Path::new(file), &self.reading)?.size())
             }
             _ => None,
         };
-        let size = self.size(&given)?.or(below);
+        let size = match (size, given.size) {
+            (Some(_), Some(_)) => {
+                return Err(Failure::new("The image size must be specified only once"));
+            }
+            (size, option) => size.or(option).or(below),
+        };
         let size = size.ok_or_else(|| Failure::new("Image creation needs a size parameter"))?;
         if !self.quiet {
             let name = file.to_string_lossy();
             output::print(&options::formatting(&name, format, &given, size))?;
+        }
+        if backing.is_none() && given.backing_format.is_some() {
+            return Err(Failure::new("Backing format cannot be used without backing file"));
         }
         let keys = given.keys(&self.reading.naming)?;
         let image = NewImage {
@@ -89,18 +103,31 @@ impl Create {
         };
         // Nothing is copied, so that formats that are written in one pass are made as well.
         let nothing = Sources::concatenated([]);
-        copy_to_file(&nothing, Path::new(file), &image, &Settings::default(), &Unwatched)?;
+        copy_to_file(
+            &nothing,
+            Path::new(&naming::without_protocol(file)),
+            &image,
+            &Settings::default(),
+            &Unwatched,
+        )?;
         Ok(())
     }
 }
 
 impl Create {
-    /// The virtual size asked for.
-    fn size(&self, given: &Given) -> Result<Option<u64>, Failure> {
-        match (&self.size, given.size) {
-            (Some(_), Some(_)) => Err(Failure::new("The image size must be specified only once")),
-            (Some(text), None) => options::size(text).map(Some),
-            (None, size) => Ok(size),
+    /// Tells which format the image below has, where that was not said.
+    fn with_detected(&self, failure: Failure, file: &OsStr, given: &Given) -> Failure {
+        let (Some(name), None) = (&given.backing_file, &given.backing_format) else {
+            return failure;
+        };
+        let reference = Reference::new(Role::Backing, name.as_bytes());
+        let path = path_like_qemu(&reference, &Location::Path(file.into()));
+        match self.reading.of_files().top(path.as_os_str(), None) {
+            Ok(layer) => {
+                let format = layer.image.info().format;
+                failure.after_first_line(&format!("Detected format of {format}."))
+            }
+            Err(_) => failure,
         }
     }
 }
@@ -110,12 +137,15 @@ pub(crate) fn backing(given: &Given, format: &dyn Format) -> Result<Option<Refer
     let takes = |option| format.create_options().iter().any(|spec| spec.name == option);
     let refused =
         |what| Failure::new(format!("{what} not supported for file format '{}'", format.name()));
+    if given.backing_file.is_some() && !takes("backing_file") {
+        return Err(refused("Backing file"));
+    }
     if given.backing_format.is_some() && !takes("backing_fmt") {
         return Err(refused("Backing file format"));
     }
     let Some(name) = &given.backing_file else { return Ok(None) };
-    if !takes("backing_file") {
-        return Err(refused("Backing file"));
+    if name.is_empty() {
+        return Err(Failure::new("Expected backing file name, got empty string"));
     }
     if given.backing_format.is_none() {
         return Err(Failure::new("Backing file specified without backing format").with_advice(
@@ -135,7 +165,10 @@ pub(crate) fn look_below(
     reading: &Reading,
 ) -> Result<Disk, Failure> {
     let path = path_like_qemu(reference, &Location::Path(file.to_owned()));
-    let disk = reading.of_files().disk(path.as_os_str(), reference.format.as_deref(), false)?;
+    let disk = reading.of_files().disk(path.as_os_str(), reference.format.as_deref(), false);
+    let disk = disk.map_err(|failure| {
+        failure.cause_of_open(path.as_os_str()).with_advice("Could not open backing image.")
+    })?;
     let below = disk.top().info();
     (reference.id, reference.content_id) = (below.id, below.content_id);
     Ok(disk)

@@ -39,10 +39,10 @@ pub(crate) struct Map {
     #[arg(long, value_name = "SVG", conflicts_with_all = ["output", "picture"])]
     svg: Option<PathBuf>,
     /// Where to begin
-    #[arg(short, long, default_value = "0")]
+    #[arg(short, long, default_value = "0", allow_hyphen_values = true)]
     start_offset: String,
     /// How much to show; all if it is not given
-    #[arg(short = 'l', long)]
+    #[arg(short = 'l', long, allow_hyphen_values = true)]
     max_length: Option<String>,
     /// The image; with --member the disks of one machine
     #[arg(required = true, value_name = "FILE")]

@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 
+use anydisk::qcow2::bitmaps_len;
 use anydisk::{
-    Detail, DetailValue, Disk, GuestOffset, GuestRange, ImageInfo, MeasureRequest,
+    BitmapInfo, Detail, DetailValue, Disk, GuestOffset, GuestRange, MeasureRequest,
     Result as CoreResult,
 };
 use clap::Args;
@@ -38,7 +39,7 @@ pub(crate) struct Measure {
     #[arg(short = 'o', long)]
     options: Vec<OsString>,
     /// Of an empty disk of this size
-    #[arg(short, long, conflicts_with_all = ["files", "format"])]
+    #[arg(short, long, allow_hyphen_values = true)]
     size: Option<String>,
     /// The format of the image there is, instead of looking at its bytes
     #[arg(short, long)]
@@ -60,7 +61,8 @@ pub(crate) struct Measure {
 struct Content {
     size: u64,
     data: Vec<GuestRange>,
-    holds_bitmaps: bool,
+    /// Of an image that can have them.
+    bitmaps: Option<Vec<BitmapInfo>>,
 }
 
 impl Measure {
@@ -73,36 +75,54 @@ impl Measure {
             output::print(&options::help(format))?;
             return Ok(0);
         }
-        let given = Given::parse(&self.options, format)?;
+        let given = Given::parse(&self.options, format).map_err(|failure| {
+            let line = format!("Invalid options for file format '{}'", format.name());
+            failure.after_first_line(&format!("{}: {line}", output::program()))
+        })?;
         let content = self.content()?;
         let request =
             MeasureRequest { size: content.size, options: &given.options, data: &content.data };
         let measure = format.measure(&request)?;
         let is_old = matches!(given.options.text("compat"), Some("0.10" | "v2"));
-        let bitmaps = content.holds_bitmaps && format.name() == QCOW2 && !is_old;
+        let cluster = given.options.number("cluster_size").filter(|size| *size > 0);
+        let bitmaps = match (content.bitmaps, cluster) {
+            (Some(bitmaps), Some(cluster)) if format.name() == QCOW2 && !is_old => {
+                Some(bitmaps_len(&bitmaps, content.size, cluster))
+            }
+            _ => None,
+        };
         output::print(&text(measure, bitmaps, self.output))?;
         Ok(0)
     }
 
     fn content(&self) -> Result<Content, Failure> {
         match (&self.size, &self.files[..]) {
+            (Some(_), [_, ..]) => {
+                Err(Failure::new("--size N cannot be used together with a filename."))
+            }
+            (None, [_, _, ..]) if self.part.member.is_none() => {
+                Err(Failure::new("At most one filename argument is allowed."))
+            }
             (Some(size), _) => Ok(Content { size: options::size(size)?, ..Content::default() }),
             (None, files @ [_, ..]) => {
                 let format = self.format.as_deref();
                 let disk = self.reading.part(&self.part, files, format, false)?;
                 let disk = snapshot::disk_at(disk, self.snapshot.as_deref())?;
-                let holds_bitmaps = can_hold_bitmaps(&disk.top().info());
-                Ok(Content { size: disk.size(), data: data(&disk)?, holds_bitmaps })
+                Ok(Content { size: disk.size(), data: data(&disk)?, bitmaps: bitmaps_of(&disk)? })
             }
             (None, []) => Err(Failure::new("Either --size N or one filename must be specified.")),
         }
     }
 }
 
-/// Bitmaps came with version 3 of the format.
-fn can_hold_bitmaps(image: &ImageInfo) -> bool {
+/// The bitmaps of an image that can have them: they came with version 3 of the format.
+fn bitmaps_of(disk: &Disk) -> CoreResult<Option<Vec<BitmapInfo>>> {
     let new = Detail { name: "compat", value: DetailValue::Text("1.1".into()) };
-    image.format == QCOW2 && image.details.contains(&new)
+    let info = disk.top().info();
+    if info.format != QCOW2 || !info.details.contains(&new) {
+        return Ok(None);
+    }
+    disk.top().bitmaps().map_or(Ok(Vec::new()), |bitmaps| bitmaps.list()).map(Some)
 }
 
 /// The ranges of a disk that hold data, as `map` shows them.
@@ -122,18 +142,19 @@ fn data(disk: &Disk) -> CoreResult<Vec<GuestRange>> {
     Ok(data)
 }
 
-fn text(measure: anydisk::Measure, bitmaps: bool, form: Form) -> String {
+fn text(measure: anydisk::Measure, bitmaps: Option<u64>, form: Form) -> String {
     let anydisk::Measure { required, fully_allocated } = measure;
     match form {
         Form::Json => {
             let object = Object::default()
                 .with("required", required)
                 .with("fully-allocated", fully_allocated)
-                .with_any("bitmaps", bitmaps.then_some(0));
+                .with_any("bitmaps", bitmaps);
             json::document(&object.into())
         }
         Form::Human => {
-            let bitmaps = if bitmaps { "bitmaps size: 0\n" } else { "" };
+            let line = |size| format!("bitmaps size: {size}\n");
+            let bitmaps = bitmaps.map(line).unwrap_or_default();
             format!("required size: {required}\nfully allocated size: {fully_allocated}\n{bitmaps}")
         }
     }

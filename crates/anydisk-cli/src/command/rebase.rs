@@ -9,6 +9,7 @@ use clap::Args;
 
 use crate::args::{Cache, Reading};
 use crate::failure::{Failure, Outcome};
+use crate::open;
 use crate::progress::Progress;
 
 const EXAMPLES: &str = "\
@@ -57,6 +58,12 @@ pub(crate) struct Rebase {
 impl Rebase {
     pub(crate) fn run(self) -> Outcome {
         let mut reference = self.reference()?;
+        if let Some(format) = &self.backing_format
+            && anydisk::formats().by_name(format).is_err()
+        {
+            return Err(Failure::new(format!("Invalid format name: '{format}'"))
+                .with_advice(&open::known_formats()));
+        }
         let direct = self.cache.is_direct();
         let format = self.format.as_deref();
         if self.unchecked {
@@ -97,7 +104,11 @@ impl Rebase {
         let path = path_like_qemu(reference, &disk.layers()[0].location);
         let direct = self.source_cache.is_direct();
         let below = self.reading.of_files();
-        let new = below.disk(path.as_os_str(), reference.format.as_deref(), direct)?;
+        let new = below.disk(path.as_os_str(), reference.format.as_deref(), direct);
+        let new = new.map_err(|failure| {
+            let (name, why) = (path.display(), failure.cause_of_open(path.as_os_str()).text);
+            Failure::new(format!("Could not open new backing file '{name}': {why}"))
+        })?;
         let info = new.top().info();
         (reference.id, reference.content_id) = (info.id, info.content_id);
         Ok(new)

@@ -1,24 +1,20 @@
 //! `anydisk resize`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use anydisk::storage::{LockMode, OpenOptions};
-use anydisk::{FilesBeside, Preallocation, parse_size};
+use anydisk::{Disk, Error, FilesBeside, Preallocation, parse_size};
 use clap::Args;
 
 use crate::args::Reading;
 use crate::failure::{Failure, Outcome};
-use crate::output;
+use crate::{options, output};
 
 const EXAMPLES: &str = "\
 Examples:
   anydisk resize disk.qcow2 20G
   anydisk resize disk.qcow2 +5G
   anydisk resize --shrink disk.qcow2 -- -1G";
-
-const NO_SIZE: &str = "Parameter 'size' expects a non-negative number below 2^64\n\
-Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n\
-and exabytes, respectively.";
 
 /// Changes the virtual size of an image.
 #[derive(Args, Debug)]
@@ -39,6 +35,7 @@ pub(crate) struct Resize {
     /// The image
     file: OsString,
     /// The new size; with + or -, the difference from the old one
+    #[arg(allow_hyphen_values = true)]
     size: String,
     #[command(flatten)]
     reading: Reading,
@@ -49,7 +46,7 @@ impl Resize {
         let preallocation = Preallocation::of_word(&self.preallocation).ok_or_else(|| {
             Failure::new(format!("Invalid preallocation mode '{}'", self.preallocation))
         })?;
-        let change = Change::parse(&self.size).ok_or_else(|| Failure::new(NO_SIZE))?;
+        let change = Change::parse(&self.size).ok_or_else(|| Failure::new(options::NO_SIZE))?;
         let disk = self.reading.disk_to_write(&self.file, self.format.as_deref(), false)?;
         let size = change.of(disk.size()).filter(|size| *size > 0);
         let size = size.ok_or_else(|| Failure::new("New image size must be positive"))?;
@@ -65,8 +62,9 @@ impl Resize {
             );
             return Ok(1);
         }
-        let beside = FilesBeside::new(&self.file, OpenOptions::new().lock(LockMode::Writer));
-        resize(&disk, size, preallocation, &beside).map_err(|failure| failure.about(&self.file))?;
+        let node = self.reading.node(&self.file, self.format.as_deref())?;
+        let beside = FilesBeside::new(node.path(), OpenOptions::new().lock(LockMode::Writer));
+        resize(&self.file, &disk, size, preallocation, &beside)?;
         if !self.quiet {
             output::print("Image resized.\n")?;
         }
@@ -75,12 +73,18 @@ impl Resize {
 }
 
 fn resize(
-    disk: &anydisk::Disk,
+    file: &OsStr,
+    disk: &Disk,
     size: u64,
     how: Preallocation,
     beside: &FilesBeside,
 ) -> Result<(), Failure> {
-    disk.resize_with(size, how, beside)?;
+    disk.resize_with(size, how, beside).map_err(|error| match error.kind() {
+        Error::Unsupported { feature, .. } if feature == "changing the size" => {
+            Failure::new("Image format driver does not support resize")
+        }
+        _ => Failure::from(error).about(file),
+    })?;
     Ok(disk.flush()?)
 }
 

@@ -58,7 +58,10 @@ impl Snapshot {
             (None, None, None) if self.more.is_asked() => {
                 return self.more.run(&self.file, &self.reading, self.output, self.quiet);
             }
-            _ if self.more.is_misplaced() => return Err(mixed()),
+            _ if self.more.is_misplaced() => {
+                let failure = Failure::new("Expecting one image file name");
+                return Err(failure.with_advice(&output::where_help_is()));
+            }
             (None, None, None) => return self.list(),
             _ if self.list => return Err(mixed()),
             (Some(name), None, None) => self.change(create, "create", name),
@@ -135,28 +138,43 @@ pub(crate) fn listed(image: &dyn Image) -> Result<Vec<anydisk::SnapshotInfo>, Fa
 
 /// What `-l` of a command that reads one snapshot names: an ID or a name, or
 /// `snapshot.id=...,snapshot.name=...`.
-pub(crate) fn named(text: &str) -> SnapshotRef {
-    let item = |key: &str| text.split(',').find_map(|item| item.strip_prefix(key));
-    match (item("snapshot.id="), item("snapshot.name=")) {
-        (None, None) => which(text),
-        (Some(id), None) => SnapshotRef::Id(id.to_owned()),
-        (None, Some(name)) => SnapshotRef::Name(name.to_owned()),
-        (Some(id), Some(name)) => {
-            SnapshotRef::IdAndName { id: id.to_owned(), name: name.to_owned() }
+pub(crate) fn named(text: &str) -> Result<SnapshotRef, Failure> {
+    if !text.starts_with("snapshot.") {
+        return Ok(which(text));
+    }
+    let (mut id, mut name) = (None, None);
+    for item in text.split(',') {
+        match item.split_once('=').unwrap_or((item, "")) {
+            ("snapshot.id", value) => id = Some(value.to_owned()),
+            ("snapshot.name", value) => name = Some(value.to_owned()),
+            (other, _) => {
+                output::error(&format!("Invalid parameter '{other}'"));
+                return Err(Failure::new(format!("Failed in parsing snapshot param '{text}'")));
+            }
         }
     }
+    Ok(match (id, name) {
+        (Some(id), Some(name)) => SnapshotRef::IdAndName { id, name },
+        (Some(id), None) => SnapshotRef::Id(id),
+        (None, name) => SnapshotRef::Name(name.unwrap_or_default()),
+    })
 }
 
 /// A disk as it was at a snapshot.
 pub(crate) fn disk_at(disk: Disk, snapshot: Option<&str>) -> Result<Disk, Failure> {
     let Some(text) = snapshot else { return Ok(disk) };
-    disk.at_snapshot(&named(text)).map_err(|error| match error {
+    disk.at_snapshot(&named(text)?).map_err(|error| match error {
         Error::NotFound { .. } => Failure::new("Failed to load snapshot: Can't find snapshot"),
+        Error::Unsupported { format, feature } if feature == "internal snapshots" => {
+            Failure::new(format!(
+                "Failed to load snapshot: Block format '{format}' used by device '' does not \
+                 support temporarily loading internal snapshots"
+            ))
+        }
         other => Failure::new(format!("Failed to load snapshot: {}", Failure::from(other).text)),
     })
 }
 
 fn mixed() -> Failure {
-    let advice = format!("Try '{} snapshot --help' for more info", output::program());
-    Failure::new("Cannot mix '-l', '-a', '-c', '-d'").with_advice(&advice)
+    Failure::new("Cannot mix '-l', '-a', '-c', '-d'").with_advice(&output::where_help_is())
 }

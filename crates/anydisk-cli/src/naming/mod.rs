@@ -34,7 +34,7 @@ pub(crate) struct Naming {
     #[arg(long, value_name = "OBJECT")]
     object: Vec<ObjectText>,
     /// Names of images are lists of options: driver=qcow2,file.filename=FILE,...
-    #[arg(long)]
+    #[arg(long, alias = "source-image-opts")]
     pub(crate) image_opts: bool,
 }
 

@@ -195,7 +195,11 @@ impl Node {
     /// The name as qemu-img shows it: that of the file where it says all, else `json:{...}`.
     pub(crate) fn shown(&self) -> String {
         match self.is_plain() {
-            true => self.path().to_string_lossy().into_owned(),
+            true => {
+                let path = self.path();
+                let before = if super::protocol(path).is_some() { "./" } else { "" };
+                format!("{before}{}", path.to_string_lossy())
+            }
             false => format!("json:{}", Value::Object(self.object()).in_one_line()),
         }
     }

@@ -14,6 +14,12 @@ pub(crate) fn program() -> String {
     name.map_or_else(|| "anydisk".into(), |name| name.to_string_lossy().into_owned())
 }
 
+/// Where help is, for the command that was called.
+pub(crate) fn where_help_is() -> String {
+    let command = std::env::args_os().nth(1).unwrap_or_default();
+    format!("Try '{} {} --help' for more info", program(), command.display())
+}
+
 /// Prints text on standard output.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();

@@ -38,7 +38,7 @@ fn zeroes_are_left_out_unless_all_is_to_be_written() {
     bench.prints(&["convert", "-f", "raw", "-S", "0", "zeroes", "full"]);
     assert!(blocks("full") >= (1 << 20) / 512);
     let error = bench.fails(&["convert", "-S", "100", "zeroes", "x"], 1);
-    assert!(error.contains("Invalid buffer size for sparse output specified: '100'"), "{error}");
+    assert!(error.contains("Valid sizes are multiples of 512 up to 16777216"), "{error}");
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn an_error_leaves_the_file_that_was_there() {
     bench.raw("source", 512, &[(0, &[1; 512])]);
     std::fs::write(bench.path("target"), "precious").unwrap();
     let error = bench.fails(&["convert", "-c", "-O", "raw", "source", "target"], 1);
-    assert!(error.contains("compressed writing is not supported"), "{error}");
+    assert!(error.contains("Compression not supported for this file format"), "{error}");
     assert_eq!(std::fs::read(bench.path("target")).unwrap(), b"precious");
 }
 
@@ -74,14 +74,30 @@ fn progress_is_printed_as_qemu_prints_it() {
 }
 
 #[test]
-fn options_that_are_not_done_are_refused_by_name() {
+fn what_cannot_be_read_is_zero_and_told_if_the_rest_is_to_be_salvaged() {
     let bench = Bench::new();
-    bench.raw("a", 512, &[]);
-    for option in [&["-r", "1M"][..], &["--salvage"]] {
-        let error = bench.fails(&[&["convert"], option, &["a", "b"]].concat(), 1);
-        assert!(error.contains(&format!("the option {} is not supported", option[0])), "{error}");
-        assert!(!bench.path("b").exists());
-    }
+    bench.raw("disk", 1 << 20, &[(0, &[1; 4096]), (300_000, &[2; 4096])]);
+    bench.prints(&["convert", "-c", "-f", "raw", "-O", "qcow2", "disk", "a.qcow2"]);
+    // The first compressed cluster, which lies behind the L2 table.
+    let mut bytes = std::fs::read(bench.path("a.qcow2")).unwrap();
+    bytes[0x50000..0x50010].fill(0xff);
+    std::fs::write(bench.path("a.qcow2"), bytes).unwrap();
+    bench.fails(&["convert", "a.qcow2", "out"], 1);
+    let output = bench.anydisk(&["convert", "--salvage", "a.qcow2", "out"]);
+    let said = crate::common::said(&output);
+    assert!(output.status.success() && said.contains("error while reading offset 0:"), "{said}");
+    let mut expected = std::fs::read(bench.path("disk")).unwrap();
+    expected[..65536].fill(0);
+    assert!(std::fs::read(bench.path("out")).unwrap() == expected);
+}
+
+#[test]
+fn a_rate_is_kept() {
+    let bench = Bench::new();
+    bench.raw("disk", 1 << 20, &[(0, &[1; 1 << 20])]);
+    let begun = std::time::Instant::now();
+    bench.prints(&["convert", "-r", "4M", "-f", "raw", "disk", "out"]);
+    assert!(begun.elapsed().as_millis() >= 250);
 }
 
 #[test]
@@ -182,11 +198,8 @@ fn what_only_a_new_image_has_is_refused_for_one_that_is_there() {
     let bench = Bench::new();
     bench.raw("a", 512, &[]);
     bench.raw("b", 512, &[]);
-    for (option, value) in [("-o", "preallocation=off"), ("-B", "a")] {
-        let error = bench.fails(&["convert", "-n", option, value, "a", "b"], 1);
-        let expected = format!("{option} has no effect when skipping image creation");
-        assert!(error.contains(&expected), "{error}");
-    }
+    let error = bench.fails(&["convert", "-n", "-o", "preallocation=off", "a", "b"], 1);
+    assert!(error.contains("-o has no effect when skipping image creation"), "{error}");
 }
 
 /// A child of a VDI names its parent by UUID only, which qemu-img does not read.

@@ -62,7 +62,7 @@ fn what_is_said_is_qemus() {
 fn an_unknown_option_is_refused_with_those_there_are() {
     let bench = Bench::new();
     let error = bench.fails(&["create", "-o", "nothing=1", "a.raw", "1M"], 1);
-    assert!(error.contains("a.raw: raw: option nothing=1"), "{error}");
+    assert!(error.contains("a.raw: Invalid parameter 'nothing'"), "{error}");
     assert!(error.contains("preallocation"), "{error}");
     assert!(!bench.path("a.raw").exists());
 }

@@ -1,6 +1,7 @@
 //! The tests of the crate, in one program: that links once.
 
 mod amend;
+mod bench;
 mod bitmap;
 mod changing;
 mod check;
@@ -9,6 +10,7 @@ mod compact;
 mod compare;
 mod convert;
 mod create;
+mod dd;
 mod info;
 mod inspect;
 mod interrupt;
@@ -18,6 +20,7 @@ mod members;
 mod names;
 mod naming;
 mod salvage;
+mod same;
 mod snapshot;
 mod streams;
 mod untrusted;

@@ -68,7 +68,7 @@ fn a_file_may_be_named_with_the_file_protocol() {
     bench.raw("disk", 512, &[]);
     assert!(bench.prints(&["info", "-f", "raw", "file:disk"]).starts_with("image: disk\n"));
     bench.raw("file:disk", 1024, &[]);
-    assert!(bench.prints(&["info", "-f", "raw", "file:disk"]).starts_with("image: file:disk\n"));
+    assert!(bench.prints(&["info", "-f", "raw", "file:disk"]).starts_with("image: ./file:disk\n"));
 }
 
 #[test]

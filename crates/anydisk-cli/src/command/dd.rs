@@ -1,0 +1,130 @@
+//! `anydisk dd`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use anydisk::convert::{NewImage, Settings, Sources, copy_to_file};
+use anydisk::storage::{HostOffset, Window};
+use anydisk::{Disk, Located, Location, OpenDisk, Options};
+use clap::Args;
+
+use crate::args::Reading;
+use crate::failure::{Failure, Outcome};
+use crate::progress::Progress;
+use crate::{open, options, output};
+
+const EXAMPLES: &str = "\
+Examples:
+  anydisk dd if=disk.qcow2 of=first.raw bs=1M count=16
+  anydisk dd -O qcow2 if=disk.raw of=rest.qcow2 bs=1M skip=16
+
+As with dd, `count` blocks are copied, from behind the `skip` blocks. Zeroes are not written.";
+
+/// Copies a part of a disk into a new image.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Dd {
+    /// The format of the source, instead of looking at its bytes
+    #[arg(short, long)]
+    format: Option<String>,
+    /// The format of the new image
+    #[arg(short = 'O', long, default_value = "raw")]
+    output_format: String,
+    /// if=FILE of=FILE [bs=SIZE] [count=BLOCKS] [skip=BLOCKS]
+    #[arg(value_name = "OPERAND")]
+    operands: Vec<OsString>,
+    #[command(flatten)]
+    reading: Reading,
+}
+
+/// Largest block, as in qemu-img.
+const MAX_BLOCK: u64 = i32::MAX as u64;
+
+/// What the operands say.
+struct Operands {
+    input: Option<OsString>,
+    output: Option<OsString>,
+    block: u64,
+    count: Option<u64>,
+    skip: u64,
+}
+
+impl Dd {
+    pub(crate) fn run(self) -> Outcome {
+        let operands = Operands::parse(&self.operands)?;
+        let (Some(input), Some(output)) = (&operands.input, &operands.output) else {
+            return Err(Failure::new("Must specify both input and output files"));
+        };
+        let registry = anydisk::formats();
+        let format = registry
+            .by_name(&self.output_format)
+            .map_err(|_| Failure::new("Unknown file format").with_advice(&open::known_formats()))?;
+        let disk = self.reading.disk(input, self.format.as_deref(), false)?;
+        let part = operands.part(input, disk)?;
+        let given = Options::of(format);
+        let image = NewImage::new(format, &given, part.size());
+        let progress = Progress::new(false, false)?;
+        let target = Path::new(output);
+        copy_to_file(&Sources::one(&part), target, &image, &Settings::default(), &progress)?;
+        Ok(0)
+    }
+}
+
+impl Operands {
+    fn parse(operands: &[OsString]) -> Result<Self, Failure> {
+        let mut parsed = Self { input: None, output: None, block: 512, count: None, skip: 0 };
+        operands.iter().try_for_each(|operand| parsed.set(operand))?;
+        Ok(parsed)
+    }
+
+    fn set(&mut self, operand: &OsStr) -> Result<(), Failure> {
+        let (name, value) = split(operand);
+        let value = OsStr::from_bytes(value);
+        let number = |what| options::number_of_bytes(&value.to_string_lossy(), what);
+        match name {
+            b"if" => self.input = Some(value.to_owned()),
+            b"of" => self.output = Some(value.to_owned()),
+            b"bs" => match number("bs")? {
+                block @ 1..=MAX_BLOCK => self.block = block,
+                _ => {
+                    let why = format!("Invalid bs specified. Must be between 1 and {MAX_BLOCK}.");
+                    return Err(Failure::new(why));
+                }
+            },
+            b"count" => self.count = Some(number("count")?),
+            b"skip" => self.skip = number("skip")?,
+            _ => {
+                let name = OsStr::from_bytes(name).display();
+                return Err(Failure::new(format!("unrecognized operand {name}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The part of the disk that is meant, as a disk.
+    fn part(&self, name: &OsStr, disk: Disk) -> Result<Disk, Failure> {
+        let size = disk.size();
+        let start = self.skip.checked_mul(self.block).filter(|start| *start <= size);
+        let start = start.unwrap_or_else(|| {
+            output::error(&format!("{}: cannot skip to specified offset", name.display()));
+            size
+        });
+        let all = size - start;
+        let len = self.count.map_or(all, |count| count.saturating_mul(self.block).min(all));
+        let window = Window::new(Arc::new(disk), HostOffset(start), len);
+        let store = Arc::new(window.map_err(anydisk::Error::from)?);
+        let location = Location::Other(name.to_string_lossy().into_owned());
+        Ok(OpenDisk::new().format("raw").located(Located { store, location })?)
+    }
+}
+
+/// The name and the value of an operand.
+fn split(operand: &OsStr) -> (&[u8], &[u8]) {
+    let bytes = operand.as_bytes();
+    match bytes.iter().position(|byte| *byte == b'=') {
+        Some(at) => (&bytes[..at], &bytes[at + 1..]),
+        None => (bytes, b""),
+    }
+}
