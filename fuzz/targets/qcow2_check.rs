@@ -33,7 +33,9 @@ fn contents(store: &Arc<dyn Storage>) -> Option<Vec<Option<[u8; 512]>>> {
         let mut bytes = [0; 512];
         disk.read(GuestOffset(at), &mut bytes).ok().map(|()| bytes)
     };
-    Some((0..disk.size() / 512 * 512).step_by(step.try_into().ok()?).take(128).map(sector).collect())
+    Some(
+        (0..disk.size() / 512 * 512).step_by(step.try_into().ok()?).take(128).map(sector).collect(),
+    )
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -59,6 +59,12 @@ fn is_protective(entry: &crate::layout::MbrEntry) -> bool {
     entry.is_used() && entry.kind == kinds::PROTECTIVE
 }
 
+/// Whether an MBR that says that there is a GPT has partitions of its own.
+fn has_others(entries: &[crate::layout::MbrEntry; 4]) -> bool {
+    let has = |wanted: bool| entries.iter().any(|e| e.is_used() && is_protective(e) == wanted);
+    has(true) && has(false)
+}
+
 /// The partitions of a disk.
 #[derive(Debug)]
 pub struct Partitions {
@@ -69,7 +75,8 @@ pub struct Partitions {
 }
 
 impl Partitions {
-    /// Reads the table of a disk. A GPT counts if the MBR says so, or if there is no MBR.
+    /// Reads the table of a disk. A GPT counts if the MBR says so, or if there is no MBR. What is
+    /// wrong with a table that can be used all the same is told in the notes of all partitions.
     ///
     /// # Errors
     /// [`Invalid`] if there is no table, or what is wrong with it.
@@ -79,8 +86,16 @@ impl Partitions {
         let protective = entries.as_ref().is_none_or(|entries| entries.iter().any(is_protective));
         let gpt = if protective { gpt::read(&*disk, limits)? } else { None };
         let (scheme, partitions, problem) = match (gpt, entries) {
-            (Some(Table { partitions, problem, .. }), _) => (Scheme::Gpt, partitions, problem),
-            (None, Some(entries)) => (Scheme::Mbr, mbr::partitions(&*disk, &entries)?, None),
+            (Some(Table { partitions, problem }), entries) => {
+                let is_hybrid = entries.is_some_and(|entries| has_others(&entries));
+                let hybrid = is_hybrid.then(|| "the MBR lists partitions as well".to_owned());
+                let notes: Vec<_> = problem.into_iter().chain(hybrid).collect();
+                (Scheme::Gpt, partitions, (!notes.is_empty()).then(|| notes.join("; ")))
+            }
+            (None, Some(entries)) => {
+                let (partitions, problem) = mbr::partitions(&*disk, &entries)?;
+                (Scheme::Mbr, partitions, problem.map(|problem| problem.to_string()))
+            }
             (None, None) => return Err(no_table(&sector).into()),
         };
         let len = disk.len()?;

@@ -17,26 +17,33 @@ pub(crate) struct Table {
     pub(crate) problem: Option<String>,
 }
 
+/// One copy of the table.
+struct Copy {
+    partitions: Vec<Partition>,
+    /// The sector that it says the header of the other copy is in.
+    other: u64,
+}
+
 /// The table of a disk: the first copy, or the one at the end where the first is broken. `None` if
 /// neither place has a header.
 ///
 /// # Errors
 /// What is wrong with the first copy, if both are broken; [`Error::Limit`].
 pub(crate) fn read(disk: &dyn Storage, limits: &Limits) -> Result<Option<Table>> {
-    let len = disk.len()?;
     let mut problem = None;
     for sector in SECTORS {
         match copy(disk, sector, 1, limits) {
             Ok(None) => {}
-            Ok(Some(partitions)) => return Ok(Some(Table { partitions, problem: None })),
+            Ok(Some(first)) => return with_other(disk, sector, first, limits).map(Some),
             Err(error) => problem = Some(only_broken(error)?),
         }
     }
+    let len = disk.len()?;
     for sector in SECTORS {
         let Some(last) = (len / sector).checked_sub(1) else { continue };
         match copy(disk, sector, last, limits) {
             Ok(None) => {}
-            Ok(Some(partitions)) => {
+            Ok(Some(Copy { partitions, .. })) => {
                 let why = problem.map_or("it is not there".to_owned(), |e| e.to_string());
                 let problem = Some(format!("the table at the start was not used: {why}"));
                 return Ok(Some(Table { partitions, problem }));
@@ -47,6 +54,20 @@ pub(crate) fn read(disk: &dyn Storage, limits: &Limits) -> Result<Option<Table>>
     problem.map_or(Ok(None), Err)
 }
 
+/// The table of the first copy, after a look at the other one.
+fn with_other(disk: &dyn Storage, sector: u64, first: Copy, limits: &Limits) -> Result<Table> {
+    let inside = first.other.checked_mul(sector).is_some();
+    let other = if inside { copy(disk, sector, first.other, limits) } else { Ok(None) };
+    let problem = match other {
+        Ok(Some(other)) if other.partitions == first.partitions => None,
+        Ok(Some(_)) => Some("it differs".to_owned()),
+        Ok(None) => Some("it is not where the first says".to_owned()),
+        Err(error) => Some(only_broken(error)?.to_string()),
+    };
+    let problem = problem.map(|why| format!("the copy of the table is not good: {why}"));
+    Ok(Table { partitions: first.partitions, problem })
+}
+
 /// An error that another copy may help against.
 fn only_broken(error: Error) -> Result<Error> {
     match error {
@@ -55,13 +76,8 @@ fn only_broken(error: Error) -> Result<Error> {
     }
 }
 
-/// The partitions of the copy whose header is in sector `number`; `None` if none is there.
-fn copy(
-    disk: &dyn Storage,
-    sector: u64,
-    number: u64,
-    limits: &Limits,
-) -> Result<Option<Vec<Partition>>> {
+/// The copy whose header is in sector `number`; `None` if none is there.
+fn copy(disk: &dyn Storage, sector: u64, number: u64, limits: &Limits) -> Result<Option<Copy>> {
     let at = HostOffset(number * sector);
     let mut bytes = vec![0; usize::try_from(sector).unwrap_or(4096)];
     disk.read_padded_at(at, &mut bytes)?;
@@ -77,7 +93,8 @@ fn copy(
         let (entry, _) = GptEntry::read_from_prefix(bytes).ok()?;
         partition(number, &entry, sector).transpose()
     });
-    read.collect::<Result<_>>().map(Some)
+    let partitions = read.collect::<Result<_>>()?;
+    Ok(Some(Copy { partitions, other: header.alternate_lba.get() }))
 }
 
 fn check_header(header: &GptHeader, bytes: &[u8], at: HostOffset, number: u64) -> Result<()> {

@@ -11,7 +11,8 @@
 //! |---|---|
 //! | MBR: primary, extended, logical | read |
 //! | GPT: sectors of 512 and 4096 bytes, checksums, the copy at the end where the first is broken | read |
-//! | BSD labels, APM, writing | missing |
+//! | copies that differ or are broken, chains that break, a hybrid MBR | told |
+//! | BSD disklabels, Apple's partition map, writing | missing |
 //!
 //! Each partition is a member, asked for by its number as Linux counts (`1`, `5`), and a window of
 //! the disk it lies on. The layout and what we accept are in `docs/formats/partition.md`.

@@ -38,54 +38,68 @@ impl MbrEntry {
     }
 }
 
-/// All partitions of a disk with these entries, the logical ones behind the others.
+/// All partitions of a disk with these entries, the logical ones behind the others; and what is
+/// wrong with the chain of the logical ones behind those that were found.
 ///
 /// # Errors
-/// [`Invalid`] for a chain that comes back to itself or leads to what is no link of it.
-pub(crate) fn partitions(disk: &dyn Storage, entries: &[MbrEntry; 4]) -> Result<Vec<Partition>> {
+/// What the store says.
+pub(crate) fn partitions(
+    disk: &dyn Storage,
+    entries: &[MbrEntry; 4],
+) -> Result<(Vec<Partition>, Option<Invalid>)> {
     let used = (1..).zip(entries).filter(|(_, entry)| entry.is_used());
     let mut partitions: Vec<_> = used.map(|(number, entry)| entry.partition(number, 0)).collect();
     // Linux follows the first one only.
-    if let Some(extended) = entries.iter().find(|e| e.is_used() && kinds::is_extended(e.kind)) {
-        partitions.extend(logical(disk, extended.start.get().into())?);
-    }
-    Ok(partitions)
+    let extended = entries.iter().find(|entry| entry.is_used() && kinds::is_extended(entry.kind));
+    let problem = match extended {
+        Some(extended) => logical(disk, extended.start.get().into(), &mut partitions)?,
+        None => None,
+    };
+    Ok((partitions, problem))
 }
 
-/// Follows the chain of the extended partition that begins at sector `start`.
-fn logical(disk: &dyn Storage, start: u64) -> Result<Vec<Partition>> {
-    let mut partitions = Vec::new();
+/// Follows the chain of the extended partition that begins at sector `start`; where it breaks.
+fn logical(
+    disk: &dyn Storage,
+    start: u64,
+    partitions: &mut Vec<Partition>,
+) -> Result<Option<Invalid>> {
     let mut seen = Vec::new();
+    let mut number = 5;
     let mut link = start;
     loop {
         if seen.contains(&link) || seen.len() >= LOGICAL {
             let expected = format!("a chain of at most {LOGICAL} links that does not come back");
-            return Err(broken(link, Value::Number(link), expected).into());
+            return Ok(Some(broken(link, Value::Number(link), expected)));
         }
         seen.push(link);
-        let mut sector = [0; 512];
-        let at = HostOffset(link * SECTOR);
-        if disk.read_at(at, &mut sector)? < sector.len() {
-            return Err(broken(link, Value::Missing, "a sector of the disk".into()).into());
-        }
-        let (mbr, _) = Mbr::read_from_prefix(&sector[..])
-            .map_err(|_| broken(link, Value::Missing, "512 bytes".into()))?;
-        if mbr.signature != SIGNATURE {
-            let found = Value::from(&mbr.signature[..]);
-            return Err(broken(link, found, "55 aa at the end".into()).into());
-        }
-        let [own, next, ..] = mbr.entries;
+        let [own, next, ..] = match read_link(disk, link)? {
+            Ok(entries) => entries,
+            Err(problem) => return Ok(Some(problem)),
+        };
         // An empty link may stand at the start of the chain.
         if own.is_used() && !kinds::is_extended(own.kind) {
-            let number = 5 + u32::try_from(partitions.len()).unwrap_or(0);
             partitions.push(own.partition(number, link));
+            number += 1;
         }
         if !next.is_used() || !kinds::is_extended(next.kind) {
-            return Ok(partitions);
+            return Ok(None);
         }
         // Two numbers of 32 bits: their sum and the byte it names fit.
         link = start + u64::from(next.start.get());
     }
+}
+
+/// The entries of a link, or why it is none.
+fn read_link(disk: &dyn Storage, link: u64) -> Result<Result<[MbrEntry; 4], Invalid>> {
+    let mut sector = [0; 512];
+    if disk.read_at(HostOffset(link * SECTOR), &mut sector)? < sector.len() {
+        return Ok(Err(broken(link, Value::Missing, "a sector of the disk".into())));
+    }
+    Ok(match Mbr::read_from_prefix(&sector[..]) {
+        Ok((mbr, _)) if mbr.signature == SIGNATURE => Ok(mbr.entries),
+        _ => Err(broken(link, Value::from(&sector[510..]), "55 aa at the end".into())),
+    })
 }
 
 fn broken(link: u64, found: Value, expected: String) -> Invalid {

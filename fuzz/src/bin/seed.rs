@@ -97,13 +97,105 @@ fn made(corpus: &Path) -> io::Result<()> {
     use anydisk_testkit::lvm::{device, linear, text};
     const ID: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     let group = text(&[ID], 1, &(linear("a", 2, "pv0", 1) + &linear("b", 1, "a", 1)));
-    for (target, seed) in
-        [("lvm2_text", group.as_bytes().to_vec()), ("lvm2_device", device(ID, &group, &[7; 4096]))]
-    {
+    let seeds = [
+        ("lvm2_device", device(ID, &group, &[7; 4096])),
+        ("lvm2_text", group.into_bytes()),
+        ("lvm2_pool", pool()),
+        ("lvm2_snapshot", snapshot()),
+        ("lvm2_snapshot", write_cache()),
+        ("partition_table", mbr()),
+        ("partition_table", gpt()),
+    ];
+    for (number, (target, seed)) in seeds.into_iter().enumerate() {
         fs::create_dir_all(corpus.join(target))?;
-        fs::write(corpus.join(target).join("made"), seed)?;
+        fs::write(corpus.join(target).join(format!("made-{number}")), seed)?;
+        let count = fs::read_dir(corpus.join(target))?.count();
+        println!("{target}: {count} seeds");
     }
     Ok(())
+}
+
+/// Puts little-endian numbers of 8 bytes at places.
+fn with(len: usize, numbers: &[(usize, u64)]) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    for (at, number) in numbers {
+        bytes[*at..at + 8].copy_from_slice(&number.to_le_bytes());
+    }
+    bytes
+}
+
+/// The blocks of a pool: two volumes that share a leaf. The target puts in magics and checksums.
+fn pool() -> Vec<u8> {
+    const LEAF: u64 = 2 << 32;
+    const INNER: u64 = 1 << 32;
+    let node = |kind: u64, entries: &[(u64, u64)]| {
+        let mut block = with(4096, &[(0, kind), (16, entries.len() as u64 | 252 << 32), (24, 8)]);
+        for (index, (key, value)) in entries.iter().enumerate() {
+            block[32 + 8 * index..][..8].copy_from_slice(&key.to_le_bytes());
+            block[32 + 8 * (252 + index)..][..8].copy_from_slice(&value.to_le_bytes());
+        }
+        block
+    };
+    let mapping = |chunk: u64| chunk << 24;
+    [
+        with(4096, &[(40, 2), (320, 1), (336, 128)]),
+        node(LEAF, &[(1, 2), (2, 3)]),
+        node(INNER, &[(0, 4), (8, 5)]),
+        node(INNER, &[(0, 4), (8, 6)]),
+        node(LEAF, &[(1, mapping(0)), (2, mapping(1))]),
+        node(LEAF, &[(9, mapping(2)), (20, mapping(3))]),
+        node(LEAF, &[(9, mapping(3)), (21, mapping(0) | 1)]),
+    ]
+    .concat()
+}
+
+/// The store of a snapshot with two chunks of 4 KiB.
+fn snapshot() -> Vec<u8> {
+    let mut store = with(16 << 10, &[(4096, 3), (4104, 2), (4112, 0), (4120, 3)]);
+    store[..16].copy_from_slice(b"SnAp\x01\0\0\0\x01\0\0\0\x08\0\0\0");
+    store
+}
+
+/// A write cache of three blocks, of which one was not committed and one is free.
+fn write_cache() -> Vec<u8> {
+    let entries = [(64, 8), (72, 1), (80, 16), (88, 5), (96, u64::MAX)];
+    let head = [(0, 1 << 32 | 0x2348_9321), (8, 4096), (16, 3), (24, 4)];
+    with(20 << 10, &[&head[..], &entries].concat())
+}
+
+/// Puts an entry into a master boot record, or into a link.
+fn entry(disk: &mut [u8], link: usize, index: usize, kind: u8, place: [u32; 2]) {
+    let at = 512 * link + 446 + 16 * index;
+    disk[at + 4] = kind;
+    disk[at + 8..at + 12].copy_from_slice(&place[0].to_le_bytes());
+    disk[at + 12..at + 16].copy_from_slice(&place[1].to_le_bytes());
+    disk[512 * link + 510..512 * link + 512].copy_from_slice(&[0x55, 0xAA]);
+}
+
+/// A disk with a primary partition and two logical ones.
+fn mbr() -> Vec<u8> {
+    let mut disk = vec![0; 64 << 9];
+    entry(&mut disk, 0, 0, 0x83, [4, 8]);
+    entry(&mut disk, 0, 1, 0x05, [16, 32]);
+    entry(&mut disk, 16, 0, 0x8E, [2, 4]);
+    entry(&mut disk, 16, 1, 0x05, [8, 8]);
+    entry(&mut disk, 24, 0, 0x82, [2, 4]);
+    disk
+}
+
+/// A disk with four entries of a GPT, of which two are used. The target puts in checksums.
+fn gpt() -> Vec<u8> {
+    let header =
+        [(0, u64::from_le_bytes(*b"EFI PART")), (8, 92 << 32 | 0x1_0000), (24, 1), (32, 63)];
+    let entries = [(40, 3), (48, 62), (72, 2), (80, 128 << 32 | 4)];
+    let mut disk = vec![0; 512];
+    disk.extend(with(512, &[&header[..], &entries].concat()));
+    let first = [(0, 1), (16, 2), (32, 4), (40, 7), (56, u64::from(b'a'))];
+    let third = [(256, 3), (272, 4), (288, 8), (296, 20)];
+    disk.extend(with(512, &[&first[..], &third].concat()));
+    disk.resize(64 << 9, 0);
+    entry(&mut disk, 0, 0, 0xEE, [1, 63]);
+    disk
 }
 
 fn main() -> io::Result<()> {
@@ -121,7 +213,7 @@ fn main() -> io::Result<()> {
                     let Some(seed) = take(&file) else { continue };
                     let folder = corpus.join(target);
                     fs::create_dir_all(&folder)?;
-                    fs::write(folder.join(format!("golden-{}", part.name)), seed)?;
+                    fs::write(folder.join(format!("{}-{}", case.name, part.name)), seed)?;
                 }
             }
         }
