@@ -5,6 +5,7 @@
 //! | `args` | the command line, and the options that several commands share |
 //! | `command` | one file for each command |
 //! | `naming` | what the names on the command line stand for; passphrases |
+//! | `declared` | the command line with the names and options that formats declare |
 //! | `open` | how disks are opened: policy, warnings |
 //! | `options` | `-o` lists |
 //! | `extents` | what a disk holds, run by run |
@@ -16,6 +17,7 @@
 
 mod args;
 mod command;
+mod declared;
 mod extents;
 mod failure;
 mod interrupt;

@@ -111,7 +111,7 @@ pub(crate) fn rate(text: Option<&str>) -> Result<u64, Failure> {
 }
 
 /// The items of a list. A comma inside a value is written twice.
-fn split(list: &OsStr) -> Vec<OsString> {
+pub(crate) fn split(list: &OsStr) -> Vec<OsString> {
     let mut items = vec![Vec::new()];
     let mut bytes = list.as_bytes().iter().copied().peekable();
     while let Some(byte) = bytes.next() {
@@ -127,14 +127,14 @@ fn split(list: &OsStr) -> Vec<OsString> {
 /// The items of a list as names and values, whatever bytes the values are; a bare name is a flag
 /// that is on.
 pub(crate) fn named_values(list: &OsStr) -> Vec<(String, OsString)> {
-    let pair = |item: OsString| {
-        let bytes = item.as_bytes();
-        let equals = bytes.iter().position(|byte| *byte == b'=');
-        let (name, value) =
-            equals.map_or((bytes, &b"on"[..]), |at| (&bytes[..at], &bytes[at + 1..]));
-        (String::from_utf8_lossy(name).into_owned(), OsStr::from_bytes(value).to_owned())
-    };
-    split(list).into_iter().map(pair).collect()
+    split(list).into_iter().map(|item| named_value(item.as_bytes())).collect()
+}
+
+/// The name and the value of an item.
+pub(crate) fn named_value(item: &[u8]) -> (String, OsString) {
+    let equals = item.iter().position(|byte| *byte == b'=');
+    let (name, value) = equals.map_or((item, &b"on"[..]), |at| (&item[..at], &item[at + 1..]));
+    (String::from_utf8_lossy(name).into_owned(), OsStr::from_bytes(value).to_owned())
 }
 
 /// The items of the lists as names and values; a bare name is a flag that is on.
@@ -153,7 +153,8 @@ pub(crate) fn help(format: &dyn Format) -> String {
     let size = line("size", "size", "Virtual disk size");
     let specs: Vec<_> =
         format.create_options().iter().filter(|spec| spec.name != "size").copied().collect();
-    format!("Supported {} options:\n{}", format.name(), lines(&specs, [size]))
+    let lines = lines(&specs, [size]);
+    format!("Supported {} options:\n{lines}", format.name())
 }
 
 /// What `amend -o help` prints.

@@ -1,9 +1,9 @@
 //! `anydisk completions`.
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
-use crate::args::CommandLine;
+use crate::declared;
 use crate::failure::Outcome;
 use crate::output;
 
@@ -18,7 +18,7 @@ pub(crate) struct Completions {
 impl Completions {
     pub(crate) fn run(self) -> Outcome {
         let mut script = Vec::new();
-        let mut command = CommandLine::command();
+        let mut command = declared::command_with_options();
         clap_complete::generate(self.shell, &mut command, "anydisk", &mut script);
         output::print(&String::from_utf8_lossy(&script))?;
         Ok(0)

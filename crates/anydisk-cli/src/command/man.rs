@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 
-use crate::args::CommandLine;
+use crate::declared;
 use crate::failure::{Failure, Outcome};
 
 /// Writes the manual pages.
@@ -18,7 +18,7 @@ pub(crate) struct Man {
 
 impl Man {
     pub(crate) fn run(self) -> Outcome {
-        let written = clap_mangen::generate_to(CommandLine::command(), Path::new(&self.folder));
+        let written = clap_mangen::generate_to(declared::command(), Path::new(&self.folder));
         written.map_err(|error| Failure::from(error).about(&self.folder))?;
         Ok(0)
     }

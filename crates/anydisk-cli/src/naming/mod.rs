@@ -18,6 +18,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use anydisk::Secret;
 use clap::Args;
 
 pub(crate) use node::{Below, Child, Node};
@@ -45,6 +46,12 @@ struct ObjectText(OsString);
 impl From<OsString> for ObjectText {
     fn from(text: OsString) -> Self {
         Self(text)
+    }
+}
+
+impl Drop for ObjectText {
+    fn drop(&mut self) {
+        drop(Secret::new(std::mem::take(&mut self.0).into_encoded_bytes())); // Wipes it.
     }
 }
 

@@ -108,6 +108,7 @@ impl Text {
         match name {
             "qom-type" => self.kind = Some(value),
             "id" => self.id = Some(value),
+            // Takes the bytes over, to wipe them.
             "data" => self.data = Some(Secret::new(value.into_vec())),
             "file" => self.file = Some(value),
             "format" if value == "raw" => self.is_base64 = false,
@@ -138,7 +139,9 @@ fn pairs(list: &OsStr) -> Result<Vec<(String, OsString)>, Failure> {
         };
         return flat.into_iter().map(pair).collect();
     }
-    let mut pairs = options::named_values(list);
+    // Every copy that may hold the passphrase is wiped.
+    let items = options::split(list).into_iter().map(|item| Secret::new(item.into_vec()));
+    let mut pairs: Vec<_> = items.map(|item| options::named_value(item.as_bytes())).collect();
     if let Some(first) = pairs.first_mut().filter(|(name, _)| name != "qom-type") {
         *first = ("qom-type".into(), std::mem::take(&mut first.0).into());
     }

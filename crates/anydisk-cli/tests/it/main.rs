@@ -19,6 +19,7 @@ mod measure;
 mod members;
 mod names;
 mod naming;
+mod options;
 mod salvage;
 mod same;
 mod snapshot;
