@@ -63,20 +63,6 @@ fn read_only() -> Error {
     Error::ReadOnly { why: "it was opened for reading".into() }
 }
 
-impl Qcow2Image {
-    /// The machine state kept with a snapshot, as an image; `None` if there is none.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; [`Error::Invalid`] for tables that do not hold so much.
-    pub fn vm_state(&self, which: &SnapshotRef) -> Result<Option<Arc<dyn Image>>> {
-        let shared = &self.shared;
-        let entries = table::read(&*shared.store, &shared.header)?;
-        let entry = find(&entries, which, shared.size())?;
-        let state = MachineState::open(shared, &shared.header, entry, Pin::default())?;
-        Ok(state.map(|state| -> Arc<dyn Image> { Arc::new(state) }))
-    }
-}
-
 impl Snapshots for Qcow2Image {
     fn list(&self) -> Result<Vec<SnapshotInfo>> {
         list(&self.shared, &self.shared.header)
@@ -87,6 +73,14 @@ impl Snapshots for Qcow2Image {
         let entries = table::read(&*shared.store, &shared.header)?;
         let entry = find(&entries, which, shared.size())?;
         Ok(Arc::new(SnapshotImage::open(shared, &shared.header, entry, Pin::default())?))
+    }
+
+    fn vm_state(&self, which: &SnapshotRef) -> Result<Option<Arc<dyn Image>>> {
+        let shared = &self.shared;
+        let entries = table::read(&*shared.store, &shared.header)?;
+        let entry = find(&entries, which, shared.size())?;
+        let state = MachineState::open(shared, &shared.header, entry, Pin::default())?;
+        Ok(state.map(|state| -> Arc<dyn Image> { Arc::new(state) }))
     }
 
     fn create(&self, _: &NewSnapshot) -> Result<SnapshotInfo> {
@@ -107,19 +101,6 @@ impl Snapshots for Qcow2Image {
 }
 
 impl WritableImage {
-    /// As [`Qcow2Image::vm_state`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn vm_state(&self, which: &SnapshotRef) -> Result<Option<Arc<dyn Image>>> {
-        let _turn = self.turns.take();
-        let header = self.live.with(Clone::clone);
-        let entries = table::read(&*self.shared.store, &header)?;
-        let entry = self.find(&entries, which)?;
-        let state = MachineState::open(&self.shared, &header, entry, self.pins.pin(entry))?;
-        Ok(state.map(|state| -> Arc<dyn Image> { Arc::new(state) }))
-    }
-
     fn check_unused(&self, entry: &Entry) -> Result<()> {
         if !self.pins.is_open(entry) {
             return Ok(());
@@ -142,6 +123,15 @@ impl Snapshots for WritableImage {
         let entry = self.find(&entries, which)?;
         let pin = self.pins.pin(entry);
         Ok(Arc::new(SnapshotImage::open(&self.shared, &header, entry, pin)?))
+    }
+
+    fn vm_state(&self, which: &SnapshotRef) -> Result<Option<Arc<dyn Image>>> {
+        let _turn = self.turns.take();
+        let header = self.live.with(Clone::clone);
+        let entries = table::read(&*self.shared.store, &header)?;
+        let entry = self.find(&entries, which)?;
+        let state = MachineState::open(&self.shared, &header, entry, self.pins.pin(entry))?;
+        Ok(state.map(|state| -> Arc<dyn Image> { Arc::new(state) }))
     }
 
     fn create(&self, new: &NewSnapshot) -> Result<SnapshotInfo> {

@@ -17,6 +17,10 @@ pub trait Snapshots: Sync {
     /// it is open the snapshot can be neither deleted nor changed.
     fn open(&self, which: &SnapshotRef) -> Result<Arc<dyn Image>>;
 
+    /// The state of a machine that is kept with a snapshot, as an image; `None` if there is none.
+    /// While it is open the snapshot can be neither deleted nor changed.
+    fn vm_state(&self, which: &SnapshotRef) -> Result<Option<Arc<dyn Image>>>;
+
     /// Keeps the present state of the disk, and returns what was recorded.
     ///
     /// # Errors

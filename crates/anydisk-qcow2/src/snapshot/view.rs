@@ -152,8 +152,9 @@ impl Image for MachineState {
     fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
         let moved = |at: GuestOffset| GuestOffset(at.get() + self.base);
         let there = GuestRange::between(moved(range.start()), moved(range.end()));
-        let Lookup::Found(mut extent) = self.shared.map_cached(there)? else {
-            return self.shared.map_cached(there);
+        let mut extent = match self.shared.map_cached(there)? {
+            Lookup::Found(extent) => extent,
+            need @ Lookup::Need(_) => return Ok(need),
         };
         match &mut extent.source {
             // Nothing lies below the state of a machine.

@@ -24,5 +24,6 @@ mod qemu;
 mod repair;
 mod resizing;
 mod snapshots;
+mod vm_state;
 mod writing;
 mod zeroing;
