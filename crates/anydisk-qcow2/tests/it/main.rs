@@ -19,6 +19,7 @@ mod image;
 mod mutants;
 mod order;
 mod passphrases;
+mod power;
 mod pressure;
 mod qemu;
 mod repair;

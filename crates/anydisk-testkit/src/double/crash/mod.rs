@@ -111,6 +111,16 @@ impl CrashStorage {
         since.filter(|event| matches!(event, Event::Change(_))).count()
     }
 
+    /// The most changes that there were between two flushes: with a limit of that many powers of two
+    /// the [states](Self::states) are all there are.
+    #[must_use]
+    pub fn longest_stretch(&self) -> usize {
+        let log = self.log();
+        let stretches = log.events.split(|event| matches!(event, Event::Flush));
+        let is_change = |event: &&Event| matches!(event, Event::Change(_));
+        stretches.map(|stretch| stretch.iter().filter(is_change).count()).max().unwrap_or(0)
+    }
+
     /// The states in which a power failure may leave the medium, writes being kept or lost whole.
     ///
     /// For each stretch between two flushes: all subsets of its changes if there are at most
