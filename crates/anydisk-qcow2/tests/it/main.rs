@@ -22,6 +22,7 @@ mod passphrases;
 mod power;
 mod pressure;
 mod qemu;
+mod race;
 mod repair;
 mod resizing;
 mod snapshots;
