@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anydisk_convert::{NewImage, Settings, Sources, Unwatched, copy_to_file, create_file};
 use anydisk_core::{
     Access, CheckRequest, Disk, Format, GuestOffset, Limits, Located, Location, NoReferences,
-    OpenRequest, Opener, Options, Registry,
+    NoSecrets, OneSecret, OpenRequest, Opener, Options, Registry, Secret, Secrets,
 };
 use anydisk_qcow2::QCOW2;
 use anydisk_raw::RAW;
@@ -48,12 +48,28 @@ pub fn check(path: &Path, threads: usize) -> Outcome<()> {
 /// # Errors
 /// What opening says.
 pub fn open(path: &Path, format: &str, access: Access) -> Outcome<Disk> {
+    open_with(path, format, access, &NoSecrets)
+}
+
+/// Opens the encrypted qcow2 image at `path`, which was made here.
+///
+/// # Errors
+/// What opening says.
+pub fn open_encrypted(path: &Path, access: Access) -> Outcome<Disk> {
+    open_with(path, "qcow2", access, &secrets())
+}
+
+fn open_with(path: &Path, format: &str, access: Access, secrets: &dyn Secrets) -> Outcome<Disk> {
     let options = OpenOptions::new().write(access == Access::ReadWrite);
     let store = Arc::new(FileStorage::open(path, &options)?);
     let registry = Registry::new(&[&QCOW2, &VDI, &RAW]);
     let located = Located { store, location: Location::Path(path.to_owned()) };
     let opener = Opener::new(&registry, &NoReferences).with_limits(Limits::default());
-    Ok(opener.open(located, Some(format), access)?)
+    Ok(opener.with_secrets(secrets).open(located, Some(format), access)?)
+}
+
+fn secrets() -> OneSecret {
+    OneSecret(Secret::new(b"correct horse".to_vec()))
 }
 
 /// Makes an empty image.
@@ -64,6 +80,33 @@ pub fn create(path: &Path, name: &str, size: u64) -> Outcome<()> {
     let options = Options::of(format(name));
     let image = NewImage::new(format(name), &options, size);
     Ok(create_file(path, &image)?)
+}
+
+/// Makes a qcow2 image in which every cluster is mapped.
+///
+/// # Errors
+/// What creating says.
+pub fn create_mapped(path: &Path, size: u64) -> Outcome<()> {
+    let mut options = Options::of(&QCOW2);
+    options.set("preallocation", "metadata")?;
+    Ok(create_file(path, &NewImage::new(&QCOW2, &options, size))?)
+}
+
+/// Copies a disk into a new qcow2 image that is encrypted (LUKS, AES-256-XTS), without waiting for
+/// the medium.
+///
+/// # Errors
+/// What copying says.
+pub fn copy_encrypted(from: &Disk, to: &Path) -> Outcome<()> {
+    let mut options = Options::of(&QCOW2);
+    options.set("encrypt.format", "luks")?;
+    options.set("encrypt.iter-time", "10")?;
+    let secrets = secrets();
+    let image = NewImage { secrets: &secrets, ..NewImage::new(&QCOW2, &options, from.size()) };
+    let mut settings = Settings::default();
+    settings.durable = false;
+    copy_to_file(&Sources::one(from), to, &image, &settings, &Unwatched)?;
+    Ok(())
 }
 
 /// Copies a disk into a new image, packed or not, without waiting for the medium.

@@ -54,7 +54,10 @@ pub(crate) fn loom() -> Result<(), String> {
 
 pub(crate) fn bench() -> Result<(), String> {
     anydisk()?;
-    cargo(&["run", "--release", "--locked", "-p", "anydisk-benches", "--bin", "ratios"])
+    for tables in ["ratios", "snapshots"] {
+        cargo(&["run", "--release", "--locked", "-p", "anydisk-benches", "--bin", tables])?;
+    }
+    Ok(())
 }
 
 /// A format to convert to: `-O`, whether `-c`, and `-o`.

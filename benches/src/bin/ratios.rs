@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anydisk_benches::{MIB, Outcome, check, copy, create, open, places, write_raw};
+use anydisk_benches::{
+    MIB, Outcome, check, copy, copy_encrypted, create, open, open_encrypted, places, write_raw,
+};
 use anydisk_core::{Access, Disk, GuestOffset, GuestRange, Source};
 
 /// Size of the disks that are read, written and converted, in bytes.
@@ -40,6 +42,14 @@ const ROWS: &[Row] = &[
     ("4 KiB random write, vdi, allocated blocks", "pwrite", |files| writes(files, "vdi", false)),
     ("4 KiB random write, qcow2, fresh clusters", "pwrite, sparse file", |files| {
         writes(files, "qcow2", true)
+    }),
+    ("1 MiB read, qcow2 with LUKS", "the same without", |files| encrypted(files, false)),
+    ("1 MiB write, qcow2 with LUKS", "the same without", |files| encrypted(files, true)),
+    ("1 MiB read, qcow2 with LUKS, 2 threads", "half as much, 1 thread", |files| {
+        encrypted_on_two(files, false)
+    }),
+    ("1 MiB write, qcow2 with LUKS, 2 threads", "half as much, 1 thread", |files| {
+        encrypted_on_two(files, true)
     }),
     ("convert raw to raw", "qemu-img convert", |files| converts(files, "raw", "raw", &[])),
     ("convert raw to qcow2", "qemu-img convert", |files| converts(files, "raw", "qcow2", &[])),
@@ -97,6 +107,15 @@ impl Files {
         copy(&raw, &files.path("vdi"), "vdi", false)?;
         convert("qemu-img", ("raw", &files.path("raw")), ("vmdk", &files.path("vmdk")), &[])?;
         Ok(files)
+    }
+
+    /// The same content, encrypted, open for writing.
+    fn encrypted(&self) -> Outcome<Disk> {
+        let path = self.path("luks.qcow2");
+        if !path.exists() {
+            copy_encrypted(&open(&self.path("raw"), "raw", Access::Read)?, &path)?;
+        }
+        open_encrypted(&path, Access::ReadWrite)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -157,6 +176,36 @@ fn host_place(disk: &Disk, at: u64) -> Outcome<u64> {
         Source::Data { at, .. } if found.len == MIB => Ok(at.get()),
         _ => Err("the data does not lie in one piece".into()),
     }
+}
+
+/// An encrypted image and a plain one with the same content.
+fn encrypted(files: &Files, write: bool) -> Outcome<Times> {
+    let (secret, plain) = (files.encrypted()?, files.path("plain.qcow2"));
+    copy(&open(&files.path("raw"), "raw", Access::Read)?, &plain, "qcow2", false)?;
+    let plain = open(&plain, "qcow2", Access::ReadWrite)?;
+    let places = places(200, MIB, SIZE);
+    let ours = || on_threads(1, MIB, &places, |at, buf| transfer(&secret, write, at, buf));
+    let theirs = || on_threads(1, MIB, &places, |at, buf| transfer(&plain, write, at, buf));
+    compare(Box::new(ours), Box::new(theirs))
+}
+
+/// Two threads do as much each as one.
+fn encrypted_on_two(files: &Files, write: bool) -> Outcome<Times> {
+    let disk = files.encrypted()?;
+    let places = places(200, MIB, SIZE);
+    let on = |threads| on_threads(threads, MIB, &places, |at, buf| transfer(&disk, write, at, buf));
+    compare(Box::new(|| on(2)), Box::new(|| on(1)))
+}
+
+/// Reads or writes a piece.
+fn transfer(disk: &Disk, write: bool, at: u64, buf: &mut [u8]) -> Outcome<()> {
+    let at = GuestOffset(at);
+    if write {
+        disk.write(at, buf)?
+    } else {
+        disk.read(at, buf)?
+    }
+    Ok(())
 }
 
 /// Each thread reads at every place.
