@@ -104,6 +104,11 @@ fn a_passphrase_is_added_and_the_old_one_removed() {
     let bench = encrypted();
     let new = "secret,id=t,data=herring";
     let open = ["--object", SECRET, "--object", new, "--image-opts"];
+    let of_qcow2 = "encrypt.state=active,encrypt.new-secret=t,encrypt.iter-time=10";
+    bench.prints(&[&["amend"][..], &open, &["-o", of_qcow2, NAMED[1]]].concat());
+    let named = NAMED[1].replace("=s,", "=t,");
+    let compare = ["compare", "--object", new, "--image-opts", &named, "filename=disk"];
+    assert_eq!(bench.prints(&compare), "Images are identical.\n");
     let add = ["-o", "state=active,new-secret=t,iter-time=10", NAMED[0]];
     bench.prints(&[&["amend"][..], &open, &add].concat());
     let remove = ["-o", "state=inactive,old-secret=s", NAMED[0]];

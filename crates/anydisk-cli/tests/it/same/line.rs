@@ -31,6 +31,8 @@ pub(super) enum By {
     QemuImg,
     QemuIo,
     Anydisk,
+    /// Nobody: bytes are written into a file.
+    Poke,
 }
 
 /// An intended difference.
@@ -79,6 +81,7 @@ impl Line {
         let (by, rest) = match line.strip_prefix('$') {
             Some(rest) => match rest.strip_prefix("io ") {
                 Some(rest) => (By::QemuIo, rest),
+                None if rest.starts_with("poke ") => (By::Poke, &rest[5..]),
                 None if rest.starts_with("any ") => (By::Anydisk, &rest[4..]),
                 None => (By::QemuImg, rest.trim_start()),
             },

@@ -8,6 +8,7 @@
 //! $ create -q -f qcow2 base.qcow2 1M          prepared once, by qemu-img, for both
 //! $io -f qcow2 -c 'write 0 4k' base.qcow2     prepared by qemu-io
 //! $any create -q -f qcow2 other.qcow2 1M       prepared by anydisk
+//! $poke base.qcow2 0x2000a 0001                damaged: hexadecimal bytes at an offset
 //! create -f qcow2 -b base.qcow2 -F qcow2 top.qcow2
 //! [stricter: code stderr] create -f qcow2 -b gone -F raw top.qcow2
 //! ```

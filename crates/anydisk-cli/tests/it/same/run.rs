@@ -72,6 +72,10 @@ impl Twins {
     /// Runs lines that make what both begin with, and gives it to both: holes stay holes.
     fn prepare(&self, lines: &[&Line]) {
         for line in lines {
+            if line.by == By::Poke {
+                self.poke(&line.arguments);
+                continue;
+            }
             let program = match line.by {
                 By::QemuIo => Path::new("qemu-io"),
                 By::Anydisk => Path::new(env!("CARGO_BIN_EXE_anydisk")),
@@ -84,6 +88,17 @@ impl Twins {
             let copy = ["-a", "common", twin].map(OsString::from);
             assert!(run(Path::new("cp"), self.folder.path(), &copy).status.success());
         }
+    }
+
+    /// Writes bytes into a file: its name, an offset, the bytes.
+    fn poke(&self, arguments: &[OsString]) {
+        let texts: Vec<&str> = arguments.iter().map(|text| text.to_str().expect("text")).collect();
+        let [name, at, hex] = texts[..] else { panic!("{texts:?}: file, offset, bytes") };
+        let at = u64::from_str_radix(at.trim_start_matches("0x"), 16).expect("an offset");
+        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal bytes");
+        let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+        let file = std::fs::File::options().write(true).open(self.common().join(name));
+        file.expect("a file").write_all_at(&bytes, at).expect("a write");
     }
 
     /// What anydisk and qemu-img answer.
