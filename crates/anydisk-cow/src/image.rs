@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Detail, DetailValue, Extent, GuestRange, HostOffset, Image, ImageInfo, ImageWrite, Lease,
-    Limits, Lookup, Need, Reference, Result, Role, Source, Storage, Supplied, TableCache,
+    BackingLink, Detail, DetailValue, Extent, GuestRange, HostOffset, Image, ImageInfo, ImageWrite,
+    Lease, Limits, Lookup, Need, Reference, Result, Role, Source, Storage, Supplied, TableCache,
 };
 
 use crate::bitmap::{SLICE, SLICE_BITS, SLICE_LEN, from_bytes, run};
@@ -62,11 +62,15 @@ impl CowImage {
         &self.header
     }
 
-    /// The image below, as the header names it. User-mode Linux knows raw ones only; of QEMU's the
+    /// The image below, as the header names it now. User-mode Linux knows raw ones only; of QEMU's the
     /// format is not stored.
     #[must_use]
     pub fn backing(&self) -> Option<Reference> {
-        let mut reference = Reference::new(Role::Backing, self.header.backing_file.clone()?);
+        let name = match self.lock_backing() {
+            Ok(name) => name.clone(),
+            Err(_) => self.header.backing_file.clone(),
+        };
+        let mut reference = Reference::new(Role::Backing, name?);
         if let Kind::Uml(_) = self.header.kind {
             reference.format = Some("raw".to_owned());
         }
@@ -160,6 +164,10 @@ impl Image for CowImage {
     }
 
     fn writer(&self) -> Option<&dyn ImageWrite> {
+        self.writer.is_some().then_some(self)
+    }
+
+    fn backing_link(&self) -> Option<&dyn BackingLink> {
         self.writer.is_some().then_some(self)
     }
 }

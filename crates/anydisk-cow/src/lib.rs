@@ -21,6 +21,7 @@
 //! | QEMU's images ("version 2"), of 64-bit and of 32-bit x86 machines | read, written |
 //! | new images | as QEMU on 64-bit machines made them |
 //! | a backing file | named in the answer of opening; the caller decides |
+//! | another backing file, none; an empty bitmap | works: commit and rebase |
 //! | user-mode Linux, version 1 (either byte order), 2 and 3 | read |
 //! | power loss at any moment | each sector is old or new, what was flushed is new |
 //! | check | sectors that are not in the file, bits of no sector, a file that is too long; all can be mended |
@@ -54,6 +55,7 @@ mod format;
 mod header;
 mod image;
 pub mod layout;
+mod link;
 mod write;
 
 pub use format::{COW, CowFormat};

@@ -4,7 +4,7 @@
 //!   flush:  data -> the file reaches its end -> flush -> bitmap -> flush
 //! ```
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anydisk_core::{
     Attempt, Below, Claims, Committed, Error, GuestOffset, GuestRange, Handled, HostOffset, Image,
@@ -22,6 +22,8 @@ pub(crate) struct Writer {
     claims: Claims,
     /// How far the file reaches, and the order of a write-back. Every sector has its own place.
     space: RunSpace,
+    /// The name of the image below, which may be changed.
+    backing: Mutex<Option<Vec<u8>>>,
 }
 
 impl CowImage {
@@ -36,13 +38,19 @@ impl CowImage {
             return Err(Error::ReadOnly { why: why.into() });
         }
         let space = RunSpace::new(HostOffset(image.store.len()?));
-        image.writer = Some(Writer { claims: Claims::default(), space });
+        let backing = Mutex::new(image.header.backing_file.clone());
+        image.writer = Some(Writer { claims: Claims::default(), space, backing });
         Ok(image)
     }
 
     fn writing(&self) -> Result<&Writer> {
         let why = "it was opened for reading";
         self.writer.as_ref().ok_or_else(|| Error::ReadOnly { why: why.into() })
+    }
+
+    /// The name of the image below, while nobody changes it.
+    pub(crate) fn lock_backing(&self) -> Result<MutexGuard<'_, Option<Vec<u8>>>> {
+        Ok(self.writing()?.backing.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whole sectors from the start of the range on, in one slice of the bitmap: those the range
@@ -67,8 +75,7 @@ impl CowImage {
 
     /// Makes the start of the range zero where its place is, or says that zeroes must be written.
     fn clear(&self, range: GuestRange, how: Zeroing) -> Result<Handled> {
-        self.writing()?;
-        let nothing_below = how.below == Below::Nothing && self.header.backing_file.is_none();
+        let nothing_below = how.below == Below::Nothing && self.lock_backing()?.is_none();
         let (here, len) = self.look_now(range)?;
         if !here {
             return Ok(if nothing_below { Handled::Done(len) } else { Handled::ByData(len) });

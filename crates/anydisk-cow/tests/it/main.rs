@@ -3,5 +3,6 @@
 mod behaviour;
 mod check;
 mod corpus;
+mod link;
 mod mutants;
 mod worked;
