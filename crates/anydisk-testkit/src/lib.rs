@@ -13,9 +13,11 @@
 pub mod corpus;
 pub mod digest;
 pub mod double;
+pub mod drawers;
 mod folder;
 pub mod golden;
 pub mod lvm;
+mod memory;
 mod model;
 pub mod mounted;
 pub mod mutant;

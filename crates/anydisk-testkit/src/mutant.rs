@@ -9,10 +9,17 @@ use anydisk_core::{
 use anydisk_storage::MemoryStorage;
 
 use crate::golden::{Case, cases};
+use crate::memory::Meter;
 use crate::{FolderResolver, Random};
 
 /// How long one attempt may take.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Memory that one attempt may take, in KiB.
+const MEMORY: u64 = 64 << 10;
+
+/// Set by a runner that gives each test a process of its own, whose memory is then that of the test.
+const ALONE: &str = "NEXTEST";
 
 /// Set to a number: so many mutants of each image, instead of the few that a test affords.
 const COUNT: &str = "ANYDISK_MUTANTS";
@@ -66,6 +73,10 @@ pub struct Tally {
     pub good: u32,
     /// Attempts that ended in an error.
     pub refused: u32,
+    /// What the longest attempt took.
+    pub longest: Duration,
+    /// What the attempt with the most memory took of it, in KiB, where that is measured.
+    pub most: u64,
 }
 
 impl Tally {
@@ -86,7 +97,7 @@ impl Damage {
     /// Tries mutants of all golden images of `format`.
     ///
     /// # Panics
-    /// If an attempt takes too long.
+    /// If an attempt takes too long, or too much memory.
     pub fn on_golden(
         &self,
         format: &str,
@@ -94,8 +105,10 @@ impl Damage {
         mut attempt: impl FnMut(Mutant<'_>, &mut Random) -> Result<()>,
     ) -> Tally {
         let mut tally = Tally::default();
+        let mut images = 0;
         let fits = |case: &&Case| case.files.iter().all(|file| file.size <= self.largest);
         for case in cases(format).iter().filter(fits) {
+            images += 1;
             let unpacked = case.unpack();
             let files = &FolderResolver::new(unpacked.folder.path());
             let original = std::fs::read(&unpacked.path).expect("it was unpacked");
@@ -103,13 +116,15 @@ impl Damage {
                 attempt(Mutant { case, bytes, files, access }, random)
             }));
         }
+        eprintln!("mutants of {images} images of {format}: {tally:?}");
         tally
     }
 
     /// Tries mutants of one image.
     ///
     /// # Panics
-    /// If an attempt takes too long.
+    /// If an attempt takes too long, or too much memory where that can be measured: in a process of
+    /// its own.
     pub fn on(
         &self,
         original: &[u8],
@@ -122,10 +137,15 @@ impl Damage {
             let mut bytes = original.to_vec();
             self.damage(&mut bytes, random);
             let access = if number % 2 == 0 { Access::Read } else { Access::ReadWrite };
+            let meter = std::env::var_os(ALONE).and_then(|_| Meter::start());
             let start = Instant::now();
             tally.count(&attempt(bytes, access, random));
             let taken = start.elapsed();
+            let memory = meter.map_or(0, |meter| meter.taken());
             assert!(taken < PATIENCE, "{name}, mutant {number}: took {taken:?}");
+            assert!(memory < MEMORY, "{name}, mutant {number}: took {memory} KiB");
+            tally.longest = tally.longest.max(taken);
+            tally.most = tally.most.max(memory);
         }
         tally
     }
@@ -154,6 +174,8 @@ impl Tally {
     fn add(&mut self, other: Self) {
         self.good += other.good;
         self.refused += other.refused;
+        self.longest = self.longest.max(other.longest);
+        self.most = self.most.max(other.most);
     }
 }
 

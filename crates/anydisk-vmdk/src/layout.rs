@@ -137,6 +137,14 @@ pub(crate) struct VolatileHeader {
 }
 const _: () = assert!(size_of::<VolatileHeader>() == 512);
 
+/// Bytes of a COWD header.
+pub(crate) const COWD_HEADER: u64 = 4 * SECTOR;
+
+/// In a COWD header, the name of the parent, and how many bytes it may have; or the geometry of a disk
+/// without one.
+pub(crate) const COWD_PARENT: u64 = 32;
+pub(crate) const COWD_PARENT_LEN: usize = 1024;
+
 /// Where a COWD header keeps its next free sector, and whether it was closed.
 pub(crate) const COWD_FREE_SECTOR: u64 = 28;
 pub(crate) const COWD_UNCLEAN: u64 = 1648;
@@ -167,10 +175,19 @@ pub(crate) struct MetadataMarker {
 }
 const _: () = assert!(size_of::<MetadataMarker>() == 512);
 
+impl MetadataMarker {
+    /// What stands before `sectors` sectors of metadata.
+    pub(crate) fn new(kind: u32, sectors: u64) -> Self {
+        Self { value: sectors.into(), size: 0.into(), kind: kind.into(), pad: [0; 496] }
+    }
+}
+
 /// Values of [`MetadataMarker::kind`].
 pub(crate) mod marker {
     pub(crate) const END_OF_STREAM: u32 = 0;
     pub(crate) const GRAIN_TABLE: u32 = 1;
     pub(crate) const GRAIN_DIRECTORY: u32 = 2;
     pub(crate) const FOOTER: u32 = 3;
+    /// In exports of vSphere; what it says is not known.
+    pub(crate) const PROGRESS: u32 = 4;
 }

@@ -29,7 +29,7 @@
 //! | zeroed grains | read, write, create |
 //! | vmfsSparse (COWD) | read, write in place |
 //! | seSparse; COWD without its descriptor | read |
-//! | creating monolithicSparse, monolithicFlat, twoGbMaxExtentSparse, twoGbMaxExtentFlat, streamOptimized | works |
+//! | creating monolithicSparse, monolithicFlat, twoGbMaxExtentSparse, twoGbMaxExtentFlat, vmfs, vmfsSparse, streamOptimized | works |
 //! | check, repair; changing the parent | works |
 //! | resizing; extents of a split disk are added and removed | works, but for streamOptimized |
 //! | host devices (fullDevice, partitionedDevice, RDM) | only where the resolver gives them |

@@ -3,9 +3,10 @@
 use anydisk_core::{GuestRange, Location, Measure, MeasureRequest, Result};
 
 use crate::create::{
-    GRAIN_SECTORS, Layout, Plan, Subformat, TABLE_ENTRIES, TABLE_SECTORS, extent_names, table_count,
+    GRAIN_SECTORS, Layout, Plan, Subformat, TABLE_ENTRIES, TABLE_SECTORS, cowd, extent_names,
+    table_count,
 };
-use crate::layout::SECTOR;
+use crate::layout::{COWD_ENTRIES, SECTOR};
 use crate::limits;
 use crate::table::ENTRY;
 
@@ -18,7 +19,8 @@ pub(crate) fn measure(request: &MeasureRequest<'_>) -> Result<Measure> {
     let all = [GuestRange::whole(plan.capacity())];
     let size = |data: &[GuestRange]| match plan.subformat {
         Subformat::Stream => stream_size(&plan, data),
-        Subformat::MonolithicFlat | Subformat::SplitFlat => plan.capacity(),
+        Subformat::MonolithicFlat | Subformat::SplitFlat | Subformat::Vmfs => plan.capacity(),
+        Subformat::VmfsSparse => redo_log_size(&plan, data),
         Subformat::MonolithicSparse | Subformat::SplitSparse => sparse_size(&plan, data),
     };
     let descriptor = match plan.subformat.is_embedded() {
@@ -36,6 +38,15 @@ pub(crate) fn measure(request: &MeasureRequest<'_>) -> Result<Measure> {
 fn sparse_size(plan: &Plan<'_>, data: &[GuestRange]) -> u64 {
     let overhead: u64 = plan.extents().map(|sectors| Layout::of(sectors).overhead).sum();
     (overhead + grains(data).count() as u64 * GRAIN_SECTORS) * SECTOR
+}
+
+/// What a redo log takes, whose tables come with the first of their grains.
+fn redo_log_size(plan: &Plan<'_>, data: &[GuestRange]) -> u64 {
+    let count = |unit: u64| units(data, unit).count() as u64;
+    let tables = count(cowd::GRAIN_SECTORS * SECTOR * u64::from(COWD_ENTRIES));
+    let table = u64::from(COWD_ENTRIES) * ENTRY;
+    let grains = count(cowd::GRAIN_SECTORS * SECTOR) * cowd::GRAIN_SECTORS * SECTOR;
+    cowd::overhead(plan.sectors()) * SECTOR + tables * table + grains
 }
 
 /// The most that a stream can take: data that does not shrink.
@@ -57,7 +68,11 @@ fn stream_size(plan: &Plan<'_>, data: &[GuestRange]) -> u64 {
 
 /// The numbers of the grains that hold data, each once.
 fn grains(data: &[GuestRange]) -> impl Iterator<Item = u64> + '_ {
-    let grain = GRAIN_SECTORS * SECTOR;
+    units(data, GRAIN_SECTORS * SECTOR)
+}
+
+/// The numbers of the units of `grain` bytes that hold data, each once.
+fn units(data: &[GuestRange], grain: u64) -> impl Iterator<Item = u64> + '_ {
     let mut next = 0;
     data.iter().filter(|range| !range.is_empty()).flat_map(move |range| {
         let first = (range.start().get() / grain).max(next);

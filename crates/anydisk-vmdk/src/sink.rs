@@ -108,13 +108,7 @@ impl StreamSink {
 
     /// Writes what stands before `sectors` sectors of metadata.
     fn mark(&mut self, kind: u32, sectors: u64) -> Result<()> {
-        let marker = MetadataMarker {
-            value: sectors.into(),
-            size: 0.into(),
-            kind: kind.into(),
-            pad: [0; 496],
-        };
-        self.write(marker.as_bytes())
+        self.write(MetadataMarker::new(kind, sectors).as_bytes())
     }
 
     /// Packs the grains of `data`, of which the last of the disk may be short.

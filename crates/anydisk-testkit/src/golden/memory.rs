@@ -1,6 +1,5 @@
 //! How much memory a case takes, measured in a process of its own.
 
-use std::fs;
 use std::process::Command;
 use std::thread;
 
@@ -9,6 +8,7 @@ use anydisk_core::Registry;
 use super::judge::open;
 use super::{Case, cases};
 use crate::digest::{Reading, content_sha256};
+use crate::memory::Meter;
 
 /// Memory that one image may take, in KiB.
 const LIMIT: u64 = 64 << 10;
@@ -39,7 +39,7 @@ pub fn judge_memory(test: &str, format: &str, registry: &Registry) {
 }
 
 fn measure_all(format: &str, registry: &Registry) {
-    if !reset_peak() {
+    if Meter::start().is_none() {
         eprintln!("skipped: this system does not tell the most memory that a process took");
         return;
     }
@@ -58,8 +58,7 @@ fn measure_all(format: &str, registry: &Registry) {
 /// The memory that opening and reading the case takes at most, in KiB.
 fn measure(case: &Case, registry: &Registry) -> u64 {
     let unpacked = case.unpack();
-    reset_peak();
-    let before = status("VmHWM:");
+    let meter = Meter::start();
     let (case, registry) = (case.clone(), registry.clone());
     // What comes out, or whether it panics, is for the other test to judge.
     let _ = thread::spawn(move || {
@@ -67,18 +66,5 @@ fn measure(case: &Case, registry: &Registry) -> u64 {
         content_sha256(&disk, Reading::Large)
     })
     .join();
-    status("VmHWM:").saturating_sub(before)
-}
-
-/// Makes the memory in use now the most there was.
-fn reset_peak() -> bool {
-    fs::write("/proc/self/clear_refs", "5").is_ok()
-}
-
-/// A line of the system's account of this process, in KiB.
-fn status(name: &str) -> u64 {
-    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    number.and_then(|number| number.parse().ok()).unwrap_or(0)
+    meter.map_or(0, |meter| meter.taken())
 }

@@ -33,7 +33,7 @@ impl<'f> Lived<'f> {
     fn through(fixture: &'f dyn Fixture, base: Option<Vec<u8>>, operations: &[Operation]) -> Self {
         let rig = new_image(fixture, base);
         let base = rig.base.clone();
-        let crash = CrashStorage::over(on_medium(rig));
+        let crash = on_media(fixture, on_medium(rig));
         let store: Arc<dyn Storage> = Arc::new(crash.clone());
         let rig = Rig::open(fixture, store, Access::ReadWrite, base.clone());
         let rig = rig.expect("it opens again");
@@ -134,6 +134,15 @@ fn new_image(fixture: &dyn Fixture, base: Option<Vec<u8>>) -> Rig<'_> {
     Rig::over(fixture, odd_size(fixture, 6), base)
 }
 
+/// A store with these bytes that may lose power, of one medium or of several.
+fn on_media(fixture: &dyn Fixture, bytes: Vec<u8>) -> CrashStorage {
+    let crash = CrashStorage::over(bytes);
+    match fixture.medium() {
+        Some(len) => crash.with_media(len),
+        None => crash,
+    }
+}
+
 /// Flushes and closes the image, and gives its bytes.
 fn on_medium(rig: Rig<'_>) -> Vec<u8> {
     rig.disk.flush().expect("a flush in memory");
@@ -148,7 +157,7 @@ fn on_medium(rig: Rig<'_>) -> Vec<u8> {
 /// An image whose first flush was acknowledged opens and reads as zero; before that it may be
 /// anything, but nothing panics.
 pub fn an_image_whose_creation_was_flushed_opens_after_any_crash(fixture: &dyn Fixture) {
-    let crash = CrashStorage::new();
+    let crash = on_media(fixture, Vec::new());
     let size = odd_size(fixture, 4);
     let rig = Rig::create(fixture, Arc::new(crash.clone()), size, None).expect("it can be made");
     rig.disk.flush().expect("a flush in memory");
@@ -242,7 +251,7 @@ impl<'f> Resized<'f> {
         let mut model = rig.model();
         let fill = Operation::Write { at: 0, len: model.size(), seed: 1 };
         rig.apply(&fill, &mut model).expect("a write to memory");
-        let crash = CrashStorage::over(on_medium(rig));
+        let crash = on_media(fixture, on_medium(rig));
         let store: Arc<dyn Storage> = Arc::new(crash.clone());
         let rig = Rig::open(fixture, store, Access::ReadWrite, None).expect("it opens again");
         let mut contents = vec![model.contents()];

@@ -45,6 +45,13 @@ pub trait Fixture: Debug + Send + Sync {
         true
     }
 
+    /// Bytes of each of the files that the store stands for, if it stands for several: they are
+    /// flushed, and lose power, each by itself. See
+    /// [`with_media`](crate::double::CrashStorage::with_media).
+    fn medium(&self) -> Option<u64> {
+        None
+    }
+
     /// Looks for damage in an image that is not open. Lost space is no damage.
     ///
     /// # Errors

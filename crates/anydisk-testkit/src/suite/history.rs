@@ -1,5 +1,10 @@
 //! Long random histories.
 
+use std::sync::Arc;
+
+use anydisk_core::{Below, Layer};
+use anydisk_storage::MemoryStorage;
+
 use super::Fixture;
 use super::rig::{Rig, noise, odd_size, skipped};
 use crate::{Aim, Operation};
@@ -40,6 +45,41 @@ pub fn random_histories_equal_a_byte_vector(fixture: &dyn Fixture) {
     for seed in 0..SEEDS {
         play(fixture, seed, None);
     }
+}
+
+/// A disk that gets another image of its format on top, again and again.
+pub fn random_histories_of_a_chain_equal_a_byte_vector(fixture: &dyn Fixture) {
+    if !fixture.has_backing() {
+        return skipped(fixture, "image below");
+    }
+    for seed in 0..SEEDS {
+        play_chain(fixture, 200 + seed);
+    }
+}
+
+/// Images of a chain.
+const CHAIN: usize = 5;
+
+fn play_chain(fixture: &dyn Fixture, seed: u64) {
+    let size = odd_size(fixture, 24);
+    let mut rig = Rig::new(fixture, size);
+    let mut model = rig.model();
+    let count = operations_for(fixture.unit()) / 8;
+    let aim = Aim::at(size, fixture.unit());
+    for (number, operation) in aim.operations(seed).take(count).enumerate() {
+        let when = (seed, number, operation);
+        rig.apply(&operation, &mut model).unwrap_or_else(|error| panic!("{when:?}: {error}"));
+        if (number + 1).is_multiple_of(count / CHAIN) && rig.disk.layers().len() < CHAIN {
+            rig.disk.flush().expect("a flush in memory");
+            let store = Arc::new(MemoryStorage::default());
+            let image = fixture.create(store.clone(), size, Below::Image).expect("an image");
+            let disk = rig.disk.overlaid(Layer::new(image, "next"));
+            rig = Rig { store, disk, ..rig };
+            rig.assert_holds(&model, &when);
+        }
+    }
+    assert_eq!(rig.disk.layers().len(), CHAIN);
+    rig.assert_holds(&model, &(seed, "at the end"));
 }
 
 /// The same over a layer that is shorter and over one that is longer.

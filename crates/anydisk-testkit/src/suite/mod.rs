@@ -51,6 +51,7 @@ macro_rules! behaviour_suite {
             chain::three_layers_show_the_topmost_that_has_something,
             history::random_histories_equal_a_byte_vector,
             history::random_histories_over_another_image_equal_a_byte_vector,
+            history::random_histories_of_a_chain_equal_a_byte_vector,
             crash::an_image_whose_creation_was_flushed_opens_after_any_crash,
             crash::after_any_crash_of_a_small_history_what_was_flushed_is_there,
             crash::after_any_crash_of_a_random_history_what_was_flushed_is_there,

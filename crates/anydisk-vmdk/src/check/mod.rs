@@ -6,6 +6,7 @@
 //! | `parent-unreadable`, `parent-mismatch`, `parent-is-itself` | |
 //! | `extent-size` | |
 //! | `unclean` | clearing the flag |
+//! | `footer-lost` | tables, directory and footer made anew from what stands before the grains |
 //! | `directory-lost` | taking the second in its place |
 //! | `directory-entry` | a new table, made from the second one; else none |
 //! | `metadata-overlap` | |
@@ -21,6 +22,7 @@
 
 mod occupied;
 mod sparse;
+mod stream;
 mod table;
 
 use anydisk_core::{
@@ -29,6 +31,7 @@ use anydisk_core::{
 };
 
 use self::sparse::SparseCheck;
+use self::stream::Headless;
 use crate::extent::{Body, Flat, Part};
 use crate::image::backing;
 use crate::open::{self, Assembly};
@@ -55,6 +58,9 @@ pub(crate) fn check(
         return Err(Error::ReadOnly { why: "it was opened for reading".into() });
     }
     let mut teller = Teller { found, report: CheckReport::default() };
+    if !check_footer(request, &mut teller)? {
+        return Ok(teller.report);
+    }
     let assembly = open::assemble(&request.open)?;
     check_parent(&request.open, &assembly, &mut teller);
     let all = assembly.parts.iter().map(SparseCheck::work).sum();
@@ -70,6 +76,22 @@ pub(crate) fn check(
         }
     }
     Ok(teller.report)
+}
+
+/// A stream must have the footer that its header promises: whether it has one, now.
+fn check_footer(request: &CheckRequest<'_>, teller: &mut Teller<'_>) -> Result<bool> {
+    let store = &*request.open.store;
+    let Some(stream) = Headless::of(store, request.open.limits)? else { return Ok(true) };
+    let at = HostOffset(store.len()?);
+    let finding = Finding::new(Severity::Corruption, "footer-lost", at, stream.why.clone());
+    let mut finding = finding.mended_by("tables and footer are made anew from the grains");
+    if request.repair == Repair::All {
+        stream.rebuild()?;
+        finding.repaired = true;
+    }
+    let mended = finding.repaired;
+    teller.tell(finding);
+    Ok(mended)
 }
 
 /// How far a check has come.

@@ -1,5 +1,6 @@
 //! New images: what the options ask for, and the first bytes of the files.
 
+pub(crate) mod cowd;
 mod options;
 mod plan;
 mod text;
@@ -108,7 +109,7 @@ pub(crate) fn create(request: &CreateRequest<'_>) -> Result<Arc<dyn Image>> {
         request.store.write_at(HostOffset::ZERO, &descriptor)?;
         for (sectors, name) in plan.extents().zip(names) {
             let file = request.companions.make(&Reference::new(Role::Extent, name.clone()))?;
-            write_extent(&*file.store, &plan, sectors)?;
+            write_extent(&*file.store, &plan, sectors, request.backing)?;
             made.0.push((name, file));
         }
     }
@@ -132,10 +133,16 @@ fn check_backing(request: &CreateRequest<'_>, plan: &Plan<'_>) -> Result<()> {
 }
 
 /// Writes an extent that does not hold the descriptor.
-fn write_extent(store: &dyn Storage, plan: &Plan<'_>, sectors: u64) -> Result<()> {
-    match plan.subformat.is_flat() {
-        true => Ok(store.set_len(sectors * SECTOR)?),
-        false => write_sparse(store, plan.header(sectors), &[]),
+fn write_extent(
+    store: &dyn Storage,
+    plan: &Plan<'_>,
+    sectors: u64,
+    parent: Option<&Reference>,
+) -> Result<()> {
+    match plan.subformat {
+        Subformat::VmfsSparse => cowd::write(store, plan, sectors, parent),
+        subformat if subformat.is_flat() => Ok(store.set_len(sectors * SECTOR)?),
+        _ => write_sparse(store, plan.header(sectors), &[]),
     }
 }
 

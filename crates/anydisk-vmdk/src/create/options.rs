@@ -48,7 +48,8 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         name: "subformat",
-        help: "one file or several, sparse or flat; streamOptimized: compressed, in one pass",
+        help: "one file or several, sparse or flat; vmfs, vmfsSparse: as ESX has them; streamOptimized: \
+               compressed, in one pass",
         kind: OptionKind::Word(&Subformat::WORDS),
         default: None,
     },
@@ -73,24 +74,32 @@ pub(crate) enum Subformat {
     SplitFlat,
     /// One file of compressed grains.
     Stream,
+    /// A descriptor and a flat file, as on ESX.
+    Vmfs,
+    /// A descriptor and a redo log of ESX.
+    VmfsSparse,
 }
 
 impl Subformat {
     /// The words of the option `subformat`, which are those of `createType`.
-    const WORDS: [&'static str; 5] = [
+    const WORDS: [&'static str; 7] = [
         "monolithicSparse",
         "monolithicFlat",
         "twoGbMaxExtentSparse",
         "twoGbMaxExtentFlat",
         "streamOptimized",
+        "vmfs",
+        "vmfsSparse",
     ];
 
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 7] = [
         Self::MonolithicSparse,
         Self::MonolithicFlat,
         Self::SplitSparse,
         Self::SplitFlat,
         Self::Stream,
+        Self::Vmfs,
+        Self::VmfsSparse,
     ];
 
     /// The one that the options ask for.
@@ -102,19 +111,21 @@ impl Subformat {
 
     /// As `createType` has it.
     pub(crate) fn word(self) -> &'static str {
-        let [sparse, flat, split_sparse, split_flat, stream] = Self::WORDS;
+        let [sparse, flat, split_sparse, split_flat, stream, vmfs, vmfs_sparse] = Self::WORDS;
         match self {
             Self::MonolithicSparse => sparse,
             Self::MonolithicFlat => flat,
             Self::SplitSparse => split_sparse,
             Self::SplitFlat => split_flat,
             Self::Stream => stream,
+            Self::Vmfs => vmfs,
+            Self::VmfsSparse => vmfs_sparse,
         }
     }
 
     /// Whether the data is in flat files.
     pub(crate) fn is_flat(self) -> bool {
-        matches!(self, Self::MonolithicFlat | Self::SplitFlat)
+        matches!(self, Self::MonolithicFlat | Self::SplitFlat | Self::Vmfs)
     }
 
     /// Whether the disk is cut into extents of one size.

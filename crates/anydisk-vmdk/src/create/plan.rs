@@ -42,7 +42,8 @@ impl<'a> Plan<'a> {
             tools: options.text("toolsversion").unwrap_or("2147483647"),
             zeroed_grain: options.flag("zeroed_grain"),
         };
-        if plan.zeroed_grain && (subformat == Subformat::Stream || subformat.is_flat()) {
+        let has_entry = matches!(subformat, Subformat::MonolithicSparse | Subformat::SplitSparse);
+        if plan.zeroed_grain && !has_entry {
             let expected = format!("off for {}", subformat.word());
             return Err(options.refuse("zeroed_grain", expected));
         }
@@ -58,6 +59,8 @@ impl<'a> Plan<'a> {
         let most = match self.subformat {
             // Where data goes, sector numbers of 32 bits must reach.
             Subformat::MonolithicSparse => limits::FILE / SECTOR,
+            // The header counts the sectors with 32 bits.
+            Subformat::VmfsSparse => limits::FILE / SECTOR - 1,
             Subformat::Stream => {
                 limits::DIRECTORY / ENTRY * u64::from(TABLE_ENTRIES) * GRAIN_SECTORS
             }

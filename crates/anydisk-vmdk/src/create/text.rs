@@ -24,7 +24,10 @@ impl Plan<'_> {
         parent: Option<&Reference>,
     ) -> Result<Vec<u8>> {
         let (parent_id, hint) = match parent.map(parent_of).transpose()? {
-            Some((id, name)) => (id, [b"parentFileNameHint=\"", name, b"\"\n"].concat()),
+            Some((None, _)) => {
+                return Err(unsupported("a backing file whose content ID is not known"));
+            }
+            Some((Some(id), name)) => (id, [b"parentFileNameHint=\"", name, b"\"\n"].concat()),
             None => (NO_PARENT, Vec::new()),
         };
         let id = self.content_id(parent_id, &hint);
@@ -36,8 +39,12 @@ impl Plan<'_> {
         .into_bytes();
         text.extend(hint);
         text.extend(b"\n# Extent description\n");
-        let (kind, end) =
-            if self.subformat.is_flat() { ("FLAT", "\" 0\n") } else { ("SPARSE", "\"\n") };
+        let (kind, end) = match self.subformat {
+            Subformat::Vmfs => ("VMFS", "\"\n"),
+            Subformat::VmfsSparse => ("VMFSSPARSE", "\"\n"),
+            subformat if subformat.is_flat() => ("FLAT", "\" 0\n"),
+            _ => ("SPARSE", "\"\n"),
+        };
         for (sectors, name) in self.extents().zip(names) {
             text.extend(format!("RW {sectors} {kind} \"").bytes());
             text.extend(name);
@@ -63,8 +70,13 @@ impl Plan<'_> {
         derived(&parts)
     }
 
+    /// Heads, and sectors of a track.
+    pub(super) fn geometry(&self) -> (u64, u64) {
+        if self.adapter == "ide" { (16, 63) } else { (255, 63) }
+    }
+
     fn disk_database(&self) -> String {
-        let (heads, sectors) = if self.adapter == "ide" { (16, 63) } else { (255, 63) };
+        let (heads, sectors) = self.geometry();
         format!(
             "\n# The Disk Data Base\n#DDB\n\nddb.virtualHWVersion = \"{}\"\n\
              ddb.geometry.cylinders = \"{}\"\nddb.geometry.heads = \"{heads}\"\n\
@@ -78,18 +90,15 @@ impl Plan<'_> {
     }
 }
 
-/// The content ID and the name of a parent.
+/// The content ID of a parent, if it is known, and its name.
 ///
 /// # Errors
-/// `Unsupported` for one without a content ID, or with a name that the text cannot hold.
-pub(crate) fn parent_of(parent: &Reference) -> Result<(u32, &[u8])> {
+/// `Unsupported` for one with a name that the text cannot hold, or of another format.
+pub(crate) fn parent_of(parent: &Reference) -> Result<(Option<u32>, &[u8])> {
     if parent.format.as_deref().is_some_and(|format| format != NAME) {
         return Err(unsupported("a backing file of another format"));
     }
-    let id = parent.content_id.and_then(Id::number);
-    let Some(id) = id.filter(|id| *id != NO_PARENT) else {
-        return Err(unsupported("a backing file whose content ID is not known"));
-    };
+    let id = parent.content_id.and_then(Id::number).filter(|id| *id != NO_PARENT);
     if !fits_in_quotes(&parent.name) {
         let name = parent.display_name();
         return Err(unsupported(format!("the name {name:?} for a backing file")));
@@ -126,7 +135,8 @@ pub(crate) fn extent_names(plan: &Plan<'_>, location: &Location) -> Result<Vec<V
     let letter = if plan.subformat.is_flat() { 'f' } else { 's' };
     let name = |number: u64| {
         let middle = match plan.subformat {
-            Subformat::MonolithicFlat => "-flat".to_owned(),
+            Subformat::MonolithicFlat | Subformat::Vmfs => "-flat".to_owned(),
+            Subformat::VmfsSparse => "-delta".to_owned(),
             _ => format!("-{letter}{number:03}"),
         };
         [stem, middle.as_bytes(), extension].concat()

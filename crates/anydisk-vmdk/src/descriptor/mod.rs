@@ -19,7 +19,7 @@ use crate::header::{limit, unsupported};
 pub(crate) const NO_PARENT: u32 = u32::MAX;
 
 /// A CID that stands for none: never written, or only the long content ID counts.
-const NO_CONTENT_ID: u32 = 0xFFFF_FFFE;
+pub(crate) const NO_CONTENT_ID: u32 = 0xFFFF_FFFE;
 
 /// Create types that stand for host devices.
 const DEVICE_TYPES: [&str; 8] = [

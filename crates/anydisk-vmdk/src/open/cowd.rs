@@ -8,11 +8,8 @@ use anydisk_core::{HostOffset, Result, Storage, StorageExt, Value};
 use super::{check_inside, text_invalid};
 use crate::extent::{Entries, Packed, Shape, Sparse};
 use crate::header::Cowd;
-use crate::layout::{COWD_ENTRIES, COWD_FREE_SECTOR, COWD_MAGIC, COWD_UNCLEAN, SECTOR};
+use crate::layout::{COWD_ENTRIES, COWD_FREE_SECTOR, COWD_HEADER, COWD_MAGIC, COWD_UNCLEAN};
 use crate::table::Geometry;
-
-/// Bytes of the header.
-const HEADER: u64 = 4 * SECTOR;
 
 /// The extent in file number `file`.
 ///
@@ -39,14 +36,14 @@ pub(super) fn extent(file: usize, store: &dyn Storage) -> Result<Sparse> {
         packed: Packed::No,
         // Tables and grains are allocated in turn, behind the directory; that of a disk that has
         // grown lies among them.
-        overhead: match header.directory == HostOffset(HEADER) {
+        overhead: match header.directory == HostOffset(COWD_HEADER) {
             true => header.directory.saturating_add(directory_len),
-            false => HostOffset(HEADER),
+            false => HostOffset(COWD_HEADER),
         },
         unclean: unclean != [0; 4],
         unclean_at: HostOffset(COWD_UNCLEAN),
         free_sector_at: Some(HostOffset(COWD_FREE_SECTOR)),
-        header_len: HEADER,
+        header_len: COWD_HEADER,
         end: AtomicU64::new(store.len()?),
         writer: OnceLock::new(),
     };

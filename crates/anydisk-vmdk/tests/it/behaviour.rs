@@ -157,6 +157,7 @@ mod created {
         chain::a_write_of_a_part_keeps_the_rest_from_below,
         history::random_histories_equal_a_byte_vector,
         history::random_histories_over_another_image_equal_a_byte_vector,
+        history::random_histories_of_a_chain_equal_a_byte_vector,
         contents::a_grown_disk_reads_zero_behind_its_old_end,
         chain::a_grown_image_hides_a_longer_layer_below,
         crash::an_image_whose_creation_was_flushed_opens_after_any_crash,
@@ -170,5 +171,6 @@ mod created_with_zeroed_grains {
         contents::a_zeroed_range_reads_zero_and_nothing_else_does,
         chain::what_is_absent_shows_the_layer_below_and_zero_hides_it,
         history::random_histories_over_another_image_equal_a_byte_vector,
+        history::random_histories_of_a_chain_equal_a_byte_vector,
     }
 }

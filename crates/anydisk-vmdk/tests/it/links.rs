@@ -83,12 +83,17 @@ fn another_parent_changes_its_two_lines_and_no_other() {
 }
 
 #[test]
-fn a_parent_without_a_content_id_or_with_a_name_that_no_text_can_hold_is_refused() {
-    let image = open(Arc::new(MemoryStorage::new(IMAGE.bytes())), Access::ReadWrite).image;
+fn a_parent_with_a_name_that_no_text_can_hold_is_refused_and_one_without_a_content_id_is_not_compared()
+ {
+    let store = Arc::new(MemoryStorage::new(IMAGE.bytes()));
+    let image = open(store.clone(), Access::ReadWrite).image;
     let link = image.backing_link().expect("it can be linked");
-    for refused in [Reference::new(Role::Backing, "x"), parent("a\"b", 1), parent("", 1)] {
+    for refused in [parent("a\"b", 1), parent("", 1)] {
         link.set_backing(Some(&refused)).expect_err("refused");
     }
+    link.set_backing(Some(&Reference::new(Role::Backing, "x"))).expect("a name");
+    assert_eq!(named(&open(store.clone(), Access::Read)), Some(("x".to_owned(), None)));
+    assert!(text_of(&store).contains("parentCID=fffffffe\n"));
     assert!(
         open(Arc::new(MemoryStorage::new(IMAGE.bytes())), Access::Read)
             .image

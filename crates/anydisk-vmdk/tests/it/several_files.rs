@@ -1,4 +1,5 @@
 //! What every format that writes must do, for images of several files: flat, split, redo logs of ESX.
+//! Each file is a medium of its own, which keeps and loses its changes by itself.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use anydisk_core::{
 use anydisk_testkit::suite::Fixture;
 use anydisk_vmdk::VMDK;
 
-use crate::common::drawers::{Drawer, Drawers};
+use anydisk_testkit::drawers::{Drawer, Drawers};
 
 /// The content ID of what lies below, where something does.
 const BELOW: u32 = 0x1234_5678;
@@ -63,6 +64,10 @@ impl Fixture for Created {
     fn has_backing(&self) -> bool {
         !self.subformat.contains("Flat")
     }
+
+    fn medium(&self) -> Option<u64> {
+        Some(self.room)
+    }
 }
 
 /// Bytes that a redo log may have.
@@ -107,6 +112,10 @@ impl Fixture for Cowd {
 
     fn has_backing(&self) -> bool {
         true
+    }
+
+    fn medium(&self) -> Option<u64> {
+        Some(COWD_ROOM)
     }
 
     /// With a reader of its own: tables and grains in the file, apart, before the next free sector.
@@ -168,10 +177,36 @@ mod split_flat {
 mod flat {
     anydisk_testkit::behaviour_tests! {
         super::Created { subformat: "monolithicFlat", split: "", unit: 1024, room: 64 << 10 };
+        crash::after_any_crash_with_torn_writes_what_was_flushed_is_there,
         contents::a_grown_disk_reads_zero_behind_its_old_end,
         crash::after_any_crash_of_a_resize_the_disk_has_the_old_size_or_the_new_one,
         contents::a_zeroed_range_reads_zero_and_nothing_else_does,
         history::random_histories_equal_a_byte_vector,
+    }
+}
+
+/// As ESX makes them.
+mod vmfs {
+    anydisk_testkit::behaviour_tests! {
+        super::Created { subformat: "vmfs", split: "", unit: 1024, room: 64 << 10 };
+        contents::disks_of_all_sizes_hold_their_last_byte,
+        contents::a_grown_disk_reads_zero_behind_its_old_end,
+        history::random_histories_equal_a_byte_vector,
+        crash::an_image_whose_creation_was_flushed_opens_after_any_crash,
+    }
+}
+
+mod vmfs_sparse {
+    anydisk_testkit::behaviour_tests! {
+        super::Created { subformat: "vmfsSparse", split: "", unit: 512, room: 4 << 20 };
+        contents::disks_of_all_sizes_hold_their_last_byte,
+        contents::map_and_read_agree,
+        contents::a_grown_disk_reads_zero_behind_its_old_end,
+        chain::what_is_absent_shows_the_layer_below_and_zero_hides_it,
+        history::random_histories_over_another_image_equal_a_byte_vector,
+        crash::an_image_whose_creation_was_flushed_opens_after_any_crash,
+        crash::after_any_crash_of_a_random_history_what_was_flushed_is_there,
+        crash::after_any_crash_of_a_resize_the_disk_has_the_old_size_or_the_new_one,
     }
 }
 
@@ -182,6 +217,7 @@ mod split_sparse {
         contents::map_and_read_agree,
         chain::a_write_of_a_part_keeps_the_rest_from_below,
         history::random_histories_equal_a_byte_vector,
+        history::random_histories_of_a_chain_equal_a_byte_vector,
         crash::an_image_whose_creation_was_flushed_opens_after_any_crash,
         faults::an_error_of_any_call_surfaces_and_leaves_the_image_usable,
     }

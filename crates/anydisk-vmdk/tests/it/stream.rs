@@ -5,11 +5,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use anydisk_core::{
-    Access, Codec, Disk, Error, Format, GuestOffset, GuestRange, Limits, Location, MeasureRequest,
-    NoReferences, NoSecrets, OpenRequest, Options, Piece, Result, Sink, SinkRequest, Source,
+    Access, CheckRequest, Codec, Disk, Error, Format, GuestOffset, GuestRange, Limits, Location,
+    MeasureRequest, NoReferences, NoSecrets, OpenRequest, Options, Piece, Repair, Result, Sink,
+    SinkRequest, Source, Storage,
 };
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::Random;
+use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::oracle::Qemu;
 use anydisk_vmdk::VMDK;
 
@@ -261,4 +263,64 @@ fn a_stream_is_not_opened_for_writing() {
         error.to_string(),
         "the image cannot be written: compressed grains are written in one pass only"
     );
+}
+
+/// Checks a stream: the kinds of what was found, and whether it is as it should be now.
+fn check(store: Arc<dyn Storage>, repair: Repair) -> (Vec<&'static str>, bool) {
+    let (location, limits) = (Location::Other("stream".to_owned()), Limits::default());
+    let open = OpenRequest::new(store, &location, &limits);
+    let open = OpenRequest { access: Access::ReadWrite, ..open };
+    let mut kinds = Vec::new();
+    let request = CheckRequest::new(open).repairing(repair);
+    let report = VMDK.check(&request, &mut |finding| kinds.push(finding.kind));
+    (kinds, report.expect("it can be checked").is_clean())
+}
+
+/// A download that broke off: the grains are there, nothing says where.
+#[test]
+fn a_stream_without_its_end_is_mended_from_the_markers_of_its_grains() {
+    let disk = sample();
+    let stream = write(&disk, 1 << 20);
+    // In the end of the stream, in its last table, and in the second grain.
+    for (len, most) in [(stream.len() - 512, 0), (stream.len() - 4000, 0), (150_001, 13)] {
+        let cut = stream[..len].to_vec();
+        assert!(open(cut.clone()).is_err());
+        let store = Arc::new(MemoryStorage::new(cut.clone()));
+        assert_eq!(check(store.clone(), Repair::Nothing), (vec!["footer-lost"], false));
+        assert!(store.to_vec() == cut);
+        check(store.clone(), Repair::All);
+        assert_eq!(check(store.clone(), Repair::Nothing), (vec![], true), "{len} bytes");
+        let mended = contents(&open(store.to_vec()).expect("it opens"));
+        let mut lost = 0;
+        for (number, grain) in disk.chunks(65536).enumerate() {
+            let found = &mended[number * 65536..][..grain.len()];
+            let is_there = found == grain;
+            assert!(is_there || found.iter().all(|byte| *byte == 0), "grain {number}");
+            lost += usize::from(!is_there);
+        }
+        // What is lost lay behind the cut, in the order of the grains.
+        assert!(lost <= most, "{lost} grains lost of {len} bytes");
+        if let Some(qemu) = Qemu::find() {
+            let folder = tempfile::tempdir().expect("a folder");
+            let (image, raw) = (folder.path().join("a.vmdk"), folder.path().join("a.raw"));
+            std::fs::write(&image, store.to_vec()).expect("room for an image");
+            std::fs::write(&raw, &mended).expect("room for a raw image");
+            qemu.assert_same((&image, "vmdk"), (&raw, "raw"));
+        }
+    }
+}
+
+#[test]
+fn power_may_fail_while_a_stream_gets_its_end_back() {
+    let disk = sample();
+    let stream = write(&disk, 1 << 20);
+    let crash = CrashStorage::over(stream[..stream.len() - 4000].to_vec());
+    check(Arc::new(crash.clone()), Repair::All);
+    for state in crash.torn_states(100, 1) {
+        let store = state.storage();
+        check(store.clone(), Repair::All);
+        let found =
+            contents(&open(store.to_vec()).unwrap_or_else(|error| panic!("{error}\n{state}")));
+        assert!(found == disk, "{state}");
+    }
 }

@@ -31,6 +31,16 @@ impl Change {
         }
     }
 
+    /// Where it is made; `None` for a change of the length.
+    pub(super) fn place(&self) -> Option<u64> {
+        match self {
+            Self::Write { at, .. } | Self::Zero { at, .. } | Self::Discard { at, .. } => {
+                Some(at.get())
+            }
+            Self::SetLen { .. } | Self::Grow { .. } => None,
+        }
+    }
+
     /// The pieces of which each may be kept or lost: of a write its sectors, else all in one.
     pub(super) fn pieces(&self, torn: bool) -> Vec<Range<usize>> {
         match self {

@@ -57,12 +57,15 @@ struct Log {
     start: Arc<[u8]>,
     events: Vec<Event>,
     marks: usize,
+    /// Bytes of each of its media, if it has several.
+    medium: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
 enum Event {
     Change(Arc<Change>),
-    Flush,
+    /// Of one medium, or of all.
+    Flush(Option<u64>),
     Mark,
 }
 
@@ -94,6 +97,15 @@ impl CrashStorage {
         self
     }
 
+    /// The same on several media of `len` bytes each, as several files are: each keeps and loses its
+    /// changes by itself. A flush is one of all media; an empty write is a flush of the medium that
+    /// it lies in. The length of the store is that of all media together, and at once durable.
+    #[must_use]
+    pub fn with_media(self, len: u64) -> Self {
+        self.log().medium = Some(len);
+        self
+    }
+
     /// Notes a moment, usually that a flush of the image was acknowledged. Each state tells how
     /// many such moments had passed. Returns their number so far, this one included.
     pub fn mark(&self) -> usize {
@@ -107,7 +119,7 @@ impl CrashStorage {
     #[must_use]
     pub fn unflushed(&self) -> usize {
         let log = self.log();
-        let since = log.events.iter().rev().take_while(|event| !matches!(event, Event::Flush));
+        let since = log.events.iter().rev().take_while(|event| !matches!(event, Event::Flush(_)));
         since.filter(|event| matches!(event, Event::Change(_))).count()
     }
 
@@ -116,7 +128,7 @@ impl CrashStorage {
     #[must_use]
     pub fn longest_stretch(&self) -> usize {
         let log = self.log();
-        let stretches = log.events.split(|event| matches!(event, Event::Flush));
+        let stretches = log.events.split(|event| matches!(event, Event::Flush(_)));
         let is_change = |event: &&Event| matches!(event, Event::Change(_));
         stretches.map(|stretch| stretch.iter().filter(is_change).count()).max().unwrap_or(0)
     }
@@ -167,6 +179,10 @@ impl Storage for CrashStorage {
 
     fn write_at(&self, at: HostOffset, data: &[u8]) -> Result<()> {
         if data.is_empty() {
+            let mut log = self.log();
+            if let Some(len) = log.medium {
+                log.events.push(Event::Flush(Some(at.get() / len)));
+            }
             return Ok(());
         }
         self.change(Change::Write { at, data: data.to_vec() })
@@ -181,7 +197,7 @@ impl Storage for CrashStorage {
     }
 
     fn flush(&self) -> Result<()> {
-        self.log().events.push(Event::Flush);
+        self.log().events.push(Event::Flush(None));
         Ok(())
     }
 
@@ -305,6 +321,22 @@ mod tests {
         assert!(states.contains(&vec![0; 64]) && states.contains(&vec![1; 64]));
         assert_eq!(crash.states(200, 5).count(), 200);
         assert_eq!(states, contents(crash.states(200, 5)), "the seed decides");
+    }
+
+    #[test]
+    fn each_of_several_media_is_flushed_by_itself() {
+        let crash = CrashStorage::over(vec![0; 4]).with_media(2);
+        crash.write_at(HostOffset(0), b"a").unwrap();
+        crash.write_at(HostOffset(2), b"b").unwrap();
+        crash.write_at(HostOffset(3), b"").unwrap();
+        crash.write_at(HostOffset(1), b"c").unwrap();
+        let states = |flushes| -> BTreeSet<Vec<u8>> {
+            let of = crash.states(100, 1).filter(|state| state.flushes() == flushes);
+            of.map(|state| state.storage().to_vec()).collect()
+        };
+        let expected = [b"\0\0b\0", b"a\0b\0", b"\0cb\0", b"acb\0"].map(|bytes| bytes.to_vec());
+        assert_eq!(states(1), BTreeSet::from(expected));
+        assert_eq!(states(0).len(), 4);
     }
 
     #[test]

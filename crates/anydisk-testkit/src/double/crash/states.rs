@@ -88,6 +88,9 @@ pub struct CrashStates {
     marks: usize,
     /// Durable after `flushes` flushes.
     durable: MemoryStorage,
+    medium: Option<u64>,
+    /// Not durable after them: changes of other media than those that were flushed.
+    pending: Vec<Arc<Change>>,
     stretch: Option<(Arc<Stretch>, VecDeque<Vec<bool>>)>,
 }
 
@@ -101,6 +104,8 @@ impl CrashStates {
             flushes: 0,
             marks: 0,
             durable: MemoryStorage::new(log.start.to_vec()),
+            medium: log.medium,
+            pending: Vec::new(),
             stretch: None,
         };
         states.enter_stretch();
@@ -109,13 +114,13 @@ impl CrashStates {
 
     /// Takes the events up to the next flush.
     fn enter_stretch(&mut self) {
-        let mut changes = Vec::new();
-        let flush = self.events.iter().position(|event| matches!(event, Event::Flush));
+        let mut changes = std::mem::take(&mut self.pending);
+        let flush = self.events.iter().position(|event| matches!(event, Event::Flush(_)));
         for event in self.events.drain(..flush.unwrap_or(self.events.len())) {
             match event {
                 Event::Change(change) => changes.push(change),
                 Event::Mark => self.marks += 1,
-                Event::Flush => {}
+                Event::Flush(_) => {}
             }
         }
         let pieces = pieces_of(&changes, self.torn);
@@ -127,9 +132,14 @@ impl CrashStates {
     /// Passes the flush behind the stretch, if there is one.
     fn leave_stretch(&mut self) {
         let Some((stretch, _)) = self.stretch.take() else { return };
-        if self.events.pop_front().is_some() {
+        if let Some(Event::Flush(flushed)) = self.events.pop_front() {
             for change in &stretch.changes {
-                change.apply(&self.durable).expect("it could be done before");
+                let medium = self.medium.zip(change.place()).map(|(len, at)| at / len);
+                if flushed.is_none() || medium.is_none() || medium == flushed {
+                    change.apply(&self.durable).expect("it could be done before");
+                } else {
+                    self.pending.push(Arc::clone(change));
+                }
             }
             self.flushes += 1;
             self.enter_stretch();

@@ -1,6 +1,4 @@
 //! What several tests use.
-pub(crate) mod drawers;
-
 /// A sparse image made by hand.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ByHand {

@@ -1,4 +1,4 @@
-//! Several files in one store, so that the suite's doubles see the writes to all of them.
+//! Several files in one store, so that the doubles see the writes to all of them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +14,7 @@ const HEAD: u64 = 512;
 
 /// One of the files. Its length is a number in the store.
 #[derive(Debug)]
-pub(crate) struct Drawer {
+pub struct Drawer {
     store: Arc<dyn Storage>,
     start: u64,
     room: u64,
@@ -25,7 +25,8 @@ pub(crate) struct Drawer {
 impl Drawer {
     /// File number `number` of the store; `room`: bytes that each of them may have, its length
     /// included.
-    pub(crate) fn open(store: &Arc<dyn Storage>, room: u64, number: u64) -> Arc<dyn Storage> {
+    #[must_use]
+    pub fn open(store: &Arc<dyn Storage>, room: u64, number: u64) -> Arc<dyn Storage> {
         Arc::new(Self {
             store: Arc::clone(store),
             start: number * room,
@@ -84,8 +85,11 @@ impl Storage for Drawer {
         self.write_len(len)
     }
 
+    /// An empty write: a [`CrashStorage`](crate::double::CrashStorage) with
+    /// [media](crate::double::CrashStorage::with_media) as large as a drawer flushes the one that it
+    /// is in, and other stores in memory have nothing to flush.
     fn flush(&self) -> StorageResult<()> {
-        self.store.flush()
+        self.store.write_at(HostOffset(self.start), &[])
     }
 
     fn is_writable(&self) -> bool {
@@ -99,9 +103,11 @@ impl Storage for Drawer {
 
 /// Finds and makes the files of a store by the number that their names end with: `x-f001`, `x-flat`.
 #[derive(Debug)]
-pub(crate) struct Drawers {
-    pub(crate) store: Arc<dyn Storage>,
-    pub(crate) room: u64,
+pub struct Drawers {
+    /// All of them.
+    pub store: Arc<dyn Storage>,
+    /// Bytes that each may have.
+    pub room: u64,
 }
 
 impl Drawers {

@@ -1,0 +1,78 @@
+//! Space that nothing names.
+
+use std::ops::Range;
+
+use anydisk_core::{Finding, HostOffset, Repair, Result, Severity};
+
+use super::super::occupied::Occupied;
+use super::super::{Teller, sector};
+use super::SparseCheck;
+use crate::extent::Packed;
+use crate::layout::SECTOR;
+
+impl SparseCheck<'_> {
+    /// Space that nothing names. Holes of the file are none.
+    pub(super) fn check_leaks(
+        &mut self,
+        occupied: &Occupied,
+        last: bool,
+        teller: &mut Teller<'_>,
+    ) -> Result<()> {
+        if self.sparse.packed != Packed::No || !self.sparse.has_sector_entries() {
+            return Ok(());
+        }
+        let grain = self.sparse.grain_sectors();
+        let end = self.sparse.end().get().div_ceil(SECTOR);
+        for run in occupied.free_runs(sector(self.sparse.overhead)) {
+            let stored = self.stored(&run)?;
+            if run.end - run.start < grain || stored == 0 {
+                continue;
+            }
+            let units = stored.div_ceil(self.sparse.geometry().grain());
+            let at = HostOffset(run.start * SECTOR);
+            let text = format!("{units} grains from here on are named by no table");
+            let cut = last && run.end == end && self.end.div_ceil(SECTOR) == end;
+            let remedy = if cut { "the file is cut" } else { "a hole is punched" };
+            let mut finding = Finding::new(Severity::Leak, "leak", at, text).mended_by(remedy);
+            if self.request.repair >= Repair::Leaks && !self.keeps_leaks {
+                finding.repaired = self.give_back(&run, cut)?;
+            }
+            let report = &mut teller.report;
+            let sum = if finding.repaired { &mut report.leaks_fixed } else { &mut report.leaks };
+            *sum += units - 1;
+            teller.tell(finding);
+        }
+        Ok(())
+    }
+
+    /// Bytes of a run that are no holes.
+    fn stored(&self, run: &Range<u64>) -> Result<u64> {
+        let end = (run.end * SECTOR).min(self.end);
+        let len = end.saturating_sub(run.start * SECTOR);
+        let Some(holes) = self.store.holes() else { return Ok(len) };
+        let (mut at, mut stored) = (run.start * SECTOR, 0);
+        while at < end {
+            let found = holes.run_at(HostOffset(at), end - at)?;
+            stored += if found.hole { 0 } else { found.len };
+            at += found.len.max(1);
+        }
+        Ok(stored)
+    }
+
+    /// Gives a run back to the file system. Says whether that could be done.
+    fn give_back(&mut self, run: &Range<u64>, cut: bool) -> Result<bool> {
+        let at = HostOffset(run.start * SECTOR);
+        if cut {
+            self.store.set_len(at.get())?;
+            self.end = at.get();
+            return Ok(true);
+        }
+        let len = (run.end - run.start) * SECTOR;
+        let Some(space) = self.store.space() else { return Ok(false) };
+        match space.zero(at, len, true) {
+            Ok(()) => Ok(self.stored(run)? == 0),
+            Err(anydisk_storage::Error::Unsupported { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

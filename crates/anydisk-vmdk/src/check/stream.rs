@@ -1,0 +1,196 @@
+//! A stream whose end is lost: made anew from what stands before its grains.
+//!
+//! ```text
+//!   header | descriptor | grain | grain | table | grain | (cut)
+//!                                                       `--> table | table | directory | footer | end
+//! ```
+//!
+//! Tables, directory and footer of a stream come last, so one that was cut short has no directory. But
+//! each grain stands behind its guest sector and its length.
+
+use anydisk_core::{Codec, HostOffset, Limits, Result, Storage, StorageExt};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::codec::SHORT_OR_WHOLE;
+use crate::header::{Header, limit};
+use crate::layout::{GrainMarker, MetadataMarker, SECTOR, SparseHeader, flags, marker};
+use crate::limits;
+use crate::open::read_header;
+
+/// Most grains of a stream whose end is made anew: those of 1 TiB of the usual size. The place of
+/// each is kept in memory.
+const GRAINS: u64 = 16 << 20;
+
+/// A stream without the footer that its header promises.
+pub(super) struct Headless<'a> {
+    store: &'a dyn Storage,
+    raw: SparseHeader,
+    header: Header,
+    /// What is wrong with the footer.
+    pub(super) why: String,
+}
+
+/// Numbers of grains and their sectors, and where the last of them ends.
+#[derive(Default)]
+struct Found {
+    grains: Vec<(u64, u32)>,
+    end: HostOffset,
+}
+
+impl<'a> Headless<'a> {
+    /// The stream in the file, if that is one without its footer.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) fn of(store: &'a dyn Storage, limits: &Limits) -> Result<Option<Self>> {
+        let mut bytes = [0; 512];
+        store.read_padded_at(HostOffset::ZERO, &mut bytes)?;
+        let Ok(header) = Header::parse(&bytes, HostOffset::ZERO, limits) else { return Ok(None) };
+        let is_stream = header.directory.is_none() && header.capacity > 0;
+        if !is_stream || !header.has(flags::COMPRESSED) || !header.has(flags::MARKERS) {
+            return Ok(None);
+        }
+        match read_header(store, limits) {
+            Err(anydisk_core::Error::Invalid(why)) => {
+                let raw = SparseHeader::read_from_bytes(&bytes).expect("512 bytes are a header");
+                Ok(Some(Self { store, raw, header, why: why.to_string() }))
+            }
+            Err(anydisk_core::Error::Storage(error)) => Err(error.into()),
+            _ => Ok(None),
+        }
+    }
+
+    /// Puts tables, directory and footer behind the last grain that is whole. Durable; cut short, the
+    /// stream has no footer, as before.
+    ///
+    /// # Errors
+    /// Those of the store, and `Limit`.
+    pub(super) fn rebuild(&self) -> Result<()> {
+        let Found { mut grains, end } = self.find()?;
+        grains.sort_by_key(|(number, _)| *number);
+        let mut tail = Tail { store: self.store, at: end };
+        let directory = self.write_tables(&mut tail, &grains)?;
+        tail.mark(marker::GRAIN_DIRECTORY, (directory.len() as u64).div_ceil(SECTOR))?;
+        let footer = SparseHeader {
+            gdOffset: u64::from(tail.sector()?).into(),
+            uncleanShutdown: 0,
+            ..self.raw
+        };
+        tail.write(&directory)?;
+        // What the footer leads to is on the medium before it is.
+        self.store.set_len(tail.at.get())?;
+        self.store.flush()?;
+        tail.mark(marker::FOOTER, 1)?;
+        tail.write(footer.as_bytes())?;
+        tail.mark(marker::END_OF_STREAM, 0)?;
+        Ok(self.store.flush()?)
+    }
+
+    /// Writes the tables of the grains, which are sorted: the bytes of their directory.
+    fn write_tables(&self, tail: &mut Tail<'_>, grains: &[(u64, u32)]) -> Result<Vec<u8>> {
+        let entries = u64::from(self.header.entries);
+        let mut directory = vec![0_u32; usize::try_from(self.header.tables()).unwrap_or_default()];
+        for grains in grains.chunk_by(|(a, _), (b, _)| a / entries == b / entries) {
+            let mut table = vec![0_u32; usize::try_from(entries).unwrap_or_default()];
+            for (number, sector) in grains {
+                // A grain that was written twice is what was written last.
+                if let Ok(entry) = usize::try_from(number % entries) {
+                    table[entry] = *sector;
+                }
+            }
+            let bytes = bytes_of(&table);
+            tail.mark(marker::GRAIN_TABLE, (bytes.len() as u64).div_ceil(SECTOR))?;
+            let number = grains.first().map_or(0, |(number, _)| number / entries);
+            if let Some(entry) = usize::try_from(number).ok().and_then(|at| directory.get_mut(at)) {
+                *entry = tail.sector()?;
+            }
+            tail.write(&bytes)?;
+        }
+        Ok(bytes_of(&directory))
+    }
+
+    /// Walks over the blocks of the stream, up to the first that is none.
+    fn find(&self) -> Result<Found> {
+        let mut found = Found { end: self.header.overhead, ..Found::default() };
+        let mut at = self.header.overhead;
+        while let Some(next) = self.step(at, &mut found)? {
+            at = next;
+        }
+        Ok(found)
+    }
+
+    /// Looks at the block at `at`: where the next one is.
+    fn step(&self, at: HostOffset, found: &mut Found) -> Result<Option<HostOffset>> {
+        let mut bytes = [0; 512];
+        if self.store.read_at(at, &mut bytes)? < bytes.len() {
+            return Ok(None);
+        }
+        let marker = MetadataMarker::read_from_bytes(&bytes).expect("512 bytes are a marker");
+        if marker.size.get() == 0 {
+            let is_known = (marker::GRAIN_TABLE..=marker::PROGRESS).contains(&marker.kind.get());
+            let len = marker.value.get().checked_mul(SECTOR).filter(|_| is_known);
+            let next = len.and_then(|len| at.checked_add(SECTOR)?.checked_add(len));
+            return Ok(next.filter(|next| next.get() <= limits::FILE));
+        }
+        let len = u64::from(marker.size.get());
+        let data = at.saturating_add(size_of::<GrainMarker>() as u64);
+        let end = data.saturating_add(len);
+        let from_start = marker.value.get().saturating_mul(SECTOR);
+        let is_grain = from_start.is_multiple_of(self.header.grain)
+            && from_start < self.header.capacity
+            && len <= limits::packed(self.header.grain)
+            && end.get() <= self.store.len()?;
+        if !is_grain {
+            return Ok(None);
+        }
+        let next = HostOffset(end.get().next_multiple_of(SECTOR));
+        if self.unpacks(data, len, from_start)? {
+            limit("grains of a stream without an end", found.grains.len() as u64, GRAINS)?;
+            let sector = u32::try_from(at.get() / SECTOR).unwrap_or(u32::MAX);
+            found.grains.push((from_start / self.header.grain, sector));
+            found.end = next;
+        }
+        Ok(Some(next))
+    }
+
+    /// Whether a grain is whole.
+    fn unpacks(&self, at: HostOffset, len: u64, from_start: u64) -> Result<bool> {
+        let mut packed = vec![0; usize::try_from(len).expect("the limit of a grain")];
+        self.store.read_padded_at(at, &mut packed)?;
+        let rest = (self.header.capacity - from_start).min(self.header.grain);
+        let codec = if rest == self.header.grain { Codec::Zlib } else { SHORT_OR_WHOLE };
+        let mut out = vec![0; usize::try_from(rest).expect("the limit of a unit")];
+        Ok(codec.decode(&packed, &mut out).is_ok())
+    }
+}
+
+/// What is written behind the grains.
+struct Tail<'a> {
+    store: &'a dyn Storage,
+    at: HostOffset,
+}
+
+impl Tail<'_> {
+    fn sector(&self) -> Result<u32> {
+        limit("size of the stream in bytes", self.at.get(), limits::FILE - 1)?;
+        Ok(u32::try_from(self.at.get() / SECTOR).unwrap_or(u32::MAX))
+    }
+
+    /// Writes bytes and fills their last sector up.
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let mut bytes = bytes.to_vec();
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        self.store.write_at(self.at, &bytes)?;
+        self.at = self.at.saturating_add(bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Writes what stands before `sectors` sectors of metadata.
+    fn mark(&mut self, kind: u32, sectors: u64) -> Result<()> {
+        self.write(MetadataMarker::new(kind, sectors).as_bytes())
+    }
+}
+
+fn bytes_of(entries: &[u32]) -> Vec<u8> {
+    entries.iter().flat_map(|entry| entry.to_le_bytes()).collect()
+}
