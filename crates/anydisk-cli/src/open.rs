@@ -175,6 +175,15 @@ impl Reading {
         Ok(layer)
     }
 
+    /// Where the image is that `above` names by a number alone, if the policy allows it to be looked
+    /// for.
+    pub(crate) fn path_below(&self, above: &Layer) -> Result<PathBuf, Failure> {
+        match self.options().below(above)?.map(|below| below.location) {
+            Some(Location::Path(path)) => Ok(path),
+            _ => Err(Failure::new("The image below is in no file")),
+        }
+    }
+
     /// Changes options of an image. Those that end in `-secret` name secrets.
     pub(crate) fn amend(
         &self,

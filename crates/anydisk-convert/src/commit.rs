@@ -1,6 +1,6 @@
 //! Committing an overlay: what it holds goes into an image below it.
 
-use anydisk_core::{Disk, Error, Layer, Limits, Preallocation, Reference};
+use anydisk_core::{BackingLink, Disk, Error, Id, Image, Layer, Limits, Preallocation, Reference};
 
 use crate::copy::copy_to_disk;
 use crate::{Report, Result, Settings, Sources, Watch};
@@ -11,10 +11,11 @@ use crate::{Report, Result, Settings, Sources, Watch};
 /// When it returns the base is durable and holds what the whole chain shows. The images above are
 /// not touched, but for the number by which the lowest of them knows the base's content. So a commit
 /// that is cut short can be done again: until it is complete they hide what it did. Where the
-/// format keeps such a number (VMDK, VDI), a power failure can leave the base with a new one that
-/// the image above does not know yet: it is refused until its link is renewed (an unsafe rebase
-/// onto the same base), and then the commit is done again. The top image may be [emptied](empty)
-/// afterwards; images between it and the base are not valid any more.
+/// format keeps such a number (VMDK, VDI) and the lowest is open for writing, its link names none
+/// while the base changes, so that no moment finds it refused; in the end it names the new one. Other
+/// programs may refuse it until then: doing the commit again, or renewing the link (an unsafe rebase
+/// onto the same base), makes it right. The top image may be [emptied](empty) afterwards; images
+/// between it and the base are not valid any more.
 ///
 /// # Errors
 /// [`Cancelled`](crate::Error::Cancelled) if the watcher stopped it, else the first error met.
@@ -29,26 +30,40 @@ pub fn commit(
 ) -> Result<Report> {
     let layers = above.iter().chain(base.layers()).cloned().collect();
     let chain = Disk::from_layers(layers, &Limits::default());
+    let link = Link::of(above, base);
+    link.set(None)?;
     if base.size() < chain.size() {
         base.resize(chain.size(), Preallocation::Off)?;
     }
     let settings = Settings { target_is_zero: false, durable: true, ..settings.clone() };
     let report = copy_to_disk(&Sources::one(&chain).above(above.len()), base, &settings, watch)?;
-    relink(above, base)?;
+    link.set(base.top().info().content_id)?;
     Ok(report)
 }
 
-/// Where the image on the base says which content it was made for (VMDK's parentCID), what was
-/// written made that another one: it is told the new one, if it is open for writing.
-fn relink(above: &[Layer], base: &Disk) -> Result<()> {
-    let Some(lowest) = above.last() else { return Ok(()) };
-    let content_id = base.top().info().content_id;
-    let backing = lowest.backing.as_ref().filter(|reference| reference.content_id.is_some());
-    match (backing, lowest.image.backing_link()) {
-        (Some(reference), Some(link)) if reference.content_id != content_id => {
-            Ok(link.set_backing(Some(&Reference { content_id, ..reference.clone() }))?)
+/// What the image on the base says of the content that it was made for (VMDK's parentCID), where it
+/// says something and is open for writing.
+struct Link<'a>(Option<(&'a dyn BackingLink, &'a Reference)>);
+
+impl<'a> Link<'a> {
+    fn of(above: &'a [Layer], base: &Disk) -> Self {
+        let keeps_number = |image: &dyn Image| image.info().content_id.is_some();
+        let lowest =
+            above.last().filter(|lowest| keeps_number(&*lowest.image) && keeps_number(base.top()));
+        Self(
+            lowest
+                .and_then(|lowest| Some((lowest.image.backing_link()?, lowest.backing.as_ref()?))),
+        )
+    }
+
+    /// Names a content, or none; durable.
+    fn set(&self, content_id: Option<Id>) -> Result<()> {
+        match &self.0 {
+            Some((link, reference)) => {
+                Ok(link.set_backing(Some(&Reference { content_id, ..(*reference).clone() }))?)
+            }
+            None => Ok(()),
         }
-        _ => Ok(()),
     }
 }
 

@@ -116,12 +116,12 @@ impl<'a> Opener<'a> {
 
     /// Opens an image below another. If nobody names its format, it must need no other file, unless
     /// the resolver [trusts it](Resolver::trusts_bytes).
-    fn open_below(&self, file: Located, format: Option<&str>) -> Result<Layer> {
+    fn open_below(&self, file: Located, format: Option<&str>, access: Access) -> Result<Layer> {
         if format.is_some() || self.resolver.trusts_bytes() {
-            return self.open_one(file, format, Access::Read);
+            return self.open_one(file, format, access);
         }
         let alone = Opener { resolver: &NoReferences, ..self.clone() };
-        let layer = alone.open_one(file, None, Access::Read)?;
+        let layer = alone.open_one(file, None, access)?;
         match &layer.backing {
             None => Ok(layer),
             Some(next) => {
@@ -139,25 +139,59 @@ impl<'a> Opener<'a> {
     pub fn open(&self, file: Located, format: Option<&str>, access: Access) -> Result<Disk> {
         let mut seen = Vec::new();
         remember(&mut seen, &file)?;
-        let mut layers = vec![self.open_one(file, format, access)?];
-        while let Some((reference, from)) = next_reference(&layers) {
+        let top = self.open_one(file, format, access)?;
+        self.complete_knowing(top, seen)
+    }
+
+    /// Opens the image that `above` says lies below it, and nothing below that; `None` if it names
+    /// none. That its content is the one that `above` was made for is **not** checked: whoever
+    /// mends a chain, or goes on with a commit that was cut short, opens it one by one.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for the content.
+    pub fn open_next(&self, above: &Layer, access: Access) -> Result<Option<Layer>> {
+        let Some((reference, file)) = self.find_next(above, access)? else { return Ok(None) };
+        let layer = self.open_below(file, reference.format.as_deref(), access)?;
+        check_id(reference, &layer, &above.location)?;
+        Ok(Some(layer))
+    }
+
+    /// The disk whose top image is `top`: opens the whole chain below it, for reading.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn complete(&self, top: Layer) -> Result<Disk> {
+        self.complete_knowing(top, Vec::new())
+    }
+
+    fn complete_knowing(&self, top: Layer, mut seen: Vec<Identity>) -> Result<Disk> {
+        let mut layers = vec![top];
+        while let Some(above) = layers.last().filter(|layer| layer.backing.is_some()) {
             if layers.len() >= self.limits.chain {
-                return Err(too_deep(layers.len(), &self.limits).within(&from.to_string()));
+                let from = above.location.to_string();
+                return Err(too_deep(layers.len(), &self.limits).within(&from));
             }
-            let found = self.resolver.resolve(&reference, &from, Access::Read);
-            let file = found.map_err(|error| error.within(&from.to_string()))?;
+            let Some((reference, file)) = self.find_next(above, Access::Read)? else { break };
             remember(&mut seen, &file)?;
-            let layer = self.open_below(file, reference.format.as_deref())?;
-            check_content(&reference, &layer, &from)?;
+            let layer = self.open_below(file, reference.format.as_deref(), Access::Read)?;
+            check_id(reference, &layer, &above.location)?;
+            check_content(reference, &layer, &above.location)?;
             layers.push(layer);
         }
         Ok(Disk::from_layers(layers, &self.limits))
     }
-}
 
-fn next_reference(layers: &[Layer]) -> Option<(Reference, Location)> {
-    let lowest = layers.last()?;
-    Some((lowest.backing.clone()?, lowest.location.clone()))
+    /// The file of the image that `above` names as the one below it.
+    fn find_next<'l>(
+        &self,
+        above: &'l Layer,
+        access: Access,
+    ) -> Result<Option<(&'l Reference, Located)>> {
+        let Some(reference) = &above.backing else { return Ok(None) };
+        let found = self.resolver.resolve(reference, &above.location, access);
+        let file = found.map_err(|error| error.within(&above.location.to_string()))?;
+        Ok(Some((reference, file)))
+    }
 }
 
 /// Loops are found by what a file is, not by what it is called.
@@ -180,15 +214,21 @@ fn too_deep(depth: usize, limits: &Limits) -> Error {
     }
 }
 
-/// A parent that is another image, or was written since the child was made, does not fit it.
+/// A parent that is another image does not fit its child.
+fn check_id(reference: &Reference, below: &Layer, from: &Location) -> Result<()> {
+    match (reference.id, below.image.info().id) {
+        (Some(expected), Some(found)) if expected != found => {
+            let why = format!("its ID is {found}, the image above was made over {expected}");
+            Err(reference.denied(why).within(&from.to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A parent that was written since the child was made does not fit it.
 fn check_content(reference: &Reference, below: &Layer, from: &Location) -> Result<()> {
     let info = below.image.info();
     let refuse = |why: String| Err(reference.denied(why).within(&from.to_string()));
-    if let (Some(expected), Some(found)) = (reference.id, info.id)
-        && expected != found
-    {
-        return refuse(format!("its ID is {found}, the image above was made over {expected}"));
-    }
     match (reference.content_id, info.content_id) {
         (Some(expected), Some(found)) if expected != found => {
             refuse(format!("its content ID is {found}, the image above was made for {expected}"))

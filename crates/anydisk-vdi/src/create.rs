@@ -211,7 +211,10 @@ fn uuids(options: &Options, backing: Option<&Reference>) -> Result<Uuids> {
     let derived = || Uuid::derived(&[b"uuidModify", &create.to_bytes()]);
     let modify = given(options, "uuid_modify")?.unwrap_or_else(derived);
     let (linkage, parent_modify) = match backing {
-        Some(parent) => parent_uuids(parent)?,
+        Some(parent) => match parent_uuids(parent)? {
+            (create, Some(modify)) => (create, modify),
+            (_, None) => return Err(unsupported("a parent whose UUIDs are not known")),
+        },
         None => (Uuid::NIL, Uuid::NIL),
     };
     Ok(Uuids { create, modify, linkage, parent_modify })
@@ -230,13 +233,13 @@ pub(crate) fn given(options: &Options, name: &str) -> Result<Option<Uuid>> {
 ///
 /// # Errors
 /// `Unsupported` for a parent of another format, or one that was not looked at.
-pub(crate) fn parent_uuids(parent: &Reference) -> Result<(Uuid, Uuid)> {
+pub(crate) fn parent_uuids(parent: &Reference) -> Result<(Uuid, Option<Uuid>)> {
     if parent.format.as_deref().is_some_and(|format| format != NAME) {
         return Err(unsupported("a parent of another format"));
     }
     let uuid = |id: Option<anydisk_core::Id>| id.and_then(anydisk_core::Id::uuid);
     match (uuid(parent.id), uuid(parent.content_id)) {
-        (Some(create), Some(modify)) if !create.is_nil() => Ok((create, modify)),
+        (Some(create), modify) if !create.is_nil() => Ok((create, modify)),
         _ => Err(unsupported("a parent whose UUIDs are not known")),
     }
 }

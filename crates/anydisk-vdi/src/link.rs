@@ -106,7 +106,11 @@ impl BackingLink for VdiImage {
             return Err(unsupported("another parent for an image of version 0"));
         }
         let (linkage, parent_modify) = match backing {
-            Some(parent) => parent_uuids(parent)?,
+            // Where its content is not known, the parent's is not compared.
+            Some(parent) => {
+                let (create, modify) = parent_uuids(parent)?;
+                (create, modify.unwrap_or(Uuid::NIL))
+            }
             None => (Uuid::NIL, Uuid::NIL),
         };
         let store = &**self.table.store();

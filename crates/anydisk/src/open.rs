@@ -210,6 +210,24 @@ impl OpenDisk {
         self.file_at(path.as_ref(), self.access)
     }
 
+    /// Opens the image that `above` says lies below it, alone, where the policy allows it; `None` if
+    /// it names none. Its content may be another than `above` was made for: see
+    /// [`Opener::open_next`].
+    ///
+    /// # Errors
+    /// As [`path`](Self::path).
+    pub fn below(&self, above: &Layer) -> Result<Option<Layer>> {
+        self.with_opener(|opener| opener.open_next(above, self.access))
+    }
+
+    /// The disk whose top image is `top`, with the chain below it.
+    ///
+    /// # Errors
+    /// As [`path`](Self::path).
+    pub fn complete(&self, top: Layer) -> Result<Disk> {
+        self.with_opener(|opener| opener.complete(top.clone()))
+    }
+
     pub(crate) fn file_at(&self, path: &Path, access: Access) -> Result<Located> {
         let store = FileStorage::open(path, &file::with_access(&self.file, access))?;
         Ok(Located { store: Arc::new(store), location: Location::Path(path.to_owned()) })

@@ -93,7 +93,13 @@ impl Commit {
                 let why = "files named inside an image are not followed here";
                 return Err(Failure::from(reference.denied(why)).about(&self.file));
             }
-            let path = path_like_qemu(&reference, &lowest.location);
+            let path = match reference.nameless() {
+                None => path_like_qemu(&reference, &lowest.location),
+                Some(_) => {
+                    let found = self.reading.path_below(lowest);
+                    found.map_err(|failure| failure.about(&self.file))?
+                }
+            };
             if above.len() > anydisk::Limits::default().chain {
                 return Err(Failure::new("The chain of backing files is too long"));
             }

@@ -68,6 +68,9 @@ impl Rebase {
         let format = self.format.as_deref();
         if self.unchecked {
             let top = self.reading.top_to_write(&self.file, format, direct)?;
+            if let Some(reference) = &mut reference {
+                self.note_ids(reference, &top);
+            }
             set_backing(&top, reference.as_ref())?;
             return Ok(0);
         }
@@ -97,6 +100,17 @@ impl Rebase {
         let mut reference = Reference::new(Role::Backing, self.backing.as_bytes());
         reference.format = self.backing_format.clone();
         Ok(Some(reference))
+    }
+
+    /// Notes which image the new one is, if it is there: formats whose links keep such a number are
+    /// told it. Who wants nothing checked may name a file that does not exist.
+    fn note_ids(&self, reference: &mut Reference, top: &Layer) {
+        let path = path_like_qemu(reference, &top.location);
+        let below = self.reading.of_files().top(path.as_os_str(), reference.format.as_deref());
+        if let Ok(below) = below {
+            let info = below.image.info();
+            (reference.id, reference.content_id) = (info.id, info.content_id);
+        }
     }
 
     /// Opens the new image below, and notes which one it is.

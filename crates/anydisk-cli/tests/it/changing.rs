@@ -183,3 +183,41 @@ fn a_rebase_says_what_qemus_says_and_the_disk_shows_the_same() {
     let bench = both(chain, &["rebase", "-u", "-b", "moved", "-F", "qcow2", "top.qcow2"]);
     assert!(bench.prints(&["info", "top.qcow2"]).contains("backing file: moved\n"));
 }
+
+/// A parent that has no name, only a number.
+#[test]
+fn a_vdi_snapshot_is_committed_into_the_parent_that_its_uuid_means() {
+    let bench = Bench::new();
+    let data = [(300_000, &b"base"[..]), (800_000, b"base")];
+    bench.raw("base.raw", 1 << 20, &data);
+    bench.raw("top.raw", 1 << 20, &[(300_000, b"over"), (800_000, b"base")]);
+    bench.prints(&["convert", "-f", "raw", "-O", "vdi", "base.raw", "base.vdi"]);
+    bench.prints(&[
+        "convert", "-f", "raw", "-O", "vdi", "-B", "base.vdi", "-F", "vdi", "top.raw", "top.vdi",
+    ]);
+    bench.fails(&["commit", "--untrusted", "top.vdi"], 1);
+    bench.prints(&["commit", "top.vdi"]);
+    let same = ["Images are identical.\n"; 2];
+    for (file, expected) in ["base.vdi", "top.vdi"].into_iter().zip(same) {
+        assert_eq!(bench.prints(&["compare", "-F", "raw", file, "top.raw"]), expected, "{file}");
+    }
+}
+
+/// A link that is out of date is refused; renewing it by name is the way back.
+#[test]
+fn an_unsafe_rebase_tells_a_vmdk_link_what_its_parent_holds_now() {
+    let bench = Bench::new();
+    bench.raw("base.raw", 1 << 20, &[(300_000, b"base")]);
+    bench.prints(&["convert", "-f", "raw", "-O", "vmdk", "base.raw", "base.vmdk"]);
+    bench.prints(&["create", "-q", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", "top.vmdk"]);
+    let text = std::fs::read(bench.path("base.vmdk")).expect("an image");
+    let at = text.windows(5).position(|bytes| bytes == b"\nCID=").expect("a number") + 5;
+    let mut changed = text;
+    changed[at] = if changed[at] == b'1' { b'2' } else { b'1' };
+    std::fs::write(bench.path("base.vmdk"), changed).expect("written");
+    let refusal = bench.fails(&["map", "top.vmdk"], 1);
+    assert!(refusal.contains("content ID"), "{refusal}");
+    bench.prints(&["rebase", "-u", "-b", "base.vmdk", "-F", "vmdk", "top.vmdk"]);
+    let compared = bench.prints(&["compare", "-F", "raw", "top.vmdk", "base.raw"]);
+    assert_eq!(compared, "Images are identical.\n");
+}

@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use anydisk_convert::{Settings, Unwatched, commit, empty};
 use anydisk_core::{
-    Access, CreateRequest, Disk, Format, GuestOffset, Layer, Limits, Location, OpenRequest,
-    Options, Reference, Role, Storage,
+    Access, CreateRequest, Disk, Format, GuestOffset, HostOffset, Layer, Limits, Location,
+    OpenRequest, Options, Reference, Role, Storage,
 };
 use anydisk_storage::MemoryStorage;
+use anydisk_testkit::double::CrashStorage;
+use anydisk_testkit::drawers::Drawer;
+use anydisk_vdi::VDI;
 use anydisk_vmdk::VMDK;
 
 const SIZE: u64 = 1 << 20;
@@ -62,4 +65,87 @@ fn after_a_commit_the_delta_knows_the_new_content_of_its_parent_and_can_be_empti
     let (top, whole) = (open(&top), anydisk_core::GuestRange::whole(SIZE));
     let extent = top.image.map(whole).expect("a map");
     assert!(matches!(extent.source, anydisk_core::Source::Absent { .. }));
+}
+
+/// Bytes that each of the files may have.
+const ROOM: u64 = 8 << 20;
+
+/// A base and an overlay of a format, each with some data, in two files of one store.
+fn two_files(format: &'static dyn Format) -> Arc<dyn Storage> {
+    let store: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
+    let (location, limits) = (Location::Other("image".into()), Limits::default());
+    let options = Options::of(format);
+    let mut reference = None;
+    for number in [0, 1] {
+        let file = Drawer::open(&store, ROOM, number);
+        let request = CreateRequest::new(file, &location, SIZE, &options, &limits);
+        let request = CreateRequest { backing: reference.as_ref(), ..request };
+        let disk = Disk::new(format.create(request).expect("an image can be made"));
+        let data = vec![u8::try_from(number).expect("small") + 7; 100_000];
+        disk.write(GuestOffset(number * 70_000), &data).expect("written");
+        disk.flush().expect("flushed");
+        let info = disk.top().info();
+        let mut named = Reference::new(Role::Backing, if info.id.is_some() { "" } else { "base" });
+        named.format = Some(format.name().into());
+        (named.id, named.content_id) = (info.id, info.content_id);
+        reference = Some(named);
+    }
+    store
+}
+
+fn open_file(format: &dyn Format, store: &Arc<dyn Storage>, number: u64) -> Layer {
+    let (location, limits) = (Location::Other("image".into()), Limits::default());
+    let request = OpenRequest::new(Drawer::open(store, ROOM, number), &location, &limits);
+    let request = OpenRequest { access: Access::ReadWrite, ..request };
+    let opened = format.open(request).expect("it opens");
+    let mut layer = Layer::new(opened.image, "image");
+    layer.backing = opened.backing;
+    layer
+}
+
+fn whole(disk: &Disk) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(disk.size()).expect("small")];
+    disk.read(GuestOffset::ZERO, &mut bytes).expect("a read");
+    bytes
+}
+
+/// A base with a new number under an overlay that still names the old one would be refused.
+#[test]
+fn a_commit_that_power_cut_short_leaves_a_chain_that_opens_and_can_be_committed_again() {
+    let formats: [&'static dyn Format; 2] = [&VMDK, &VDI];
+    for format in formats {
+        let made = two_files(format);
+        let mut bytes = vec![0; usize::try_from(2 * ROOM).expect("small")];
+        made.read_at(HostOffset::ZERO, &mut bytes).expect("a read");
+        let crash = CrashStorage::over(bytes).with_media(ROOM);
+        let store: Arc<dyn Storage> = Arc::new(crash.clone());
+        let open = |store: &Arc<dyn Storage>, number| open_file(format, store, number);
+        let chain = |store: &Arc<dyn Storage>| {
+            Disk::from_layers(vec![open(store, 1), open(store, 0)], &Limits::default())
+        };
+        let wanted = whole(&chain(&store));
+        let redo = |store: &Arc<dyn Storage>| {
+            let base = Disk::from_layers(vec![open(store, 0)], &Limits::default());
+            commit(&[open(store, 1)], &base, &Settings::default(), &Unwatched).expect("committed");
+            assert!(whole(&base) == wanted, "{}", format.name());
+        };
+        redo(&store);
+        let mut cut_short = 0;
+        for (count, state) in crash.torn_states(40, 1).enumerate() {
+            let store: Arc<dyn Storage> = state.storage();
+            let (top, base) = (open(&store, 1), open(&store, 0));
+            let expected = top.backing.as_ref().expect("a parent").content_id;
+            let is_known = expected.is_none_or(|id| base.image.info().content_id == Some(id));
+            assert!(is_known, "{}: {state}", format.name());
+            cut_short += usize::from(expected.is_none());
+            assert!(whole(&chain(&store)) == wanted, "{}: {state}", format.name());
+            if count % 9 == 0 {
+                redo(&store);
+                let (top, base) = (open(&store, 1), open(&store, 0));
+                let id = top.backing.expect("a parent").content_id;
+                assert_eq!(id, base.image.info().content_id, "{}", format.name());
+            }
+        }
+        assert!(cut_short > 0, "nothing was cut short");
+    }
 }
