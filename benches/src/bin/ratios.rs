@@ -30,18 +30,42 @@ const ROWS: &[Row] = &[
     ("4 KiB random read, qcow2, warm", "pread", |files| reads(files, "qcow2", SMALL, 1)),
     ("4 KiB random read, raw, warm", "pread", |files| reads(files, "raw", SMALL, 1)),
     ("4 KiB random read, vdi, warm", "pread", |files| reads(files, "vdi", SMALL, 1)),
+    ("4 KiB random read, vmdk, warm", "pread", |files| reads(files, "ours.vmdk", SMALL, 1)),
     ("1 MiB sequential read, qcow2", "pread of the same bytes", |files| long_reads(files, "qcow2")),
     ("1 MiB sequential read, vdi", "pread of the same bytes", |files| long_reads(files, "vdi")),
+    ("1 MiB sequential read, vmdk", "pread of the same bytes", |files| {
+        long_reads(files, "ours.vmdk")
+    }),
     ("1 MiB sequential read, raw", "pread of the same bytes", |files| long_reads(files, "raw")),
     ("4 KiB random read, qcow2, 2 threads", "pread, 2 threads", |files| {
         reads(files, "qcow2", SMALL, 2)
     }),
     ("4 KiB random write, qcow2, allocated clusters", "pwrite", |files| {
-        writes(files, "qcow2", false)
+        writes(files, "qcow2", Writes::ALLOCATED)
     }),
-    ("4 KiB random write, vdi, allocated blocks", "pwrite", |files| writes(files, "vdi", false)),
+    ("4 KiB random write, vdi, allocated blocks", "pwrite", |files| {
+        writes(files, "vdi", Writes::ALLOCATED)
+    }),
+    ("4 KiB random write, vmdk, allocated grains", "pwrite", |files| {
+        writes(files, "vmdk", Writes::ALLOCATED)
+    }),
+    ("1 MiB sequential write, qcow2, allocated clusters", "pwrite", |files| {
+        writes(files, "qcow2", Writes::LONG)
+    }),
+    ("1 MiB sequential write, vdi, allocated blocks", "pwrite", |files| {
+        writes(files, "vdi", Writes::LONG)
+    }),
+    ("1 MiB sequential write, vmdk, allocated grains", "pwrite", |files| {
+        writes(files, "vmdk", Writes::LONG)
+    }),
     ("4 KiB random write, qcow2, fresh clusters", "pwrite, sparse file", |files| {
-        writes(files, "qcow2", true)
+        writes(files, "qcow2", Writes::FRESH)
+    }),
+    ("4 KiB random write, vdi, fresh blocks", "pwrite, sparse file", |files| {
+        writes(files, "vdi", Writes::FRESH_BLOCKS)
+    }),
+    ("4 KiB random write, vmdk, fresh grains", "pwrite, sparse file", |files| {
+        writes(files, "vmdk", Writes::FRESH)
     }),
     ("1 MiB read, qcow2 with LUKS", "the same without", |files| encrypted(files, false)),
     ("1 MiB write, qcow2 with LUKS", "the same without", |files| encrypted(files, true)),
@@ -74,6 +98,15 @@ const ROWS: &[Row] = &[
     ("convert raw to vmdk, streamOptimized", "qemu-img convert", |files| {
         converts(files, "raw", "vmdk", &["-o", "subformat=streamOptimized"])
     }),
+    ("convert vmdk, streamOptimized, to raw", "qemu-img convert", |files| {
+        converts(files, "stream.vmdk", "raw", &[])
+    }),
+    ("convert vmdk, streamOptimized, on 2 cores", "on one core", |files| {
+        cores(files, "stream.vmdk", "raw", &[])
+    }),
+    ("convert raw to vmdk, streamOptimized, on 2 cores", "on one core", |files| {
+        cores(files, "raw", "vmdk", &["-o", "subformat=streamOptimized"])
+    }),
     ("open a qcow2 image of 64 TiB", "one of 1 GiB", opens),
     ("check of 10 GiB with ten snapshots, in process", "qemu-img check", |files| {
         checks(files, 0, |path| check(path, std::thread::available_parallelism()?.get()))
@@ -105,7 +138,11 @@ impl Files {
         copy(&raw, &files.path("qcow2"), "qcow2", false)?;
         copy(&raw, &files.path("packed.qcow2"), "qcow2", true)?;
         copy(&raw, &files.path("vdi"), "vdi", false)?;
-        convert("qemu-img", ("raw", &files.path("raw")), ("vmdk", &files.path("vmdk")), &[])?;
+        copy(&raw, &files.path("ours.vmdk"), "vmdk", false)?;
+        let source = files.path("raw");
+        let packed = ["-o", "subformat=streamOptimized"];
+        convert("qemu-img", ("raw", &source), ("vmdk", &files.path("vmdk")), &[])?;
+        convert("qemu-img", ("raw", &source), ("vmdk", &files.path("stream.vmdk")), &packed)?;
         Ok(files)
     }
 
@@ -120,6 +157,36 @@ impl Files {
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+}
+
+/// The format of an image of that name.
+fn format_of(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+/// What is written, and where.
+#[derive(Clone, Copy)]
+struct Writes {
+    /// Bytes of each write.
+    len: u64,
+    /// In order, at places so far apart; else at random.
+    step: Option<u64>,
+    /// To an image that is new.
+    fresh: bool,
+}
+
+impl Writes {
+    const ALLOCATED: Self = Self { len: SMALL, step: None, fresh: false };
+    const LONG: Self = Self { len: MIB, step: Some(MIB), fresh: false };
+    const FRESH: Self = Self { len: SMALL, step: Some(64 << 10), fresh: true };
+    const FRESH_BLOCKS: Self = Self { step: Some(MIB), ..Self::FRESH };
+
+    fn places(self) -> Vec<u64> {
+        match self.step {
+            Some(step) => (0..SIZE).step_by(usize::try_from(step).unwrap_or(usize::MAX)).collect(),
+            None => places(20_000, self.len, SIZE),
+        }
     }
 }
 
@@ -148,7 +215,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 }
 
 fn reads(files: &Files, format: &str, len: u64, threads: usize) -> Outcome<Times> {
-    let disk = open(&files.path(format), format, Access::Read)?;
+    let disk = open(&files.path(format), format_of(format), Access::Read)?;
     let file = File::open(files.path("raw"))?;
     let places = places(50_000, len, SIZE);
     let ours = || on_threads(threads, len, &places, |at, buf| Ok(disk.read(GuestOffset(at), buf)?));
@@ -159,7 +226,7 @@ fn reads(files: &Files, format: &str, len: u64, threads: usize) -> Outcome<Times
 /// From the first byte to the last. Theirs reads the same file where the image's data lies in it:
 /// how large the pieces are in which a file happens to be cached tells more than who reads it.
 fn long_reads(files: &Files, format: &str) -> Outcome<Times> {
-    let disk = open(&files.path(format), format, Access::Read)?;
+    let disk = open(&files.path(format), format_of(format), Access::Read)?;
     let file = File::open(files.path(format))?;
     let guest: Vec<u64> = (0..SIZE).step_by(usize::try_from(MIB)?).collect();
     let host = guest.iter().map(|&at| host_place(&disk, at)).collect::<Outcome<Vec<u64>>>()?;
@@ -227,10 +294,10 @@ fn on_threads(
 }
 
 /// Writes at places that are new to the image, each into a cluster of its own, or allocated.
-fn writes(files: &Files, format: &str, fresh: bool) -> Outcome<Times> {
+fn writes(files: &Files, format: &str, how: Writes) -> Outcome<Times> {
     let (image, plain) = (files.path("written"), files.path("written.raw"));
-    let data = [7; 4 << 10];
-    let places = places(20_000, SMALL, SIZE);
+    let data = vec![7; usize::try_from(how.len)?];
+    let places = how.places();
     let renew = |disk: &mut Option<Disk>, file: &mut Option<File>| -> Outcome<()> {
         // The writer of the round before holds a lock on the file.
         *disk = None;
@@ -244,11 +311,10 @@ fn writes(files: &Files, format: &str, fresh: bool) -> Outcome<Times> {
     let (mut disk, mut file) = (None, None);
     let mut times = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
-        if fresh || round == 0 {
+        if how.fresh || round == 0 {
             renew(&mut disk, &mut file)?;
         }
         let (Some(disk), Some(file)) = (&disk, &file) else { continue };
-        let places = if fresh { (0..SIZE).step_by(64 << 10).collect() } else { places.clone() };
         let mut ours: Side<'_> =
             Box::new(|| places.iter().try_for_each(|&at| Ok(disk.write(GuestOffset(at), &data)?)));
         let mut theirs: Side<'_> =
@@ -266,7 +332,7 @@ fn writes(files: &Files, format: &str, fresh: bool) -> Outcome<Times> {
 fn converts(files: &Files, from: &str, to: &str, how: &[&str]) -> Outcome<Times> {
     let own = own_tool()?;
     let source = files.path(from);
-    let from = from.rsplit('.').next().unwrap_or(from);
+    let from = format_of(from);
     let (mine, other) = (files.path("ours"), files.path("theirs"));
     let mut times = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
@@ -285,17 +351,28 @@ fn converts(files: &Files, from: &str, to: &str, how: &[&str]) -> Outcome<Times>
     Ok(Times { ours: median(times.0), theirs: median(times.1) })
 }
 
+/// Ours on all cores, against ours on the first one.
+fn cores(files: &Files, from: &str, to: &str, how: &[&str]) -> Outcome<Times> {
+    let own = std::env::current_exe()?.with_file_name("anydisk");
+    let own = own.to_str().ok_or("the path of the tool is no text")?;
+    let (source, target) = (files.path(from), files.path("ours"));
+    let line = |pinned: &[&str]| -> Outcome<()> {
+        let words = [pinned, &[own, "convert", "-f", format_of(from), "-O", to], how].concat();
+        let (program, rest) = words.split_first().ok_or("no program")?;
+        run_on(program, rest, &[&source, &target])
+    };
+    let ours = || line(&[]);
+    let theirs = || line(&["taskset", "-c", "0"]);
+    compare(Box::new(ours), Box::new(theirs))
+}
+
 fn convert(
     program: &str,
     (from, source): (&str, &Path),
     (to, target): (&str, &Path),
     how: &[&str],
 ) -> Outcome<()> {
-    let mut command = Command::new(program);
-    command.args(["convert", "-f", from, "-O", to]).args(how);
-    let status = command.args([source, target]).stdin(Stdio::null()).status();
-    let status = status.map_err(|error| format!("{program}: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("{program} convert: {status}").into()) }
+    run_on(program, &[&["convert", "-f", from, "-O", to], how].concat(), &[source, target])
 }
 
 fn opens(files: &Files) -> Outcome<Times> {
@@ -354,8 +431,13 @@ fn make_checked(path: &Path) -> Outcome<()> {
 
 /// Runs a program on a file.
 fn run(program: &str, arguments: &[&str], path: &Path) -> Outcome<()> {
+    run_on(program, arguments, &[path])
+}
+
+/// Runs a program on files.
+fn run_on(program: &str, arguments: &[&str], paths: &[&Path]) -> Outcome<()> {
     let mut command = Command::new(program);
-    command.args(arguments).arg(path).stdin(Stdio::null()).stdout(Stdio::null());
+    command.args(arguments).args(paths).stdin(Stdio::null()).stdout(Stdio::null());
     let status = command.status().map_err(|error| format!("{program}: {error}"))?;
     if status.success() { Ok(()) } else { Err(format!("{program}: {status}").into()) }
 }
