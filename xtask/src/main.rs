@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod fuzz;
+mod race;
 mod run;
 
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ const TASKS: &[Task] = &[
     ("lint", "formatting, clippy and documentation, warnings denied", check::lint),
     ("test", "all tests", check::test),
     ("loom", "leases, claims and table slices under every interleaving", check::loom),
+    ("race", "threads on one image under ThreadSanitizer (needs nightly, cc, readelf)", race::task),
     ("examples", "run each example", check::examples),
     ("jobs", "convert every pair of formats, judged by qemu-img", check::jobs),
     ("fuzz", "run each fuzz target for a short while (needs nightly and cargo-fuzz)", fuzz::task),
