@@ -643,12 +643,7 @@ impl Disk {
         at: HostOffset,
         len: u64,
     ) -> impl FnOnce(Error) -> anydisk_storage::Error {
-        move |error| match error {
-            Error::Storage(error) => error,
-            other => {
-                anydisk_storage::Error::io(what, &*self.name, at, len, std::io::Error::other(other))
-            }
-        }
+        move |error| error.of_store(what, &self.name, at, len)
     }
 }
 

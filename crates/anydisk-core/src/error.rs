@@ -149,6 +149,21 @@ pub enum Error {
 }
 
 impl Error {
+    /// This error as that of a store: what was done, with which store, where. An error of a store
+    /// below stays what it is.
+    pub(crate) fn of_store(
+        self,
+        what: &'static str,
+        name: &str,
+        at: HostOffset,
+        len: u64,
+    ) -> anydisk_storage::Error {
+        match self {
+            Self::Storage(error) => error,
+            other => anydisk_storage::Error::io(what, name, at, len, std::io::Error::other(other)),
+        }
+    }
+
     /// Names the file the error is about, unless that was done already.
     #[must_use]
     pub fn within(self, name: &str) -> Self {

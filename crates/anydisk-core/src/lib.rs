@@ -44,6 +44,7 @@ mod image;
 mod interleavings;
 mod lease;
 mod limits;
+mod mapped;
 mod open;
 mod passphrase;
 mod resolve;
@@ -80,6 +81,7 @@ pub use image::{
 };
 pub use lease::{Lease, Leases, OwnedLease, Quarantine, Sealed, WriteLease};
 pub use limits::Limits;
+pub use mapped::{MappedFrom, MappedPiece, MappedStorage, Mapping};
 pub use open::Opener;
 pub use passphrase::{PassphraseChange, PassphraseOptions};
 pub use resolve::{

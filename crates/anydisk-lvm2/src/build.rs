@@ -1,13 +1,14 @@
-//! From names to open volumes: areas found on their devices, volumes on volumes, cycles and depth
-//! in one place.
+//! From names to open volumes: volumes on volumes, with cycles and depth in one place.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use anydisk_core::{Error, HostOffset, Invalid, Limits, Result, Storage, StorageExt, Value};
+use anydisk_core::{
+    Error, HostOffset, Limits, MappedStorage, Mapping, Result, Storage, StorageExt, Value,
+};
 
-use crate::group::{Device, Group, Volume};
-use crate::mapping::{self, Mapping};
+use crate::group::{Group, Volume};
+use crate::place::whole;
 use crate::plain::{Failing, Linear, Part, Row, Striped, Zero};
 use crate::raid::array::Array;
 use crate::raid::layout::Level;
@@ -64,7 +65,7 @@ pub(crate) enum View {
 #[derive(Debug)]
 pub(crate) struct Builder<'a> {
     pub(crate) group: &'a Group,
-    devices: &'a [Found],
+    pub(crate) devices: &'a [Found],
     pub(crate) limits: &'a Limits,
     pub(crate) pools: HashMap<String, Arc<Pool>>,
     /// What was opened already, or could not be (`None`): work is in proportion to the text.
@@ -155,7 +156,7 @@ impl<'a> Builder<'a> {
         size: u64,
         mapping: Box<dyn Mapping>,
     ) -> Arc<dyn Storage> {
-        Arc::new(mapping::Volume::new(format!("{}/{name}", self.group.name), size, mapping))
+        Arc::new(MappedStorage::new(format!("{}/{name}", self.group.name), size, mapping))
     }
 
     fn segment(
@@ -292,53 +293,6 @@ impl<'a> Builder<'a> {
         let store = self.volume(name, View::Raw, Role::Leg)?;
         whole(&store, name, len)
     }
-
-    /// The `len` bytes of an area, known to be there.
-    fn part(&mut self, area: &Area, len: u64, role: Role) -> Result<Part> {
-        match self.group.device(&area.on) {
-            Some(index) => self.part_of_device(index, area, len, role),
-            None => self.part_of_volume(area, len, role),
-        }
-    }
-
-    fn part_of_device(&self, index: usize, area: &Area, len: u64, role: Role) -> Result<Part> {
-        let device = &self.group.devices[index];
-        if device.missing && role == Role::Leg {
-            return Err(device_error(device, "the group went on without it"));
-        }
-        let store = self.store_of(index)?;
-        let last = area.extent.checked_add(len / self.group.extent);
-        let place = area.extent.checked_mul(self.group.extent);
-        let place = place.and_then(|place| place.checked_add(device.start));
-        match (last.filter(|last| *last <= device.extents), place) {
-            (Some(_), Some(place)) => part(store, area, place, len),
-            _ => Err(outside(area, &format!("inside the {} extents", device.extents)).into()),
-        }
-    }
-
-    fn store_of(&self, index: usize) -> Result<&Arc<dyn Storage>> {
-        match self.devices.get(index) {
-            Some(Found::Here(store)) => Ok(store),
-            Some(Found::Twice) => Err(device_error(
-                &self.group.devices[index],
-                "two of the disks given carry its identity",
-            )),
-            _ => Err(device_error(&self.group.devices[index], "it is not among the disks given")),
-        }
-    }
-
-    fn part_of_volume(&mut self, area: &Area, len: u64, role: Role) -> Result<Part> {
-        let store = self.volume(&area.on, View::Raw, role)?;
-        match area.extent.checked_mul(self.group.extent) {
-            Some(place) => part(&store, area, place, len),
-            None => Err(outside(area, "inside its volume").into()),
-        }
-    }
-}
-
-/// The whole of a volume, known to have at least `len` bytes.
-pub(crate) fn whole(store: &Arc<dyn Storage>, name: &str, len: u64) -> Result<Part> {
-    part(store, &Area { on: name.to_owned(), extent: 0 }, 0, len)
 }
 
 /// Bytes that each image of an array must have for a segment.
@@ -379,25 +333,6 @@ fn or_gone<T>(part: Result<T>, gone: &mut Vec<String>) -> Result<Option<T>> {
 }
 
 const NESTING: u64 = limits::NESTING as u64;
-
-/// The `len` bytes of `store` at `place`, if it reaches that far.
-fn part(store: &Arc<dyn Storage>, area: &Area, place: u64, len: u64) -> Result<Part> {
-    let size = store.len()?;
-    match place.checked_add(len) {
-        Some(end) if end <= size => Ok(Part { store: Arc::clone(store), at: HostOffset(place) }),
-        _ => Err(outside(area, &format!("inside the {size} bytes of {}", store.name())).into()),
-    }
-}
-
-fn outside(area: &Area, expected: &str) -> Invalid {
-    let found = Value::Text(format!("{} at extent {}", area.on, area.extent).into_bytes());
-    invalid("area of a segment", 0, found, expected.to_owned())
-}
-
-fn device_error(device: &Device, why: &'static str) -> Error {
-    let name = format!("{} {}", device.name, device.id);
-    Error::Unusable { what: "physical volume", name, why: why.into() }
-}
 
 pub(crate) fn unusable(name: &str, why: &'static str) -> Error {
     Error::Unusable { what: "logical volume", name: name.to_owned(), why: why.into() }

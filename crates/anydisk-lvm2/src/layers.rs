@@ -3,16 +3,16 @@
 
 use std::sync::Arc;
 
-use anydisk_core::{Changes, Error, HostOffset, Result, Storage, Value};
+use anydisk_core::{Changes, Error, HostOffset, Mapping, Result, Storage, Value};
 use anydisk_storage::Window;
 
 use crate::NAME;
-use crate::build::{Builder, Role, View, not_found, unusable, whole};
+use crate::build::{Builder, Role, View, not_found, unusable};
 use crate::cache::{WriteCache, cached_chunks};
 use crate::changes::{All, Copied, Remapped};
 use crate::group::Volume;
-use crate::mapping::Mapping;
 use crate::overlay::Overlay;
+use crate::place::whole;
 use crate::plain::{Linear, Part};
 use crate::run_map::RunMap;
 use crate::segment::{Cache, CacheVolume, Kind, Snapshot, Thin, ThinPool};

@@ -1,8 +1,7 @@
 //! A volume some of whose chunks lie on another one: snapshots and caches.
 
-use anydisk_core::Result;
+use anydisk_core::{MappedPiece, Mapping, Result};
 
-use crate::mapping::{Mapping, Piece};
 use crate::plain::Part;
 use crate::run_map::RunMap;
 
@@ -17,7 +16,7 @@ pub(crate) struct Overlay {
 }
 
 impl Mapping for Overlay {
-    fn locate(&self, at: u64, limit: u64) -> Result<Piece<'_>> {
+    fn locate(&self, at: u64, limit: u64) -> Result<MappedPiece<'_>> {
         let (number, within) = (at / self.chunk, at % self.chunk);
         let looked = self.map.look(number);
         let len = looked.len.saturating_mul(self.chunk).saturating_sub(within).min(limit);
@@ -25,6 +24,6 @@ impl Mapping for Overlay {
             Some(to) => self.top.place(to * self.chunk + within),
             None => self.base.place(at),
         };
-        Ok(Piece { len, from })
+        Ok(MappedPiece { len, from })
     }
 }

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use anydisk_core::{Error, HostOffset, Result, Storage};
-
-use crate::mapping::{From, Mapping, Piece};
+use anydisk_core::{Error, HostOffset, MappedFrom, MappedPiece, Mapping, Result, Storage};
 
 /// A part of a store, opened and known to hold what is asked of it.
 #[derive(Clone, Debug)]
@@ -19,8 +17,8 @@ impl Part {
         Self { store, at: HostOffset::ZERO }
     }
 
-    pub(crate) fn place(&self, at: u64) -> From<'_> {
-        From::Store(&self.store, self.at.saturating_add(at))
+    pub(crate) fn place(&self, at: u64) -> MappedFrom<'_> {
+        MappedFrom::Store(&self.store, self.at.saturating_add(at))
     }
 }
 
@@ -54,29 +52,32 @@ pub(crate) struct Row {
 }
 
 impl Mapping for Linear {
-    fn locate(&self, at: u64, limit: u64) -> Result<Piece<'_>> {
-        Ok(Piece { len: limit, from: self.0.place(at) })
+    fn locate(&self, at: u64, limit: u64) -> Result<MappedPiece<'_>> {
+        Ok(MappedPiece { len: limit, from: self.0.place(at) })
     }
 }
 
 impl Mapping for Striped {
-    fn locate(&self, at: u64, limit: u64) -> Result<Piece<'_>> {
+    fn locate(&self, at: u64, limit: u64) -> Result<MappedPiece<'_>> {
         let (chunk, within) = (at / self.chunk, at % self.chunk);
         let count = self.parts.len() as u64;
         let index = usize::try_from(chunk % count).unwrap_or(0);
         let place = chunk / count * self.chunk + within;
-        Ok(Piece { len: limit.min(self.chunk - within), from: self.parts[index].place(place) })
+        Ok(MappedPiece {
+            len: limit.min(self.chunk - within),
+            from: self.parts[index].place(place),
+        })
     }
 }
 
 impl Mapping for Zero {
-    fn locate(&self, _: u64, limit: u64) -> Result<Piece<'_>> {
-        Ok(Piece { len: limit, from: From::Zero })
+    fn locate(&self, _: u64, limit: u64) -> Result<MappedPiece<'_>> {
+        Ok(MappedPiece { len: limit, from: MappedFrom::Zero })
     }
 }
 
 impl Mapping for Failing {
-    fn locate(&self, _: u64, _: u64) -> Result<Piece<'_>> {
+    fn locate(&self, _: u64, _: u64) -> Result<MappedPiece<'_>> {
         let (what, name) = ("logical volume", self.volume.clone());
         Err(Error::Unusable { what, name, why: self.why.into() })
     }
@@ -94,7 +95,7 @@ impl Row {
 }
 
 impl Mapping for Row {
-    fn locate(&self, at: u64, limit: u64) -> Result<Piece<'_>> {
+    fn locate(&self, at: u64, limit: u64) -> Result<MappedPiece<'_>> {
         let (mapping, start, room) = self.part(at);
         mapping.locate(at - start, limit.min(room))
     }

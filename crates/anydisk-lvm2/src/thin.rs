@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use anydisk_core::{Error, HostOffset, Invalid, Limits, Result, Storage, Value};
+use anydisk_core::{
+    Error, HostOffset, Invalid, Limits, MappedFrom, MappedPiece, Mapping, Result, Storage, Value,
+};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
@@ -10,7 +12,6 @@ use crate::NAME;
 use crate::blocks::tree::Tree;
 use crate::blocks::{Blocks, invalid, kind};
 use crate::layout::SECTOR;
-use crate::mapping::{From, Mapping, Piece};
 use crate::plain::Part;
 
 /// The magic of the superblock.
@@ -136,18 +137,18 @@ pub(crate) struct Thin {
 
 impl Thin {
     /// A run of `limit` bytes without mappings.
-    fn unmapped(&self, at: u64, limit: u64) -> Piece<'_> {
+    fn unmapped(&self, at: u64, limit: u64) -> MappedPiece<'_> {
         match &self.external {
             Some((part, len)) if at < *len => {
-                Piece { len: limit.min(len - at), from: part.place(at) }
+                MappedPiece { len: limit.min(len - at), from: part.place(at) }
             }
-            _ => Piece { len: limit, from: From::Zero },
+            _ => MappedPiece { len: limit, from: MappedFrom::Zero },
         }
     }
 }
 
 impl Mapping for Thin {
-    fn locate(&self, at: u64, limit: u64) -> Result<Piece<'_>> {
+    fn locate(&self, at: u64, limit: u64) -> Result<MappedPiece<'_>> {
         let Some(root) = self.root else { return Ok(self.unmapped(at, limit)) };
         let chunk = self.pool.chunk;
         let (number, within) = (at / chunk, at % chunk);
@@ -161,6 +162,9 @@ impl Mapping for Thin {
         let run = found.run(1 << TIME_BITS);
         let place = self.pool.place(found.value() >> TIME_BITS, run)?;
         let len = limit.min(run * chunk - within);
-        Ok(Piece { len, from: From::Store(&self.pool.data, HostOffset(place + within)) })
+        Ok(MappedPiece {
+            len,
+            from: MappedFrom::Store(&self.pool.data, HostOffset(place + within)),
+        })
     }
 }

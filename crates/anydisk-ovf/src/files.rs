@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anydisk_core::{Error, HostOffset, Limits, Result, Storage, StorageExt, Value};
 use anydisk_storage::Window;
 
-use crate::chunks::Chunks;
+use crate::chunks::joined;
 use crate::descriptor::File;
 use crate::manifest::Manifest;
 use crate::{invalid, limits, tar, text};
@@ -102,7 +102,7 @@ impl Files {
         let mut parts: Vec<_> = self.parts(file)?.into_iter().map(|(_, store)| store).collect();
         let store = match parts.len() {
             1 => parts.remove(0),
-            _ => Arc::new(Chunks::new(&file.href, parts)?),
+            _ => Arc::new(joined(&file.href, parts)?),
         };
         let len = store.len()?;
         match file.size {

@@ -92,6 +92,28 @@ fn area(device: &mut [u8], text: &str) {
     area[..4].copy_from_slice(&crc.to_le_bytes());
 }
 
+/// Puts the checksums of the label and of the metadata area's header right, and that of the text if
+/// the header has it inside the area.
+///
+/// # Panics
+/// If the bytes are too short for a device.
+pub fn reseal(device: &mut [u8]) {
+    let crc = checksum(&device[512 + 20..1024]);
+    device[512 + 16..512 + 20].copy_from_slice(&crc.to_le_bytes());
+    let area = &mut device[AREA..][..AREA_LEN];
+    let number = |at: usize| {
+        let bytes = area[at..].first_chunk().copied().expect("inside the header");
+        usize::try_from(u64::from_le_bytes(bytes)).unwrap_or(usize::MAX)
+    };
+    let (start, len) = (number(40), number(48));
+    let text = start.checked_add(len).and_then(|end| area.get(start..end));
+    if let Some(crc) = text.map(checksum) {
+        area[56..60].copy_from_slice(&crc.to_le_bytes());
+    }
+    let crc = checksum(&area[4..512]);
+    area[..4].copy_from_slice(&crc.to_le_bytes());
+}
+
 /// The checksum of a block of thin or cache metadata from its fifth byte on; `kind` is the constant
 /// of its kind.
 #[must_use]

@@ -1,8 +1,7 @@
 //! An array as a mapping: the images that may be believed, and the rest computed from parity.
 
-use anydisk_core::{Error, Result, StorageExt};
+use anydisk_core::{Error, MappedFrom, MappedPiece, Mapping, Result, StorageExt};
 
-use crate::mapping::{From, Mapping, Piece};
 use crate::plain::Part;
 use crate::raid::layout::{Level, RowOf};
 use crate::raid::parity::{Row, rebuild};
@@ -86,10 +85,13 @@ impl Array {
     }
 
     /// The first of the copies at `spots` that is good.
-    fn first_copy(&self, spots: impl Iterator<Item = Spot>, limit: u64) -> Result<Piece<'_>> {
+    fn first_copy(&self, spots: impl Iterator<Item = Spot>, limit: u64) -> Result<MappedPiece<'_>> {
         for spot in spots {
             if let Some((part, good)) = self.image(spot.image, spot.at) {
-                return Ok(Piece { len: limit.min(spot.len).min(good), from: part.place(spot.at) });
+                return Ok(MappedPiece {
+                    len: limit.min(spot.len).min(good),
+                    from: part.place(spot.at),
+                });
             }
         }
         Err(self.lost())
@@ -97,7 +99,7 @@ impl Array {
 
     /// A mirror: before the place that the copies agree up to any image will do, behind it only the
     /// first one that is there, which the others are filled from.
-    fn copy(&self, at: u64, limit: u64) -> Result<Piece<'_>> {
+    fn copy(&self, at: u64, limit: u64) -> Result<MappedPiece<'_>> {
         let agreed = self.trust.in_sync.checked_sub(at).filter(|len| *len > 0);
         let spot = |image| Spot { image, at, len: agreed.unwrap_or(u64::MAX), row: 0, slot: 0 };
         let images = if agreed.is_some() { self.count() } else { 1 };
@@ -105,7 +107,7 @@ impl Array {
     }
 
     /// Stripes of mirrors: copy `j` of chunk `c` is at place `c * copies + j` of all chunks.
-    fn near(&self, at: u64, limit: u64, copies: u64) -> Result<Piece<'_>> {
+    fn near(&self, at: u64, limit: u64, copies: u64) -> Result<MappedPiece<'_>> {
         let (chunk, within) = (at / self.chunk, at % self.chunk);
         let spot = |copy: u64| {
             // Chunks are at least a sector long and the volume below 2^63 bytes.
@@ -176,7 +178,7 @@ impl Array {
 const COMPUTED: u64 = 64 << 10;
 
 impl Mapping for Array {
-    fn locate(&self, at: u64, limit: u64) -> Result<Piece<'_>> {
+    fn locate(&self, at: u64, limit: u64) -> Result<MappedPiece<'_>> {
         match self.level {
             Level::Mirror => return self.copy(at, limit),
             Level::Near(copies) => return self.near(at, limit, copies),
@@ -185,9 +187,12 @@ impl Mapping for Array {
         let spot = self.striped(at, self.data_images());
         match self.image(spot.image, spot.at) {
             Some((part, good)) => {
-                Ok(Piece { len: limit.min(spot.len).min(good), from: part.place(spot.at) })
+                Ok(MappedPiece { len: limit.min(spot.len).min(good), from: part.place(spot.at) })
             }
-            None => Ok(Piece { len: limit.min(spot.len).min(COMPUTED), from: From::Computed }),
+            None => Ok(MappedPiece {
+                len: limit.min(spot.len).min(COMPUTED),
+                from: MappedFrom::Computed,
+            }),
         }
     }
 

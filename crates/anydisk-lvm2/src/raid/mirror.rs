@@ -1,11 +1,12 @@
 //! Mirrors of the old style, also those of a move that is under way: legs and a log.
 
-use anydisk_core::{Error, HostOffset, Invalid, Result, Storage, StorageExt, Value};
+use anydisk_core::{
+    Error, HostOffset, Invalid, MappedPiece, Mapping, Result, Storage, StorageExt, Value,
+};
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{Immutable, KnownLayout, Unaligned};
 
-use crate::mapping::{Mapping, Piece};
 use crate::plain::Part;
 use crate::{NAME, limits};
 
@@ -53,7 +54,7 @@ impl Mirror {
 }
 
 impl Mapping for Mirror {
-    fn locate(&self, at: u64, limit: u64) -> Result<Piece<'_>> {
+    fn locate(&self, at: u64, limit: u64) -> Result<MappedPiece<'_>> {
         let mut legs = self.legs.iter().enumerate();
         let Some((number, part)) = legs.find_map(|(n, leg)| Some((n, leg.as_ref()?))) else {
             return Err(self.lost("all legs of the mirror are gone"));
@@ -61,7 +62,7 @@ impl Mapping for Mirror {
         let good = if number == 0 { limit } else { self.sync.run(at, limit) };
         match good {
             0 => Err(self.lost("the first leg of the mirror is gone and the others not in sync")),
-            len => Ok(Piece { len, from: part.place(at) }),
+            len => Ok(MappedPiece { len, from: part.place(at) }),
         }
     }
 }
