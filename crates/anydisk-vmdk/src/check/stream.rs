@@ -16,10 +16,14 @@ use crate::header::{Header, limit};
 use crate::layout::{GrainMarker, MetadataMarker, SECTOR, SparseHeader, flags, marker};
 use crate::limits;
 use crate::open::read_header;
+use crate::table::ENTRY;
 
 /// Most grains of a stream whose end is made anew: those of 1 TiB of the usual size. The place of
 /// each is kept in memory.
 const GRAINS: u64 = 16 << 20;
+
+/// Entries that are written at once.
+const AT_ONCE: usize = 128 << 10;
 
 /// A stream without the footer that its header promises.
 pub(super) struct Headless<'a> {
@@ -68,15 +72,15 @@ impl<'a> Headless<'a> {
     pub(super) fn rebuild(&self) -> Result<()> {
         let Found { mut grains, end } = self.find()?;
         grains.sort_by_key(|(number, _)| *number);
-        let mut tail = Tail { store: self.store, at: end };
+        let mut tail = Tail { store: self.store, at: end, old_end: self.store.len()? };
         let directory = self.write_tables(&mut tail, &grains)?;
-        tail.mark(marker::GRAIN_DIRECTORY, (directory.len() as u64).div_ceil(SECTOR))?;
+        tail.mark(marker::GRAIN_DIRECTORY, (directory.len() as u64 * ENTRY).div_ceil(SECTOR))?;
         let footer = SparseHeader {
             gdOffset: u64::from(tail.sector()?).into(),
             uncleanShutdown: 0,
             ..self.raw
         };
-        tail.write(&directory)?;
+        tail.write_entries(&directory)?;
         // What the footer leads to is on the medium before it is.
         self.store.set_len(tail.at.get())?;
         self.store.flush()?;
@@ -86,8 +90,8 @@ impl<'a> Headless<'a> {
         Ok(self.store.flush()?)
     }
 
-    /// Writes the tables of the grains, which are sorted: the bytes of their directory.
-    fn write_tables(&self, tail: &mut Tail<'_>, grains: &[(u64, u32)]) -> Result<Vec<u8>> {
+    /// Writes the tables of the grains, which are sorted: their directory.
+    fn write_tables(&self, tail: &mut Tail<'_>, grains: &[(u64, u32)]) -> Result<Vec<u32>> {
         let entries = u64::from(self.header.entries);
         let mut directory = vec![0_u32; usize::try_from(self.header.tables()).unwrap_or_default()];
         for grains in grains.chunk_by(|(a, _), (b, _)| a / entries == b / entries) {
@@ -98,15 +102,14 @@ impl<'a> Headless<'a> {
                     table[entry] = *sector;
                 }
             }
-            let bytes = bytes_of(&table);
-            tail.mark(marker::GRAIN_TABLE, (bytes.len() as u64).div_ceil(SECTOR))?;
+            tail.mark(marker::GRAIN_TABLE, (entries * ENTRY).div_ceil(SECTOR))?;
             let number = grains.first().map_or(0, |(number, _)| number / entries);
             if let Some(entry) = usize::try_from(number).ok().and_then(|at| directory.get_mut(at)) {
                 *entry = tail.sector()?;
             }
-            tail.write(&bytes)?;
+            tail.write_entries(&table)?;
         }
-        Ok(bytes_of(&directory))
+        Ok(directory)
     }
 
     /// Walks over the blocks of the stream, up to the first that is none.
@@ -168,6 +171,8 @@ impl<'a> Headless<'a> {
 struct Tail<'a> {
     store: &'a dyn Storage,
     at: HostOffset,
+    /// Where the file ended before: nothing was ever written behind.
+    old_end: u64,
 }
 
 impl Tail<'_> {
@@ -185,12 +190,23 @@ impl Tail<'_> {
         Ok(())
     }
 
+    /// Writes entries, and fills their last sector up. Those of nothing need not be written to a part
+    /// of the file that is new: a directory may be long and empty.
+    fn write_entries(&mut self, entries: &[u32]) -> Result<()> {
+        for part in entries.chunks(AT_ONCE) {
+            let len = (part.len() as u64 * ENTRY).next_multiple_of(SECTOR);
+            if self.at.get() >= self.old_end && part.iter().all(|entry| *entry == 0) {
+                self.at = self.at.saturating_add(len);
+            } else {
+                let bytes: Vec<u8> = part.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+                self.write(&bytes)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes what stands before `sectors` sectors of metadata.
     fn mark(&mut self, kind: u32, sectors: u64) -> Result<()> {
         self.write(MetadataMarker::new(kind, sectors).as_bytes())
     }
-}
-
-fn bytes_of(entries: &[u32]) -> Vec<u8> {
-    entries.iter().flat_map(|entry| entry.to_le_bytes()).collect()
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use anydisk_core::{
-    Access, Below, Companions, CreateRequest, Disk, Error, Format, GuestOffset, HostOffset, Image,
-    Limits, Located, Location, NoReferences, OpenRequest, Options, Preallocation, Reference,
-    Resolver, Result, Storage, StorageExt,
+    Access, Below, CheckRequest, Companions, CreateRequest, Disk, Error, Format, GuestOffset,
+    HostOffset, Image, Limits, Located, Location, NoReferences, OpenRequest, Options,
+    Preallocation, Reference, Resolver, Result, Storage, StorageExt,
 };
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::ByteModel;
@@ -273,6 +273,25 @@ fn what_cannot_be_resized_is_refused_by_name_and_nothing_changes() {
     );
     assert_eq!(disk.size(), MIB);
     assert!(before == files.store("d.vmdk").expect("it is there").to_vec());
+}
+
+#[test]
+fn a_shrink_gives_the_space_of_what_it_cuts_off_back_to_the_host() {
+    let files = Files::default();
+    let disk = files.create("d.vmdk", 40 * MIB, &[]);
+    disk.write(GuestOffset(MIB), &[1; 1 << 20]).expect("a write");
+    disk.write(GuestOffset(20 * MIB), &[2; 10 << 20]).expect("a write");
+    disk.flush().expect("a flush");
+    let store = files.store("d.vmdk").expect("it is there");
+    let stored = || store.holes().expect("memory has holes").allocated().expect("it tells");
+    let before = stored();
+    disk.resize(10 * MIB, Preallocation::Off).expect("a resize");
+    assert!(stored() <= before - 10 * MIB, "{} of {before} are left", stored());
+    let (location, limits) = (Location::Other("d".to_owned()), Limits::default());
+    let request = CheckRequest::new(OpenRequest::new(store.clone(), &location, &limits));
+    let mut found = Vec::new();
+    let report = VMDK.check(&request, &mut |finding| found.push(finding));
+    assert!(report.expect("it can be checked").is_clean(), "{found:?}");
 }
 
 /// qemu-img reads what grew and shrank, and its check finds nothing.

@@ -133,7 +133,9 @@ impl VmdkImage {
     }
 
     /// Empties the entries of all grains behind the first `from` bytes. The grains of the part, but
-    /// not what else entries may name, are given back.
+    /// not what else entries may name, are given back, also to the file system: the disk ends before
+    /// them on the medium, so nobody finds them any more, whatever a power failure leaves of the
+    /// entries.
     pub(super) fn clear_behind(&self, part: &Part, sparse: &Sparse, from: u64) -> Result<()> {
         let geometry = sparse.geometry();
         let entries = u64::from(geometry.entries());
@@ -198,8 +200,8 @@ impl VmdkImage {
             }
         }
         let (writer, grain) = (sparse.writer()?, sparse.geometry().grain());
-        freed.into_iter().for_each(|sector| writer.space.retire(sector_at(sector), grain));
-        Ok(())
+        freed.iter().for_each(|sector| writer.space.retire(sector_at(*sector), grain));
+        punch(&*self.files[sparse.file].store, &mut freed, grain)
     }
 
     /// Where a table is, reading its directory as needed.
@@ -245,6 +247,22 @@ fn name_directories(
     };
     store.write_at(HostOffset(field as u64), &fields.as_flattened()[skipped..])?;
     Ok(store.flush()?)
+}
+
+/// Makes holes of grains, where the file can have some.
+fn punch(store: &dyn Storage, sectors: &mut [u64], grain: u64) -> Result<()> {
+    let Some(space) = store.space() else { return Ok(()) };
+    sectors.sort_unstable();
+    let step = grain / SECTOR;
+    for run in sectors.chunk_by(|a, b| a + step == *b) {
+        let at = run.first().map_or(HostOffset::ZERO, |sector| sector_at(*sector));
+        match space.zero(at, run.len() as u64 * grain, true) {
+            Ok(()) => {}
+            Err(anydisk_storage::Error::Unsupported { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Whether the header itself, and no footer, says where the directories are.
