@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = OpenDisk::new().write(true);
     let below = options.below(&top)?.ok_or("the link names its base")?;
     let below = options.complete(below)?;
-    convert::commit(&[top.clone()], &below, &Settings::default(), &Unwatched)?;
+    convert::commit(std::slice::from_ref(&top), &below, &Settings::default(), &Unwatched)?;
     convert::empty(&below.overlaid(top))?;
 
     // The base is one disk with all of it, and can grow by another extent.
