@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use anydisk_core::{
-    Access, AmendRequest, Bitmaps, CheckRequest, Disk, Format, GuestOffset, Image, Layer, Limits,
-    Location, NewBitmap, NewSnapshot, OpenRequest, Options, Preallocation, Repair, SnapshotRef,
-    Snapshots, Storage,
+    Access, AmendRequest, Bitmaps, CheckReport, CheckRequest, Disk, Format, GuestOffset,
+    HostOffset, Image, Layer, Limits, Location, NewBitmap, NewSnapshot, OpenRequest, Options,
+    Preallocation, Repair, SnapshotRef, Snapshots, Storage,
 };
 use anydisk_qcow2::QCOW2;
 use anydisk_testkit::Random;
@@ -279,14 +279,11 @@ fn repair(store: &Arc<dyn Storage>) {
     let block = dump.word(table + lost / per_block * 8);
     if block != 0 {
         store.set_len((lost + 1) * size).expect("it grows");
-        let at = anydisk_core::HostOffset(block + lost % per_block * bytes);
+        let at = HostOffset(block + lost % per_block * bytes);
         store.write_at(at, &1_u64.to_be_bytes()[usize_of(8 - bytes)..]).expect("written");
         store.flush().expect("flushed");
     }
-    with_request(store, |open| {
-        QCOW2.check(&CheckRequest::new(open).repairing(Repair::All), &mut |_| {})
-    })
-    .expect("it is repaired");
+    assert!(mend(store).is_clean());
 }
 
 /// An image with data, two snapshots and two bitmaps.
@@ -307,7 +304,7 @@ fn prepared(given: Given<'_>) -> Vec<u8> {
 
 fn bytes_of(store: &dyn Storage) -> Vec<u8> {
     let mut bytes = vec![0; usize_of(store.len().expect("a length"))];
-    store.read_at(anydisk_core::HostOffset(0), &mut bytes).expect("read");
+    store.read_at(HostOffset(0), &mut bytes).expect("read");
     bytes
 }
 
@@ -435,6 +432,73 @@ fn no_power_failure_in_a_random_sequence_of_operations_loses_what_was_done() {
             judge.look(&state, 61, &when);
         }
     }
+}
+
+/// Damage of refcounts and flags.
+type Harm = (&'static str, fn(&dyn Storage));
+
+const HARMS: [Harm; 4] = [
+    ("a refcount table without its block", |store| {
+        let table = Dump::of(store).header.refcount_table_offset;
+        store.write_at(table, &[0; 8]).expect("written");
+    }),
+    ("a block of wrong refcounts", |store| {
+        let block = Dump::of(store).word(Dump::of(store).header.refcount_table_offset.get());
+        let wrong = [[0, 0], [0, 7], [0, 1]].concat();
+        store.write_at(HostOffset(block + 20), &wrong.repeat(9)).expect("written");
+    }),
+    ("an L1 entry without its flag", |store| flip_copied(store, false)),
+    ("an L2 entry with a flag that it should not have", |store| flip_copied(store, true)),
+];
+
+/// Changes the COPIED flag of the first entry of the first table, or of the L1 table.
+fn flip_copied(store: &dyn Storage, below: bool) {
+    let l1 = Dump::of(store).header.l1_table_offset.get();
+    let table = Dump::of(store).word(l1) & 0x00ff_ffff_ffff_fe00;
+    // The first clusters hold nothing: the third one does.
+    let at = if below { table + 2 * 8 } else { l1 };
+    let word = Dump::of(store).word(at) ^ (1 << 63);
+    store.write_at(HostOffset(at), &word.to_be_bytes()).expect("written");
+}
+
+/// The state of an image that need not be in order.
+fn read_only(store: &Arc<dyn Storage>) -> State {
+    State::of(&try_open(store, Access::Read).expect("it opens for reading"))
+}
+
+/// A repair that is cut short anywhere leaves everything readable, and can be done again.
+#[test]
+fn no_subset_of_the_writes_of_a_repair_changes_what_can_be_read() {
+    for (what, harm) in HARMS {
+        let store = memory();
+        store.write_at(HostOffset(0), &prepared(&[("cluster_size", "512")])).expect("written");
+        let expected = read_only(&store);
+        harm(&*store);
+        assert!(read_only(&store) == expected, "{what}: nothing that can be read was harmed");
+        let crash = CrashStorage::over(bytes_of(&*store));
+        let store: Arc<dyn Storage> = Arc::new(crash.clone());
+        let report = mend(&store);
+        assert!(report.is_clean(), "{what}: {report:?}");
+        let longest = crash.longest_stretch();
+        assert!(longest <= ALL, "{what}: {longest} writes between two flushes");
+        let mut states = 0;
+        for state in crash.states(1 << ALL, 1) {
+            let store: Arc<dyn Storage> = state.storage();
+            assert!(read_only(&store) == expected, "{what}\n{state}");
+            let again = mend(&store);
+            assert!(again.is_clean(), "{what}: then {again:?}\n{state}");
+            assert!(read_only(&store) == expected, "{what}, mended\n{state}");
+            states += 1;
+        }
+        assert!(states > 1, "{what}: nothing was repaired");
+    }
+}
+
+fn mend(store: &Arc<dyn Storage>) -> CheckReport {
+    with_request(store, |open| {
+        QCOW2.check(&CheckRequest::new(open).repairing(Repair::All), &mut |_| {})
+    })
+    .expect("it can be checked")
 }
 
 /// An overlay is committed: what it holds is written to the image below, which is flushed, and then
