@@ -3,7 +3,7 @@
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Arg, Command, CommandFactory};
 
-use anydisk::{Format, OptionSpec};
+use anydisk::{Format, OptionKind, OptionSpec};
 
 use crate::args::CommandLine;
 
@@ -60,6 +60,38 @@ fn options(of: fn(&'static dyn Format) -> &'static [OptionSpec]) -> Vec<Possible
         _ => PossibleValue::new(format!("{name}=")).help(help),
     };
     values.into_iter().map(value).collect()
+}
+
+/// A manual page with the options of all formats.
+pub(crate) fn page_of_options() -> String {
+    let mut page = String::from(
+        ".TH anydisk\\-options 7\n.SH NAME\nanydisk\\-options \\- options of disk image formats, \
+         for -o name=value,...\n",
+    );
+    for format in anydisk::formats().formats() {
+        let name = format.name();
+        page += &section(name, format.create_options());
+        page += &section(&format!("{name}, amend"), format.amend_options());
+    }
+    page
+}
+
+fn section(title: &str, specs: &[OptionSpec]) -> String {
+    let rows: String = specs.iter().map(row).collect();
+    if rows.is_empty() { rows } else { format!(".SH {title}\n{rows}") }
+}
+
+fn row(spec: &OptionSpec) -> String {
+    let takes = match spec.kind {
+        OptionKind::Flag => "on|off".to_owned(),
+        OptionKind::Number => "NUMBER".to_owned(),
+        OptionKind::Size => "SIZE".to_owned(),
+        OptionKind::Word(words) => words.join("|"),
+        _ => "TEXT".to_owned(),
+    };
+    let default = spec.default.map(|value| format!(" (if not given: {value})")).unwrap_or_default();
+    let line = |text: &str| text.replace('\\', "\\e").replace('-', "\\-");
+    format!(".TP\n.B {}={}\n{}{default}\n", line(spec.name), line(&takes), line(spec.help))
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub(crate) struct Rebase {
     #[arg(short = 't', long, value_enum, default_value = "writeback")]
     cache: Cache,
     /// How the host caches the images below
-    #[arg(short = 'T', long, value_enum, default_value = "writeback")]
+    #[arg(short = 'T', long, alias = "backing-cache", value_enum, default_value = "writeback")]
     source_cache: Cache,
     /// Print progress
     #[arg(short, long)]

@@ -38,6 +38,9 @@ pub(crate) struct Snapshot {
     /// Forget this snapshot
     #[arg(short, long, value_name = "SNAPSHOT")]
     delete: Option<String>,
+    /// The format, instead of looking at the bytes
+    #[arg(short, long)]
+    format: Option<String>,
     /// Print nothing
     #[arg(short, long)]
     quiet: bool,
@@ -56,7 +59,8 @@ impl Snapshot {
     pub(crate) fn run(self) -> Outcome {
         match (&self.create, &self.apply, &self.delete) {
             (None, None, None) if self.more.is_asked() => {
-                return self.more.run(&self.file, &self.reading, self.output, self.quiet);
+                let disk = self.reading.disk(&self.file, self.format.as_deref(), false)?;
+                return self.more.run(disk, self.output, self.quiet);
             }
             _ if self.more.is_misplaced() => {
                 let failure = Failure::new("Expecting one image file name");
@@ -73,7 +77,7 @@ impl Snapshot {
     }
 
     fn list(&self) -> Outcome {
-        let layer = self.reading.top(&self.file, None)?;
+        let layer = self.reading.top(&self.file, self.format.as_deref())?;
         let list = listed(&*layer.image)?;
         let text = match self.output {
             Form::Human => snapshots::table(&list),
@@ -89,7 +93,7 @@ impl Snapshot {
         verb: &str,
         name: &str,
     ) -> Result<(), Failure> {
-        let disk: Disk = self.reading.disk_to_write(&self.file, None, false)?;
+        let disk: Disk = self.reading.disk_to_write(&self.file, self.format.as_deref(), false)?;
         let refused =
             |why: &str| Failure::new(format!("Could not {verb} snapshot '{name}': {why}"));
         let Some(snapshots) = disk.top().snapshots() else {

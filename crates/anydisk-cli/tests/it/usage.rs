@@ -90,3 +90,49 @@ fn the_long_options_of_qemu_img_are_understood() {
         bench.prints(&line.split_whitespace().collect::<Vec<_>>());
     }
 }
+
+/// Options in a line of help: `  -f, --format FMT`.
+fn options_in(line: &str) -> Vec<String> {
+    let Some(rest) = line.strip_prefix("  ").filter(|rest| rest.starts_with('-')) else {
+        return Vec::new();
+    };
+    let words = rest.split([' ', ',', '=']).filter(|word| word.starts_with('-'));
+    words.map(|word| word.trim_end_matches('|').to_owned()).collect()
+}
+
+/// Long options of upstream's qemu-img 10 that Debian's does not list.
+const UPSTREAM: &[(&str, &[&str])] = &[
+    ("bench", &["--flush-interval", "--no-drain", "--pattern", "--image-opts", "--force-share"]),
+    ("bitmap", &["--merge", "--add", "--remove", "--clear", "--enable", "--disable", "--object"]),
+    ("convert", &["--source-image-opts", "--target-is-zero", "--skip-broken-bitmaps", "--salvage"]),
+    ("info", &["--output", "--backing-chain"]),
+    ("map", &["--start-offset", "--max-length"]),
+    ("measure", &["--size", "--output"]),
+    ("resize", &["--preallocation", "--shrink"]),
+];
+
+#[test]
+fn every_option_that_qemu_img_lists_is_known() {
+    let Some(_) = crate::common::Qemu::find() else { return };
+    let bench = Bench::new();
+    let commands = [
+        "amend", "bench", "bitmap", "check", "commit", "compare", "convert", "create", "dd",
+        "info", "map", "measure", "rebase", "resize", "snapshot",
+    ];
+    let mut unknown = Vec::new();
+    for command in commands {
+        let help = bench.command("qemu-img").args([command, "--help"]).output().unwrap();
+        let help = String::from_utf8_lossy(&help.stdout).into_owned();
+        let listed: Vec<String> = help.lines().flat_map(options_in).collect();
+        assert!(listed.len() > 2, "{command}: {help}");
+        let upstream = UPSTREAM.iter().filter(|(name, _)| *name == command);
+        let upstream = upstream.flat_map(|(_, options)| options.iter().map(|o| (*o).to_owned()));
+        for option in listed.into_iter().chain(upstream) {
+            let answer = said(&bench.anydisk(&[command, &option]));
+            if answer.contains("unrecognized option") || answer.contains("invalid option") {
+                unknown.push(format!("{command} {option}"));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "{unknown:?}");
+}

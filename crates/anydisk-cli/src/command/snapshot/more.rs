@@ -9,7 +9,7 @@ use anydisk::{Disk, GuestRange, Limits};
 use clap::Args;
 
 use super::disk_at;
-use crate::args::{Form, Reading};
+use crate::args::Form;
 use crate::command::create;
 use crate::failure::{Failure, Outcome};
 use crate::options::Given;
@@ -52,8 +52,7 @@ impl More {
         self.target.is_some() && self.export.is_none()
     }
 
-    pub(super) fn run(&self, file: &OsStr, reading: &Reading, form: Form, quiet: bool) -> Outcome {
-        let disk = reading.disk(file, None, false)?;
+    pub(super) fn run(&self, disk: Disk, form: Form, quiet: bool) -> Outcome {
         match (&self.export, &self.target, &self.diff) {
             (Some(snapshot), Some(target), _) => self.export(disk, snapshot, target, quiet),
             (_, _, Some(snapshot)) => self.diff(disk, snapshot, form, quiet),
