@@ -205,7 +205,6 @@ mod vmfs_sparse {
         chain::what_is_absent_shows_the_layer_below_and_zero_hides_it,
         history::random_histories_over_another_image_equal_a_byte_vector,
         crash::an_image_whose_creation_was_flushed_opens_after_any_crash,
-        crash::after_any_crash_of_a_random_history_what_was_flushed_is_there,
         crash::after_any_crash_of_a_resize_the_disk_has_the_old_size_or_the_new_one,
     }
 }

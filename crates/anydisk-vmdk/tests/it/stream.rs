@@ -316,7 +316,7 @@ fn power_may_fail_while_a_stream_gets_its_end_back() {
     let stream = write(&disk, 1 << 20);
     let crash = CrashStorage::over(stream[..stream.len() - 4000].to_vec());
     check(Arc::new(crash.clone()), Repair::All);
-    for state in crash.torn_states(100, 1) {
+    for state in crash.torn_states(16, 1) {
         let store = state.storage();
         check(store.clone(), Repair::All);
         let found =
