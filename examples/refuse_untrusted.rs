@@ -5,18 +5,20 @@
 use std::error::Error;
 use std::path::Path;
 
-use anydisk::{Error as DiskError, OpenDisk};
+use anydisk::OpenDisk;
+use anydisk::inspect::{Judgement, Rules};
 
-/// What to tell the one who sent it.
+/// What to tell the one who sent it. Nothing but the file itself is opened.
 fn verdict(path: &Path) -> Result<String, String> {
-    match OpenDisk::untrusted().path(path) {
-        Ok(disk) => Ok(format!("accepted: {}, {} bytes", disk.top().info().format, disk.size())),
-        Err(error) => Err(match error.kind() {
-            DiskError::Denied { .. } => format!("refused, it wants another file: {error}"),
-            DiskError::Limit { .. } => format!("refused, it asks too much: {error}"),
-            DiskError::UnknownFormat(_) => format!("refused, it may be anything: {error}"),
-            _ => format!("refused: {error}"),
-        }),
+    let rules = Rules::default().taking(["qcow2", "vmdk"]).up_to(100 << 30);
+    let inspection = OpenDisk::untrusted().inspect(path, &rules).map_err(|e| e.to_string())?;
+    match (inspection.verdict(), inspection.remarks.first()) {
+        (Judgement::Accept, _) => {
+            let size = inspection.size.unwrap_or_default();
+            Ok(format!("accepted: {}, {size} bytes", inspection.format))
+        }
+        (_, Some(worst)) => Err(format!("refused ({}): {}", worst.kind, worst.text)),
+        (_, None) => Err("refused".into()),
     }
 }
 

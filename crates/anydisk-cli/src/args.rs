@@ -1,5 +1,7 @@
 //! The command line, and the options that several commands share.
 
+use std::ffi::OsStr;
+
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -7,7 +9,7 @@ use crate::command::{
     amend, bench, bitmap, check, commit, compact, compare, completions, convert, create, dd, info,
     inspect, man, map, measure, members, rebase, resize, salvage, snapshot,
 };
-use crate::failure::Failure;
+use crate::failure::{Failure, Outcome};
 use crate::naming::Naming;
 use crate::output;
 
@@ -100,6 +102,29 @@ pub(crate) struct Reading {
     pub(crate) untrusted: bool,
     #[command(flatten)]
     pub(crate) naming: Naming,
+}
+
+/// What a command says of the image that it made or changed.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Telling {
+    /// Print text, or what `info` says of the image afterwards, as JSON
+    #[arg(long, value_enum, default_value_t)]
+    output: Form,
+}
+
+impl Telling {
+    /// Whether the command prints its usual text.
+    pub(crate) fn is_text(self) -> bool {
+        self.output == Form::Human
+    }
+
+    /// Tells what the image has become, if that was asked for. Nobody may have it open.
+    pub(crate) fn tell(self, reading: &Reading, name: &OsStr, format: Option<&str>) -> Outcome {
+        if !self.is_text() {
+            output::print(&info::json(reading, name, format)?)?;
+        }
+        Ok(0)
+    }
 }
 
 /// A part of what files hold.

@@ -98,7 +98,13 @@ impl Failure {
             anydisk::Error::NeedsRepair { .. } => {
                 Self::new(error.to_string()).with_advice("Repair it with: anydisk check -r all")
             }
-            _ => Self::new(without_numbers(&error.to_string())),
+            kind => {
+                let failure = Self::new(without_numbers(&error.to_string()));
+                match advice(kind) {
+                    Some(line) => failure.with_advice(line),
+                    None => failure,
+                }
+            }
         }
     }
 }
@@ -111,6 +117,19 @@ fn option_text(format: &str, option: &str, value: &str, expected: &str) -> Strin
             format!("Invalid parameter '{option}'\n{format} takes {expected}")
         }
         _ => format!("{format}: option {option}={value}: expected {expected}"),
+    }
+}
+
+/// What can be done about it, where that is not in the error.
+fn advice(error: &anydisk::Error) -> Option<&'static str> {
+    match error {
+        anydisk::Error::NotFound { what: "member", .. } => {
+            Some("What there is, tells: anydisk members FILE...")
+        }
+        anydisk::Error::Loop(_) => {
+            Some("Name another image below with: anydisk rebase -u -b NAME -F FORMAT FILE")
+        }
+        _ => None,
     }
 }
 
@@ -184,6 +203,8 @@ impl From<anydisk::convert::Error> for Failure {
                 Self::new("output file is smaller than input file").with_advice(&error.to_string())
             }
             Error::Cancelled => Self::new("cancelled").with_code(INTERRUPTED),
+            Error::Read { .. } => Self::new(without_numbers(&error.to_string()))
+                .with_advice("What can be read of it copies: anydisk salvage"),
             other => Self::new(without_numbers(&other.to_string())),
         }
     }

@@ -116,7 +116,7 @@ impl Reading {
             (Some(member), files) => {
                 let inside = self.inside(files, format, direct)?;
                 let disk = inside.disk(member, part.member_format.as_deref());
-                disk.map_err(|error| Failure::from(error).about(OsStr::new(member)))
+                disk.map_err(|error| about_member(part, error))
             }
         }
     }
@@ -139,19 +139,50 @@ impl Reading {
                 options.inspect_located(&file, rules).map_err(|error| opening.failure(error))
             }
             (None, _) => Err(Failure::new("Expecting one image file name")),
-            (Some(member), files) => {
-                let about = |error| Failure::from(error).about(OsStr::new(member));
-                let inside = stranger.inside_to(files, format, !self.untrusted, false)?;
-                let store = anydisk::Members::open(&inside, member).map_err(about)?;
-                let location = Location::Other(member.clone());
-                let mut options = stranger.options();
-                if let Some(format) = &part.member_format {
-                    check_format(OsStr::new(member), format)?;
-                    options = options.format(format);
-                }
-                options.inspect_located(&Located { store, location }, rules).map_err(about)
+            (Some(_), files) => {
+                let file = stranger.member(part, files, format, !self.untrusted)?;
+                let options = stranger.of_member(part)?;
+                let inspected = options.inspect_located(&file, rules);
+                inspected.map_err(|error| about_member(part, error))
             }
         }
+    }
+
+    /// Checks a part of what the files hold.
+    pub(crate) fn check_member(
+        &self,
+        part: &Part,
+        files: &[OsString],
+        format: Option<&str>,
+        how: &Checking<'_>,
+        found: &mut dyn FnMut(Finding),
+    ) -> Result<Checked, Failure> {
+        let file = self.member(part, files, format, !self.untrusted)?;
+        let checked = self.of_member(part)?.check_located(file, how, found);
+        let name = OsStr::new(part.member.as_deref().unwrap_or_default());
+        checked.map_err(|error| Failure::from_check(error).about(name))
+    }
+
+    /// The bytes of a part of what the files hold.
+    fn member(
+        &self,
+        part: &Part,
+        files: &[OsString],
+        format: Option<&str>,
+        deep: bool,
+    ) -> Result<Located, Failure> {
+        let member = part.member.as_deref().unwrap_or_default();
+        let inside = self.inside_to(files, format, deep, false)?;
+        let store = anydisk::Members::open(&inside, member);
+        let store = store.map_err(|error| about_member(part, error))?;
+        Ok(Located { store, location: Location::Other(member.to_owned()) })
+    }
+
+    /// Reads a part as what it is said to be.
+    fn of_member(&self, part: &Part) -> Result<OpenDisk, Failure> {
+        let Some(format) = &part.member_format else { return Ok(self.options()) };
+        check_format(OsStr::new(part.member.as_deref().unwrap_or_default()), format)?;
+        Ok(self.options().format(format))
     }
 
     /// Opens the top image alone, to see what it says of itself: a file that holds its data is not
@@ -488,6 +519,10 @@ fn check_unlocked(disk: &Disk) -> Result<(), Error> {
     }
     let mut sector = vec![0; usize::try_from(rest.len().min(512)).unwrap_or(512)];
     disk.read(rest.start(), &mut sector)
+}
+
+fn about_member(part: &Part, error: Error) -> Failure {
+    Failure::from(error).about(OsStr::new(part.member.as_deref().unwrap_or_default()))
 }
 
 /// Refuses a format that is not there, and tells those that are.

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::Args;
 
 use super::create;
-use crate::args::{Cache, Reading};
+use crate::args::{Cache, Reading, Telling};
 use crate::failure::{Failure, Outcome};
 use crate::options::{amend_help, asks_for_help, pairs};
 use crate::output;
@@ -43,6 +43,8 @@ pub(crate) struct Amend {
     #[arg(required_unless_present = "format")]
     file: Option<OsString>,
     #[command(flatten)]
+    telling: Telling,
+    #[command(flatten)]
     reading: Reading,
 }
 
@@ -68,7 +70,8 @@ impl Amend {
         let direct = self.cache.is_direct();
         self.reading.amend(file, self.format.as_deref(), direct, &given, self.force)?;
         progress.finish();
-        Ok(0)
+        drop(progress);
+        self.telling.tell(&self.reading, file, self.format.as_deref())
     }
 }
 

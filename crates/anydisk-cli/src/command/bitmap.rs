@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use anydisk::{Bitmaps, Image, ImageWrite, NewBitmap};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::args::Reading;
+use crate::args::{Reading, Telling};
 use crate::failure::{Failure, Outcome};
 use crate::options;
 
@@ -39,6 +39,8 @@ pub(crate) struct Bitmap {
     /// The image, and the name of the bitmap
     #[arg(value_names = ["FILE", "BITMAP"])]
     names: Vec<OsString>,
+    #[command(flatten)]
+    telling: Telling,
     #[command(flatten)]
     reading: Reading,
 }
@@ -115,7 +117,7 @@ impl Bitmap {
             return Err(Failure::new(format!("The name of the bitmap {name:?} is not UTF-8")));
         };
         self.change(file, name)?;
-        Ok(0)
+        self.telling.tell(&self.reading, file, self.format.as_deref())
     }
 
     /// Options that go only with others.

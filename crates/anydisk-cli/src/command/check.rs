@@ -8,7 +8,7 @@ use anydisk::convert::Watch;
 use anydisk::{CheckReport, Checked, Checking, Error, Finding, Repair, Severity};
 use clap::{Args, ValueEnum};
 
-use crate::args::{Cache, Form, Reading};
+use crate::args::{Cache, Form, Part, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::INTERRUPTED;
 use crate::output::json::{Object, Value, document};
@@ -39,7 +39,7 @@ pub(crate) struct Check {
     #[arg(long, value_enum, default_value_t)]
     output: Form,
     /// Repair lost space only, or all that can be repaired
-    #[arg(short, long, value_enum)]
+    #[arg(short, long, value_enum, conflicts_with = "member")]
     repair: Option<What>,
     /// How the host caches the file
     #[arg(short = 'T', long, value_enum, default_value = "writeback")]
@@ -47,8 +47,11 @@ pub(crate) struct Check {
     /// Print nothing but errors
     #[arg(short, long)]
     quiet: bool,
-    /// The image
-    file: OsString,
+    /// The image; with --member the disks of one machine
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<OsString>,
+    #[command(flatten)]
+    part: Part,
     #[command(flatten)]
     reading: Reading,
 }
@@ -74,23 +77,44 @@ impl Check {
         };
         how.threads = std::thread::available_parallelism().map_or(1, usize::from);
         how.progress = Some(&progress);
-        let (path, format) = (&*self.file, self.format.as_deref());
         let mut kept = Kept::default();
         let mut tell = |finding: Finding| {
             output::note(&line(&finding));
             kept.add(&finding);
         };
-        let checked = self.reading.check(path, format, self.cache.is_direct(), &how, &mut tell);
+        let checked = self.check(&how, &mut tell);
         drop(shown);
         let checked = checked?;
         let text = match self.output {
             Form::Human => human(&checked.report),
-            Form::Json => json(&checked, &self.file.to_string_lossy(), kept),
+            Form::Json => json(&checked, &self.name(), kept),
         };
         if !self.quiet {
             output::print(&text)?;
         }
         Ok(code(&checked.report))
+    }
+
+    fn check(
+        &self,
+        how: &Checking<'_>,
+        found: &mut dyn FnMut(Finding),
+    ) -> Result<Checked, Failure> {
+        let format = self.format.as_deref();
+        match (&self.part.member, &self.files[..]) {
+            (None, [file]) => self.reading.check(file, format, self.cache.is_direct(), how, found),
+            (None, _) => {
+                Err(Failure::new("Expecting one image file name")
+                    .with_advice(&output::where_help_is()))
+            }
+            (Some(_), files) => self.reading.check_member(&self.part, files, format, how, found),
+        }
+    }
+
+    /// What was checked, for people and scripts.
+    fn name(&self) -> String {
+        let files = self.files.iter().map(|file| file.to_string_lossy());
+        self.part.member.clone().unwrap_or_else(|| files.collect())
     }
 }
 

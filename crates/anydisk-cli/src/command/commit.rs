@@ -8,7 +8,7 @@ use anydisk::convert::{self, Settings};
 use anydisk::{Disk, Layer, Reference, path_like_qemu};
 use clap::Args;
 
-use crate::args::{Cache, Reading};
+use crate::args::{Cache, Reading, Telling};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
 use crate::{options, output};
@@ -48,6 +48,8 @@ pub(crate) struct Commit {
     /// The image
     file: OsString,
     #[command(flatten)]
+    telling: Telling,
+    #[command(flatten)]
     reading: Reading,
 }
 
@@ -70,10 +72,10 @@ impl Commit {
             let layers = above.into_iter().chain(base.layers().iter().cloned()).collect();
             convert::empty(&Disk::from_layers(layers, &anydisk::Limits::default()))?;
         }
-        if !self.quiet {
+        if !self.quiet && self.telling.is_text() {
             output::print("Image committed.\n")?;
         }
-        Ok(0)
+        self.telling.tell(&self.reading, &self.file, self.format.as_deref())
     }
 
     /// The images above the base, and the base, open for writing.

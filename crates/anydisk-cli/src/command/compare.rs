@@ -3,13 +3,14 @@
 use std::ffi::OsString;
 
 use anydisk::convert::{self, Comparison, Settings, Strictness};
-use anydisk::{Disk, GuestRange};
+use anydisk::{Disk, GuestOffset, GuestRange};
 use clap::Args;
 
-use crate::args::{Cache, Part, Reading};
+use crate::args::{Cache, Form, Part, Reading};
 use crate::extents::{Entries, Entry};
 use crate::failure::{Failure, Outcome};
 use crate::output;
+use crate::output::json::{self, Object, Value};
 use crate::progress::Progress;
 
 const EXAMPLES: &str = "\
@@ -47,6 +48,9 @@ pub(crate) struct Compare {
     /// Print nothing but errors
     #[arg(short, long)]
     quiet: bool,
+    /// Print text or JSON
+    #[arg(long, value_enum, default_value_t)]
+    output: Form,
     /// Sizes and allocation must agree too
     #[arg(short, long)]
     strict: bool,
@@ -66,32 +70,40 @@ impl Compare {
             return Err(few_names());
         }
         let [first, second] = self.open().map_err(|failure| failure.with_code(CANNOT_OPEN))?;
+        // What is said stands on the line of the progress, as qemu-img has it.
+        let (found, _progress) = self.compared(&first, &second)?;
+        let (text, code) = verdict(found, first.size(), second.size());
+        match self.output {
+            Form::Json => output::print(&json(found, [first.size(), second.size()]))?,
+            Form::Human if self.quiet => {}
+            Form::Human => output::print(&text)?,
+        }
+        Ok(code)
+    }
+
+    /// What was found, and the progress, if it took a look at the disks.
+    fn compared(
+        &self,
+        first: &Disk,
+        second: &Disk,
+    ) -> Result<(Comparison, Option<Progress>), Failure> {
         if self.strict && first.size() != second.size() {
-            return self.told("Strict mode: Image size mismatch!\n", DIFFERENT);
+            return Ok((Comparison::SizeDiffers, None));
         }
         let progress = Progress::new(self.progress, self.quiet)?;
         let settings = Settings::default();
-        let found = convert::compare(&first, &second, Strictness::Content, &settings, &progress)
+        let found = convert::compare(first, second, Strictness::Content, &settings, &progress)
             .map_err(Failure::from_compare)?;
         if self.strict
-            && let Some(at) = status_differs(&first, &second)?
+            && let Some(at) = status_differs(first, second)?
             && !matches!(found, Comparison::ContentDiffers(content) if content.get() < at)
         {
-            let text = format!("Strict mode: Offset {at} block status mismatch!\n");
-            return self.told(&text, DIFFERENT);
+            return Ok((Comparison::AllocationDiffers(GuestOffset(at)), Some(progress)));
         }
-        let (text, code) = verdict(found, first.size(), second.size());
-        if code == 0 {
+        if matches!(found, Comparison::Identical { .. }) {
             progress.finish();
         }
-        self.told(&text, code)
-    }
-
-    fn told(&self, text: &str, code: u8) -> Outcome {
-        if !self.quiet {
-            output::print(text)?;
-        }
-        Ok(code)
+        Ok((found, Some(progress)))
     }
 
     fn open(&self) -> Result<[Disk; 2], Failure> {
@@ -155,6 +167,22 @@ fn no_map(error: anydisk::Error) -> Failure {
     Failure::from(error).with_code(NO_MAP)
 }
 
+fn json(found: Comparison, sizes: [u64; 2]) -> String {
+    let (differs, at) = match found {
+        Comparison::Identical { .. } => (None, None),
+        Comparison::ContentDiffers(at) => (Some("content"), Some(at.get())),
+        Comparison::SizeDiffers => (Some("size"), None),
+        Comparison::AllocationDiffers(at) => (Some("allocation"), Some(at.get())),
+        _ => (Some("content"), None),
+    };
+    let object = Object::default()
+        .with("identical", differs.is_none())
+        .with("sizes", sizes.map(Value::from).to_vec())
+        .with_any("differs", differs)
+        .with_any("offset", at);
+    json::document(&object.into())
+}
+
 /// What is said, and the exit code.
 fn verdict(found: Comparison, first: u64, second: u64) -> (String, u8) {
     const SIZES: &str = "Warning: Image size mismatch!\n";
@@ -168,6 +196,11 @@ fn verdict(found: Comparison, first: u64, second: u64) -> (String, u8) {
             let warning = if at.get() >= first.min(second) { SIZES } else { "" };
             let sector = at.get() / SECTOR * SECTOR;
             (format!("{warning}Content mismatch at offset {sector}!\n"), DIFFERENT)
+        }
+        Comparison::SizeDiffers => ("Strict mode: Image size mismatch!\n".into(), DIFFERENT),
+        Comparison::AllocationDiffers(at) => {
+            let at = at.get();
+            (format!("Strict mode: Offset {at} block status mismatch!\n"), DIFFERENT)
         }
         _ => ("The images differ.\n".into(), DIFFERENT),
     }

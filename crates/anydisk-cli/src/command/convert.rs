@@ -15,7 +15,7 @@ use anydisk::{Disk, Format, GuestRange, Layer, Location, Reference, Role, copy_t
 use clap::Args;
 
 use super::{create, snapshot};
-use crate::args::{Cache, Part, Reading, refuse};
+use crate::args::{Cache, Part, Reading, Telling, refuse};
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
 use crate::progress::Progress;
@@ -118,6 +118,8 @@ pub(crate) struct Convert {
     #[command(flatten)]
     part: Part,
     #[command(flatten)]
+    telling: Telling,
+    #[command(flatten)]
     reading: Reading,
 }
 
@@ -147,7 +149,8 @@ impl Convert {
         self.copy(&disks, Path::new(&target), format, &progress)
             .map_err(|failure| failure.in_creation(&target, format.name()))?;
         progress.finish();
-        Ok(0)
+        drop((progress, disks));
+        self.telling.tell(&self.reading.of_files(), &target, Some(format.name()))
     }
 
     /// Options that go only with others, or not with others.

@@ -8,7 +8,7 @@ use anydisk::convert::{NewImage, Settings, Sources, Unwatched, copy_to_file};
 use anydisk::{Disk, Format, Location, Reference, Role, path_like_qemu};
 use clap::Args;
 
-use crate::args::Reading;
+use crate::args::{Reading, Telling};
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
 use crate::{naming, open, output};
@@ -48,6 +48,8 @@ pub(crate) struct Create {
     /// Virtual size; that of the image below if it is not given
     size: Option<String>,
     #[command(flatten)]
+    telling: Telling,
+    #[command(flatten)]
     reading: Reading,
 }
 
@@ -66,7 +68,7 @@ impl Create {
         self.reading.naming.objects()?;
         let size = self.size.as_deref().map(options::size).transpose()?;
         self.create(format, file, size).map_err(|failure| failure.in_file(file))?;
-        Ok(0)
+        self.telling.tell(&self.reading, file, Some(format.name()))
     }
 
     fn create(&self, format: &dyn Format, file: &OsStr, size: Option<u64>) -> Result<(), Failure> {
@@ -88,7 +90,7 @@ impl Create {
             (size, option) => size.or(option).or(below),
         };
         let size = size.ok_or_else(|| Failure::new("Image creation needs a size parameter"))?;
-        if !self.quiet {
+        if !self.quiet && self.telling.is_text() {
             let name = file.to_string_lossy();
             output::print(&options::formatting(&name, format, &given, size))?;
         }

@@ -73,30 +73,42 @@ impl Info {
         };
         let node = self.reading.node(file, format)?;
         if !self.backing_chain {
-            return Ok(vec![self.named(file, &self.reading.top(file, format)?, node)?]);
+            let top = self.reading.top(file, format)?;
+            return Ok(vec![named(&self.reading, file, &top, node)?]);
         }
         let disk = self.reading.disk(file, format, false)?;
         let (top, below) = disk.layers().split_first().expect("a disk has a top");
-        let top = self.named(file, top, node);
+        let top = named(&self.reading, file, top, node);
         std::iter::once(top).chain(below.iter().map(Facts::of)).collect()
     }
+}
 
-    /// Facts of an image that was named as `name` on the command line, which `node` is.
-    fn named(&self, name: &OsStr, layer: &Layer, node: Node) -> Result<Facts, Failure> {
-        let mut facts = Facts::of(layer)?;
-        if node.is_file() {
-            (facts.image.format, facts.is_file) = ("file", true);
-        }
-        let node = node.read_as(Some(facts.image.format));
-        facts.name = node.shown();
-        if let Child::Node(inner) = node.child
-            && !inner.is_file()
-        {
-            let layer = self.reading.top_of(name, &inner)?;
-            facts.inner = Some(Box::new(self.named(name, &layer, *inner)?));
-        }
-        Ok(facts)
+/// What `info --output=json` says of an image.
+pub(crate) fn json(
+    reading: &Reading,
+    name: &OsStr,
+    format: Option<&str>,
+) -> Result<String, Failure> {
+    let node = reading.node(name, format)?;
+    let facts = named(reading, name, &reading.top(name, format)?, node)?;
+    Ok(json::document(&facts.object().into()))
+}
+
+/// Facts of an image that was named as `name` on the command line, which `node` is.
+fn named(reading: &Reading, name: &OsStr, layer: &Layer, node: Node) -> Result<Facts, Failure> {
+    let mut facts = Facts::of(layer)?;
+    if node.is_file() {
+        (facts.image.format, facts.is_file) = ("file", true);
     }
+    let node = node.read_as(Some(facts.image.format));
+    facts.name = node.shown();
+    if let Child::Node(inner) = node.child
+        && !inner.is_file()
+    {
+        let layer = reading.top_of(name, &inner)?;
+        facts.inner = Some(Box::new(named(reading, name, &layer, *inner)?));
+    }
+    Ok(facts)
 }
 
 /// What is shown of an image.

@@ -12,7 +12,7 @@ use crate::extents::{Entries, Entry};
 use crate::failure::{Failure, Outcome};
 use crate::picture::Picture;
 use crate::svg::Drawing;
-use crate::{options, output};
+use crate::{options, output, stream};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,8 +34,8 @@ pub(crate) struct Map {
     /// Draw the disk instead
     #[arg(long, conflicts_with = "output")]
     picture: bool,
-    /// Draw the disk into this file, as an SVG: what is where, of which image, and how it lies in
-    /// the file
+    /// Draw the disk into this file (- is standard output), as an SVG: what is where, of which
+    /// image, and how it lies in the file
     #[arg(long, value_name = "SVG", conflicts_with_all = ["output", "picture"])]
     svg: Option<PathBuf>,
     /// Where to begin
@@ -146,6 +146,10 @@ fn drawing(disk: &Disk, range: GuestRange, path: &Path) -> Outcome {
     let mut drawing = Drawing::new(disk, range);
     for entry in Entries::new(disk, range) {
         drawing.add(&entry?);
+    }
+    if stream::is_meant(path.as_os_str()) {
+        output::print(&drawing.text())?;
+        return Ok(0);
     }
     let about = |error: io::Error| Failure::from(error).about(path.as_os_str());
     std::fs::write(path, drawing.text()).map_err(about)?;

@@ -7,7 +7,7 @@ use anydisk::convert::{self, Settings};
 use anydisk::{Disk, Layer, Reference, Role, path_like_qemu};
 use clap::Args;
 
-use crate::args::{Cache, Reading};
+use crate::args::{Cache, Reading, Telling};
 use crate::failure::{Failure, Outcome};
 use crate::open;
 use crate::progress::Progress;
@@ -52,6 +52,8 @@ pub(crate) struct Rebase {
     /// The image
     file: OsString,
     #[command(flatten)]
+    telling: Telling,
+    #[command(flatten)]
     reading: Reading,
 }
 
@@ -72,7 +74,8 @@ impl Rebase {
                 self.note_ids(reference, &top);
             }
             set_backing(&top, reference.as_ref())?;
-            return Ok(0);
+            drop(top);
+            return self.telling.tell(&self.reading, &self.file, format);
         }
         let disk = self.reading.disk_to_write(&self.file, format, direct)?;
         let new =
@@ -83,7 +86,8 @@ impl Rebase {
         convert::rebase(&disk, new.as_ref(), &settings, &progress)?;
         progress.finish();
         set_backing(&disk.layers()[0], reference.as_ref())?;
-        Ok(0)
+        drop((progress, new, disk));
+        self.telling.tell(&self.reading, &self.file, format)
     }
 
     /// The new image below, as it will stand in the file.

@@ -6,7 +6,7 @@ use anydisk::storage::{LockMode, OpenOptions};
 use anydisk::{Disk, Error, FilesBeside, Preallocation, parse_size};
 use clap::Args;
 
-use crate::args::Reading;
+use crate::args::{Reading, Telling};
 use crate::failure::{Failure, Outcome};
 use crate::{options, output};
 
@@ -38,6 +38,8 @@ pub(crate) struct Resize {
     #[arg(allow_hyphen_values = true)]
     size: String,
     #[command(flatten)]
+    telling: Telling,
+    #[command(flatten)]
     reading: Reading,
 }
 
@@ -65,10 +67,11 @@ impl Resize {
         let node = self.reading.node(&self.file, self.format.as_deref())?;
         let beside = FilesBeside::new(node.path(), OpenOptions::new().lock(LockMode::Writer));
         resize(&self.file, &disk, size, preallocation, &beside)?;
-        if !self.quiet {
+        drop(disk);
+        if !self.quiet && self.telling.is_text() {
             output::print("Image resized.\n")?;
         }
-        Ok(0)
+        self.telling.tell(&self.reading, &self.file, self.format.as_deref())
     }
 }
 

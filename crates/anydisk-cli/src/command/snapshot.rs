@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anydisk::{Disk, Error, Image, NewSnapshot, SnapshotRef, Snapshots};
 use clap::Args;
 
-use crate::args::{Form, Reading};
+use crate::args::{Form, Part, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::output::{json, snapshots};
@@ -52,6 +52,8 @@ pub(crate) struct Snapshot {
     #[command(flatten)]
     more: more::More,
     #[command(flatten)]
+    part: Part,
+    #[command(flatten)]
     reading: Reading,
 }
 
@@ -59,7 +61,7 @@ impl Snapshot {
     pub(crate) fn run(self) -> Outcome {
         match (&self.create, &self.apply, &self.delete) {
             (None, None, None) if self.more.is_asked() => {
-                let disk = self.reading.disk(&self.file, self.format.as_deref(), false)?;
+                let disk = self.disk()?;
                 return self.more.run(disk, self.output, self.quiet);
             }
             _ if self.more.is_misplaced() => {
@@ -68,6 +70,9 @@ impl Snapshot {
             }
             (None, None, None) => return self.list(),
             _ if self.list => return Err(mixed()),
+            _ if self.part.member.is_some() => {
+                return Err(Failure::new("What lies in the members of a disk is only read"));
+            }
             (Some(name), None, None) => self.change(create, "create", name),
             (None, Some(name), None) => self.change(apply, "apply", name),
             (None, None, Some(name)) => self.change(delete, "delete", name),
@@ -76,9 +81,20 @@ impl Snapshot {
         Ok(0)
     }
 
+    fn disk(&self) -> Result<Disk, Failure> {
+        self.reading.part(
+            &self.part,
+            std::slice::from_ref(&self.file),
+            self.format.as_deref(),
+            false,
+        )
+    }
+
     fn list(&self) -> Outcome {
-        let layer = self.reading.top(&self.file, self.format.as_deref())?;
-        let list = listed(&*layer.image)?;
+        let list = match self.part.member {
+            Some(_) => listed(self.disk()?.top())?,
+            None => listed(&*self.reading.top(&self.file, self.format.as_deref())?.image)?,
+        };
         let text = match self.output {
             Form::Human => snapshots::table(&list),
             Form::Json => json::document(&snapshots::list(&list)),

@@ -82,3 +82,26 @@ fn damage_in_a_map_and_damage_in_data_have_their_own_exit_codes() {
     std::fs::write(&path, &bad_data).unwrap();
     bench.fails(&["compare", "-f", "raw", "a", "packed.qcow2"], 4);
 }
+
+#[test]
+fn the_answer_is_json_if_asked_for() {
+    let bench = Bench::new();
+    bench.raw("a", 1 << 20, &[(70_000, b"x")]);
+    bench.raw("b", 2 << 20, &[]);
+    let compare = |line: &[&str]| {
+        let line = [&["compare", "--output=json", "-f", "raw", "-F", "raw"], line].concat();
+        let output = bench.anydisk(&line);
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (json, output.status.code())
+    };
+    let (json, code) = compare(&["a", "b"]);
+    assert_eq!(
+        (&json["differs"], &json["offset"], code),
+        (&"content".into(), &70_000.into(), Some(1))
+    );
+    assert_eq!(json["sizes"], serde_json::json!([1 << 20, 2 << 20]));
+    let (json, code) = compare(&["-s", "a", "b"]);
+    assert_eq!((&json["differs"], code), (&"size".into(), Some(1)));
+    let (json, code) = compare(&["a", "a"]);
+    assert_eq!((&json["identical"], code), (&true.into(), Some(0)));
+}

@@ -74,3 +74,27 @@ fn a_name_that_is_not_utf8_is_opened() {
     let output = command.args(["info", "--output=json"]).arg(name).output().unwrap();
     assert!(output.status.success(), "{}", crate::common::said(&output));
 }
+
+#[test]
+fn commands_that_make_or_change_an_image_tell_what_it_is_afterwards_if_asked_to() {
+    let bench = Bench::new();
+    bench.raw("base", 1 << 20, &[(0, b"base")]);
+    bench.raw("other", 1 << 20, &[]);
+    for line in [
+        "create -f qcow2 -b base -F raw disk 1M",
+        "bitmap --add disk monday",
+        "bitmap --remove disk monday",
+        "amend -o lazy_refcounts=on disk",
+        "resize disk 2M",
+        "commit disk",
+        "rebase -b other -F raw disk",
+        "rebase -u -b base -F raw disk",
+        "convert -f raw -O qcow2 base disk",
+        "convert -n -f raw -O qcow2 base disk",
+    ] {
+        let words: Vec<&str> = line.split(' ').chain(["--output=json"]).collect();
+        let told = bench.prints(&words);
+        let info = bench.prints(&["info", "--output=json", "disk"]);
+        assert_eq!(told, info, "{line}");
+    }
+}

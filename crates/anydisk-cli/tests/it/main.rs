@@ -24,5 +24,6 @@ mod salvage;
 mod same;
 mod snapshot;
 mod streams;
+mod transcripts;
 mod untrusted;
 mod usage;

@@ -77,6 +77,7 @@ fn a_drawing_shows_each_kind_the_chain_and_the_file_and_is_the_same_each_time() 
         assert!(text.contains(part), "{part}: {text}");
     }
     assert_eq!(drawing(&bench, "a <&\"> b"), text);
+    assert_eq!(bench.prints(&["map", "--svg", "-", "a <&\"> b"]), text);
     bench.prints(&["convert", "-q", "-c", "-f", "raw", "-O", "qcow2", "base", "packed"]);
     let text = drawing(&bench, "packed");
     assert!(text.contains(">compressed: 1 MiB") && text.contains("url(#hatch)"), "{text}");

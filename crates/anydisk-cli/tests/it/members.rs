@@ -151,3 +151,25 @@ fn disks_become_a_package_that_holds_the_same() {
     let expected = "box.ovf\nbox-disk1.vmdk\nbox-disk2.vmdk\nbox.mf\n";
     assert_eq!(String::from_utf8_lossy(&tar.stdout), expected, "{}", crate::common::said(&tar));
 }
+
+#[test]
+fn a_disk_of_a_package_is_checked_and_asked_for_its_snapshots_where_it_lies() {
+    let bench = Bench::new();
+    bench.raw("disk.raw", 1 << 20, &[(0, b"data")]);
+    bench.prints(&["convert", "-q", "-f", "raw", "-O", "ova", "disk.raw", "box.ova"]);
+    let members = bench.prints(&["members", "box.ova"]);
+    let disk = members.split_whitespace().find(|word| word.ends_with(".vmdk")).expect("a disk");
+    let text = bench.prints(&["check", "--member", disk, "box.ova"]);
+    assert!(text.starts_with("No errors were found on the image.\n"), "{text}");
+    let json = bench.prints(&["check", "--output=json", "--member", disk, "box.ova"]);
+    assert!(json.contains(&format!("\"filename\": \"{disk}\"")), "{json}");
+    let list = bench.prints(&["snapshot", "--output=json", "--member", disk, "box.ova"]);
+    assert_eq!(list, "[\n]\n");
+    let error = bench.fails(&["snapshot", "-c", "now", "--member", disk, "box.ova"], 1);
+    assert!(error.contains("only read"), "{error}");
+    bench.fails(&["check", "-r", "all", "--member", disk, "box.ova"], 1);
+    let error = bench.fails(&["check", "--member", "nothing", "box.ova"], 1);
+    let expected =
+        "anydisk: there is no member \"nothing\"\nWhat there is, tells: anydisk members FILE...\n";
+    assert_eq!(error.replace("nothing: ", ""), expected);
+}

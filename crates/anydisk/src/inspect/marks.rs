@@ -101,7 +101,10 @@ pub(super) fn marks(registry: &Registry, sample: &Sample<'_>) -> Vec<Mark> {
     };
     for format in registry.formats() {
         if format.probe(sample) >= Verdict::Likely {
-            add(format.name(), Image, None);
+            let is_its = |name| registry.by_name(name).is_ok_and(|it| it.name() == format.name());
+            let mut places = SIGNS.iter().filter(|(name, ..)| is_its(*name));
+            let at = places.find_map(|(.., place, bytes)| place.find(bytes, sample));
+            add(format.name(), Image, at);
         }
     }
     for (name, kind, place, bytes) in SIGNS {
