@@ -16,6 +16,8 @@ const FEEDS: &[Feed] = &[
     ("qcow2_image", "qcow2", whole),
     ("qcow2_header", "qcow2", first_4k),
     ("qcow2_check", "qcow2", whole),
+    ("qcow2_snapshots", "qcow2", snapshot_table),
+    ("qcow2_bitmaps", "qcow2", bitmap_directory),
     ("qcow_header", "qcow", whole),
     ("qed_image", "qed", whole),
     ("vdi_image", "vdi", first_64k),
@@ -51,6 +53,30 @@ fn first_4k(file: &[u8]) -> Option<Vec<u8>> {
 /// A VDI without most of its blocks, which all are alike.
 fn first_64k(file: &[u8]) -> Option<Vec<u8>> {
     Some(file[..file.len().min(64 << 10)].to_vec())
+}
+
+fn number_at(file: &[u8], at: usize) -> Option<usize> {
+    let bytes = file.get(at..at.checked_add(8)?)?;
+    usize::try_from(u64::from_be_bytes(bytes.try_into().ok()?)).ok()
+}
+
+/// A count, and a table: what the targets for tables take.
+fn counted(count: u8, file: &[u8], at: usize, len: usize) -> Option<Vec<u8>> {
+    let table = file.get(at..)?;
+    (count > 0).then(|| [&[count], &table[..table.len().min(len)]].concat())
+}
+
+/// How many snapshots there are, and the beginning of their table.
+fn snapshot_table(file: &[u8]) -> Option<Vec<u8>> {
+    counted(*file.get(63)?, file, number_at(file, 64)?, 4 << 10)
+}
+
+/// How many bitmaps there are, and their directory.
+fn bitmap_directory(file: &[u8]) -> Option<Vec<u8>> {
+    let head = &file[..file.len().min(4 << 10)];
+    let extension = 8 * head.chunks(8).position(|words| words.starts_with(&[0x23, 0x85, 0x28, 0x75]))?;
+    let (len, at) = (number_at(file, extension + 16)?, number_at(file, extension + 24)?);
+    counted(*file.get(extension + 11)?, file, at, len.min(4 << 10))
 }
 
 /// A small part: the key slots are noise to a fuzzer.
