@@ -8,8 +8,8 @@ use std::sync::Arc;
 use anydisk::inspect::{Inspection, Rules};
 use anydisk::storage::{HostOffset, LockMode, Storage, Window};
 use anydisk::{
-    Checked, Checking, Chosen, Compacted, Disk, Error, Finding, GuestRange, Inside, Layer, Limits,
-    Located, Location, OpenDisk, OptionSpec, Policy, Registry, Repair, Source,
+    Access, Checked, Checking, Chosen, Compacted, Disk, Error, Finding, GuestRange, Inside, Layer,
+    Limits, Located, Location, OpenDisk, OptionSpec, Policy, Registry, Repair, Source,
 };
 
 use crate::args::{Part, Reading};
@@ -256,9 +256,9 @@ impl Reading {
         found: &mut dyn FnMut(Finding),
     ) -> Result<Checked, Failure> {
         let opening = self.opening(name, format)?;
-        let options = match how.repair {
-            Repair::Nothing => self.options(),
-            _ => self.options_to_write(),
+        let options = match how.access() {
+            Access::Read => self.options(),
+            Access::ReadWrite => self.options_to_write(),
         };
         let options = options.direct(direct);
         let file = opening.file(&options)?;

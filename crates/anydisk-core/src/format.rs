@@ -127,6 +127,11 @@ pub trait Format: Send + Sync + Debug {
         Err(Error::Unsupported { format: self.name(), feature: "changing passphrases".into() })
     }
 
+    /// Whether a check can [read the data](CheckRequest::data) too.
+    fn checks_data(&self) -> bool {
+        false
+    }
+
     /// Checks an image, which need not be one that opens, and repairs it if asked to. Each finding
     /// is told to `found` as soon as it is known; memory does not grow with their number.
     ///

@@ -91,7 +91,8 @@ impl<'a> Opener<'a> {
     /// itself. Images below are not checked, and may be missing.
     ///
     /// # Errors
-    /// Those of the format, with the name of the file.
+    /// Those of the format, with the name of the file; [`Error::Unsupported`] where the data is to
+    /// be read and the format [cannot](Format::checks_data).
     pub fn check(
         &self,
         format: &dyn Format,
@@ -99,7 +100,13 @@ impl<'a> Opener<'a> {
         request: &CheckRequest<'_>,
         found: &mut dyn FnMut(Finding),
     ) -> Result<CheckReport> {
-        let checked = format.check(request, found);
+        let checked = match request.data && !format.checks_data() {
+            true => {
+                let feature = "reading the data in a check".into();
+                Err(Error::Unsupported { format: format.name(), feature })
+            }
+            false => format.check(request, found),
+        };
         let mut report = checked.map_err(|error| error.within(&file.location.to_string()))?;
         let again = Located { store: Arc::clone(&file.store), location: file.location.clone() };
         if let Err(error) = self.open(again, Some(format.name()), Access::Read)

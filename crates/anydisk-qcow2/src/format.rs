@@ -73,6 +73,10 @@ impl Format for Qcow2Format {
         passphrases::change_passphrases(request, change, force)
     }
 
+    fn checks_data(&self) -> bool {
+        true
+    }
+
     fn check(
         &self,
         request: &CheckRequest<'_>,

@@ -81,6 +81,7 @@ mod memory;
 mod offset;
 #[cfg(unix)]
 mod pending;
+mod scratch;
 mod storage;
 mod window;
 
@@ -92,6 +93,7 @@ pub use memory::MemoryStorage;
 pub use offset::HostOffset;
 #[cfg(unix)]
 pub use pending::PendingFile;
+pub use scratch::Scratch;
 #[cfg(unix)]
 pub use storage::RawFile;
 pub use storage::{Copied, CopyFrom, Holes, Identity, Run, Space, Storage, StorageExt};

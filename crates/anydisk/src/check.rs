@@ -1,13 +1,18 @@
 //! Checking a file, repairing it, and changing what it is.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anydisk_core::{
     Access, AmendRequest, CheckReport, CheckRequest, Error, Finding, Located, Options,
     PassphraseChange, Preallocation, Repair, Result,
 };
+use anydisk_storage::Scratch;
 
 use crate::OpenDisk;
+
+/// Bytes of changes that trying out a repair may keep in memory: refcounts of some terabytes.
+const CHANGES: usize = 256 << 20;
 
 /// How an image is checked.
 #[derive(Clone, Copy)]
@@ -15,6 +20,11 @@ use crate::OpenDisk;
 pub struct Checking<'a> {
     /// What is mended.
     pub repair: Repair,
+    /// The data is read too, and what is packed is unpacked; see [`CheckRequest::data`].
+    pub data: bool,
+    /// Nothing is written: the findings and the report are those of a repair that is only tried
+    /// out, with its changes kept in memory. The file is opened for reading.
+    pub dry_run: bool,
     /// Threads that may be used.
     pub threads: usize,
     /// Is told bytes done and bytes in all, now and then; answers whether to go on.
@@ -23,7 +33,7 @@ pub struct Checking<'a> {
 
 impl Default for Checking<'_> {
     fn default() -> Self {
-        Self { repair: Repair::Nothing, threads: 1, progress: None }
+        Self { repair: Repair::Nothing, data: false, dry_run: false, threads: 1, progress: None }
     }
 }
 
@@ -31,15 +41,25 @@ impl Checking<'_> {
     /// How the image is opened.
     #[must_use]
     pub fn access(&self) -> Access {
+        match self.repair {
+            Repair::Leaks | Repair::All if !self.dry_run => Access::ReadWrite,
+            _ => Access::Read,
+        }
+    }
+
+    /// The access that the format is told of.
+    fn access_told(&self) -> Access {
         if self.repair == Repair::Nothing { Access::Read } else { Access::ReadWrite }
     }
 }
 
 impl std::fmt::Debug for Checking<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { repair, threads, .. } = self;
+        let Self { repair, data, dry_run, threads, .. } = self;
         f.debug_struct("Checking")
             .field("repair", repair)
+            .field("data", data)
+            .field("dry_run", dry_run)
             .field("threads", threads)
             .finish_non_exhaustive()
     }
@@ -81,15 +101,19 @@ impl OpenDisk {
     /// As [`check`](Self::check).
     pub fn check_located(
         &self,
-        file: Located,
+        mut file: Located,
         how: &Checking<'_>,
         found: &mut dyn FnMut(Finding),
     ) -> Result<Checked> {
-        let access = how.access();
+        if how.dry_run {
+            file.store = Arc::new(Scratch::over(file.store, CHANGES)?);
+        }
+        let access = how.access_told();
         self.with_opener(|opener| {
             let (format, _) = opener.format(&file, self.format_of(&file)?)?;
             let mut request = CheckRequest::new(opener.request(&file, access));
             request.repair = how.repair;
+            request.data = how.data;
             request.threads = how.threads;
             request.progress = how.progress;
             let report = opener.check(format, &file, &request, found)?;

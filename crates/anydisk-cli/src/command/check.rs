@@ -18,9 +18,11 @@ use crate::progress::Progress;
 const EXAMPLES: &str = "\
 Examples:
   anydisk check disk.qcow2
+  anydisk check --data disk.qcow2          (unpacks all that is compressed)
+  anydisk check -r all --dry-run disk.qcow2
   anydisk check -r all disk.qcow2          (keep a copy of what you cannot lose)
 
-Exit codes: 0 in order, 1 cannot be checked, 2 damaged, 3 space is lost, 63 the format has no check";
+Exit codes (of a dry run: those of the repair): 0 in order, 1 cannot be checked, 2 damaged, 3 space is lost, 63 the format has no check";
 
 /// Exit codes.
 const CANNOT: u8 = 1;
@@ -41,6 +43,12 @@ pub(crate) struct Check {
     /// Repair lost space only, or all that can be repaired
     #[arg(short, long, value_enum, conflicts_with = "member")]
     repair: Option<What>,
+    /// Tell what the repair would do and come to, and change nothing
+    #[arg(long, requires = "repair")]
+    dry_run: bool,
+    /// Read the data too, and unpack what is compressed
+    #[arg(long)]
+    data: bool,
     /// How the host caches the file
     #[arg(short = 'T', long, value_enum, default_value = "writeback")]
     cache: Cache,
@@ -75,18 +83,20 @@ impl Check {
             Some(What::Leaks) => Repair::Leaks,
             Some(What::All) => Repair::All,
         };
+        (how.data, how.dry_run) = (self.data, self.dry_run);
         how.threads = std::thread::available_parallelism().map_or(1, usize::from);
         how.progress = Some(&progress);
+        let done = if self.dry_run { "would be repaired" } else { "repaired" };
         let mut kept = Kept::default();
         let mut tell = |finding: Finding| {
-            output::note(&line(&finding));
+            output::note(&line(&finding, done));
             kept.add(&finding);
         };
         let checked = self.check(&how, &mut tell);
         drop(shown);
         let checked = checked?;
         let text = match self.output {
-            Form::Human => human(&checked.report),
+            Form::Human => human(&checked.report, self.dry_run),
             Form::Json => json(&checked, &self.name(), kept),
         };
         if !self.quiet {
@@ -140,8 +150,8 @@ fn code(report: &CheckReport) -> u8 {
     }
 }
 
-/// A finding for people.
-fn line(finding: &Finding) -> String {
+/// A finding for people; `done`: what is said of one that was repaired.
+fn line(finding: &Finding, done: &str) -> String {
     let how_bad = match finding.severity {
         Severity::Note => "note",
         Severity::Leak => "Leaked",
@@ -154,7 +164,7 @@ fn line(finding: &Finding) -> String {
         None => Ok(()),
     };
     let told = told.and_then(|()| match finding.repaired {
-        true => write!(line, " (repaired)"),
+        true => write!(line, " ({done})"),
         false => Ok(()),
     });
     told.expect("a string takes any text");
@@ -162,14 +172,15 @@ fn line(finding: &Finding) -> String {
 }
 
 /// What qemu-img prints.
-fn human(report: &CheckReport) -> String {
+fn human(report: &CheckReport, dry_run: bool) -> String {
     let mut out = String::new();
     let CheckReport { corruptions, leaks, check_errors, .. } = *report;
     if report.corruptions_fixed + report.leaks_fixed > 0 {
         let (fixed, lost) = (report.corruptions_fixed, report.leaks_fixed);
-        out += "The following inconsistencies were found and repaired:\n\n";
+        let done = if dry_run { "and would be" } else { "and" };
+        out += &format!("The following inconsistencies were found {done} repaired:\n\n");
         out += &format!("    {lost} leaked clusters\n    {fixed} corruptions\n\n");
-        out += "Double checking the fixed image now...\n";
+        out += if dry_run { "Afterwards:\n" } else { "Double checking the fixed image now...\n" };
     }
     if report.is_clean() {
         out += "No errors were found on the image.\n";

@@ -60,6 +60,38 @@ fn a_repair_tells_what_it_did_and_that_all_is_well() {
 }
 
 #[test]
+fn a_dry_run_tells_what_the_repair_then_does_and_changes_nothing() {
+    let bench = Bench::new();
+    golden(&bench, "refcount-zero");
+    let before = std::fs::read(bench.path("refcount-zero.qcow2")).expect("it is there");
+    let run = |more: &[&str]| {
+        let output =
+            bench.anydisk(&[&["check", "-r", "all"][..], more, &["refcount-zero.qcow2"]].concat());
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        (told, String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
+    };
+    let (told, out, code) = run(&["--dry-run"]);
+    assert!(std::fs::read(bench.path("refcount-zero.qcow2")).expect("it is there") == before);
+    assert!(out.contains("were found and would be repaired"), "{out}");
+    let (done, report, then) = run(&[]);
+    assert_eq!((told.replace("would be repaired", "repaired"), code), (done, then));
+    assert_eq!(out.lines().last(), report.lines().last());
+    assert!(bench.fails(&["check", "--dry-run", "refcount-zero.qcow2"], 1).contains("--repair"));
+}
+
+#[test]
+fn data_that_cannot_be_unpacked_is_found_when_it_is_read() {
+    let bench = Bench::new();
+    for name in ["compressed-garbage", "stream-zstd-plain"] {
+        golden(&bench, name);
+    }
+    bench.prints(&["check", "compressed-garbage.qcow2"]);
+    let told = bench.fails(&["check", "--data", "compressed-garbage.qcow2"], 2);
+    assert!(told.contains("ERROR compressed-data-broken at 0x"), "{told}");
+    assert!(bench.prints(&["check", "--data", "stream-zstd-plain.qcow2"]).starts_with("No errors"));
+}
+
+#[test]
 fn what_is_printed_is_what_qemu_prints() {
     let Some(_) = Qemu::find() else { return };
     let bench = Bench::new();

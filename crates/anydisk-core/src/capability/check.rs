@@ -15,6 +15,10 @@ pub struct CheckRequest<'a> {
     pub open: OpenRequest<'a>,
     /// What to mend.
     pub repair: Repair,
+    /// Read the data too, and unpack what is packed: finds what tables alone do not show. Takes as
+    /// long as reading all of it. Where [`Format::checks_data`](crate::Format::checks_data) says no,
+    /// such a check is refused.
+    pub data: bool,
     /// Threads that may be used, at least 1.
     pub threads: usize,
     /// Is told bytes done and bytes in all, now and then; answers whether to go on.
@@ -25,13 +29,20 @@ impl<'a> CheckRequest<'a> {
     /// A check of the image, which changes nothing, on one thread.
     #[must_use]
     pub fn new(open: OpenRequest<'a>) -> Self {
-        Self { open, repair: Repair::Nothing, threads: 1, progress: None }
+        Self { open, repair: Repair::Nothing, data: false, threads: 1, progress: None }
     }
 
     /// The same, mending what `repair` says.
     #[must_use]
     pub fn repairing(mut self, repair: Repair) -> Self {
         self.repair = repair;
+        self
+    }
+
+    /// The same, reading the data too.
+    #[must_use]
+    pub fn reading_data(mut self) -> Self {
+        self.data = true;
         self
     }
 }
@@ -41,6 +52,7 @@ impl fmt::Debug for CheckRequest<'_> {
         f.debug_struct("CheckRequest")
             .field("open", &self.open)
             .field("repair", &self.repair)
+            .field("data", &self.data)
             .field("threads", &self.threads)
             .finish_non_exhaustive()
     }

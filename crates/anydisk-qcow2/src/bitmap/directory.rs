@@ -182,7 +182,14 @@ pub fn read_directory(
 }
 
 /// The entry at the start of `bytes`, and its length with the padding.
-fn read_entry(bytes: &[u8], at: HostOffset, cluster_bits: u32) -> Result<(BitmapEntry, usize)> {
+///
+/// # Errors
+/// [`Error::Invalid`] with the first field that breaks the format.
+pub(crate) fn read_entry(
+    bytes: &[u8],
+    at: HostOffset,
+    cluster_bits: u32,
+) -> Result<(BitmapEntry, usize)> {
     let Ok((raw, rest)) = RawBitmap::read_from_prefix(bytes) else {
         return Err(invalid(at, "bitmap directory", Value::Missing, "another entry").into());
     };

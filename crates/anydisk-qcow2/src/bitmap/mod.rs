@@ -32,6 +32,6 @@ mod resize;
 mod store;
 
 pub use directory::{BitmapEntry, read_directory};
-pub(crate) use directory::{Directory, Place};
+pub(crate) use directory::{Directory, Part, Place, for_each_part, read_entry, to_bytes};
 pub(crate) use keeper::Keeper;
 pub(crate) use store::Stored;

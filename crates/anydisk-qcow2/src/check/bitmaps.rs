@@ -89,7 +89,11 @@ pub(super) fn find(
     } else if len > ENTRY * u64::from(BITMAPS) {
         bad(teller, format!("the directory has {len} bytes, more than any may have"));
     } else {
-        roots.note(subject, teller, "the bitmap directory", at, len);
+        if subject.region(at, len).is_ok() {
+            roots.note(subject, teller, "the bitmap directory", at, len);
+        } else {
+            bad(teller, format!("the directory at {at:#x} reaches past the end of the file"));
+        }
         Directory { subject, end: at.saturating_add(len), count }.note(teller, tables, at);
     }
     Ok(())
@@ -161,10 +165,19 @@ impl Directory<'_> {
     ) {
         if let Some(text) = self.constraint(raw) {
             self.bad(teller, place, || text);
+        } else if raw.flags.get() & IN_USE != 0 {
+            teller.tell(Trouble::BitmapInUse, place, || {
+                format!("bitmap at {place}: it is marked as in use: whoever recorded in it did not store it")
+            });
         }
-        let (at, size) = (raw.table_offset.get(), raw.table_size.get());
-        if at != 0 && HostOffset(at).is_aligned(self.subject.cluster_size()) {
-            tables.note(self.subject, teller, "the table of a bitmap", at, u64::from(size) * 8);
+        let (at, len) = (raw.table_offset.get(), u64::from(raw.table_size.get()) * 8);
+        if at != 0
+            && HostOffset(at).is_aligned(self.subject.cluster_size())
+            && tables.try_note(self.subject, at, len).is_err()
+        {
+            teller.tell(Trouble::BitmapBits, place, || {
+                format!("bitmap at {place}: its table, {len:#x} bytes at {at:#x}, reaches past the end of the file")
+            });
         }
     }
 
@@ -241,7 +254,7 @@ fn count_entry(
         && (at == 0 || word & ALL_ONES == 0);
     if !legal {
         if let Some(place) = place {
-            teller.tell(Trouble::Bitmaps, place, || {
+            teller.tell(Trouble::BitmapBits, place, || {
                 format!("entry {word:#x} of a bitmap's table, expected a cluster's place, 0 or 1")
             });
         }
@@ -254,7 +267,7 @@ fn count_entry(
         Ok(run) => references.add_data(run.first, times),
         Err(_) => {
             if let Some(place) = place {
-                teller.tell(Trouble::PastEnd, place, || {
+                teller.tell(Trouble::BitmapBits, place, || {
                     format!("a cluster of a bitmap, at {at:#x}, lies past the end of the file")
                 });
             }

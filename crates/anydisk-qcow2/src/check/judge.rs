@@ -50,6 +50,14 @@ impl Rules {
         if entry.is_compressed() { self.compressed(entry) } else { self.standard(entry, guest) }
     }
 
+    /// Whether an entry that names a cluster reads as zeroes all the same.
+    pub(super) fn is_zero(&self, entry: L2Entry) -> bool {
+        match self.geometry.is_extended() {
+            true => entry.bitmap & ALLOCATED == 0,
+            false => entry.word & ZERO != 0,
+        }
+    }
+
     fn compressed(&self, entry: L2Entry) -> (Named, Troubles) {
         let mut troubles = Troubles::default();
         if self.data_file {

@@ -11,10 +11,11 @@
 //! | `subject` | the image and its file |
 //! | `roots`, `bitmaps` | what the header names |
 //! | `tables`, `walk`, `runs`, `judge` | L2 tables and their entries |
+//! | `data` | what lies in the clusters, if it is to be read |
 //! | `references`, `windows` | how often each cluster is named, in bounded memory |
 //! | `counts` | the refcounts in the file |
 //! | `trouble` | the kinds of inconsistencies, and what is done about each |
-//! | `repair`, `mend`, `rebuild`, `snapshot_table` | what is done, and in which order |
+//! | `repair`, `mend`, `rebuild`, `snapshot_table`, `bitmap_repair` | what is done, and in which order |
 //! | `compact` | clusters at the end moved into gaps |
 //! | `zeroes` | what version 2 cannot say |
 //!
@@ -22,9 +23,11 @@
 //! A file that is too long for one window is looked at in several, each with a walk of its own
 //! over the tables.
 
+mod bitmap_repair;
 mod bitmaps;
 mod compact;
 mod counts;
+mod data;
 mod judge;
 mod mend;
 mod progress;
@@ -50,8 +53,10 @@ use anydisk_core::{
     Storage,
 };
 
+use self::bitmap_repair::Fates;
 pub use self::compact::compact;
 use self::counts::Blocks;
+use self::data::DataLook;
 use self::judge::Rules;
 use self::progress::Progress;
 use self::references::References;
@@ -59,7 +64,7 @@ use self::roots::Roots;
 use self::runs::Shape;
 use self::subject::Subject;
 use self::tables::{L2Table, Sums};
-use self::trouble::{Plan, Teller, Trouble};
+use self::trouble::{Class, Plan, Teller, Trouble};
 use self::walk::Walk;
 use self::windows::Touched;
 pub(crate) use self::zeroes::Census;
@@ -76,7 +81,8 @@ pub(crate) fn check(
         request.open.is_writable()?;
     }
     let threads = request.threads.max(1);
-    let settings = Settings { threads, ..Settings::of(request.open.limits) };
+    let settings =
+        Settings { threads, reads_data: request.data, ..Settings::of(request.open.limits) };
     let subject = Subject::open(&request.open.store, request.open.limits)?;
     let progress = Progress::new(request.progress);
     if request.repair != Repair::Nothing {
@@ -186,6 +192,8 @@ struct Settings {
     mends_entries: bool,
     /// The refcounts are to be built anew: what names them does not count.
     without_refcounts: bool,
+    /// The data is read too.
+    reads_data: bool,
 }
 
 impl Settings {
@@ -211,6 +219,11 @@ fn survey(
         Ok(())
     })?;
     image.blocks.tell_past_end(subject, teller);
+    if teller.tally.count(Class::Structure) > 0
+        && let Some(fates) = Fates::find(subject, settings, progress)?
+    {
+        fates.tell_shared(teller);
+    }
     report(subject, sums, end, teller);
     Ok(())
 }
@@ -306,6 +319,9 @@ impl Window<'_> {
         self.walk().check_l1_flags(teller)?;
         let sums = self.count(settings.threads, progress, teller)?;
         let end = blocks.compare(subject, &self.references, teller);
+        if settings.reads_data {
+            DataLook::new(&self.walk()).run(settings.threads, progress, teller)?;
+        }
         Ok((sums, end))
     }
 

@@ -90,6 +90,8 @@ struct Page {
     metadata: Bits,
     overlaps: Bits,
     ones: Bits,
+    seen: Bits,
+    bad: Bits,
 }
 
 /// A bit for each cluster of a page.
@@ -251,6 +253,34 @@ impl References {
         true
     }
 
+    /// Clusters that are named.
+    pub(super) fn named(&self) -> u64 {
+        let pages = self.pages.iter().filter_map(OnceLock::get);
+        let named = |count: &&AtomicU16| count.load(Relaxed) != 0;
+        pages.map(|page| page.counts.iter().filter(named).count() as u64).sum()
+    }
+
+    /// Whether a cluster lies in the window and was not asked for before.
+    pub(super) fn see(&self, cluster: u64) -> bool {
+        self.window.contains(&cluster) && {
+            let (page, index) = self.page(cluster);
+            !page.seen.set(index)
+        }
+    }
+
+    /// Notes that something which begins in the cluster cannot be read.
+    pub(super) fn mark_bad(&self, cluster: u64) {
+        if self.window.contains(&cluster) {
+            let (page, index) = self.page(cluster);
+            page.bad.set(index);
+        }
+    }
+
+    /// Whether something that begins in the cluster cannot be read.
+    pub(super) fn is_bad(&self, cluster: u64) -> bool {
+        self.existing(cluster).is_some_and(|(page, index)| page.bad.get(index))
+    }
+
     /// Whether the refcount of a cluster of the window is exactly one in the file; `None` for other
     /// clusters.
     #[inline]
@@ -294,6 +324,8 @@ impl Page {
             metadata: Bits::new(),
             overlaps: Bits::new(),
             ones: Bits::new(),
+            seen: Bits::new(),
+            bad: Bits::new(),
         })
     }
 

@@ -2,6 +2,7 @@
 //! in which each step alone does no harm.
 //!
 //! ```text
+//!   bitmaps that cannot be relied on; flush; named in the header
 //!   entries that break the format and name nothing that counts      flush
 //!   refcounts: raised in their place, or all of them built anew at the end of the file and then named
 //!   COPIED cleared where something is shared                        flush
@@ -17,6 +18,7 @@
 
 use anydisk_core::{CheckReport, Finding, Repair, Result};
 
+use super::bitmap_repair::Fates;
 use super::mend::{Flags, Mend};
 use super::progress::Progress;
 use super::subject::Subject;
@@ -33,11 +35,14 @@ pub(super) fn repair(
     progress: &Progress<'_>,
     found: &mut dyn FnMut(Finding),
 ) -> Result<CheckReport> {
+    let (mended, bitmaps) = mend_bitmaps(subject, repair, settings, progress, found)?;
+    let subject = mended.as_ref().unwrap_or(subject);
     let plan = plan(subject, repair, settings, progress)?;
     let settings = Settings { mends_entries: plan.entries, ..settings };
     let mut teller = Teller::new(found, plan);
     survey(subject, settings, progress, &mut teller)?;
-    let (tally, before) = (teller.tally, teller.report);
+    let (tally, mut before) = (teller.tally, teller.report);
+    before.corruptions_fixed += bitmaps.corruptions_fixed;
     let work = Work { settings, progress };
     work.mend_tables(subject, plan, &tally)?;
     let subject = subject.again()?;
@@ -48,6 +53,35 @@ pub(super) fn repair(
     work.conclude(&subject.again()?, plan, before)
 }
 
+/// What is said of bitmaps.
+const OF_BITMAPS: &[Class] = &[Class::Bitmaps, Class::BitmapDoubt];
+
+/// Makes bitmaps such that they can be relied on, before anything is counted: what they named
+/// without right counts no more. The image as it is then, if it changed, and what was found.
+fn mend_bitmaps(
+    subject: &Subject,
+    repair: Repair,
+    settings: Settings,
+    progress: &Progress<'_>,
+    found: &mut dyn FnMut(Finding),
+) -> Result<(Option<Subject>, CheckReport)> {
+    let settings = Settings { reads_data: false, ..settings };
+    let fates = match repair {
+        Repair::All => Fates::find(subject, settings, progress)?,
+        _ => None,
+    };
+    let Some(fates) = fates.filter(|fates| fates.are_needed() && fates.have_room()) else {
+        return Ok((None, CheckReport::default()));
+    };
+    let plan = Plan { bitmaps: true, ..Plan::default() };
+    let mut teller = Teller::new(found, plan).of_classes(OF_BITMAPS);
+    survey(subject, settings, progress, &mut teller)?;
+    fates.tell_shared(&mut teller);
+    let report = teller.report;
+    fates.carry_out()?;
+    Ok((Some(subject.again()?), report))
+}
+
 /// Looks at everything, changes nothing, and decides.
 fn plan(
     subject: &Subject,
@@ -55,6 +89,8 @@ fn plan(
     settings: Settings,
     progress: &Progress<'_>,
 ) -> Result<Plan> {
+    // Data that is lost changes nothing about what can be done.
+    let settings = Settings { reads_data: false, ..settings };
     let look = |settings: Settings| {
         let mut teller = Teller::quiet();
         survey(subject, settings, progress, &mut teller).map(|()| teller.tally)

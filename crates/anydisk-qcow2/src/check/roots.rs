@@ -163,12 +163,18 @@ impl Tables {
         at: u64,
         len: u64,
     ) {
-        match subject.region(at, len) {
-            Ok(run) => self.clusters.push((run.first, run.end())),
-            Err(PastEnd) => tell_past_end(subject, teller, what, at, len),
+        if let Err(PastEnd) = self.try_note(subject, at, len) {
+            tell_past_end(subject, teller, what, at, len);
         }
+    }
+
+    /// The same, with nothing told of one that reaches past the end of the file.
+    pub(super) fn try_note(&mut self, subject: &Subject, at: u64, len: u64) -> Result<(), PastEnd> {
         // What lies past the end of the file is zero, and names nothing.
         self.bytes.push((at, at.saturating_add(len).min(subject.file_len)));
+        let run = subject.region(at, len)?;
+        self.clusters.push((run.first, run.end()));
+        Ok(())
     }
 
     fn swept(self) -> (Vec<Segment>, Vec<Segment>) {

@@ -38,7 +38,12 @@ pub(super) enum Trouble {
     SnapshotTableTooLong,
     SnapshotsWithDataFile,
     Bitmaps,
+    BitmapBits,
+    BitmapInUse,
+    BitmapShared,
     Unreadable,
+    DataUnreadable,
+    StreamBroken,
 }
 
 /// Several of them.
@@ -72,6 +77,8 @@ pub(super) enum Class {
     Harmless,
     /// The tables cannot be trusted: something may be named that was not counted.
     Structure,
+    /// Data is lost, and nothing else.
+    Lost,
     /// A refcount is to be raised.
     Low,
     /// A refcount is to be lowered.
@@ -84,12 +91,19 @@ pub(super) enum Class {
     Refcounts,
     /// The snapshot table is to be rewritten.
     SnapshotTable,
+    /// The bitmaps are to be written anew.
+    Bitmaps,
+    /// A bitmap cannot be relied on, though it breaks no rule.
+    BitmapDoubt,
 }
 
 impl Trouble {
     /// The word for programs, and what has to be done.
     fn facts(self) -> (&'static str, Class) {
-        use Class::{Copied, Entry, Harmless, High, Low, Refcounts, SnapshotTable, Structure};
+        use Class::{
+            BitmapDoubt, Bitmaps, Copied, Entry, Harmless, High, Lost, Low, Refcounts,
+            SnapshotTable, Structure,
+        };
         match self {
             Self::MarkedDirty => ("marked-dirty", Harmless),
             Self::MarkedCorrupt => ("marked-corrupt", Harmless),
@@ -122,8 +136,13 @@ impl Trouble {
             Self::SnapshotL1TooLarge => ("snapshot-l1-too-large", Structure),
             Self::SnapshotTableTooLong => ("snapshot-table-too-long", Structure),
             Self::SnapshotsWithDataFile => ("snapshots-with-data-file", Structure),
-            Self::Bitmaps => ("bitmaps-invalid", Structure),
+            Self::Bitmaps => ("bitmaps-invalid", Bitmaps),
+            Self::BitmapBits => ("bitmap-bits-invalid", Bitmaps),
+            Self::BitmapInUse => ("bitmap-in-use", BitmapDoubt),
+            Self::BitmapShared => ("bitmap-overlap", BitmapDoubt),
             Self::Unreadable => ("unreadable", Structure),
+            Self::DataUnreadable => ("data-unreadable", Lost),
+            Self::StreamBroken => ("compressed-data-broken", Lost),
         }
     }
 
@@ -133,9 +152,11 @@ impl Trouble {
 
     fn severity(self) -> Severity {
         match self {
-            Self::Unreadable | Self::SnapshotTableTooLong => Severity::Unreadable,
+            Self::Unreadable | Self::SnapshotTableTooLong | Self::DataUnreadable => {
+                Severity::Unreadable
+            }
             _ => match self.class() {
-                Class::Harmless => Severity::Note,
+                Class::Harmless | Class::BitmapDoubt => Severity::Note,
                 Class::High => Severity::Leak,
                 _ => Severity::Corruption,
             },
@@ -146,7 +167,7 @@ impl Trouble {
 impl Class {
     fn remedy(self) -> Option<&'static str> {
         Some(match self {
-            Self::Structure => return None,
+            Self::Structure | Self::Lost => return None,
             Self::Harmless => "the mark is removed when nothing is wrong any more",
             Self::Low => "the refcount is raised",
             Self::High => "the refcount is lowered, if no table is damaged",
@@ -154,6 +175,10 @@ impl Class {
             Self::Entry => "the entry becomes one that reads as zeroes, as it did before",
             Self::Refcounts => "the refcounts are built anew",
             Self::SnapshotTable => "the snapshot table is written anew",
+            Self::Bitmaps => {
+                "bitmaps that break the format are removed; one whose bits alone are lost says that everything has changed"
+            }
+            Self::BitmapDoubt => "the bitmap says that everything has changed, and is valid again",
         })
     }
 }
@@ -171,6 +196,8 @@ pub(super) struct Plan {
     pub(super) rebuild: bool,
     /// The snapshot table is written anew.
     pub(super) snapshot_table: bool,
+    /// Bitmaps that cannot be relied on are written anew, or removed.
+    pub(super) bitmaps: bool,
     /// The marks in the header are removed.
     pub(super) marks: bool,
 }
@@ -186,14 +213,21 @@ impl Plan {
             entries: sound,
             rebuild: sound && disturbed != [0, 0],
             snapshot_table: sound,
+            bitmaps: false, // That was done before.
             marks: sound,
         }
     }
 
     /// What a repair of leaks does: nothing where anything else is wrong than what leaks entail.
     pub(super) fn leaks(tally: &Tally) -> Self {
-        let others =
-            [Class::Structure, Class::Low, Class::Entry, Class::Refcounts, Class::SnapshotTable];
+        let others = [
+            Class::Structure,
+            Class::Low,
+            Class::Entry,
+            Class::Refcounts,
+            Class::SnapshotTable,
+            Class::Bitmaps,
+        ];
         let release = others.iter().all(|class| tally.count(*class) == 0);
         Self { protect: release, release, ..Self::default() }
     }
@@ -203,17 +237,19 @@ impl Plan {
             Class::Harmless => self.marks,
             // Of these, only an overlap with the old refcounts lets every reference be known.
             Class::Structure | Class::Refcounts => self.rebuild,
+            Class::Lost => false,
             Class::Low => self.protect,
             Class::High | Class::Copied => self.release,
             Class::Entry => self.entries,
             Class::SnapshotTable => self.snapshot_table,
+            Class::Bitmaps | Class::BitmapDoubt => self.bitmaps,
         }
     }
 }
 
 /// How often each class was met.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tally([u64; 8]);
+pub(super) struct Tally([u64; 11]);
 
 impl Tally {
     pub(super) fn count(&self, class: Class) -> u64 {
@@ -226,6 +262,8 @@ pub(super) struct Teller<'a> {
     /// `None`: only counted.
     found: Option<&'a mut dyn FnMut(Finding)>,
     plan: Plan,
+    /// Only these are told and counted, if not all.
+    only: Option<&'static [Class]>,
     pub(super) tally: Tally,
     pub(super) report: CheckReport,
 }
@@ -233,7 +271,12 @@ pub(super) struct Teller<'a> {
 impl<'a> Teller<'a> {
     /// Tells `found` each finding, as mended where `plan` mends it.
     pub(super) fn new(found: &'a mut dyn FnMut(Finding), plan: Plan) -> Self {
-        Self { found: Some(found), plan, tally: Tally::default(), report: CheckReport::default() }
+        Self { found: Some(found), plan, ..Self::quiet() }
+    }
+
+    /// The same, deaf to all but these classes.
+    pub(super) fn of_classes(self, only: &'static [Class]) -> Self {
+        Self { only: Some(only), ..self }
     }
 
     /// Only counts.
@@ -241,6 +284,7 @@ impl<'a> Teller<'a> {
         Self {
             found: None,
             plan: Plan::default(),
+            only: None,
             tally: Tally::default(),
             report: CheckReport::default(),
         }
@@ -259,6 +303,9 @@ impl<'a> Teller<'a> {
         text: impl FnOnce() -> String,
     ) {
         let (word, class) = trouble.facts();
+        if self.only.is_some_and(|only| !only.contains(&class)) {
+            return;
+        }
         self.tally.0[class as usize] += 1;
         let told = self.found.is_some();
         let text = if told { text() } else { String::new() };

@@ -4,6 +4,7 @@
 //! as that. Threads count; what they find wrong they only mark, and the marked tables are looked at
 //! again, in order, to tell what it is.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use anydisk_core::{HostOffset, Result};
@@ -43,12 +44,21 @@ struct Counted {
     data: Own,
 }
 
+/// A table, and what it holds.
+#[derive(Clone, Copy)]
+pub(super) struct Shown<'a> {
+    number: usize,
+    pub(super) table: &'a L2Table,
+    /// `None`: it cannot be read.
+    pub(super) bytes: Option<&'a [u8]>,
+}
+
 /// An entry and where it is.
 #[derive(Clone, Copy)]
-struct Slot<'a> {
-    table: &'a L2Table,
-    index: usize,
-    entry: L2Entry,
+pub(super) struct Slot<'a> {
+    pub(super) table: &'a L2Table,
+    pub(super) index: usize,
+    pub(super) entry: L2Entry,
 }
 
 impl Walk<'_> {
@@ -69,9 +79,15 @@ impl Walk<'_> {
         teller: &mut Teller<'_>,
     ) -> Result<Sums> {
         let faulty: Vec<AtomicBool> = self.tables.iter().map(|_| AtomicBool::new(false)).collect();
+        let begin = || Counted { sums: Sums::default(), data: self.references.own() };
+        let counted = self.on_threads(threads, progress, begin, |own, shown| {
+            if shown.bytes.is_none_or(|bytes| self.count(shown.table, bytes, own)) {
+                faulty[shown.number].store(true, Relaxed);
+            }
+            progress.step(self.subject.cluster_size())
+        })?;
         let mut sums = Sums::default();
-        for counted in self.on_threads(threads, &faulty, progress) {
-            let Counted { sums: more, data } = counted?;
+        for Counted { sums: more, data } in counted {
             sums.add(more);
             self.references.take(data);
         }
@@ -83,17 +99,20 @@ impl Walk<'_> {
         Ok(sums)
     }
 
-    /// Shares the tables among threads: what each has counted.
-    fn on_threads(
+    /// Shows all tables that are not empty, each to one of several threads. What the threads came
+    /// to, each from what `begin` gave it.
+    pub(super) fn on_threads<T: Send>(
         &self,
         threads: usize,
-        faulty: &[AtomicBool],
         progress: &Progress<'_>,
-    ) -> Vec<Result<Counted>> {
+        begin: impl Fn() -> T + Sync,
+        show: impl Fn(&mut T, Shown<'_>) -> Result<()> + Sync,
+    ) -> Result<Vec<T>> {
         let next = AtomicUsize::new(0);
         let work = || {
-            let mut own = Counted { sums: Sums::default(), data: self.references.own() };
-            self.work(&next, faulty, progress, &mut own).map(|()| own)
+            let mut own = begin();
+            let shown = self.work(&next, progress, &mut |shown| show(&mut own, shown));
+            shown.map(|()| own)
         };
         // A thread costs more than it gains where there is little to do.
         let useful = threads.min(THREADS).min(self.tables.len().div_ceil(self.batch()));
@@ -103,7 +122,8 @@ impl Walk<'_> {
             let others = others
                 .into_iter()
                 .map(|other| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            std::iter::once(first).chain(others).collect()
+            // All of them end before the first error is told.
+            std::iter::once(first).chain(others).collect::<Vec<_>>().into_iter().collect()
         })
     }
 
@@ -116,9 +136,8 @@ impl Walk<'_> {
     fn work(
         &self,
         next: &AtomicUsize,
-        faulty: &[AtomicBool],
         progress: &Progress<'_>,
-        own: &mut Counted,
+        show: &mut impl FnMut(Shown<'_>) -> Result<()>,
     ) -> Result<()> {
         let (cluster, batch) = (self.subject.cluster_size(), self.batch());
         let mut buffer = Vec::new();
@@ -132,37 +151,36 @@ impl Walk<'_> {
             while at < end {
                 let together = self.tables[at..end].chunk_by(|a, b| a.at + cluster == b.at);
                 let run = together.into_iter().next().map_or(1, <[L2Table]>::len);
-                self.count_run(&self.tables[at..at + run], &faulty[at..], &mut buffer, own);
+                self.show_run(at..at + run, &mut buffer, show)?;
                 at += run;
             }
-            progress.step((end - first) as u64 * cluster)?;
+            progress.step(0)?;
         }
     }
 
-    /// Counts what tables name that follow each other in the file.
-    fn count_run(
+    /// Shows tables that follow each other in the file.
+    fn show_run(
         &self,
-        tables: &[L2Table],
-        faulty: &[AtomicBool],
+        numbers: Range<usize>,
         buffer: &mut Vec<u8>,
-        own: &mut Counted,
-    ) {
+        show: &mut impl FnMut(Shown<'_>) -> Result<()>,
+    ) -> Result<()> {
         let cluster = usize::try_from(self.subject.cluster_size()).unwrap_or(usize::MAX);
+        let tables = &self.tables[numbers.clone()];
         let (at, len) = (tables[0].at, tables.len() * cluster);
         if !self.is_walked(&tables[0]) || self.subject.is_hole(at, len as u64) {
-            return;
+            return Ok(());
         }
         buffer.resize(len, 0);
         let read = self.subject.read(at, buffer);
-        for ((table, bytes), faulty) in tables.iter().zip(buffer.chunks(cluster)).zip(faulty) {
-            if read.is_err() || self.count(table, bytes, own) {
-                faulty.store(true, Relaxed);
-            }
+        for ((number, table), bytes) in numbers.zip(tables).zip(buffer.chunks(cluster)) {
+            show(Shown { number, table, bytes: read.is_ok().then_some(bytes) })?;
         }
+        Ok(())
     }
 
     /// A table that does not begin with a cluster is none: what it would name is not looked at.
-    fn is_walked(&self, table: &L2Table) -> bool {
+    pub(super) fn is_walked(&self, table: &L2Table) -> bool {
         HostOffset(table.at).is_aligned(self.subject.cluster_size())
     }
 
@@ -288,8 +306,7 @@ impl Walk<'_> {
     }
 
     fn tell_entry(&self, slot: Slot<'_>, troubles: Troubles, teller: &mut Teller<'_>) {
-        let words = self.subject.geometry.entry_words() as u64;
-        let place = HostOffset(slot.table.at).saturating_add(slot.index as u64 * words * 8);
+        let place = self.place(slot);
         let guest = self.guest(slot).map(|at| range(at, self.subject.cluster_size()));
         let L2Entry { word, bitmap } = slot.entry;
         for (trouble, expected) in TOLD {
@@ -302,8 +319,14 @@ impl Walk<'_> {
         }
     }
 
+    /// Where the entry is in the file.
+    pub(super) fn place(&self, slot: Slot<'_>) -> HostOffset {
+        let words = self.subject.geometry.entry_words() as u64;
+        HostOffset(slot.table.at).saturating_add(slot.index as u64 * words * 8)
+    }
+
     /// Where the cluster is on the disk, if it is on the active one.
-    fn guest(&self, slot: Slot<'_>) -> Option<u64> {
+    pub(super) fn guest(&self, slot: Slot<'_>) -> Option<u64> {
         let index = u64::from(slot.table.active?);
         let start = index.checked_shl(self.subject.geometry.l2_coverage_bits())?;
         start.checked_add((slot.index as u64) << self.subject.bits())

@@ -84,11 +84,21 @@ fn create_by_qemu(given: crate::common::Given<'_>, path: &std::path::Path, size:
 #[test]
 fn a_measure_is_qemus_to_the_byte() {
     let Some(_) = Qemu::find() else { return };
-    for given in KINDS.into_iter().filter(|given| !given.contains(&("backing_file", "below"))) {
+    let encrypted: [&[(&str, &str)]; 4] = [
+        &[("encrypt.format", "luks")],
+        &[("encrypt.format", "luks"), ("cluster_size", "4k")],
+        &[("encrypt.format", "luks"), ("encrypt.cipher-alg", "aes-128"), ("cluster_size", "2M")],
+        &[("data_file", "elsewhere"), ("data_file_raw", "on")],
+    ];
+    let all = KINDS.into_iter().chain(encrypted);
+    for given in all.filter(|given| !given.contains(&("backing_file", "below"))) {
         for size in SIZES.into_iter().filter(|size| is_possible(given, *size)) {
             let mut command = Command::new("qemu-img");
             command.args(["measure", "--output=json", "-O", "qcow2", "--size", &size.to_string()]);
-            if !given.is_empty() {
+            if given.iter().any(|(name, _)| *name == "encrypt.format") {
+                command.args(["--object", "secret,id=s,data=x"]);
+                command.args(["-o", &format!("{},encrypt.key-secret=s", joined(given))]);
+            } else if !given.is_empty() {
                 command.args(["-o", &joined(given)]);
             }
             let output = command.output().expect("it was found");

@@ -1,0 +1,269 @@
+//! Bitmaps that cannot be relied on, made such that they can: nothing is ever said to be unchanged
+//! that may have changed.
+//!
+//! ```text
+//!   entry of the directory that breaks the format     removed
+//!   bits in use, broken, past the end, or shared      a new table that says: everything changed
+//!   all others                                        kept
+//! ```
+//!
+//! New tables and a new directory are written behind the end of the file, counted where there is a
+//! refcount block for them, and then named in the header. What the old ones took is given back by
+//! the repair that follows.
+
+use std::collections::HashSet;
+
+use anydisk_core::{HostOffset, Result, Storage};
+use zerocopy::FromBytes;
+
+use super::progress::Progress;
+use super::references::References;
+use super::subject::Subject;
+use super::trouble::{Teller, Trouble};
+use super::{Named, Settings};
+use crate::alloc::bytes_of;
+use crate::bitmap::{BitmapEntry, Part, Place, for_each_part, read_entry, to_bytes};
+use crate::features::autoclear;
+use crate::guard::Clusters;
+use crate::layout::bitmap::{ALL_ONES, IN_USE};
+use crate::layout::{RawBitmap, RawBitmaps, extension};
+use crate::limits;
+use crate::live::LiveHeader;
+
+/// Bytes of a directory, of tables that are read one by one, and of tables that are written, at
+/// most: an image with more of them keeps its bitmaps as they are.
+const MOST: u64 = 32 << 20;
+
+/// What becomes of the bitmaps of an image.
+pub(super) struct Fates<'a> {
+    subject: &'a Subject,
+    kept: Vec<Fate>,
+    /// The directory itself, or entries of it, break the format.
+    broken: bool,
+}
+
+/// What becomes of one bitmap.
+struct Fate {
+    entry: BitmapEntry,
+    /// Entries that its table is to have.
+    needed: u32,
+    /// It is to say that everything has changed.
+    renewed: bool,
+    /// Something else lies where it lies.
+    shared: bool,
+}
+
+impl<'a> Fates<'a> {
+    /// Looks at all bitmaps; `None` if the image vouches for none.
+    pub(super) fn find(
+        subject: &'a Subject,
+        settings: Settings,
+        progress: &Progress<'_>,
+    ) -> Result<Option<Self>> {
+        let header = &subject.header;
+        let vouched = header.version >= 3 && header.autoclear_features & autoclear::BITMAPS != 0;
+        let Some(data) = header.extension(extension::BITMAPS).filter(|_| vouched) else {
+            return Ok(None);
+        };
+        let mut fates = Self { subject, kept: Vec::new(), broken: false };
+        match Place::of(header) {
+            Ok(Some(place)) => fates.read(place),
+            _ => {
+                // The count alone may be wrong.
+                let raw = RawBitmaps::read_from_bytes(data).ok();
+                let place = raw.map(|raw| Place {
+                    count: raw.nb_bitmaps.get(),
+                    at: HostOffset(raw.bitmap_directory_offset.get()),
+                    len: raw.bitmap_directory_size.get(),
+                });
+                fates.broken = true;
+                if let Some(place) = place.filter(|place| {
+                    place.at.get() != 0 && place.at.is_aligned(subject.cluster_size())
+                }) {
+                    fates.read(place);
+                }
+            }
+        }
+        let tables = fates.kept.iter().map(|fate| u64::from(fate.entry.table_entries) * 8);
+        if tables.sum::<u64>() > MOST {
+            return Ok(None); // So much is not read one by one: they stay as they are.
+        }
+        fates.look_at_bits();
+        fates.find_shared(settings, progress)?;
+        Ok(Some(fates))
+    }
+
+    /// Whether anything is to be done.
+    pub(super) fn are_needed(&self) -> bool {
+        self.broken || self.kept.iter().any(|fate| fate.renewed)
+    }
+
+    /// Takes the entries of the directory that can be used.
+    fn read(&mut self, place: Place) {
+        let there = self.subject.file_len.saturating_sub(place.at.get());
+        let len = place.len.min(MOST).min(there);
+        self.broken |= len < place.len;
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        if self.subject.read(place.at.get(), &mut bytes).is_err() {
+            self.broken = true;
+            return;
+        }
+        let (mut names, mut count, mut rest) = (HashSet::new(), 0_u64, &bytes[..]);
+        while let Some((entry, behind)) = split_entry(rest) {
+            count += 1;
+            let read = read_entry(entry, place.at, self.subject.bits()).ok();
+            let known = read.filter(|(entry, _)| names.insert(entry.name.clone()));
+            let fate = known.and_then(|(entry, _)| self.fate(entry));
+            self.broken |= fate.is_none();
+            self.kept.extend(fate);
+            rest = behind;
+        }
+        self.broken |= !rest.is_empty() || count != u64::from(place.count);
+    }
+
+    /// What becomes of a bitmap, by its entry alone; `None` if no table for it may be so large.
+    fn fate(&self, mut entry: BitmapEntry) -> Option<Fate> {
+        let (bits, size) = (self.subject.bits(), self.subject.header.disk_size());
+        let needed = entry.scale(size, bits).clusters().max(1);
+        if needed << bits > limits::BITMAP.max(1 << bits) {
+            return None;
+        }
+        let needed = u32::try_from(needed).ok()?;
+        let renewed = entry.is_in_use() || entry.table_entries < needed;
+        if !renewed {
+            entry.table_entries = needed;
+        }
+        Some(Fate { entry, needed, renewed, shared: false })
+    }
+
+    /// Looks for tables and clusters that are not in the file, and entries that break the format.
+    fn look_at_bits(&mut self) {
+        let subject = self.subject;
+        for fate in self.kept.iter_mut().filter(|fate| !fate.renewed) {
+            let len = u64::from(fate.entry.table_entries) * 8;
+            let there = subject.region(fate.entry.table.get(), len).is_ok();
+            let mut outside = false;
+            let read = for_each_cluster(subject, &fate.entry, |at| {
+                outside |= subject.region(at.get(), subject.cluster_size()).is_err();
+            });
+            fate.renewed = !there || outside || read.is_err();
+        }
+    }
+
+    /// Looks for bitmaps that share a cluster with something else.
+    fn find_shared(&mut self, settings: Settings, progress: &Progress<'_>) -> Result<()> {
+        let subject = self.subject;
+        let settings = Settings { reads_data: false, ..settings };
+        let image = Named::find(subject, settings, &mut Teller::quiet())?;
+        image.windows(settings, |window| {
+            window.count(settings.threads, progress, &mut Teller::quiet())?;
+            for fate in self.kept.iter_mut().filter(|fate| !fate.shared) {
+                fate.shared = fate.is_shared(subject, &window.references);
+                fate.renewed |= fate.shared;
+            }
+            Ok(())
+        })
+    }
+
+    /// Tells which bitmaps share clusters with something else.
+    pub(super) fn tell_shared(&self, teller: &mut Teller<'_>) {
+        for fate in self.kept.iter().filter(|fate| fate.shared) {
+            teller.tell(Trouble::BitmapShared, fate.entry.table, || {
+                let name = fate.entry.display_name();
+                format!("something else lies where bitmap {name} has its table or its bits")
+            });
+        }
+    }
+
+    /// Whether the new tables take no more than is written.
+    pub(super) fn have_room(&self) -> bool {
+        let renewed = self.kept.iter().filter(|fate| fate.renewed);
+        let clusters: u64 = renewed.map(|fate| fate.clusters(self.subject)).sum();
+        clusters << self.subject.bits() <= MOST
+    }
+
+    /// Writes new tables and a new directory, and names them.
+    pub(super) fn carry_out(mut self) -> Result<()> {
+        let (subject, bits) = (self.subject, self.subject.bits());
+        let mut next = subject.end();
+        for fate in self.kept.iter_mut().filter(|fate| fate.renewed) {
+            let table = vec![ALL_ONES; usize::try_from(fate.needed).unwrap_or(0)];
+            subject.store.write_at(subject.offset(next), &bytes_of(&table))?;
+            fate.entry.table = subject.offset(next);
+            fate.entry.table_entries = fate.needed;
+            fate.entry.flags &= !IN_USE;
+            next += fate.clusters(subject);
+        }
+        let entries: Vec<_> = self.kept.into_iter().map(|fate| fate.entry).collect();
+        let directory = to_bytes(&entries);
+        let at = subject.offset(next);
+        if !directory.is_empty() {
+            subject.store.write_at(at, &directory)?;
+            next += Clusters::touched(0, directory.len() as u64, bits).count;
+            subject.store.set_len(subject.offset(next).get())?;
+        }
+        // Where there is no block for them, what follows builds the refcounts anew.
+        let new = (subject.end()..next).map(|cluster| (cluster, 1)).collect();
+        super::Blocks::read(subject, &mut Teller::quiet())?.set(subject, &new)?;
+        let count = u32::try_from(entries.len()).unwrap_or(0);
+        name(subject, Place { count, at, len: directory.len() as u64 })
+    }
+}
+
+impl Fate {
+    /// Clusters of a new table.
+    fn clusters(&self, subject: &Subject) -> u64 {
+        Clusters::touched(0, u64::from(self.needed) * 8, subject.bits()).count
+    }
+
+    fn is_shared(&self, subject: &Subject, references: &References) -> bool {
+        let several =
+            |run: Clusters| (run.first..run.end()).any(|cluster| references.get(cluster) > 1);
+        let len = u64::from(self.entry.table_entries) * 8;
+        let table = Clusters::touched(self.entry.table.get(), len, subject.bits());
+        let mut shared = several(table);
+        // A table that cannot be read to its end is renewed in any case.
+        let _ = for_each_cluster(subject, &self.entry, |at| {
+            shared |= several(Clusters::new(at.get() >> subject.bits(), 1));
+        });
+        shared
+    }
+}
+
+/// Shows the clusters that hold bits of a bitmap.
+fn for_each_cluster(
+    subject: &Subject,
+    entry: &BitmapEntry,
+    mut visit: impl FnMut(HostOffset),
+) -> Result<()> {
+    for_each_part(&*subject.store, entry, subject.bits(), |part| {
+        if let Part::At(at) = part {
+            visit(at);
+        }
+        Ok(())
+    })
+}
+
+/// The bytes of the next entry of a directory, and those behind it.
+fn split_entry(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (raw, _) = RawBitmap::read_from_prefix(bytes).ok()?;
+    let strings = u64::from(raw.extra_data_size.get()) + u64::from(raw.name_size.get());
+    let len = (size_of::<RawBitmap>() as u64 + strings).next_multiple_of(8);
+    bytes.split_at_checked(usize::try_from(len).ok()?)
+}
+
+/// Names the new directory in the header, or none.
+fn name(subject: &Subject, place: Place) -> Result<()> {
+    let header = LiveHeader::to_repair(&subject.store, subject.header.clone());
+    header.rewrite(|header| {
+        if place.count == 0 {
+            header.extensions.retain(|one| one.kind != extension::BITMAPS);
+            header.autoclear_features &= !autoclear::BITMAPS;
+        }
+        let mut bitmaps = header.extensions.iter_mut().filter(|one| one.kind == extension::BITMAPS);
+        if let Some(bitmaps) = bitmaps.next_back() {
+            bitmaps.data = place.to_extension();
+        }
+        Ok(())
+    })
+}

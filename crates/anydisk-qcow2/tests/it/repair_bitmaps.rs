@@ -1,0 +1,212 @@
+//! Repairing bitmaps: what cannot be relied on says that everything has changed, and nothing else
+//! is touched.
+
+use std::sync::Arc;
+
+use crate::common::{Dump, create, disk, load, memory, save, try_open};
+use anydisk_core::{
+    Access, CheckReport, CheckRequest, Disk, Finding, Format, GuestOffset, GuestRange, HostOffset,
+    Limits, Location, NewBitmap, OpenRequest, Repair, Storage,
+};
+use anydisk_qcow2::QCOW2;
+use anydisk_storage::{MemoryStorage, Scratch};
+use anydisk_testkit::golden::cases;
+use anydisk_testkit::oracle::{Checked, Qemu};
+
+fn check(store: &Arc<dyn Storage>, repair: Repair) -> (CheckReport, Vec<Finding>) {
+    let (location, limits) = (Location::Other("test".into()), Limits::default());
+    let mut open = OpenRequest::new(Arc::clone(store), &location, &limits);
+    open.access = Access::ReadWrite;
+    let request = CheckRequest::new(open).repairing(repair);
+    let mut found = Vec::new();
+    let report = QCOW2.check(&request, &mut |finding| found.push(finding));
+    (report.expect("it can be checked"), found)
+}
+
+/// Names of the bitmaps, and what each says has changed.
+fn bitmaps(store: &Arc<dyn Storage>) -> Vec<(String, bool, Vec<GuestRange>)> {
+    let image = try_open(store, Access::Read).expect("it opens");
+    let bitmaps = image.bitmaps().expect("there can be bitmaps");
+    let all = |name: &str| {
+        let mut changes = bitmaps.changes(name).ok()?;
+        let (mut ranges, mut from) = (Vec::new(), GuestOffset(0));
+        while let Some(range) = changes.next(from).expect("it can be read") {
+            from = range.end();
+            ranges.push(range);
+        }
+        Some(ranges)
+    };
+    let list = bitmaps.list().expect("a list");
+    list.iter()
+        .map(|one| (one.name.clone(), one.inconsistent, all(&one.name).unwrap_or_default()))
+        .collect()
+}
+
+fn contents(store: &Arc<dyn Storage>) -> Vec<u8> {
+    let disk = Disk::new(try_open(store, Access::Read).expect("it opens"));
+    let mut bytes = vec![0; usize::try_from(disk.size()).expect("small")];
+    disk.read(GuestOffset(0), &mut bytes).expect("it can be read");
+    bytes
+}
+
+const SIZE: u64 = 1 << 20;
+
+/// An image with two bitmaps, `a` and `b`, each of which has recorded one write.
+fn marked() -> Arc<dyn Storage> {
+    let store = memory();
+    let image = create(&store, SIZE, &[("cluster_size", "4096")]);
+    let disk = disk(&image, None);
+    disk.write(GuestOffset(0), &[9; 8192]).expect("a write to memory");
+    let bitmaps = image.bitmaps().expect("there can be bitmaps");
+    for (name, at) in [("a", 64 << 10), ("b", 128 << 10)] {
+        let new = NewBitmap { name: name.into(), granularity: Some(4096), enabled: true };
+        bitmaps.add(&new).expect("a bitmap");
+        disk.write(GuestOffset(at), &[1; 4096]).expect("a write to memory");
+    }
+    disk.flush().expect("a flush of memory");
+    store
+}
+
+/// Where the entry of a bitmap is in the directory, which has one cluster.
+fn directory(store: &Arc<dyn Storage>) -> u64 {
+    let dump = Dump::of(&**store);
+    let extension = dump.header.extension(0x2385_2875).expect("there are bitmaps");
+    u64::from_be_bytes(extension[16..24].try_into().expect("eight bytes"))
+}
+
+fn set(store: &Arc<dyn Storage>, at: u64, word: u64) {
+    store.write_at(HostOffset(at), &word.to_be_bytes()).expect("a write to memory");
+}
+
+/// Damages `a`, repairs, and compares: `b` and the disk are as before, and `a` says that everything
+/// has changed.
+fn damage_a(what: &str, kind: &str, damage: impl Fn(&Arc<dyn Storage>, u64, u64)) {
+    let store = marked();
+    let (before, disk) = (bitmaps(&store), contents(&store));
+    let directory = directory(&store);
+    let table = Dump::of(&*store).word(directory);
+    damage(&store, directory, table);
+    let (report, found) = check(&store, Repair::All);
+    assert!(found.iter().any(|one| one.kind == kind && one.repaired), "{what}: {found:?}");
+    assert!(report.is_clean(), "{what}: {report:?} {found:?}");
+    assert!(check(&store, Repair::Nothing).1.is_empty(), "{what}");
+    let after = bitmaps(&store);
+    assert_eq!(after[1], before[1], "{what}");
+    let whole = GuestRange::whole(SIZE);
+    assert_eq!(after[0], ("a".into(), false, vec![whole]), "{what}");
+    assert!(contents(&store) == disk, "{what}");
+    if let Some(qemu) = Qemu::find() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("repaired.qcow2");
+        save(&*store, &path);
+        let clean = Checked { leaks: 0, corruptions: 0 };
+        assert_eq!(qemu.check(&path, "qcow2"), Ok(clean), "{what}");
+    }
+}
+
+#[test]
+fn a_bitmap_whose_bits_cannot_be_relied_on_says_that_everything_has_changed() {
+    damage_a("in use", "bitmap-in-use", |store, entry, _| {
+        let flags = Dump::of(&**store).word(entry + 8);
+        set(store, entry + 8, flags | 1);
+    });
+    damage_a("an entry that breaks the format", "bitmap-bits-invalid", |store, _, table| {
+        set(store, table, 0x1_0200);
+    });
+    damage_a("a cluster past the end", "bitmap-bits-invalid", |store, _, table| {
+        set(store, table, 1 << 40);
+    });
+    damage_a("a table past the end", "bitmap-bits-invalid", |store, entry, _| {
+        set(store, entry, 1 << 40);
+    });
+    damage_a("bits where the disk has data", "bitmap-overlap", |store, _, table| {
+        let data = Dump::of(&**store).entry(0).word & 0x00ff_ffff_ffff_fe00;
+        set(store, table, data);
+    });
+    damage_a("a table where the disk has one", "bitmap-overlap", |store, entry, _| {
+        let dump = Dump::of(&**store);
+        let l2 = dump.word(dump.header.l1_table_offset.get()) & 0x00ff_ffff_ffff_fe00;
+        set(store, entry, l2);
+    });
+    damage_a("a table where the refcounts are", "bitmap-overlap", |store, entry, _| {
+        let refcounts = Dump::of(&**store).header.refcount_table_offset.get();
+        set(store, entry, refcounts);
+    });
+}
+
+#[test]
+fn two_bitmaps_that_share_bits_both_say_that_everything_has_changed() {
+    let store = marked();
+    let directory = directory(&store);
+    let tables = [0, 32].map(|entry| Dump::of(&*store).word(directory + entry));
+    let bits = Dump::of(&*store).word(tables[0]);
+    set(&store, tables[1], bits);
+    assert!(check(&store, Repair::All).0.is_clean());
+    let whole = vec![GuestRange::whole(SIZE)];
+    let expected = [("a".into(), false, whole.clone()), ("b".into(), false, whole)];
+    assert_eq!(bitmaps(&store), expected);
+}
+
+#[test]
+fn a_bitmap_that_nobody_could_use_is_removed_and_the_others_stay() {
+    let damages: [(&str, u64, u64); 4] = [
+        ("a type that is unknown", 16, 0x020c_0001_0000_0000),
+        ("a granularity that is too small", 16, 0x0108_0001_0000_0000),
+        ("a flag that is unknown", 8, 0x0000_0001_0000_0006),
+        ("a table at no cluster's place", 0, 0x5200),
+    ];
+    for (what, field, word) in damages {
+        let store = marked();
+        let (before, disk) = (bitmaps(&store), contents(&store));
+        set(&store, directory(&store) + field, word);
+        let (report, found) = check(&store, Repair::All);
+        assert!(report.is_clean(), "{what}: {report:?} {found:?}");
+        assert!(found.iter().all(|one| one.repaired), "{what}: {found:?}");
+        assert_eq!(bitmaps(&store), before[1..], "{what}");
+        assert!(contents(&store) == disk, "{what}");
+    }
+}
+
+#[test]
+fn golden_images_with_bad_bitmaps_are_in_order_after_a_repair() {
+    let bad = |name: &str| name.starts_with("bitmap-") && name != "bitmap-autoclear-off";
+    let mut count = 0;
+    for case in cases("qcow2").iter().filter(|case| bad(&case.name)) {
+        let store = load(&case.unpack().path);
+        let (report, found) = check(&store, Repair::All);
+        assert!(report.is_clean(), "{case}: {report:?} {found:?}");
+        assert!(found.iter().all(|one| one.repaired), "{case}: {found:?}");
+        try_open(&store, Access::ReadWrite).unwrap_or_else(|error| panic!("{case}: {error}"));
+        count += 1;
+    }
+    assert!(count > 15, "{count}");
+}
+
+/// What a repair that is tried out tells is what the repair then tells, to the word.
+#[test]
+fn a_dry_run_tells_what_is_then_done() {
+    let (mut told, mut mended) = (0, 0);
+    for case in cases("qcow2").iter().filter(|case| case.files[0].size <= 1 << 20) {
+        let bytes = std::fs::read(case.unpack().path).expect("the file is there");
+        for repair in [Repair::Leaks, Repair::All] {
+            let below = Arc::new(MemoryStorage::new(bytes.clone()));
+            let scratch = Scratch::over(below.clone(), 64 << 20).expect("memory");
+            let dry: Arc<dyn Storage> = Arc::new(scratch);
+            let (location, limits) = (Location::Other("test".into()), Limits::default());
+            let mut open = OpenRequest::new(Arc::clone(&dry), &location, &limits);
+            open.access = Access::ReadWrite;
+            let request = CheckRequest::new(open).repairing(repair);
+            if QCOW2.check(&request, &mut |_| {}).is_err() {
+                continue;
+            }
+            let scratch = Scratch::over(below.clone(), 64 << 20).expect("memory");
+            let dry = check(&(Arc::new(scratch) as Arc<dyn Storage>), repair);
+            assert!(below.to_vec() == bytes, "{case}: it was changed");
+            let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes.clone()));
+            assert_eq!(check(&store, repair), dry, "{case}");
+            told += dry.1.len();
+            mended += dry.1.iter().filter(|one| one.repaired).count();
+        }
+    }
+    assert!(told > 200 && mended > 50, "{told} told, {mended} mended");
+}
