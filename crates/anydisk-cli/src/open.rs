@@ -9,7 +9,7 @@ use anydisk::inspect::{Inspection, Rules};
 use anydisk::storage::{HostOffset, LockMode, Storage, Window};
 use anydisk::{
     Access, Checked, Checking, Chosen, Compacted, Disk, Error, Finding, GuestRange, Inside, Layer,
-    Limits, Located, Location, OpenDisk, OptionSpec, Policy, Registry, Repair, Source,
+    Limits, Located, Location, OpenDisk, OptionSpec, Policy, Registry, Source,
 };
 
 use crate::args::{Part, Reading};

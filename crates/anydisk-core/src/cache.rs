@@ -339,6 +339,17 @@ impl TableCache {
         }
     }
 
+    /// Forgets all slices that are not changed. Entries that are on their way come too late.
+    pub fn clear(&self) {
+        for set in &self.sets {
+            let _guard = set.lock();
+            set.generation.fetch_add(1, Release);
+            for slot in set.slots.iter().filter(|slot| !slot.dirty.load(Relaxed)) {
+                slot.change(|| slot.key.store(EMPTY, Relaxed));
+            }
+        }
+    }
+
     /// Number of changed slices.
     #[must_use]
     pub fn dirty_count(&self) -> usize {
@@ -577,6 +588,19 @@ mod tests {
         assert_eq!(cache.create(AT, [2; 4]), Inserted::Yes);
         old.iter().for_each(|picture| cache.settle(picture));
         assert_eq!(cache.dirty()[0].entries[0], 2);
+    }
+
+    #[test]
+    fn a_cleared_cache_keeps_what_is_changed_and_takes_nothing_that_was_asked_for_before() {
+        let cache = filled([1, 2, 3, 4]);
+        let ticket = cache.ticket(AT);
+        cache.clear();
+        assert_eq!(cache.read(AT, |slice| slice.get(0)), None);
+        assert_eq!(cache.insert(AT, ticket, [9; 4]), Inserted::Stale);
+        assert_eq!(cache.insert(AT, cache.ticket(AT), [5; 4]), Inserted::Yes);
+        assert!(matches!(cache.update(AT, |slice| slice.set(0, 7)), Updated::Done(())));
+        cache.clear();
+        assert_eq!(cache.read(AT, |slice| slice.get(0)), Some(7));
     }
 
     #[test]

@@ -190,7 +190,7 @@ impl Allocator {
     }
 
     /// Notes where the refcount blocks are.
-    fn guard_blocks(&self) -> Result<()> {
+    pub(super) fn guard_blocks(&self) -> Result<()> {
         let state = self.lock();
         for block in state.table.blocks.iter().filter(|block| **block != 0) {
             if !HostOffset(*block).is_aligned(1 << self.cluster_bits) {
@@ -204,7 +204,7 @@ impl Allocator {
     }
 
     /// Sets `end` behind the last cluster in use, which the last block tells.
-    fn find_end(&self) -> Result<()> {
+    pub(super) fn find_end(&self) -> Result<()> {
         let mut state = self.lock();
         let Some(last) = state.table.blocks.iter().rposition(|block| *block != 0) else {
             return Ok(());
@@ -442,6 +442,12 @@ impl State {
         let next = self.embargo.range(run.first..run.end()).next();
         let count = next.map_or(run.count, |(first, _)| first - run.first);
         Look::Free(Clusters::new(run.first, count))
+    }
+
+    /// Forgets where space was sought, in a file of which clusters from `virgin` on were never written.
+    pub(super) fn forget_places(&mut self, virgin: u64) {
+        (self.hunt, self.patience, self.end, self.virgin) = (1, 0, 1, virgin);
+        self.packed = None;
     }
 
     /// Whether a cluster without a refcount may be used.

@@ -114,6 +114,19 @@ impl Guard {
         Ok(())
     }
 
+    /// Takes what `other` says in place of what was said here.
+    pub(crate) fn replace(&self, other: Self) {
+        let mut exact = self.write();
+        *exact = std::mem::take(&mut *other.write());
+        // The filter of another size would not fit; what is not metadata any more may say "perhaps".
+        for (first, (count, _)) in &*exact {
+            for cluster in *first..*first + *count {
+                let (word, bit) = self.place(cluster);
+                self.filter[word].fetch_or(bit, Relaxed);
+            }
+        }
+    }
+
     /// The run of metadata that begins at cluster `first` is metadata no more.
     pub(crate) fn remove(&self, first: u64) -> Option<Metadata> {
         // Its bits stay in the filter: they may be those of others too.

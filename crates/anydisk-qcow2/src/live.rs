@@ -70,6 +70,11 @@ impl LiveHeader {
         }
     }
 
+    /// The medium says `header` now.
+    pub(crate) fn reload(&self, header: Header) {
+        *self.lock() = header;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Header> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }

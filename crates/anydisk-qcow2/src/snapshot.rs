@@ -41,6 +41,12 @@ impl Pins {
         pin
     }
 
+    /// Whether any snapshot is open.
+    pub(crate) fn is_any_open(&self) -> bool {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.iter().any(|(_, pin)| pin.strong_count() > 0)
+    }
+
     fn is_open(&self, entry: &Entry) -> bool {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.iter().any(|(id, pin)| *id == entry.id && pin.strong_count() > 0)

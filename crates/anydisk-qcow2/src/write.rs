@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use anydisk_codec::{DeflateEncoder, Encode, ZstdEncoder};
 use anydisk_core::{
-    Attempt, BackingLink, Below, Bitmaps, Claims, Committed, Error, GuestOffset, GuestRange,
-    Handled, HostOffset, Image, ImageInfo, ImageWrite, Limits, Lookup, Need, Packing, Reserved,
-    Resize, Result, Snapshots, Source, Storage, Supplied, Zeroing,
+    Attempt, BackingLink, Below, Bitmaps, Claims, Committed, Compact, Error, GuestOffset,
+    GuestRange, Handled, HostOffset, Image, ImageInfo, ImageWrite, Limits, Lookup, Need, Packing,
+    Reserved, Resize, Result, Snapshots, Source, Storage, Supplied, Zeroing,
 };
 
 use crate::alloc::{Allocator, Fresh};
@@ -230,6 +230,10 @@ impl Image for WritableImage {
     }
 
     fn bitmaps(&self) -> Option<&dyn Bitmaps> {
+        Some(self)
+    }
+
+    fn compactor(&self) -> Option<&dyn Compact> {
         Some(self)
     }
 

@@ -12,8 +12,8 @@
 //!
 //! So after a power failure each cluster is named where it is whole, and at worst space is lost.
 //! Tables of several clusters (refcount table, L1 tables, snapshot table) move as a whole into a gap
-//! that is large enough. Packed data, bitmaps and crypto headers stay where they are; the file ends
-//! behind the last of them that is in the way.
+//! that is large enough, packed data stream by stream. Bitmaps and crypto headers stay where they
+//! are; the file ends behind the last of them that is in the way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,8 +41,10 @@ const MOVES: usize = 1 << 14;
 /// Makes the file as short as what it holds, and returns the bytes by which it became shorter.
 /// `progress` is told bytes done and bytes in all, now and then, and answers whether to go on.
 ///
-/// Nobody else may use the image meanwhile. What the disk and its snapshots hold stays as it is,
-/// also after a power failure on the way. Data that is encrypted by its place (LUKS) does not move.
+/// Nobody else may use the image meanwhile; one that is open is compacted by its
+/// [`compactor`](anydisk_core::Image::compactor). What the disk and its snapshots hold stays as it
+/// is, also after a power failure on the way. Data that is encrypted by its place (LUKS) does not
+/// move.
 ///
 /// # Errors
 /// [`Error::NeedsRepair`] for an image that is not in order (lost space is given back);
@@ -53,23 +55,44 @@ pub fn compact(
     limits: &Limits,
     progress: &(dyn Fn(u64, u64) -> bool + Sync),
 ) -> Result<u64> {
+    compact_by(store, limits, &Progress::new(Some(progress)), &|_| Ok(()))
+}
+
+/// As [`compact`], of an image that others read. `between` is told the bytes that have moved so far,
+/// before anything is written to a place that was free or has become free: when it returns, nobody
+/// reads there.
+pub(crate) fn compact_between(
+    store: &Arc<dyn Storage>,
+    limits: &Limits,
+    between: &dyn Fn(u64) -> Result<()>,
+) -> Result<u64> {
+    compact_by(store, limits, &Progress::new(None), between)
+}
+
+fn compact_by(
+    store: &Arc<dyn Storage>,
+    limits: &Limits,
+    progress: &Progress<'_>,
+    between: &dyn Fn(u64) -> Result<()>,
+) -> Result<u64> {
     let settings = Settings { threads: 1, memory: limits.table_cache, ..Settings::default() };
-    let before = store.len()?;
-    let told = Progress::new(Some(progress));
-    give_back(store, limits, settings, &told)?;
+    let (before, mut moved) = (store.len()?, 0);
+    give_back(store, limits, settings, progress)?;
     refuse_damage(store, limits)?;
     loop {
+        between(moved)?;
         let subject = Subject::open(store, limits)?;
         let image = Named::find(&subject, settings, &mut Teller::quiet())?;
-        let round = Round::new(&image, settings, &told)?;
+        let round = Round::new(&image, settings, progress)?;
         let moves = round.plan()?;
+        moved += (moves.len() as u64) << subject.bits();
         if !moves.is_empty() {
             round.perform(&moves)?;
-        } else if !round.move_tables()? {
+        } else if !round.move_tables()? && !round.move_streams()? {
             round.cut()?;
             return Ok(before.saturating_sub(store.len()?));
         }
-        give_back(store, limits, settings, &told)?;
+        give_back(store, limits, settings, progress)?;
     }
 }
 
@@ -105,11 +128,11 @@ enum Kind {
 }
 
 /// One round: everything is counted, and some clusters move.
-struct Round<'a> {
-    image: &'a Named<'a>,
-    subject: &'a Subject,
-    references: References,
-    rules: Rules,
+pub(super) struct Round<'a> {
+    pub(super) image: &'a Named<'a>,
+    pub(super) subject: &'a Subject,
+    pub(super) references: References,
+    pub(super) rules: Rules,
     tables: BTreeSet<u64>,
     blocks: BTreeMap<u64, usize>,
 }
@@ -138,7 +161,7 @@ impl<'a> Round<'a> {
         Ok(round)
     }
 
-    /// Marks what cannot move as metadata: packed data, and what bitmaps name.
+    /// Marks what cannot move as a cluster as metadata: packed data, and what bitmaps name.
     fn mark_fixed(&self) -> Result<()> {
         bitmaps::claim(self.subject, &self.image.roots, &self.references)?;
         // Data that is encrypted by its place would read as something else elsewhere.
@@ -158,14 +181,17 @@ impl<'a> Round<'a> {
         })
     }
 
-    fn entries<'w>(&self, words: &'w [u64]) -> impl Iterator<Item = L2Entry> + 'w {
+    pub(super) fn entries<'w>(&self, words: &'w [u64]) -> impl Iterator<Item = L2Entry> + 'w {
         let entry =
             |words: &[u64]| L2Entry { word: words[0], bitmap: words.get(1).copied().unwrap_or(0) };
         words.chunks(self.subject.geometry.entry_words()).map(entry)
     }
 
     /// Shows the words of all L2 tables, each with its place.
-    fn for_each_table(&self, mut visit: impl FnMut(u64, &[u64]) -> Result<()>) -> Result<()> {
+    pub(super) fn for_each_table(
+        &self,
+        mut visit: impl FnMut(u64, &[u64]) -> Result<()>,
+    ) -> Result<()> {
         let len = self.subject.cluster_size();
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
         for table in &self.image.tables {

@@ -7,6 +7,7 @@ mod check;
 mod check_data;
 mod common;
 mod compacting;
+mod compacting_open;
 mod corpus;
 mod crash;
 mod creating;

@@ -1,0 +1,103 @@
+//! Compacting an image that is open: the file becomes as short as what it holds, while others read.
+//!
+//! What moves, and in which order, is told in [`check::compact`](crate::compact). Here is what an
+//! open image adds: nobody writes, nobody reads where something is about to be written, and memory
+//! learns where everything is.
+
+use std::time::Duration;
+
+use anydisk_core::{Compact, Error, Result};
+
+use crate::alloc::{Allocator, RefcountTable};
+use crate::bitmap::Directory;
+use crate::guard::Guard;
+use crate::survey::survey;
+use crate::write::WritableImage;
+use crate::{Header, NAME, check};
+
+/// How long a lease may be held before compacting is given up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Compact for WritableImage {
+    fn compact(&self, progress: &dyn Fn(u64, u64) -> bool) -> Result<u64> {
+        let _turn = self.turns.take();
+        if self.pins.is_any_open() {
+            return Err(refused("compacting while a snapshot is open"));
+        }
+        let frozen = self.freeze();
+        let spare = self.new_tables().spare.take();
+        self.space.give_back(spare.map(|fresh| fresh.clusters));
+        let _alone = self.alone_in(&frozen)?;
+        let (store, limits) = (&self.shared.store, &self.shared.limits);
+        let total = store.len()?;
+        let settle = |done: u64| match progress(done.min(total), total) {
+            true => self.settle(),
+            false => Err(Error::Cancelled),
+        };
+        // Before anything changes, so that whoever is refused here can go on as before.
+        self.settle()?;
+        let compacted = check::compact_between(store, limits, &settle);
+        // Also after an error: the medium is in order at each moment, and may have changed.
+        let reloaded = self.settle().and_then(|()| self.reload());
+        if let Err(error) = &reloaded {
+            self.space.distrust(format!("after compacting, its tables cannot be read: {error}"));
+        }
+        compacted.and_then(|gained| reloaded.map(|()| gained))
+    }
+}
+
+impl WritableImage {
+    /// Forgets where things were, and waits until nobody reads there any more. What is free may
+    /// then be written over.
+    fn settle(&self) -> Result<()> {
+        let shared = &self.shared;
+        let header = Header::read(&*shared.store, &shared.limits)?;
+        if header.l1_table_offset != shared.l1_table() {
+            let entries = u64::from(header.l1_size);
+            shared.move_l1(header.l1_table_offset, entries, entries);
+        }
+        let forget = || [&shared.l1, &shared.l2].into_iter().for_each(|cache| cache.clear());
+        forget();
+        if !shared.leases.wait_for_all(PATIENCE) {
+            return Err(refused("compacting while parts of the disk are in use"));
+        }
+        // What the last of them has put there.
+        forget();
+        self.space.release();
+        Ok(())
+    }
+
+    /// Reads again what is kept in memory of the image. Nobody writes.
+    fn reload(&self) -> Result<()> {
+        let (store, limits) = (&self.shared.store, &self.shared.limits);
+        let header = Header::read(&**store, limits)?;
+        self.space.reload(&header, survey(&**store, &header)?)?;
+        self.guard_bitmaps(&Directory::read(&**store, &header, limits)?)?;
+        self.live.reload(header);
+        Ok(())
+    }
+}
+
+impl Allocator {
+    /// Reads the refcount table again, with `guard` for what lies where.
+    fn reload(&self, header: &Header, guard: Guard) -> Result<()> {
+        self.counts.clear();
+        self.guard.replace(guard);
+        {
+            let mut state = self.lock();
+            state.table = RefcountTable::read(&*self.store, header)?;
+            state.forget_places(self.store.len()?.div_ceil(1 << self.cluster_bits));
+        }
+        self.guard_blocks()?;
+        self.find_end()
+    }
+
+    /// Hands out nothing more.
+    fn distrust(&self, why: String) {
+        self.lock().damage(why);
+    }
+}
+
+fn refused(feature: &'static str) -> Error {
+    Error::Unsupported { format: NAME, feature: feature.into() }
+}
