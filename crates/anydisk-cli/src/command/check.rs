@@ -44,7 +44,7 @@ pub(crate) struct Check {
     #[arg(short, long, value_enum, conflicts_with = "member")]
     repair: Option<What>,
     /// Tell what the repair would do and come to, and change nothing
-    #[arg(long, requires = "repair")]
+    #[arg(long)]
     dry_run: bool,
     /// Read the data too, and unpack what is compressed
     #[arg(long)]
@@ -75,6 +75,9 @@ enum What {
 
 impl Check {
     pub(crate) fn run(self) -> Outcome {
+        if self.dry_run && self.repair.is_none() {
+            return Err(Failure::new("A dry run is that of a repair: say which with --repair"));
+        }
         let shown = Progress::new(false, self.quiet)?;
         let progress = |done: u64, all: u64| shown.progress(done, all) == ControlFlow::Continue(());
         let mut how = Checking::default();
