@@ -143,6 +143,7 @@ impl Part {
     }
 
     /// Where it is on the disk.
+    #[inline]
     pub(crate) fn range(&self) -> GuestRange {
         let start = self.start.load(Acquire);
         let end = start.saturating_add(self.len.load(Acquire));
@@ -227,6 +228,7 @@ impl Shape {
 
 impl Sparse {
     /// How the file is divided.
+    #[inline]
     pub(crate) fn geometry(&self) -> Geometry {
         self.shape.geometry.with_capacity(self.shape.capacity.load(Acquire))
     }
@@ -292,6 +294,7 @@ impl Sparse {
     }
 
     /// Decodes an entry of a grain table.
+    #[inline]
     pub(crate) fn decode(&self, entry: u64) -> Grain {
         match self.entries {
             Entries::Sectors { zeroed } => Grain::decode(entry, zeroed),
@@ -318,6 +321,7 @@ impl Sparse {
     }
 
     /// The place of the table that an entry of the directory names, unchecked but for arithmetic.
+    #[inline]
     pub(crate) fn table_place(&self, entry: u64) -> Option<HostOffset> {
         match self.entries {
             Entries::Sectors { .. } => Some(sector_at(entry)),
@@ -335,6 +339,7 @@ impl Sparse {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a table that is not in the file.
+    #[inline]
     pub(crate) fn table_at(&self, entry: u64, at: HostOffset) -> Result<Option<HostOffset>> {
         if entry == 0 {
             return Ok(None);
@@ -351,6 +356,7 @@ impl Sparse {
     /// # Errors
     /// [`Error::Invalid`] for a grain among the metadata or behind the end of the file. The file
     /// may end inside a grain.
+    #[inline]
     pub(crate) fn grain_at(&self, sector: u64, count: u32, at: HostOffset) -> Result<HostOffset> {
         let place = sector_at(sector);
         let before_last = u64::from(count - 1) * self.geometry().grain();

@@ -39,6 +39,7 @@ impl<T> Growing<T> {
     }
 
     /// Value number `index`.
+    #[inline]
     pub(crate) fn get(&self, index: usize) -> Option<&T> {
         match index.checked_sub(self.first.len()) {
             None => self.first.get(index),
@@ -47,12 +48,16 @@ impl<T> Growing<T> {
     }
 
     /// The last value.
+    #[inline]
     pub(crate) fn last(&self) -> Option<&T> {
-        let later = self.more.get().and_then(|more| more.last());
-        later.or_else(|| self.first.last())
+        match self.more.get() {
+            None => self.first.last(),
+            Some(more) => more.last().or_else(|| self.first.last()),
+        }
     }
 
     /// The number of the first value of which `is_before` does not hold; it holds of no later one.
+    #[inline]
     pub(crate) fn partition_point(&self, is_before: impl Fn(&T) -> bool) -> usize {
         let mut list = self;
         let mut passed = 0;

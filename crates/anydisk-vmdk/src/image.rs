@@ -112,6 +112,7 @@ impl VmdkImage {
     }
 
     /// The part that holds the start of `range`, its number, and what of the range lies in it.
+    #[inline]
     pub(crate) fn part_at(&self, range: GuestRange) -> Result<(usize, &Part, GuestRange)> {
         let start = range.start();
         let index = self.parts.partition_point(|part| part.range().end() <= start);
@@ -121,6 +122,7 @@ impl VmdkImage {
         }
     }
 
+    #[inline]
     fn map_sparse<'a>(
         &'a self,
         part: &Part,
@@ -159,6 +161,7 @@ impl VmdkImage {
     }
 
     /// The tables' answer for the start of `range`, which lies in `part`.
+    #[inline]
     pub(crate) fn look<'a>(
         &'a self,
         part: &Part,
@@ -224,6 +227,7 @@ impl VmdkImage {
 
     /// Where the grain table `number` is. A directory entry that cannot be is looked up in the
     /// second directory, if there is one.
+    #[inline]
     pub(crate) fn table<'a>(&'a self, sparse: &'a Sparse, number: u64) -> Result<Table<'a>> {
         let first = self.table_in(sparse, sparse.directory(), number);
         match (first, sparse.redundant()) {
@@ -234,6 +238,7 @@ impl VmdkImage {
         }
     }
 
+    #[inline]
     fn table_in<'a>(
         &'a self,
         sparse: &'a Sparse,

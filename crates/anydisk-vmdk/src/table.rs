@@ -128,6 +128,7 @@ impl Geometry {
     }
 
     /// Where the byte `from_start` bytes into the extent is looked up.
+    #[inline]
     pub(crate) fn locate(&self, from_start: u64) -> Place {
         let grain = from_start >> self.grain_bits;
         let entry = grain & (u64::from(self.entries()) - 1);
@@ -149,6 +150,7 @@ impl Geometry {
     }
 }
 
+#[inline]
 fn slice(start: HostOffset, entry: u64, count: u64, entry_len: u64) -> SliceAt {
     let index = entry % u64::from(SLICE);
     let first = entry - index;
@@ -218,6 +220,7 @@ impl Grain {
 }
 
 /// Grains from entry `first` up to `end` that have one answer: it, and their number (at least 1).
+#[inline]
 pub(crate) fn run(
     entry: impl Fn(u32) -> Grain,
     first: u32,
