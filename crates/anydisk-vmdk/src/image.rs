@@ -130,6 +130,11 @@ impl VmdkImage {
         range: GuestRange,
     ) -> Result<Lookup<'a>> {
         let lease = sparse.lease();
+        if let Some(at) = self.plain_grain(sparse, part.offset_of(range), range.len()) {
+            let store = &self.files[sparse.file].store;
+            let source = Source::Data { store, at, shared: false };
+            return Ok(Lookup::Found(Extent { len: range.len(), source, lease }));
+        }
         let (answer, len, slice) = match self.look(part, sparse, range)? {
             Look::Need(need) => {
                 return Ok(match self.unwritten_len(sparse, part.offset_of(range))? {
@@ -158,6 +163,29 @@ impl VmdkImage {
                 self.map_packed(part, sparse, range.first(len), at, lease)
             }
         }
+    }
+
+    /// Where `len` bytes lie that are `from_start` bytes into an extent, if they are part of one grain
+    /// that is stored plainly and the tables are in memory. This is the way of nearly every small
+    /// read; whatever else there is, the long way tells.
+    #[inline]
+    fn plain_grain(&self, sparse: &Sparse, from_start: u64, len: u64) -> Option<HostOffset> {
+        let geometry = &sparse.geometry();
+        let place = geometry.locate(from_start);
+        if sparse.packed != Packed::No || place.within + len > geometry.grain() {
+            return None;
+        }
+        let entry = self.entry(sparse, sparse.directory_slice(sparse.directory(), place.table))?;
+        let table = sparse.table_at(entry, HostOffset::ZERO).ok()??;
+        let entry = self.entry(sparse, geometry.table_slice(table, place.entry))?;
+        let Grain::Sector(sector) = sparse.decode(entry) else { return None };
+        let at = sparse.grain_at(sector, 1, HostOffset::ZERO).ok()?;
+        Some(at.saturating_add(place.within))
+    }
+
+    #[inline]
+    fn entry(&self, sparse: &Sparse, slice: SliceAt) -> Option<u64> {
+        self.tables.read(key(sparse.file, slice.at), |entries| entries.get(slice.index as usize))
     }
 
     /// The tables' answer for the start of `range`, which lies in `part`.
