@@ -10,7 +10,7 @@ use anydisk::storage::{HostOffset, Window};
 use anydisk::{Disk, Located, Location, OpenDisk, Options};
 use clap::Args;
 
-use crate::args::Reading;
+use crate::args::{Part, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
 use crate::{open, options, output};
@@ -19,6 +19,7 @@ const EXAMPLES: &str = "\
 Examples:
   anydisk dd if=disk.qcow2 of=first.raw bs=1M count=16
   anydisk dd -O qcow2 if=disk.raw of=rest.qcow2 bs=1M skip=16
+  anydisk dd --member vg0/root if=a.vmdk if=b.vmdk of=first.raw bs=1M count=16
 
 As with dd, `count` blocks are copied, from behind the `skip` blocks. Zeroes are not written.";
 
@@ -32,9 +33,11 @@ pub(crate) struct Dd {
     /// The format of the new image
     #[arg(short = 'O', long, default_value = "raw")]
     output_format: String,
-    /// if=FILE of=FILE [bs=SIZE] [count=BLOCKS] [skip=BLOCKS]
+    /// if=FILE... of=FILE [bs=SIZE] [count=BLOCKS] [skip=BLOCKS]
     #[arg(value_name = "OPERAND")]
     operands: Vec<OsString>,
+    #[command(flatten)]
+    part: Part,
     #[command(flatten)]
     reading: Reading,
 }
@@ -44,7 +47,8 @@ const MAX_BLOCK: u64 = i32::MAX as u64;
 
 /// What the operands say.
 struct Operands {
-    input: Option<OsString>,
+    /// Several are the disks of one machine; without a member of theirs the last one counts.
+    inputs: Vec<OsString>,
     output: Option<OsString>,
     block: u64,
     count: Option<u64>,
@@ -54,14 +58,20 @@ struct Operands {
 impl Dd {
     pub(crate) fn run(self) -> Outcome {
         let operands = Operands::parse(&self.operands)?;
-        let (Some(input), Some(output)) = (&operands.input, &operands.output) else {
+        let (Some((input, others)), Some(output)) =
+            (operands.inputs.split_last(), &operands.output)
+        else {
             return Err(Failure::new("Must specify both input and output files"));
         };
         let registry = anydisk::formats();
         let format = registry
             .by_name(&self.output_format)
             .map_err(|_| Failure::new("Unknown file format").with_advice(&open::known_formats()))?;
-        let disk = self.reading.disk(input, self.format.as_deref(), false)?;
+        let inputs = match self.part.member {
+            Some(_) => &operands.inputs[..],
+            None => &operands.inputs[others.len()..],
+        };
+        let disk = self.reading.part(&self.part, inputs, self.format.as_deref(), false)?;
         let part = operands.part(input, disk)?;
         let given = Options::of(format);
         let image = NewImage::new(format, &given, part.size());
@@ -74,7 +84,8 @@ impl Dd {
 
 impl Operands {
     fn parse(operands: &[OsString]) -> Result<Self, Failure> {
-        let mut parsed = Self { input: None, output: None, block: 512, count: None, skip: 0 };
+        let mut parsed =
+            Self { inputs: Vec::new(), output: None, block: 512, count: None, skip: 0 };
         operands.iter().try_for_each(|operand| parsed.set(operand))?;
         Ok(parsed)
     }
@@ -84,7 +95,7 @@ impl Operands {
         let value = OsStr::from_bytes(value);
         let number = |what| options::number_of_bytes(&value.to_string_lossy(), what);
         match name {
-            b"if" => self.input = Some(value.to_owned()),
+            b"if" => self.inputs.push(value.to_owned()),
             b"of" => self.output = Some(value.to_owned()),
             b"bs" => match number("bs")? {
                 block @ 1..=MAX_BLOCK => self.block = block,

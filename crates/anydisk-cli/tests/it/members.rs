@@ -71,6 +71,19 @@ fn a_volume_is_converted_shown_mapped_and_compared_by_its_name() {
 }
 
 #[test]
+fn dd_takes_the_disks_of_a_machine_by_an_operand_each() {
+    let bench = Bench::new();
+    group(&bench);
+    let how = ["dd", "-f", "raw", "--member", "vg/wide", "bs=64k", "skip=1", "count=2"];
+    bench.prints(&[&how[..], &["if=a.raw", "if=b.raw", "of=part.raw"]].concat());
+    let expected = [101_u8, 2].map(|number| [number; EXTENT]).concat();
+    assert_eq!(std::fs::read(bench.path("part.raw")).unwrap(), expected);
+    // Without a member the last one counts.
+    bench.prints(&["dd", "-f", "raw", "bs=1", "count=1", "if=b.raw", "if=a.raw", "of=one.raw"]);
+    assert_eq!(std::fs::read(bench.path("one.raw")).unwrap(), [0]);
+}
+
+#[test]
 fn a_partition_of_the_only_disk_is_asked_for_by_its_number() {
     let bench = Bench::new();
     std::fs::write(bench.path("disk.raw"), partitioned(&[7; 4096])).unwrap();
