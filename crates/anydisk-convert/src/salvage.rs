@@ -11,7 +11,7 @@ use crate::{Error, Result, Settings, Watch};
 /// Bytes that are read at once.
 const PIECE: u64 = 1 << 20;
 /// Smallest part of the data that is given up, where the medium cannot be read.
-const SECTOR: u64 = 512;
+pub(crate) const SECTOR: u64 = 512;
 /// Part of the disk that is given up where its tables are damaged, if the image has no units.
 const UNIT: u64 = 64 << 10;
 
@@ -57,7 +57,7 @@ pub fn salvage(
     if target_size < source_size {
         return Err(Error::TargetTooSmall { source_size, target_size });
     }
-    let unit = source.top().info().cluster_size.unwrap_or(UNIT).max(SECTOR);
+    let unit = unit_of(source);
     let told = Salvaged { size: source_size, ..Salvaged::default() };
     let mut job = Job { source, target, unit, lost, pending: None, told, buffer: Vec::new() };
     let mut rest = GuestRange::whole(source_size);
@@ -96,6 +96,23 @@ pub fn salvage_to_file(
     })
 }
 
+/// The part of a disk that one entry of its tables stands for, as far as it is known.
+pub(crate) fn unit_of(disk: &Disk) -> u64 {
+    disk.top().info().cluster_size.unwrap_or(UNIT).max(SECTOR)
+}
+
+/// What is given up where the tables for the start of `rest` are damaged: up to the end of its unit.
+pub(crate) fn unmapped(rest: GuestRange, unit: u64) -> GuestRange {
+    let end = (rest.start().get() / unit).saturating_add(1).saturating_mul(unit);
+    rest.before(GuestOffset(end))
+}
+
+/// The halves of a range that cannot be read as a whole, in sectors; the second may be empty.
+pub(crate) fn halves(range: GuestRange) -> [GuestRange; 2] {
+    let half = (range.len() / 2).next_multiple_of(SECTOR).min(range.len());
+    [range.first(half), range.skip(half)]
+}
+
 struct Job<'a> {
     source: &'a Disk,
     target: &'a Disk,
@@ -113,9 +130,7 @@ impl Job<'_> {
         let extent = match self.source.map(rest) {
             Ok(found) => found.extent,
             Err(why) => {
-                let start = rest.start().get();
-                let end = (start / self.unit).saturating_add(1).saturating_mul(self.unit);
-                let range = rest.before(GuestOffset(end));
+                let range = unmapped(rest, self.unit);
                 self.lose(range, why);
                 return Ok(range.len());
             }
@@ -148,12 +163,9 @@ impl Job<'_> {
             self.lose(range, why);
             return Ok(());
         }
-        let half = (range.len() / 2).next_multiple_of(SECTOR).min(range.len());
-        self.copy(range.first(half), least)?;
-        match range.skip(half) {
-            rest if rest.is_empty() => Ok(()),
-            rest => self.copy(rest, least),
-        }
+        let [head, tail] = halves(range);
+        self.copy(head, least)?;
+        if tail.is_empty() { Ok(()) } else { self.copy(tail, least) }
     }
 
     fn lose(&mut self, range: GuestRange, why: anydisk_core::Error) {

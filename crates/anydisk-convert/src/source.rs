@@ -6,6 +6,7 @@ use anydisk_core::{Disk, Encoded, GuestOffset, GuestRange, HostOffset, Source, S
 use anydisk_storage::StorageExt;
 
 use crate::copy::bytes_in;
+use crate::salvage::{SECTOR, halves, unit_of, unmapped};
 use crate::shortcut::Shortcuts;
 use crate::{Error, Offload, Result};
 
@@ -33,11 +34,6 @@ impl fmt::Debug for Salvage<'_> {
         f.write_str("Salvage(..)")
     }
 }
-
-/// Smallest part that is given up where the medium cannot be read.
-const SECTOR: u64 = 512;
-/// Part that is given up where tables are damaged.
-const UNIT: u64 = 64 << 10;
 
 /// What a run of the source is to a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,8 +112,7 @@ impl<'a> Sources<'a> {
         let found = match disk.status(part).map_err(|source| read_error(range, source)) {
             Ok(found) => found,
             Err(error) => {
-                let end = (range.start().get() / UNIT + 1).saturating_mul(UNIT);
-                let lost = range.first(part.len()).before(GuestOffset(end));
+                let lost = range.first(unmapped(part, unit_of(disk)).len());
                 self.lose(lost, error)?;
                 return Ok((Content::Zero, lost.len()));
             }
@@ -213,14 +208,20 @@ impl<'a> Sources<'a> {
         else {
             return Ok((part.first(BY_HAND), 0));
         };
-        let taken = match offload {
-            Offload::Kernel => copier
-                .copy_from(&**source, *at, to, part.len())
-                .map(|copied| copied.map_or(0, |_| part.len())),
-            _ => copier.share_from(&**source, *at, to, part.len()),
+        let take = || {
+            // What an image names behind the end of its file is zero, and there is nothing to take.
+            let held = part.len().min(source.len()?.saturating_sub(at.get()));
+            match offload {
+                Offload::Kernel => {
+                    Ok(copier.copy_from(&**source, *at, to, held)?.map_or(0, |_| held))
+                }
+                _ => copier.share_from(&**source, *at, to, held),
+            }
         };
-        let taken = taken
-            .map_err(|error| Error::Write { at: range.start().get(), source: error.into() })?;
+        let taken = take().map_err(|error: anydisk_storage::Error| Error::Write {
+            at: range.start().get(),
+            source: error.into(),
+        })?;
         Ok((part.first(taken.saturating_add(BY_HAND)), taken))
     }
 
@@ -234,17 +235,17 @@ impl<'a> Sources<'a> {
     ) -> Result<()> {
         let read = disk.read(part.start(), buf).map_err(|source| read_error(range, source));
         let Err(error) = read else { return Ok(()) };
-        if self.salvage.is_none() || range.len() <= SECTOR {
+        if self.salvage.is_none() || range.len() <= SECTOR || is_packed(disk, part) {
             buf.fill(0);
             return self.lose(range, error);
         }
-        let half = (range.len() / 2).next_multiple_of(SECTOR).min(range.len());
-        let (head, tail) = buf.split_at_mut(usize::try_from(half).unwrap_or(usize::MAX));
-        self.read_part(disk, range.first(half), part.first(half), head)?;
-        match range.skip(half) {
-            rest if rest.is_empty() => Ok(()),
-            rest => self.read_part(disk, rest, part.skip(half), tail),
+        let [head, tail] = halves(range);
+        let (of_head, of_tail) = buf.split_at_mut(bytes_in(head));
+        self.read_part(disk, head, part.first(head.len()), of_head)?;
+        if tail.is_empty() {
+            return Ok(());
         }
+        self.read_part(disk, tail, part.skip(head.len()), of_tail)
     }
 
     /// Tells that a range cannot be read, or fails.
@@ -266,6 +267,13 @@ impl<'a> Sources<'a> {
         let part = GuestRange::new(inside, range.len())?.before(GuestOffset(disk.size()));
         (!part.is_empty()).then_some((*disk, part))
     }
+}
+
+/// Whether all of `part` is of one packed unit, so that no half of it can be read either.
+fn is_packed(disk: &Disk, part: GuestRange) -> bool {
+    disk.map(part).is_ok_and(|found| {
+        matches!(found.extent.source, Source::Encoded(_)) && found.extent.len >= part.len()
+    })
 }
 
 /// The unit decoded, and its packed bytes if they end with it.

@@ -1,11 +1,13 @@
 //! Salvaging damaged disks: all that can be read, and a true account of the rest.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use anydisk_convert::{Error, Salvaged, Unwatched, salvage};
-use anydisk_core::{Disk, GuestOffset, GuestRange, HostOffset, Limits, Storage};
-use anydisk_qcow2::Qcow2Image;
+use anydisk_convert::{
+    Error, NewImage, Salvaged, Settings, Sources, Unwatched, copy_to_disk, copy_to_file, salvage,
+};
+use anydisk_core::{Disk, GuestOffset, GuestRange, HostOffset, Limits, Options, Source, Storage};
+use anydisk_qcow2::{QCOW2, Qcow2Image};
 use anydisk_raw::RawImage;
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::double::{Call, Kind, Ruling, Tap, Tapped};
@@ -23,6 +25,17 @@ fn salvaged(source: &Disk) -> (Vec<u8>, Salvaged, Vec<GuestRange>) {
     let mut lost = Vec::new();
     let told = salvage(source, &target, &mut |one| lost.push(one.range), &Unwatched);
     (store.to_vec(), told.expect("a write to memory"), lost)
+}
+
+/// What a copy makes of a disk, if it is to salvage what it can.
+fn copied(source: &Disk) -> Vec<u8> {
+    let store = Arc::new(MemoryStorage::default());
+    store.set_len(source.size()).expect("memory is sparse");
+    let target = raw(Arc::clone(&store) as Arc<dyn Storage>, true);
+    let ignored = |_: GuestRange, _: &Error| {};
+    let sources = Sources::one(source).salvaging(&ignored);
+    copy_to_disk(&sources, &target, &Settings::default(), &Unwatched).expect("a write to memory");
+    store.to_vec()
 }
 
 #[test]
@@ -46,6 +59,7 @@ fn of_damaged_images_all_that_can_be_read_is_there_and_the_rest_is_told() {
             assert!(readable != is_lost, "{case}: {at:#x}");
             assert!(is_lost || sector == found, "{case}: {at:#x}");
         }
+        assert!(bytes == copied(&source), "{case}: a copy salvages otherwise");
         count += 1;
     }
     assert!(count >= 8, "{count} images");
@@ -89,4 +103,38 @@ fn a_target_that_is_too_small_and_a_watcher_that_stops_end_it() {
     let target = raw(memory(4096), true);
     let stop = |_: u64, _: u64| ControlFlow::Break(());
     assert!(matches!(salvage(&source, &target, &mut |_| {}, &stop), Err(Error::Cancelled)));
+}
+
+/// Decoding it again for each sector would take minutes for a large unit, and find nothing.
+#[test]
+fn a_packed_unit_is_lost_as_a_whole() {
+    let bytes: Vec<u8> = (0..1_u32 << 20).flat_map(|n| (n / 500).to_le_bytes()).collect();
+    let source = raw(Arc::new(MemoryStorage::new(bytes)), false);
+    let store: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
+    let mut options = Options::of(&QCOW2);
+    options.set("cluster_size", "2M").expect("an option");
+    let image = NewImage::new(&QCOW2, &options, source.size());
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("packed");
+    let mut compress = Settings::default();
+    compress.compress = true;
+    copy_to_file(&Sources::one(&source), &path, &image, &compress, &Unwatched).expect("copied");
+    store.write_at(HostOffset::ZERO, &std::fs::read(&path).expect("read")).expect("memory");
+    let open = || {
+        let image = Qcow2Image::open(Arc::clone(&store), &Limits::default());
+        Disk::new(Arc::new(image.expect("it opens")))
+    };
+    let second = GuestRange::between(GuestOffset(2 << 20), GuestOffset(4 << 20));
+    let at = match open().map(second).expect("mapped").extent.source {
+        Source::Encoded(encoded) => encoded.at,
+        other => panic!("not packed: {other:?}"),
+    };
+    store.write_at(at, &[0xFF; 16]).expect("memory");
+    let lost = Mutex::new(Vec::new());
+    let tell = |range: GuestRange, _: &Error| lost.lock().expect("no panic").push(range);
+    let disk = open();
+    let sources = Sources::one(&disk).salvaging(&tell);
+    let target = raw(Arc::new(MemoryStorage::new(vec![0; 4 << 20])), true);
+    copy_to_disk(&sources, &target, &Settings::default(), &Unwatched).expect("copied");
+    assert_eq!(*lost.lock().expect("no panic"), [second]);
 }
