@@ -304,6 +304,13 @@ impl Reading {
         reading
     }
 
+    /// The same for names that an image gives.
+    pub(crate) fn of_names_inside(&self) -> Self {
+        let mut reading = self.of_files();
+        reading.naming.plain = true;
+        reading
+    }
+
     fn opening<'a>(
         &'a self,
         name: &'a OsStr,
@@ -356,7 +363,7 @@ struct Opening<'a> {
     /// As it stands on the command line.
     name: &'a OsStr,
     node: Node,
-    objects: Objects,
+    objects: &'a Objects,
 }
 
 impl Opening<'_> {
@@ -468,7 +475,7 @@ impl Opening<'_> {
     }
 
     fn of(&self, node: &Node) -> Self {
-        Self { node: node.clone(), objects: self.objects.clone(), ..*self }
+        Self { node: node.clone(), ..*self }
     }
 
     fn refused(&self, why: &str) -> Failure {

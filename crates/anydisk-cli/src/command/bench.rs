@@ -134,6 +134,9 @@ impl Bench {
             output::print(&work.announced())?;
         }
         let measured = work.done(&disk)?;
+        if self.write {
+            disk.flush()?; // Its tables reach the file only so.
+        }
         output::print(&match self.output {
             Shape::Human => {
                 format!("Run completed in {:.3} seconds.\n", measured.time.as_secs_f64())

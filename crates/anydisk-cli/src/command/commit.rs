@@ -10,6 +10,7 @@ use clap::Args;
 
 use crate::args::{Cache, Reading, Telling};
 use crate::failure::{Failure, Outcome};
+use crate::naming::Below;
 use crate::progress::Progress;
 use crate::{options, output};
 
@@ -57,6 +58,12 @@ impl Commit {
     pub(crate) fn run(self) -> Outcome {
         let mut settings = Settings::default();
         settings.rate = options::rate(self.rate.as_deref())?;
+        if self.reading.node(&self.file, self.format.as_deref())?.backing != Below::AsNamed {
+            let failure = Failure::new("Cannot commit into another image than the file names");
+            return Err(
+                failure.with_advice("Leave out backing, or put the image over it: rebase -u")
+            );
+        }
         let direct = self.cache.is_direct();
         let top = self.reading.top_to_write(&self.file, self.format.as_deref(), direct)?;
         if top.backing.is_none() {
@@ -80,7 +87,7 @@ impl Commit {
 
     /// The images above the base, and the base, open for writing.
     fn chain(&self, top: Layer) -> Result<(Vec<Layer>, Disk), Failure> {
-        let below = self.reading.of_files();
+        let below = self.reading.of_names_inside();
         let mut above = vec![top];
         loop {
             let lowest = above.last().expect("the top is there");

@@ -150,7 +150,8 @@ impl Convert {
             .map_err(|failure| failure.in_creation(&target, format.name()))?;
         progress.finish();
         drop((progress, disks));
-        self.telling.tell(&self.reading.of_files(), &target, Some(format.name()))
+        let (reading, format) = self.as_target(format);
+        self.telling.tell(&reading, &target, format)
     }
 
     /// Options that go only with others, or not with others.
@@ -381,6 +382,13 @@ impl Convert {
     }
 
     /// Copies into an image that is there.
+    /// How the target is named, and its format where the name does not say it.
+    fn as_target<'f>(&self, format: &'f dyn Format) -> (Reading, Option<&'f str>) {
+        let mut reading = self.reading.clone();
+        reading.naming.image_opts = self.target_image_opts;
+        (reading, (!self.target_image_opts).then(|| format.name()))
+    }
+
     fn copy_into(
         &self,
         sources: &Sources<'_>,
@@ -390,9 +398,7 @@ impl Convert {
         progress: &Progress,
     ) -> Result<(), Failure> {
         let direct = self.target_cache.is_direct();
-        let (mut reading, format) = (self.reading.clone(), Some(format.name()));
-        reading.naming.image_opts = self.target_image_opts;
-        let format = format.filter(|_| !self.target_image_opts);
+        let (reading, format) = self.as_target(format);
         let disk = reading.disk_to_write(target.as_os_str(), format, direct)?;
         // The image's tables reach its file only when it is flushed.
         settings.durable = true;

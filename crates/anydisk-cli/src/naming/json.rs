@@ -23,9 +23,12 @@ pub(super) fn flat(text: &[u8]) -> Result<Flat, String> {
     Ok(flat)
 }
 
-/// Depth is bounded by the parser.
+/// Depth is bounded by the length of names.
 fn add(flat: &mut Flat, name: &str, value: &serde_json::Value) -> Result<(), String> {
     use serde_json::Value;
+    if name.len() > super::MAX_NAME {
+        return Err(super::too_long(name));
+    }
     let scalar = match value {
         Value::Null => Scalar::Null,
         Value::Bool(flag) => Scalar::Flag(*flag),

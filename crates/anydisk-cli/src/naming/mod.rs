@@ -17,6 +17,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use anydisk::Secret;
 use clap::Args;
@@ -37,6 +38,12 @@ pub(crate) struct Naming {
     /// Names of images are lists of options: driver=qcow2,file.filename=FILE,...
     #[arg(long, alias = "source-image-opts")]
     pub(crate) image_opts: bool,
+    /// Names are those of files, whatever they look like: an image gave them.
+    #[arg(skip)]
+    pub(crate) plain: bool,
+    /// The secrets, once they were read: a pipe gives them only once.
+    #[arg(skip)]
+    read: Arc<OnceLock<Objects>>,
 }
 
 /// What `--object` says. It may hold a passphrase, so it does not show itself.
@@ -63,14 +70,20 @@ impl fmt::Debug for ObjectText {
 
 impl Naming {
     /// The secrets that were given.
-    pub(crate) fn objects(&self) -> Result<Objects, Failure> {
+    pub(crate) fn objects(&self) -> Result<&Objects, Failure> {
+        if let Some(objects) = self.read.get() {
+            return Ok(objects);
+        }
         let mut objects = Objects::default();
         self.object.iter().try_for_each(|text| objects.add(&text.0))?;
-        Ok(objects)
+        Ok(self.read.get_or_init(|| objects))
     }
 
     /// What a name stands for; `format`: instead of the driver that it names.
     pub(crate) fn node(&self, name: &OsStr, format: Option<&str>) -> Result<Node, Failure> {
+        if self.plain {
+            return Ok(Node::file(name.to_owned()).read_as(format));
+        }
         if self.image_opts {
             return options_node(name, format);
         }
@@ -85,6 +98,15 @@ impl Naming {
     }
 }
 
+/// No option has a longer name, in bytes; so nodes are nested so deep at most, and names cost no more.
+const MAX_NAME: usize = 256;
+
+fn too_long(name: &str) -> String {
+    let begin: String = name.chars().take(20).collect();
+    let len = name.len();
+    format!("the name of the option '{begin}...' has {len} bytes, expected at most {MAX_NAME}")
+}
+
 /// What `--image-opts` names.
 fn options_node(name: &OsStr, format: Option<&str>) -> Result<Node, Failure> {
     if format.is_some() {
@@ -95,6 +117,9 @@ fn options_node(name: &OsStr, format: Option<&str>) -> Result<Node, Failure> {
     let first = name.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
     if let Some(pair) = pairs.first_mut().filter(|_| !first.contains(&b'=')) {
         *pair = ("file".into(), OsStr::from_bytes(first).to_owned());
+    }
+    if let Some((name, _)) = pairs.iter().find(|(name, _)| name.len() > MAX_NAME) {
+        return Err(Failure::new(too_long(name)));
     }
     let pairs = pairs.into_iter();
     let flat = pairs.map(|(name, value)| (name, node::Scalar::Text(value))).collect();
@@ -152,7 +177,8 @@ mod tests {
 
     #[test]
     fn an_object_does_not_show_its_passphrase() {
-        let naming = Naming { object: vec![ObjectText("secret,data=x".into())], image_opts: false };
+        let naming =
+            Naming { object: vec![ObjectText("secret,data=x".into())], ..Naming::default() };
         assert!(!format!("{naming:?}").contains("data"), "{naming:?}");
     }
 }

@@ -35,3 +35,25 @@ fn a_request_behind_the_end_fails_with_its_reason() {
     let error = bench.fails(&["bench", "-f", "raw", "-c", "1", "-o", "2M", "disk"], 1);
     assert!(error.contains("Failed request: "), "{error}");
 }
+
+#[test]
+fn what_was_written_is_there_afterwards() {
+    let bench = Bench::new();
+    bench.raw("base", 1 << 20, &[(0, b"base")]);
+    bench.prints(&["create", "-q", "-f", "qcow2", "-b", "base", "-F", "raw", "top"]);
+    bench.prints(&[
+        "bench",
+        "-w",
+        "-c",
+        "1",
+        "-s",
+        "65536",
+        "--pattern",
+        "7",
+        "-f",
+        "qcow2",
+        "top",
+    ]);
+    bench.prints(&["convert", "-f", "qcow2", "top", "out"]);
+    assert!(std::fs::read(bench.path("out")).unwrap()[..65536] == [7; 65536]);
+}

@@ -244,3 +244,58 @@ fn options_may_name_the_target_too() {
     let line = ["compare", "--object", SECRET, "--image-opts", NAMED[1], "filename=zero"];
     assert_eq!(bench.prints(&line), "Images are identical.\n");
 }
+
+#[test]
+fn a_passphrase_out_of_a_pipe_is_read_once() {
+    let bench = Bench::new();
+    bench.raw("disk", 1 << 20, &[(0, b"begin")]);
+    let pipe = bench.path("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    if !made.is_ok_and(|status| status.success()) {
+        return eprintln!("skipped: mkfifo is missing");
+    }
+    let writer = std::thread::spawn(move || std::fs::write(pipe, "swordfish").unwrap());
+    let line = ["convert", "--object", "secret,id=s,file=pipe", "-f", "raw", "-O", "luks"];
+    bench.prints(&[&line[..], &["-o", "key-secret=s,iter-time=10", "disk", "disk.luks"]].concat());
+    writer.join().unwrap();
+    let line = ["compare", "--object", SECRET, "--image-opts", NAMED[0], "filename=disk"];
+    assert_eq!(bench.prints(&line), "Images are identical.\n");
+}
+
+#[test]
+fn names_of_options_are_bounded_and_so_is_what_they_nest() {
+    let bench = Bench::new();
+    bench.raw("disk", 512, &[]);
+    let deep = format!("driver=raw,{}filename=disk", "file.".repeat(20_000));
+    let error = bench.fails(&["info", "--image-opts", &deep], 1);
+    assert!(error.contains("has 100008 bytes, expected at most 256"), "{error}");
+    let members: Vec<String> = (0..1000).map(|n| format!("\"{n}\": 1")).collect();
+    let wide = format!("json:{{\"{}\": {{{}}}}}", "x".repeat(60_000), members.join(","));
+    let error = bench.fails(&["info", &wide], 1);
+    assert!(error.contains("has 60000 bytes, expected at most 256"), "{error}");
+}
+
+#[test]
+fn a_commit_goes_into_no_other_image_than_the_file_names() {
+    let bench = Bench::new();
+    bench.raw("base", 1 << 20, &[]);
+    bench.raw("other", 1 << 20, &[]);
+    bench.prints(&["create", "-q", "-f", "qcow2", "-b", "base", "-F", "raw", "top"]);
+    let before = std::fs::read(bench.path("base")).unwrap();
+    for backing in ["backing.driver=raw,backing.file.filename=other", "backing="] {
+        let named = format!("driver=qcow2,file.filename=top,{backing}");
+        let error = bench.fails(&["commit", "--image-opts", &named], 1);
+        assert!(error.contains("another image than the file names"), "{error}");
+    }
+    assert!(std::fs::read(bench.path("base")).unwrap() == before);
+}
+
+#[test]
+fn a_target_that_is_named_by_options_is_told_about() {
+    let bench = Bench::new();
+    bench.raw("disk", 1 << 20, &[(0, b"begin")]);
+    bench.raw("target", 1 << 20, &[]);
+    let line = ["convert", "-n", "--target-image-opts", "--output=json", "-f", "raw", "disk"];
+    let text = bench.prints(&[&line[..], &["driver=raw,file.filename=target"]].concat());
+    assert!(text.contains("\"virtual-size\": 1048576"), "{text}");
+}
