@@ -58,6 +58,8 @@ impl WritableImage {
         }
         let forget = || [&shared.l1, &shared.l2].into_iter().for_each(|cache| cache.clear());
         forget();
+        // All is written: what was laid aside before an error waits for leases only.
+        self.space.age();
         if !shared.leases.wait_for_all(PATIENCE) {
             return Err(refused("compacting while parts of the disk are in use"));
         }

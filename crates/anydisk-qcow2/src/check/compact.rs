@@ -26,7 +26,6 @@ use super::progress::Progress;
 use super::references::References;
 use super::repair::repair;
 use super::subject::Subject;
-use super::trouble::Teller;
 use super::{Named, Settings, bitmaps, refuse_damage, snapshot_table};
 use crate::NAME;
 use crate::alloc::words_of;
@@ -82,7 +81,7 @@ fn compact_by(
     loop {
         between(moved)?;
         let subject = Subject::open(store, limits)?;
-        let image = Named::find(&subject, settings, &mut Teller::quiet())?;
+        let image = Named::find_surely(&subject, settings)?;
         let round = Round::new(&image, settings, progress)?;
         let moves = round.plan()?;
         moved += (moves.len() as u64) << subject.bits();
@@ -147,7 +146,7 @@ impl<'a> Round<'a> {
             let found = subject.end();
             return Err(Error::Limit { format: NAME, what, found, limit: counted });
         }
-        window.count(settings.threads, progress, &mut Teller::quiet())?;
+        window.count_surely(settings.threads, progress)?;
         let bits = subject.bits();
         let round = Self {
             image,

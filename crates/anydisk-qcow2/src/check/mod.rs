@@ -169,14 +169,14 @@ pub(crate) fn lengthen_snapshot_entries(store: &Arc<dyn Storage>, limits: &Limit
 /// Counts what version 2 cannot say.
 pub(crate) fn census(store: &Arc<dyn Storage>, limits: &Limits) -> Result<Census> {
     let subject = Subject::open(store, limits)?;
-    zeroes::census(&Named::find(&subject, Settings::of(limits), &mut Teller::quiet())?)
+    zeroes::census(&Named::find_surely(&subject, Settings::of(limits))?)
 }
 
 /// Replaces zero entries by absent ones or by clusters. The image is marked dirty, and refcounts
 /// are stale afterwards.
 pub(crate) fn replace_zeroes(store: &Arc<dyn Storage>, limits: &Limits) -> Result<()> {
     let subject = Subject::open(store, limits)?;
-    zeroes::replace(&Named::find(&subject, Settings::of(limits), &mut Teller::quiet())?)
+    zeroes::replace(&Named::find_surely(&subject, Settings::of(limits))?)
 }
 
 /// Repairs leaks.
@@ -277,6 +277,13 @@ impl<'a> Named<'a> {
         Ok(Self { subject, roots, tables, blocks, touched })
     }
 
+    /// Finds it for whoever frees space; an error where a part of it could not be read.
+    fn find_surely(subject: &'a Subject, settings: Settings) -> Result<Self> {
+        let mut teller = Teller::quiet();
+        let image = Self::find(subject, settings, &mut teller)?;
+        teller.knows_all().map(|()| image)
+    }
+
     /// Shows all windows of the file in which something is named, in order. The first must be
     /// looked at before the others are known.
     fn windows(
@@ -348,6 +355,13 @@ impl Window<'_> {
             blocks.count(subject, &self.references, teller);
         }
         Ok(sums)
+    }
+
+    /// Counts for whoever frees space; an error where a part of the tables could not be read.
+    fn count_surely(&self, threads: usize, progress: &Progress<'_>) -> Result<()> {
+        let mut teller = Teller::quiet();
+        self.count(threads, progress, &mut teller)?;
+        teller.knows_all()
     }
 
     fn walk(&self) -> Walk<'_> {

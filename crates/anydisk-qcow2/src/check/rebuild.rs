@@ -13,7 +13,6 @@ use super::counts::Blocks;
 use super::progress::Progress;
 use super::references::{PAGE, References};
 use super::subject::Subject;
-use super::trouble::Teller;
 use super::{Named, REFERENCES, Settings};
 use crate::alloc::bytes_of;
 use crate::guard::Clusters;
@@ -25,10 +24,10 @@ pub(super) fn rebuild(
     settings: Settings,
     progress: &Progress<'_>,
 ) -> Result<(HostOffset, u32)> {
-    let image = Named::find(subject, settings, &mut Teller::quiet())?;
+    let image = Named::find_surely(subject, settings)?;
     let mut builder = Builder::new(subject);
     image.windows(settings, |window| {
-        window.count(settings.threads, progress, &mut Teller::quiet())?;
+        window.count_surely(settings.threads, progress)?;
         builder.take(&window.references)
     })?;
     builder.finish()

@@ -135,8 +135,8 @@ impl Work<'_> {
             self.on_windows(&subject, |window| Mend::of(window).set_flags(Flags::Clear))?;
         }
         if plan.release && (plan.rebuild || counts != [0, 0, 0]) {
-            self.on_windows(&subject, |window| Mend::of(window).lower_counts())?;
-            self.on_windows(&subject, |window| Mend::of(window).set_flags(Flags::Set))?;
+            self.on_known_windows(&subject, |window| Mend::of(window).lower_counts())?;
+            self.on_known_windows(&subject, |window| Mend::of(window).set_flags(Flags::Set))?;
         }
         Ok(())
     }
@@ -145,14 +145,34 @@ impl Work<'_> {
     fn on_windows(
         &self,
         subject: &Subject,
-        mut act: impl FnMut(&Window<'_>) -> Result<()>,
+        act: impl FnMut(&Window<'_>) -> Result<()>,
     ) -> Result<()> {
         let image = super::Named::find(subject, self.settings, &mut Teller::quiet())?;
-        image.windows(self.settings, |window| {
-            window.count(self.settings.threads, self.progress, &mut Teller::quiet())?;
-            act(window)
-        })?;
-        Ok(subject.store.flush()?)
+        let (threads, progress) = (self.settings.threads, self.progress);
+        let count =
+            |window: &Window<'_>| window.count(threads, progress, &mut Teller::quiet()).map(drop);
+        self.visit(&image, count, act)
+    }
+
+    /// The same for what may only be done where every reference is known.
+    fn on_known_windows(
+        &self,
+        subject: &Subject,
+        act: impl FnMut(&Window<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let image = super::Named::find_surely(subject, self.settings)?;
+        let (threads, progress) = (self.settings.threads, self.progress);
+        self.visit(&image, |window| window.count_surely(threads, progress), act)
+    }
+
+    fn visit(
+        &self,
+        image: &super::Named<'_>,
+        count: impl Fn(&Window<'_>) -> Result<()>,
+        mut act: impl FnMut(&Window<'_>) -> Result<()>,
+    ) -> Result<()> {
+        image.windows(self.settings, |window| count(window).and_then(|()| act(window)))?;
+        Ok(image.subject.store.flush()?)
     }
 
     /// Looks at everything once more, and removes the marks if all is well.

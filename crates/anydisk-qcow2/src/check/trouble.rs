@@ -1,7 +1,9 @@
 //! What can be wrong with an image, in one table: the word for programs, how bad it is, and what a
 //! repair does about it.
 
-use anydisk_core::{CheckReport, Finding, GuestRange, HostOffset, Severity};
+use anydisk_core::{CheckReport, Error, Finding, GuestRange, HostOffset, Result, Severity};
+
+use crate::NAME;
 
 /// A kind of inconsistency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -287,6 +289,18 @@ impl<'a> Teller<'a> {
             only: None,
             tally: Tally::default(),
             report: CheckReport::default(),
+        }
+    }
+
+    /// Refuses to go on where a part of the tables could not be read: whoever frees space must know
+    /// every reference.
+    pub(super) fn knows_all(&self) -> Result<()> {
+        match self.report.check_errors {
+            0 => Ok(()),
+            _ => {
+                let why = "a part of its tables could not be read, so nothing is freed".into();
+                Err(Error::NeedsRepair { format: NAME, why })
+            }
         }
     }
 

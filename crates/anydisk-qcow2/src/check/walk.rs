@@ -78,9 +78,12 @@ impl Walk<'_> {
         progress: &Progress<'_>,
         teller: &mut Teller<'_>,
     ) -> Result<Sums> {
-        let faulty: Vec<AtomicBool> = self.tables.iter().map(|_| AtomicBool::new(false)).collect();
+        let flags =
+            || -> Vec<AtomicBool> { self.tables.iter().map(|_| AtomicBool::new(false)).collect() };
+        let (faulty, unread) = (flags(), flags());
         let begin = || Counted { sums: Sums::default(), data: self.references.own() };
         let counted = self.on_threads(threads, progress, begin, |own, shown| {
+            unread[shown.number].store(shown.bytes.is_none(), Relaxed);
             if shown.bytes.is_none_or(|bytes| self.count(shown.table, bytes, own)) {
                 faulty[shown.number].store(true, Relaxed);
             }
@@ -91,9 +94,9 @@ impl Walk<'_> {
             sums.add(more);
             self.references.take(data);
         }
-        let marked = faulty.iter().zip(self.tables).filter(|(faulty, _)| faulty.load(Relaxed));
-        for (_, table) in marked {
-            self.tell(table, teller);
+        let marked = faulty.iter().zip(&unread).zip(self.tables);
+        for ((_, unread), table) in marked.filter(|((faulty, _), _)| faulty.load(Relaxed)) {
+            self.tell(table, unread.load(Relaxed), teller);
             progress.step(0)?;
         }
         Ok(sums)
@@ -173,6 +176,12 @@ impl Walk<'_> {
         }
         buffer.resize(len, 0);
         let read = self.subject.read(at, buffer);
+        if read.is_err() && tables.len() > 1 {
+            // The others are none the worse for the one that cannot be read.
+            return numbers
+                .into_iter()
+                .try_for_each(|one| self.show_run(one..one + 1, buffer, show));
+        }
         for ((number, table), bytes) in numbers.zip(tables).zip(buffer.chunks(cluster)) {
             show(Shown { number, table, bytes: read.is_ok().then_some(bytes) })?;
         }
@@ -287,11 +296,16 @@ impl Walk<'_> {
         }
     }
 
-    /// Tells what is wrong with a table.
-    fn tell(&self, table: &L2Table, teller: &mut Teller<'_>) {
+    /// Tells what is wrong with a table, also with one that was not counted because it could not be
+    /// read then.
+    fn tell(&self, table: &L2Table, unread: bool, teller: &mut Teller<'_>) {
         let mut bytes = vec![0; usize::try_from(self.subject.cluster_size()).unwrap_or(0)];
         if let Err(error) = self.subject.read(table.at, &mut bytes) {
             return tell_unreadable(teller, HostOffset(table.at), &error);
+        }
+        if unread {
+            let text = || "the L2 table could be read the second time only".to_owned();
+            return teller.tell(Trouble::Unreadable, HostOffset(table.at), text);
         }
         for run in self.shape.runs(&bytes) {
             for number in 0..run.plain.max(1) {

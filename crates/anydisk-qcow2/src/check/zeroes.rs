@@ -67,7 +67,7 @@ fn words(image: &Named<'_>, table: &L2Table) -> Result<Vec<u64>> {
 pub(super) fn replace(image: &Named<'_>) -> Result<()> {
     let subject = image.subject;
     let hides = subject.header.backing_file.is_some();
-    let mut next = subject.file_len.div_ceil(subject.cluster_size());
+    let mut next = subject.end();
     for table in &image.tables {
         let old = words(image, table)?;
         let mut new = old.clone();

@@ -1,6 +1,7 @@
 //! Compacting files: shorter, the same content, also at power loss.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::common::{Given, create, disk, load, memory, range, save, try_open, write_packed};
 use anydisk_core::{
@@ -9,7 +10,7 @@ use anydisk_core::{
 };
 use anydisk_qcow2::{QCOW2, compact};
 use anydisk_testkit::Random;
-use anydisk_testkit::double::CrashStorage;
+use anydisk_testkit::double::{Call, CrashStorage, Kind, Ruling, Tap, Tapped};
 use anydisk_testkit::golden::cases;
 use anydisk_testkit::oracle::{Checked, Qemu};
 
@@ -193,4 +194,62 @@ fn an_image_with_damage_is_not_compacted() {
     let error = shorten(&store).expect_err("a table is damaged");
     assert!(error.to_string().contains("needs repair"), "{error}");
     assert!(bytes_of(&store) == before);
+}
+
+fn of_bytes(bytes: &[u8]) -> Arc<dyn Storage> {
+    Arc::new(anydisk_storage::MemoryStorage::new(bytes.to_vec()))
+}
+
+/// A medium of which one read fails, once.
+#[derive(Debug)]
+struct FailsOnce {
+    which: u64,
+    reads: Arc<AtomicU64>,
+}
+
+impl Tap for FailsOnce {
+    fn rule(&self, call: &Call) -> Ruling {
+        let is_it = call.kind == Kind::Read && self.reads.fetch_add(1, Relaxed) == self.which;
+        if is_it { Ruling::Fail { after: 0, errno: 5 } } else { Ruling::Pass }
+    }
+}
+
+/// Does it on a copy of `bytes` with each read failing in turn, once. What the disk holds stays, and
+/// nothing that is named is free.
+fn survives_a_failed_read(bytes: &[u8], act: impl Fn(&Arc<dyn Storage>) -> bool) {
+    let expected = contents(&of_bytes(bytes)).expect("it can be read");
+    for which in 0.. {
+        let (store, reads) = (of_bytes(bytes), Arc::new(AtomicU64::new(0)));
+        let tap = FailsOnce { which, reads: Arc::clone(&reads) };
+        let tapped: Arc<dyn Storage> = Arc::new(Tapped::with_tap(Arc::clone(&store), tap));
+        let done = act(&tapped);
+        assert!(contents(&store).as_ref() == Some(&expected), "read {which} failed");
+        let found = check(&store, Repair::Nothing);
+        assert_eq!(found.corruptions, 0, "read {which} failed: {found:?}");
+        if reads.load(Relaxed) <= which {
+            assert!(done, "no read failed");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_read_that_fails_once_makes_nothing_free_that_is_in_use() {
+    let store = holey(&[("cluster_size", "512")], 256 << 10, 60);
+    {
+        let image = try_open(&store, Access::ReadWrite).expect("it opens");
+        let snapshots = image.snapshots().expect("qcow2 has snapshots");
+        let kept = anydisk_core::NewSnapshot { name: "kept".into(), ..Default::default() };
+        snapshots.create(&kept).expect("a snapshot");
+        image.writer().expect("writable").flush().expect("flushed");
+    }
+    let bytes = bytes_of(&store);
+    survives_a_failed_read(&bytes, |store| shorten(store).is_ok());
+    survives_a_failed_read(&bytes, |store| {
+        let (location, limits) = (Location::Other("test".into()), Limits::default());
+        let mut open = OpenRequest::new(Arc::clone(store), &location, &limits);
+        open.access = Access::ReadWrite;
+        let request = CheckRequest::new(open).repairing(Repair::All);
+        QCOW2.check(&request, &mut |_| {}).is_ok()
+    });
 }
