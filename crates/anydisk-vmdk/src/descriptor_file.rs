@@ -111,11 +111,12 @@ impl DescriptorFile {
         Ok(())
     }
 
-    /// Room for a second copy of the text: the second half of an embedded one's.
+    /// Room for a second copy of the text: the second half of an embedded one's. A text that is read
+    /// with the copy behind it ends before that, in a whole line and a NUL.
     fn spare(&self, old: &[u8], new: &[u8], at: HostOffset) -> Option<HostOffset> {
         let half = self.room? / SECTOR / 2 * SECTOR;
-        let longest = old.len().max(new.len()) as u64;
-        (longest <= half).then(|| at.saturating_add(half))
+        let ends = |text: &[u8]| (text.len() as u64) < half && text.ends_with(b"\n");
+        (ends(old) && ends(new)).then(|| at.saturating_add(half))
     }
 
     /// Changes a text of several sectors, of which a crash may keep any: the header names a copy

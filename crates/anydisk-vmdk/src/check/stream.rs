@@ -34,11 +34,13 @@ pub(super) struct Headless<'a> {
     pub(super) why: String,
 }
 
-/// Numbers of grains and their sectors, and where the last of them ends.
+/// Numbers of grains and their sectors, where the last of them ends, and where the walk did.
 #[derive(Default)]
 struct Found {
     grains: Vec<(u64, u32)>,
     end: HostOffset,
+    /// Where the first block begins that is none.
+    stopped: HostOffset,
 }
 
 impl<'a> Headless<'a> {
@@ -64,15 +66,24 @@ impl<'a> Headless<'a> {
         }
     }
 
-    /// Puts tables, directory and footer behind the last grain that is whole. Durable; cut short, the
+    /// Puts tables, directory and footer behind the last grain that is whole, or behind everything where
+    /// a damaged block hides what follows it. Durable; cut short, the
     /// stream has no footer, as before.
     ///
     /// # Errors
     /// Those of the store, and `Limit`.
     pub(super) fn rebuild(&self) -> Result<()> {
-        let Found { mut grains, end } = self.find()?;
+        let Found { mut grains, end, stopped } = self.find()?;
         grains.sort_by_key(|(number, _)| *number);
-        let mut tail = Tail { store: self.store, at: end, old_end: self.store.len()? };
+        let old_end = self.store.len()?;
+        // What a cut may leave of a grain is written over. If there is more, a block before it is
+        // damaged, and nobody knows what the rest is: it stays where it is.
+        let torn = limits::packed(self.header.grain) + 2 * SECTOR;
+        let at = match old_end.saturating_sub(stopped.get()) {
+            rest if rest <= torn => end,
+            _ => HostOffset(old_end.next_multiple_of(SECTOR)),
+        };
+        let mut tail = Tail { store: self.store, at, old_end };
         let directory = self.write_tables(&mut tail, &grains)?;
         tail.mark(marker::GRAIN_DIRECTORY, (directory.len() as u64 * ENTRY).div_ceil(SECTOR))?;
         let footer = SparseHeader {
@@ -119,6 +130,7 @@ impl<'a> Headless<'a> {
         while let Some(next) = self.step(at, &mut found)? {
             at = next;
         }
+        found.stopped = at;
         Ok(found)
     }
 

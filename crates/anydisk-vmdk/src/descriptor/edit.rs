@@ -56,9 +56,11 @@ impl Descriptor {
         });
         self.extents.truncate(number + 1);
         let index = self.lines.iter().rposition(Line::is_extent);
+        let end = self.line_end();
         let (Some(index), Some(last)) = (index, self.extents.last_mut()) else { return };
         let last_line = &mut self.lines[index];
         last_line.set_word(1, &(len / SECTOR).to_string());
+        last_line.end_with(end);
         last.len = len;
         let (like, template) = (last_line.clone(), last.clone());
         for (place, (len, name)) in added.iter().enumerate() {
@@ -95,6 +97,10 @@ impl Descriptor {
         }
         let extent = || self.lines.iter().position(Line::is_extent);
         let index = find(after).map(|index| index + 1).or_else(extent);
+        let end = self.line_end();
+        if let Some(last) = self.lines.last_mut() {
+            last.end_with(end);
+        }
         self.lines.insert(index.unwrap_or(self.lines.len()), line);
     }
 

@@ -91,6 +91,13 @@ impl Line {
         &self.bytes
     }
 
+    /// Makes it end, if it does not: the last line of a text may not.
+    pub(crate) fn end_with(&mut self, end: &[u8]) {
+        if !self.bytes.ends_with(b"\n") {
+            self.bytes.extend_from_slice(end);
+        }
+    }
+
     /// Where the line begins in its file.
     pub(crate) fn at(&self) -> HostOffset {
         self.at

@@ -211,6 +211,55 @@ fn a_split_disk_that_cannot_get_all_its_extents_stays_as_it_was() {
     assert_eq!(contents(&files.open("d.vmdk")).len(), 4 << 20);
 }
 
+/// Replaces a part of a text descriptor, in its file.
+fn edit(files: &Files, name: &str, old: &str, new: &str) {
+    let store = files.store(name).expect("it is there");
+    let text = String::from_utf8(store.to_vec()).expect("a text");
+    assert!(text.contains(old), "{text}");
+    let text = text.replace(old, new);
+    store.set_len(0).expect("memory");
+    store.write_at(HostOffset::ZERO, text.as_bytes()).expect("memory");
+}
+
+#[test]
+fn extents_that_are_added_are_read_as_their_lines_say() {
+    let files = Files::default();
+    let options = [("subformat", "twoGbMaxExtentFlat"), ("split_size", "2M")];
+    drop(files.create("d.vmdk", 3 * MIB, &options));
+    // The data of the last file begins at sector 128, and the line is the end of the text.
+    edit(&files, "d.vmdk", "\"d-f002.vmdk\" 0", "\"d-f002.vmdk\" 128");
+    let text = files.text("d.vmdk");
+    let line_end = text.find("\"d-f002.vmdk\" 128").expect("the line") + 17;
+    edit(&files, "d.vmdk", &text[line_end..], "");
+    files.store("d-f002.vmdk").expect("it is there").set_len(MIB + 65536).expect("memory");
+    let disk = files.open("d.vmdk");
+    disk.resize_with(9 * MIB, Preallocation::Off, &files).expect("a resize");
+    let mut model = ByteModel::new(9 * MIB);
+    for at in [0, 3 * MIB - 512, 5 * MIB, 9 * MIB - 512] {
+        disk.write(GuestOffset(at), &[3; 512]).expect("a write");
+        model.write(at, &[3; 512]);
+    }
+    disk.flush().expect("a flush");
+    assert!(contents(&files.open("d.vmdk")) == model.contents());
+}
+
+#[test]
+fn an_extent_that_holds_the_descriptor_stays_the_only_one() {
+    let files = Files::default();
+    drop(files.create("d-s001.vmdk", 3 * MIB, &[]));
+    let store = files.store("d-s001.vmdk").expect("it is there");
+    let mut text = vec![0; 20 * 512];
+    store.read_at(HostOffset(512), &mut text).expect("memory");
+    let old = String::from_utf8(text).expect("a text");
+    let new = old.replace("monolithicSparse", "twoGbMaxExtentSparse");
+    assert!(old != new);
+    store.write_at(HostOffset(512), &new.as_bytes()[..20 * 512]).expect("memory");
+    let disk = files.open("d-s001.vmdk");
+    disk.resize_with(3 << 30, Preallocation::Off, &files).expect("a resize");
+    assert_eq!(files.names(), ["d-s001.vmdk"]);
+    assert_eq!(files.open("d-s001.vmdk").size(), 3 << 30);
+}
+
 /// Grains that a shrink cut off would be read again by whoever trusts the tables.
 #[test]
 fn the_header_of_both_sets_of_tables_and_the_descriptor_tell_the_new_size() {

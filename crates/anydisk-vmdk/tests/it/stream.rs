@@ -310,6 +310,23 @@ fn a_stream_without_its_end_is_mended_from_the_markers_of_its_grains() {
     }
 }
 
+/// What follows it may be whole, and is not written over.
+#[test]
+fn what_a_damaged_block_hides_stays_in_the_file() {
+    let disk = sample();
+    let mut stream = write(&disk, 1 << 20);
+    stream.truncate(stream.len() - 512);
+    let first = usize::from(u16::from_le_bytes([stream[64], stream[65]])) * 512;
+    let len = u32::from_le_bytes(stream[first + 8..first + 12].try_into().expect("four bytes"));
+    let second = (first + 12 + usize::try_from(len).expect("small")).next_multiple_of(512);
+    stream[second..second + 512].fill(0);
+    let store = Arc::new(MemoryStorage::new(stream.clone()));
+    check(store.clone(), Repair::All);
+    assert!(store.to_vec().starts_with(&stream));
+    let mended = contents(&open(store.to_vec()).expect("it opens"));
+    assert!(mended[..65536] == disk[..65536]);
+}
+
 #[test]
 fn power_may_fail_while_a_stream_gets_its_end_back() {
     let disk = sample();

@@ -92,7 +92,8 @@ impl VmdkImage {
         let store = &*self.files[number].store;
         let body = match last.kind {
             ExtentKind::Flat => {
-                let flat = Flat::new(number, HostOffset::ZERO, HostOffset(len));
+                // The line says what the last one does, also where the data begins.
+                let flat = Flat::new(number, last.start, last.start.saturating_add(len));
                 flat::grow(&flat, store, (0, len), how)?;
                 Body::Flat(flat)
             }

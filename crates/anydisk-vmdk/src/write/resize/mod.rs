@@ -77,7 +77,7 @@ impl Resize for VmdkImage {
         if new.size == 0 || !new.size.is_multiple_of(SECTOR) {
             return Err(unsupported("a size that is 0 or no multiple of 512 bytes"));
         }
-        let plan = Plan::of(self, new.size, writer.descriptor.read(extents::split_len))?;
+        let plan = Plan::of(self, new.size, self.split_len(writer))?;
         match new.size.cmp(&self.size()) {
             std::cmp::Ordering::Equal => Ok(()),
             std::cmp::Ordering::Less => self.shrink(writer, &plan, new),
@@ -87,6 +87,16 @@ impl Resize for VmdkImage {
 }
 
 impl VmdkImage {
+    /// Bytes of the extents of a split disk. An extent that holds the descriptor is the only one,
+    /// whatever that says.
+    fn split_len(&self, writer: &Writer) -> Option<u64> {
+        let last = self.last_part().map(|last| &self.parts[last].body);
+        match last {
+            Some(Body::Sparse(sparse)) if self.is_embedded(sparse) => None,
+            _ => writer.descriptor.read(extents::split_len),
+        }
+    }
+
     /// Whether the last extent is one that can be made longer.
     pub(crate) fn can_resize(&self) -> bool {
         let last = self.last_part().map(|last| &self.parts[last]);
@@ -121,15 +131,18 @@ impl VmdkImage {
         self.check_growing(part)?;
         let (old, old_len) = (self.size(), part.range().len());
         let mut made = Vec::new();
-        let grown = self.grow_last(writer, plan, new.preallocation).and_then(|()| {
+        let ready = self.grow_last(writer, plan, new.preallocation).and_then(|()| {
             self.add_extents(writer, &plan.added, new, &mut made)?;
             self.fill(part, old_len, old, new)?;
-            self.write_back()?;
-            self.tell_grown(writer, plan, &made)
+            self.write_back()
         });
+        // From here on the descriptor may name the new files, also after an error.
+        let is_ready = ready.is_ok();
+        let grown = ready.and_then(|()| self.tell_grown(writer, plan, &made));
         if grown.is_err() {
-            // The descriptor tells the old size, so the disk keeps it.
             self.cut(plan.last, old_len);
+        }
+        if !is_ready {
             for (_, name) in made {
                 // What went wrong first is what matters.
                 let _ = new.companions.remove(&Reference::new(Role::Extent, name));
