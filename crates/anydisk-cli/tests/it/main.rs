@@ -11,6 +11,7 @@ mod compare;
 mod convert;
 mod create;
 mod dd;
+mod defects;
 mod info;
 mod inspect;
 mod interrupt;

@@ -4,6 +4,7 @@ mod behaviour;
 mod common;
 mod container;
 mod corpus;
+mod defects;
 mod golden;
 mod judges;
 mod mutants;

@@ -13,6 +13,7 @@ mod crash;
 mod creating;
 mod data_file;
 mod data_file_encrypted;
+mod defects;
 mod dirty;
 mod encryption;
 mod golden;
