@@ -93,6 +93,9 @@ impl Failure {
             {
                 Self::new(format!("Format driver '{format}' does not support bitmaps"))
             }
+            anydisk::Error::Protocol { protocol, .. } => {
+                Self::new(format!("Unknown protocol '{protocol}'"))
+            }
             anydisk::Error::Secret { option, why } => Self::new(secret_text(option, why)),
             anydisk::Error::Storage(cause) => Self::from_storage(cause),
             anydisk::Error::NeedsRepair { .. } => {

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anydisk::inspect::{Inspection, Rules};
-use anydisk::storage::{HostOffset, LockMode, Storage, Window};
+use anydisk::node::{Below, Child, NameError, Node};
+use anydisk::storage::LockMode;
 use anydisk::{
     Access, Checked, Checking, Chosen, Compacted, Disk, Error, Finding, GuestRange, Inside, Layer,
     Limits, Located, Location, OpenDisk, OptionSpec, Policy, Registry, Source,
@@ -14,7 +15,7 @@ use anydisk::{
 
 use crate::args::{Part, Reading};
 use crate::failure::Failure;
-use crate::naming::{self, Below, Child, Key, Keys, Node, Objects};
+use crate::naming::{self, Key, Keys, Objects};
 use crate::{output, stream};
 
 impl Reading {
@@ -344,7 +345,7 @@ impl Reading {
     fn failure(&self, name: &OsStr, error: Error) -> Failure {
         let path = naming::without_protocol(name);
         if error.io_kind() == Some(ErrorKind::NotFound)
-            && let Some(protocol) = naming::protocol(&path)
+            && let Some(protocol) = naming::protocol(&path).filter(|word| *word != "json")
         {
             return naming::unknown_protocol(&path, protocol);
         }
@@ -408,7 +409,10 @@ impl Opening<'_> {
                 Located { store: Arc::new(disk), location }
             }
         };
-        self.window(located)
+        self.node.window(located).map_err(|error| match error {
+            NameError::Unclear(why) => self.refused(&why),
+            NameError::Storage(error) => self.failure(error.into()),
+        })
     }
 
     fn open_file(&self, path: &OsStr, options: &OpenDisk) -> Result<Located, Failure> {
@@ -417,38 +421,6 @@ impl Opening<'_> {
             false => options.clone(),
         };
         options.file(path).map_err(|error| self.failure(error))
-    }
-
-    /// The part that the options of a raw image name.
-    fn window(&self, located: Located) -> Result<Located, Failure> {
-        let size = |name| self.node.size(name).map_err(|why| self.refused(&why));
-        let (start, len) = (size("offset")?, size("size")?);
-        if start.is_none() && len.is_none() {
-            return Ok(located);
-        }
-        let (start, Located { store, location }) = (start.unwrap_or(0), located);
-        let end = store.len().map_err(|error| self.failure(error.into()))?;
-        let Some(rest) = end.checked_sub(start) else {
-            return Err(self.refused(&format!(
-                "Offset ({start}) cannot be greater than size of the containing file ({end})"
-            )));
-        };
-        let Some(len) = len else {
-            let store: Arc<dyn Storage> = Arc::new(Window::growing(store, HostOffset(start)));
-            return Ok(Located { store, location });
-        };
-        if len > rest {
-            return Err(self.refused(&format!(
-                "The sum of offset ({start}) and size ({len}) has to be smaller or equal to the  \
-                 actual size of the containing file ({end})"
-            )));
-        }
-        if len % 512 != 0 {
-            return Err(self.refused("Specified size is not multiple of 512"));
-        }
-        let window = Window::new(store, HostOffset(start), len);
-        let window = window.map_err(|error| self.failure(error.into()))?;
-        Ok(Located { store: Arc::new(window), location })
     }
 
     /// Reads it as what the name says it is. A file without more is a raw disk.

@@ -65,6 +65,15 @@ pub enum Error {
         /// The rule that forbids it.
         why: Cow<'static, str>,
     },
+    /// A name that is no file's: what stands before its first colon says that it is something on the
+    /// network, or the like.
+    #[error("the protocol {protocol:?} in the name {name:?} is not supported")]
+    Protocol {
+        /// The word before the colon.
+        protocol: String,
+        /// The whole name.
+        name: String,
+    },
     /// The image must be repaired before it can be used this way.
     #[error("{format}: the image needs repair: {why}")]
     NeedsRepair {

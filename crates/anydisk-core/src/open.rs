@@ -123,9 +123,10 @@ impl<'a> Opener<'a> {
 
     /// Opens an image below another. If nobody names its format, it must need no other file, unless
     /// the resolver [trusts it](Resolver::trusts_bytes).
-    fn open_below(&self, file: Located, format: Option<&str>, access: Access) -> Result<Layer> {
+    fn open_below(&self, file: Located, reference: &Reference, access: Access) -> Result<Layer> {
+        let format = self.resolver.format(reference);
         if format.is_some() || self.resolver.trusts_bytes() {
-            return self.open_one(file, format, access);
+            return self.open_one(file, format.as_deref(), access);
         }
         let alone = Opener { resolver: &NoReferences, ..self.clone() };
         let layer = alone.open_one(file, None, access)?;
@@ -158,7 +159,7 @@ impl<'a> Opener<'a> {
     /// As [`open`](Self::open), but for the content.
     pub fn open_next(&self, above: &Layer, access: Access) -> Result<Option<Layer>> {
         let Some((reference, file)) = self.find_next(above, access)? else { return Ok(None) };
-        let layer = self.open_below(file, reference.format.as_deref(), access)?;
+        let layer = self.open_below(file, reference, access)?;
         check_id(reference, &layer, &above.location)?;
         Ok(Some(layer))
     }
@@ -180,7 +181,7 @@ impl<'a> Opener<'a> {
             }
             let Some((reference, file)) = self.find_next(above, Access::Read)? else { break };
             remember(&mut seen, &file)?;
-            let layer = self.open_below(file, reference.format.as_deref(), Access::Read)?;
+            let layer = self.open_below(file, reference, Access::Read)?;
             check_id(reference, &layer, &above.location)?;
             check_content(reference, &layer, &above.location)?;
             layers.push(layer);

@@ -152,6 +152,12 @@ pub trait Resolver: Send + Sync + Debug {
     /// [`Error::Denied`] when the policy forbids it, or what opening it said.
     fn resolve(&self, reference: &Reference, from: &Location, access: Access) -> Result<Located>;
 
+    /// The format of the image that `reference` names, where it says so. Some names say it
+    /// themselves (`json:{"driver": "qcow2", ...}`).
+    fn format(&self, reference: &Reference) -> Option<String> {
+        reference.format.clone()
+    }
+
     /// Whether an image below, whose format nothing but its own bytes tells, may name files as well.
     ///
     /// A guest that owned it as a raw disk may have written these bytes, and with them the name of

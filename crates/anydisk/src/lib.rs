@@ -39,6 +39,7 @@ mod companions;
 mod file;
 mod inside;
 pub mod inspect;
+pub mod node;
 mod open;
 mod package;
 mod resolve;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anydisk_core::{Access, Error, Located, Location, Reference, Resolver, Result, Role, Storage};
 use anydisk_storage::{FileStorage, MemoryStorage, OpenOptions};
 
+use crate::node::{NameError, Node};
 use crate::{by_id, file};
 
 /// Opens plain file names in the folder of the image that names them; nothing else. Symbolic links
@@ -29,6 +30,10 @@ pub struct Listed {
 /// Opens what the image names, as qemu-img does: relative names in the folder of the image,
 /// absolute names anywhere. An image that is named by number alone, which qemu does not know, is
 /// looked for in the folder, and from VirtualBox's folder `Snapshots` in the one above too.
+///
+/// Of the names `json:{...}` those of images below are opened that name an image in a file, or in a
+/// part of one (a raw `offset` and `size`); as with qemu such a file is sought from the current
+/// folder, not from that of the image.
 /// **Only for images that are trusted**: such a name may be any file that
 /// this process can read.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +52,10 @@ impl Resolver for WithoutData<'_> {
         }
         let location = Location::Other(reference.display_name());
         Ok(Located { store: Arc::new(MemoryStorage::default()), location })
+    }
+
+    fn format(&self, reference: &Reference) -> Option<String> {
+        self.0.format(reference)
     }
 
     fn trusts_bytes(&self) -> bool {
@@ -120,13 +129,12 @@ impl Resolver for LikeQemu {
             let store = FileStorage::open(&path, &file::with_access(&self.open, access))?;
             return Ok(located(store, path));
         }
+        if let Some(node) = self.node(reference).map_err(|why| reference.denied(why.to_string()))? {
+            return self.open_node(&node, reference, access);
+        }
         let name = reference.name.strip_prefix(b"file:").unwrap_or(&reference.name);
         if let Some(protocol) = protocol_of(name) {
-            return Err(Error::Unsupported {
-                format: "file names",
-                feature: format!("the protocol {protocol:?} in {:?}", reference.display_name())
-                    .into(),
-            });
+            return Err(Error::Protocol { protocol, name: reference.display_name() });
         }
         let name = Path::new(OsStr::from_bytes(name));
         if !name.is_absolute() && from.folder().is_none() {
@@ -137,8 +145,37 @@ impl Resolver for LikeQemu {
         Ok(located(store, path))
     }
 
+    fn format(&self, reference: &Reference) -> Option<String> {
+        match self.node(reference) {
+            Ok(Some(node)) if node.is_file() => Some("raw".to_owned()),
+            Ok(Some(node)) => node.driver,
+            _ => reference.format.clone(),
+        }
+    }
+
     fn trusts_bytes(&self) -> bool {
         true
+    }
+}
+
+impl LikeQemu {
+    /// What a name of the form `json:{...}` stands for. The file that holds an image's data has
+    /// none, and neither have extents: qemu once took them for such names, and a stranger's image
+    /// could open anything.
+    fn node(&self, reference: &Reference) -> Result<Option<Node>, NameError> {
+        match reference.role {
+            Role::Backing => Node::in_image(&reference.name, reference.format.as_deref()),
+            _ => Ok(None),
+        }
+    }
+
+    fn open_node(&self, node: &Node, reference: &Reference, access: Access) -> Result<Located> {
+        let path = Path::new(node.path());
+        let store = FileStorage::open(path, &file::with_access(&self.open, access))?;
+        node.part_of(located(store, path.to_owned())).map_err(|error| match error {
+            NameError::Storage(error) => error.into(),
+            NameError::Unclear(why) => reference.denied(why),
+        })
     }
 }
 

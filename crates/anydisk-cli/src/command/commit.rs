@@ -1,18 +1,19 @@
 //! `anydisk commit`.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anydisk::convert::{self, Settings};
-use anydisk::{Disk, Layer, Reference, path_like_qemu};
+use anydisk::node::Below;
+use anydisk::{Disk, Layer, Reference};
 use clap::Args;
 
 use crate::args::{Cache, Reading, Telling};
 use crate::failure::{Failure, Outcome};
-use crate::naming::Below;
 use crate::progress::Progress;
-use crate::{options, output};
+use crate::{naming, options, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -103,7 +104,12 @@ impl Commit {
                 return Err(Failure::from(reference.denied(why)).about(&self.file));
             }
             let path = match reference.nameless() {
-                None => path_like_qemu(&reference, &lowest.location),
+                None => {
+                    let name = naming::name_below(&reference, &lowest.location);
+                    PathBuf::from(name.map_err(|failure| {
+                        self.below(Path::new(OsStr::from_bytes(&reference.name)), failure)
+                    })?)
+                }
                 Some(_) => {
                     let found = self.reading.path_below(lowest);
                     found.map_err(|failure| failure.about(&self.file))?
@@ -113,7 +119,8 @@ impl Commit {
                 return Err(Failure::new("The chain of backing files is too long"));
             }
             let format = reference.format.as_deref();
-            if self.base.as_deref().is_none_or(|base| is_meant(base, &reference, &path)) {
+            let file = PathBuf::from(below.node(path.as_os_str(), format)?.path());
+            if self.base.as_deref().is_none_or(|base| is_meant(base, &reference, &file)) {
                 let direct = self.cache.is_direct();
                 let base = below.disk_to_write(path.as_os_str(), format, direct);
                 return Ok((above, base.map_err(|failure| self.below(&path, failure))?));

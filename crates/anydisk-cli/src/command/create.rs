@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anydisk::convert::{NewImage, Settings, Sources, Unwatched, copy_to_file};
-use anydisk::{Disk, Format, Location, Reference, Role, path_like_qemu};
+use anydisk::{Disk, Format, Location, Reference, Role};
 use clap::Args;
 
 use crate::args::{Reading, Telling};
@@ -123,8 +123,8 @@ impl Create {
             return failure;
         };
         let reference = Reference::new(Role::Backing, name.as_bytes());
-        let path = path_like_qemu(&reference, &Location::Path(file.into()));
-        match self.reading.of_files().top(path.as_os_str(), None) {
+        let name = naming::name_below(&reference, &Location::Path(file.into()));
+        match name.and_then(|name| self.reading.of_names_inside().top(&name, None)) {
             Ok(layer) => {
                 let format = layer.image.info().format;
                 failure.after_first_line(&format!("Detected format of {format}."))
@@ -166,11 +166,14 @@ pub(crate) fn look_below(
     file: &Path,
     reading: &Reading,
 ) -> Result<Disk, Failure> {
-    let path = path_like_qemu(reference, &Location::Path(file.to_owned()));
-    let disk = reading.of_files().disk(path.as_os_str(), reference.format.as_deref(), false);
-    let disk = disk.map_err(|failure| {
-        failure.cause_of_open(path.as_os_str()).with_advice("Could not open backing image.")
-    })?;
+    let from = Location::Path(file.to_owned());
+    let told = |failure: Failure, name: &OsStr| {
+        failure.cause_of_open(name).with_advice("Could not open backing image.")
+    };
+    let name = naming::name_below(reference, &from)
+        .map_err(|failure| told(failure, OsStr::from_bytes(&reference.name)))?;
+    let disk = reading.of_names_inside().disk(&name, reference.format.as_deref(), false);
+    let disk = disk.map_err(|failure| told(failure, &name))?;
     let below = disk.top().info();
     (reference.id, reference.content_id) = (below.id, below.content_id);
     Ok(disk)

@@ -5,13 +5,14 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use anydisk::node::{Child, Node};
 use anydisk::{Detail, DetailValue, ImageInfo, Layer, Location, SnapshotInfo, path_like_qemu};
 use clap::Args;
 
 use super::snapshot;
 use crate::args::{Form, Part, Reading};
 use crate::failure::{Failure, Outcome};
-use crate::naming::{Child, Node};
+use crate::naming;
 use crate::output;
 use crate::output::json::{self, Object, Value};
 use crate::output::{human, snapshots};
@@ -77,10 +78,23 @@ impl Info {
             return Ok(vec![named(&self.reading, file, &top, node)?]);
         }
         let disk = self.reading.disk(file, format, false)?;
-        let (top, below) = disk.layers().split_first().expect("a disk has a top");
-        let top = named(&self.reading, file, top, node);
-        std::iter::once(top).chain(below.iter().map(Facts::of)).collect()
+        let layers = disk.layers();
+        let top =
+            named(&self.reading, file, disk.layers().first().expect("a disk has a top"), node);
+        let below = layers.iter().zip(&layers[1..]).map(|(above, layer)| named_by(above, layer));
+        std::iter::once(top).chain(below).collect()
     }
+}
+
+/// Facts of an image that `above` names.
+fn named_by(above: &Layer, layer: &Layer) -> Result<Facts, Failure> {
+    let mut facts = Facts::of(layer)?;
+    let named = above.backing.as_ref();
+    let node = named.map(|reference| Node::in_image(&reference.name, reference.format.as_deref()));
+    if let Some(Ok(Some(node))) = node {
+        facts.name = naming::shown(&node.read_as(Some(facts.image.format)));
+    }
+    Ok(facts)
 }
 
 /// What `info --output=json` says of an image.
@@ -101,7 +115,7 @@ fn named(reading: &Reading, name: &OsStr, layer: &Layer, node: Node) -> Result<F
         (facts.image.format, facts.is_file) = ("file", true);
     }
     let node = node.read_as(Some(facts.image.format));
-    facts.name = node.shown();
+    facts.name = naming::shown(&node);
     if let Child::Node(inner) = node.child
         && !inner.is_file()
     {

@@ -1,16 +1,16 @@
 //! `anydisk rebase`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use anydisk::convert::{self, Settings};
-use anydisk::{Disk, Layer, Reference, Role, path_like_qemu};
+use anydisk::{Disk, Layer, Reference, Role};
 use clap::Args;
 
 use crate::args::{Cache, Reading, Telling};
 use crate::failure::{Failure, Outcome};
-use crate::open;
 use crate::progress::Progress;
+use crate::{naming, open};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -109,8 +109,8 @@ impl Rebase {
     /// Notes which image the new one is, if it is there: formats whose links keep such a number are
     /// told it. Who wants nothing checked may name a file that does not exist.
     fn note_ids(&self, reference: &mut Reference, top: &Layer) {
-        let path = path_like_qemu(reference, &top.location);
-        let below = self.reading.of_files().top(path.as_os_str(), reference.format.as_deref());
+        let Ok(name) = naming::name_below(reference, &top.location) else { return };
+        let below = self.reading.of_names_inside().top(&name, reference.format.as_deref());
         if let Ok(below) = below {
             let info = below.image.info();
             (reference.id, reference.content_id) = (info.id, info.content_id);
@@ -119,14 +119,15 @@ impl Rebase {
 
     /// Opens the new image below, and notes which one it is.
     fn open_new(&self, reference: &mut Reference, disk: &Disk) -> Result<Disk, Failure> {
-        let path = path_like_qemu(reference, &disk.layers()[0].location);
-        let direct = self.source_cache.is_direct();
-        let below = self.reading.of_files();
-        let new = below.disk(path.as_os_str(), reference.format.as_deref(), direct);
-        let new = new.map_err(|failure| {
-            let (name, why) = (path.display(), failure.cause_of_open(path.as_os_str()).text);
-            Failure::new(format!("Could not open new backing file '{name}': {why}"))
-        })?;
+        let told = |failure: Failure, name: &OsStr| {
+            let why = failure.cause_of_open(name).text;
+            Failure::new(format!("Could not open new backing file '{}': {why}", name.display()))
+        };
+        let name = naming::name_below(reference, &disk.layers()[0].location)
+            .map_err(|failure| told(failure, &self.backing))?;
+        let (below, direct) = (self.reading.of_names_inside(), self.source_cache.is_direct());
+        let new = below.disk(&name, reference.format.as_deref(), direct);
+        let new = new.map_err(|failure| told(failure, &name))?;
         let info = new.top().info();
         (reference.id, reference.content_id) = (info.id, info.content_id);
         Ok(new)

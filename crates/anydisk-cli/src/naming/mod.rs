@@ -9,9 +9,8 @@
 //!
 //! All of them become a [`Node`]: a format and its options, over a file or another node.
 
-mod json;
-mod node;
 mod secret;
+mod shown;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -19,11 +18,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use anydisk::Secret;
+use anydisk::node::{self, Flat, MAX_NAME, NameError, Node, Scalar};
+use anydisk::{Location, Reference, Secret, path_like_qemu};
 use clap::Args;
 
-pub(crate) use node::{Below, Child, Node};
 pub(crate) use secret::{Key, Keys, Objects};
+pub(crate) use shown::shown;
 
 use crate::failure::Failure;
 use crate::options;
@@ -38,7 +38,7 @@ pub(crate) struct Naming {
     /// Names of images are lists of options: driver=qcow2,file.filename=FILE,...
     #[arg(long, alias = "source-image-opts")]
     pub(crate) image_opts: bool,
-    /// Names are those of files, whatever they look like: an image gave them.
+    /// Names are those that an image may give.
     #[arg(skip)]
     pub(crate) plain: bool,
     /// The secrets, once they were read: a pipe gives them only once.
@@ -81,30 +81,19 @@ impl Naming {
 
     /// What a name stands for; `format`: instead of the driver that it names.
     pub(crate) fn node(&self, name: &OsStr, format: Option<&str>) -> Result<Node, Failure> {
+        let told = |error: NameError| cannot_open(name, &error.to_string());
         if self.plain {
-            return Ok(Node::file(name.to_owned()).read_as(format));
+            let node = Node::in_image(name.as_bytes(), format).map_err(told)?;
+            return Ok(node.unwrap_or_else(|| Node::file(name.to_owned()).read_as(format)));
         }
         if self.image_opts {
             return options_node(name, format);
         }
         if let Some(text) = json_text(name) {
-            let flat = json::flat(text).map_err(|why| {
-                cannot_open(name, &format!("Could not parse the JSON options: {why}"))
-            })?;
-            let node = Node::parse(flat).map_err(|why| cannot_open(name, &why))?;
-            return Ok(node.read_as(format));
+            return Ok(Node::from_json(text).map_err(told)?.read_as(format));
         }
         Ok(Node::file(without_protocol(name)).read_as(format))
     }
-}
-
-/// No option has a longer name, in bytes; so nodes are nested so deep at most, and names cost no more.
-const MAX_NAME: usize = 256;
-
-fn too_long(name: &str) -> String {
-    let begin: String = name.chars().take(20).collect();
-    let len = name.len();
-    format!("the name of the option '{begin}...' has {len} bytes, expected at most {MAX_NAME}")
 }
 
 /// What `--image-opts` names.
@@ -119,11 +108,11 @@ fn options_node(name: &OsStr, format: Option<&str>) -> Result<Node, Failure> {
         *pair = ("file".into(), OsStr::from_bytes(first).to_owned());
     }
     if let Some((name, _)) = pairs.iter().find(|(name, _)| name.len() > MAX_NAME) {
-        return Err(Failure::new(too_long(name)));
+        return Err(Failure::new(node::too_long(name)));
     }
     let pairs = pairs.into_iter();
-    let flat = pairs.map(|(name, value)| (name, node::Scalar::Text(value))).collect();
-    Node::parse(flat).map_err(|why| cannot_open(name, &why))
+    let flat: Flat = pairs.map(|(name, value)| (name, Scalar::Text(value))).collect();
+    Node::parse(flat).map_err(|error| cannot_open(name, &error.to_string()))
 }
 
 /// The text behind `json:`, unless a file is called so.
@@ -148,6 +137,19 @@ pub(crate) fn protocol(path: &OsStr) -> Option<&str> {
         && word.len() < path.len()
         && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
     is_word.then_some(word)
+}
+
+/// How the image that `reference` names is called, as seen from the one at `from`: the path of a file,
+/// or `json:{...}`. No file is looked for under the name of a protocol, even if one is called so: the
+/// image would name another thing to qemu.
+pub(crate) fn name_below(reference: &Reference, from: &Location) -> Result<OsString, Failure> {
+    let name = OsStr::from_bytes(&reference.name);
+    match protocol(name) {
+        Some(protocol) if !["file", "json"].contains(&protocol) => {
+            Err(unknown_protocol(name, protocol))
+        }
+        _ => Ok(path_like_qemu(reference, from).into()),
+    }
 }
 
 /// qemu-img's words.

@@ -5,11 +5,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use anydisk::crypto::{CipherName, CipherSpec, IvGen, Mode, SectorCipher};
+use anydisk::node::{self, Scalar};
 use anydisk::{Location, Secret, SecretRequest, Secrets};
 use base64ct::{Base64, Encoding};
 
-use super::json;
-use super::node::Scalar;
 use crate::failure::Failure;
 use crate::options;
 
@@ -130,7 +129,7 @@ impl Text {
 /// Names and values, from a list that begins with the type of the object, or from JSON.
 fn pairs(list: &OsStr) -> Result<Vec<(String, OsString)>, Failure> {
     if list.as_bytes().starts_with(b"{") {
-        let flat = json::flat(list.as_bytes()).map_err(Failure::new)?;
+        let flat = node::flat(list.as_bytes()).map_err(Failure::new)?;
         let pair = |(name, value): (String, Scalar)| match value {
             Scalar::Text(text) => Ok((name, text)),
             _ => {

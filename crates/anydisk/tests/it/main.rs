@@ -1,6 +1,7 @@
 //! The tests of the crate, in one program: that links once.
 
 mod inspect;
+mod json_names;
 mod packages;
 mod unnamed_backing;
 mod vdi_parents;

@@ -1,15 +1,15 @@
 //! `json:{...}` as flat options: what lies in objects gets names with dots.
 
-use super::node::{Flat, Scalar};
+use super::{Flat, MAX_NAME, Scalar};
 
 /// More text than this is no name.
 const MAX_LEN: usize = 1 << 20;
 
-/// Reads the text behind `json:`.
+/// Reads an object of JSON (the text behind `json:`).
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub(super) fn flat(text: &[u8]) -> Result<Flat, String> {
+pub fn flat(text: &[u8]) -> Result<Flat, String> {
     if text.len() > MAX_LEN {
         return Err(format!("it is longer than {MAX_LEN} bytes"));
     }
@@ -26,8 +26,8 @@ pub(super) fn flat(text: &[u8]) -> Result<Flat, String> {
 /// Depth is bounded by the length of names.
 fn add(flat: &mut Flat, name: &str, value: &serde_json::Value) -> Result<(), String> {
     use serde_json::Value;
-    if name.len() > super::MAX_NAME {
-        return Err(super::too_long(name));
+    if name.len() > MAX_NAME {
+        return Err(too_long(name));
     }
     let scalar = match value {
         Value::Null => Scalar::Null,
@@ -47,6 +47,14 @@ fn add(flat: &mut Flat, name: &str, value: &serde_json::Value) -> Result<(), Str
         Some(_) => Err(format!("{name} is given twice")),
         None => Ok(()),
     }
+}
+
+/// What is said of an option's name that is longer than [`MAX_NAME`].
+#[must_use]
+pub fn too_long(name: &str) -> String {
+    let begin: String = name.chars().take(20).collect();
+    let len = name.len();
+    format!("the name of the option '{begin}...' has {len} bytes, expected at most {MAX_NAME}")
 }
 
 /// qemu allows texts in single quotes, which shells make easy to write: they become plain JSON.

@@ -1,0 +1,65 @@
+//! Names as qemu-img shows them.
+
+use anydisk::node::{Child, Node, Scalar};
+
+use crate::output::json::{Object, Value};
+
+/// The name as qemu-img shows it: that of the file where it says all, else `json:{...}`.
+pub(crate) fn shown(node: &Node) -> String {
+    match is_plain(node) {
+        true => {
+            let path = node.path();
+            let before = if super::protocol(path).is_some() { "./" } else { "" };
+            format!("{before}{}", path.to_string_lossy())
+        }
+        false => format!("json:{}", Value::Object(object(node)).in_one_line()),
+    }
+}
+
+/// Whether the name of the file says all but the format.
+fn is_plain(node: &Node) -> bool {
+    let over_file = match &node.child {
+        Child::File(_) => true,
+        Child::Node(child) => child.is_file(),
+    };
+    over_file && node.strong_options().next().is_none()
+}
+
+fn object(node: &Node) -> Object {
+    let mut shown = Object::default();
+    for (name, option) in node.strong_options() {
+        shown = shown.with(name.to_owned(), value(option));
+    }
+    shown = shown.with_any("driver", node.driver.as_deref());
+    match &node.child {
+        Child::File(name) => shown.with("filename", name.to_string_lossy().into_owned()),
+        Child::Node(child) => shown.with("file", object(child)),
+    }
+}
+
+fn value(option: &Scalar) -> Value {
+    match option {
+        Scalar::Null => Value::from("null"),
+        Scalar::Flag(flag) => Value::Flag(*flag),
+        Scalar::Number(number) => Value::Number(*number),
+        Scalar::Text(text) => Value::Text(text.to_string_lossy().into_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_shown_as_options_only_where_it_must() {
+        let node = |text: &str| Node::from_json(text.as_bytes()).unwrap();
+        assert_eq!(shown(&node(r#"{"driver": "qcow2", "file.filename": "a"}"#)), "a");
+        let name =
+            r#"{"driver": "qcow2", "file": {"driver": "raw", "offset": "1k", "filename": "a"}}"#;
+        assert_eq!(
+            shown(&node(name)),
+            "json:{\"driver\": \"qcow2\", \"file\": {\"offset\": \"1k\", \"driver\": \"raw\", \
+             \"file\": {\"driver\": \"file\", \"filename\": \"a\"}}}"
+        );
+    }
+}

@@ -1,0 +1,492 @@
+//! Names of images that are more than the name of a file, as qemu has them: a format and its
+//! options, over a file or another such node.
+//!
+//! ```text
+//!   driver=qcow2,file.filename=disk.qcow2
+//!   json:{"driver": "raw", "offset": 65536, "file": {"driver": "file", "filename": "disk"}}
+//! ```
+//!
+//! A [`Node`] opens nothing. What the options of a whole tree of nodes open is up to the program;
+//! [`LikeQemu`](crate::LikeQemu) opens the few that an image may [name](Node::in_image) below itself.
+
+mod json;
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::sync::Arc;
+
+use anydisk_core::{HostOffset, Located, Storage};
+use anydisk_storage::Window;
+
+pub use json::{flat, too_long};
+
+/// Options with their full names: `file.filename`.
+pub type Flat = BTreeMap<String, Scalar>;
+
+/// No option has a longer name, in bytes; so nodes are nested so deep at most, and names cost no
+/// more.
+pub const MAX_NAME: usize = 256;
+
+/// A value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scalar {
+    /// JSON's `null`.
+    Null,
+    /// JSON's `true` or `false`.
+    Flag(bool),
+    /// A whole number.
+    Number(u64),
+    /// Text, whatever bytes it has.
+    Text(OsString),
+}
+
+/// A format and its options, over a file or another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// The format, or the kind of file; `None`: the bytes decide.
+    pub driver: Option<String>,
+    options: Flat,
+    /// What it lies in.
+    pub child: Child,
+    /// The image below.
+    pub backing: Below,
+}
+
+/// What a node lies in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Child {
+    /// The file of this name: the node is that file.
+    File(OsString),
+    /// Another node.
+    Node(Box<Node>),
+}
+
+/// What is said of the image below.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Below {
+    /// Nothing: the image itself names it.
+    AsNamed,
+    /// There is none.
+    Nothing,
+    /// This one, whatever the image names.
+    Node(Box<Node>),
+}
+
+/// Why options name nothing, in qemu's words where it has some.
+#[derive(Debug)]
+pub enum NameError {
+    /// Something is missing, not understood, or not taken here.
+    Unclear(String),
+    /// The store that they name a part of.
+    Storage(anydisk_storage::Error),
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unclear(why) => f.write_str(why),
+            Self::Storage(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for NameError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unclear(_) => None,
+            Self::Storage(error) => Some(error),
+        }
+    }
+}
+
+impl From<anydisk_storage::Error> for NameError {
+    fn from(error: anydisk_storage::Error) -> Self {
+        Self::Storage(error)
+    }
+}
+
+fn unclear(why: impl Into<String>) -> NameError {
+    NameError::Unclear(why.into())
+}
+
+/// Drivers that are files.
+const FILES: &[&str] = &["file", "host_device", "host_cdrom"];
+
+/// Options of qemu that change neither what is read nor whether it is safe: how it caches, which
+/// system calls it uses.
+const WITHOUT_MEANING: &[&str] = &[
+    "aio",
+    "aio-max-batch",
+    "auto-read-only",
+    "cache-clean-interval",
+    "cache-size",
+    "cache.no-flush",
+    "discard",
+    "discard-no-unref",
+    "drop-cache",
+    "l2-cache-entry-size",
+    "l2-cache-size",
+    "lazy-refcounts",
+    "locking",
+    "node-name",
+    "pass-discard-other",
+    "pass-discard-request",
+    "pass-discard-snapshot",
+    "refcount-cache-size",
+];
+
+/// Options that have one.
+const WITH_MEANING: &[&str] = &["cache.direct", "force-share", "read-only"];
+
+/// Those of a format.
+fn options_of(driver: Option<&str>) -> &'static [&'static str] {
+    match driver {
+        Some("raw") => &["offset", "size"],
+        Some("luks") => &["key-secret"],
+        Some("qcow" | "qcow2") => &["encrypt.format", "encrypt.key-secret"],
+        _ => &[],
+    }
+}
+
+impl Node {
+    /// The file of this name and what is in it.
+    #[must_use]
+    pub fn file(name: OsString) -> Self {
+        let file = Self::new(Some("file".into()), Child::File(name));
+        Self::new(None, Child::Node(Box::new(file)))
+    }
+
+    fn new(driver: Option<String>, child: Child) -> Self {
+        Self { driver, options: Flat::new(), child, backing: Below::AsNamed }
+    }
+
+    /// The same with another format, if one is given.
+    #[must_use]
+    pub fn read_as(mut self, format: Option<&str>) -> Self {
+        self.driver = format.map(str::to_owned).or(self.driver);
+        self
+    }
+
+    /// Puts options in order.
+    ///
+    /// # Errors
+    /// What is missing, or not understood.
+    pub fn parse(mut flat: Flat) -> Result<Self, NameError> {
+        let driver = text_of(&mut flat, "driver")?;
+        let filename = flat.remove("filename");
+        let file = below(&mut flat, "file")?;
+        let child = match (filename, file) {
+            (Some(Scalar::Text(name)), Below::AsNamed) => Child::File(name),
+            (None, Below::Node(node)) => Child::Node(node),
+            (None, _) => return Err(unclear("A block device must be specified for \"file\"")),
+            _ => return Err(unclear("filename and file cannot be given together")),
+        };
+        let backing = below(&mut flat, "backing")?;
+        let node = Self { driver, options: flat, child, backing };
+        node.check()?;
+        Ok(node.over_its_file())
+    }
+
+    /// A name alone is a file, and what is in it.
+    fn over_its_file(self) -> Self {
+        if self.is_file() || matches!(self.child, Child::Node(_)) {
+            return self;
+        }
+        let file = Self::new(Some("file".into()), self.child);
+        Self { child: Child::Node(Box::new(file)), ..self }
+    }
+
+    fn check(&self) -> Result<(), NameError> {
+        let driver = self.driver.as_deref();
+        let known = |name: &str| {
+            WITHOUT_MEANING.contains(&name)
+                || WITH_MEANING.contains(&name)
+                || name.starts_with("overlap-check")
+                || options_of(driver).contains(&name)
+        };
+        match self.options.keys().find(|name| !known(name)) {
+            Some(name) => Err(unclear(format!(
+                "Block format '{}' does not support the option '{name}'",
+                driver.unwrap_or("raw")
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether it is a file, and no format.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        self.driver.as_deref().is_some_and(|driver| FILES.contains(&driver))
+    }
+
+    /// The file that it is in the end.
+    #[must_use]
+    pub fn path(&self) -> &OsStr {
+        match &self.child {
+            Child::File(name) => name,
+            Child::Node(node) => node.path(),
+        }
+    }
+
+    /// A number of bytes among the options.
+    fn size(&self, name: &str) -> Result<Option<u64>, NameError> {
+        let number = match self.options.get(name) {
+            None => return Ok(None),
+            Some(Scalar::Number(number)) => Some(*number),
+            Some(Scalar::Text(text)) => text.to_str().and_then(anydisk_core::parse_size),
+            Some(_) => None,
+        };
+        let expected = || format!("Parameter '{name}' expects a non-negative number below 2^64");
+        number.map(Some).ok_or_else(|| unclear(expected()))
+    }
+
+    /// Whether an option is on.
+    #[must_use]
+    pub fn flag(&self, name: &str) -> bool {
+        match self.options.get(name) {
+            Some(Scalar::Flag(flag)) => *flag,
+            Some(Scalar::Text(text)) => text == "on" || text == "yes" || text == "true",
+            _ => false,
+        }
+    }
+
+    /// The options that name secrets, and what they name.
+    pub fn secrets(&self) -> impl Iterator<Item = (&str, &OsStr)> {
+        self.options.iter().filter_map(|(name, value)| match value {
+            Scalar::Text(id) if name.ends_with("key-secret") => Some((&**name, &**id)),
+            _ => None,
+        })
+    }
+
+    /// Options that change what is read.
+    pub fn strong_options(&self) -> impl Iterator<Item = (&str, &Scalar)> {
+        let own = options_of(self.driver.as_deref());
+        let options = self.options.iter().map(|(name, value)| (&**name, value));
+        options.filter(|(name, _)| own.contains(name))
+    }
+
+    /// The part of `located` that the options of a raw image name.
+    ///
+    /// # Errors
+    /// A part that is not there.
+    pub fn window(&self, located: Located) -> Result<Located, NameError> {
+        let (start, len) = (self.size("offset")?, self.size("size")?);
+        if start.is_none() && len.is_none() {
+            return Ok(located);
+        }
+        let (start, Located { store, location }) = (start.unwrap_or(0), located);
+        let end = store.len()?;
+        let Some(rest) = end.checked_sub(start) else {
+            return Err(unclear(format!(
+                "Offset ({start}) cannot be greater than size of the containing file ({end})"
+            )));
+        };
+        let Some(len) = len else {
+            let store: Arc<dyn Storage> = Arc::new(Window::growing(store, HostOffset(start)));
+            return Ok(Located { store, location });
+        };
+        if len > rest {
+            return Err(unclear(format!(
+                "The sum of offset ({start}) and size ({len}) has to be smaller or equal to the  \
+                 actual size of the containing file ({end})"
+            )));
+        }
+        if len % 512 != 0 {
+            return Err(unclear("Specified size is not multiple of 512"));
+        }
+        let window = Window::new(store, HostOffset(start), len)?;
+        Ok(Located { store: Arc::new(window), location })
+    }
+}
+
+/// Names inside images.
+impl Node {
+    /// Reads the text behind `json:`.
+    ///
+    /// # Errors
+    /// What is missing, or not understood.
+    pub fn from_json(text: &[u8]) -> Result<Self, NameError> {
+        let parsed = flat(text);
+        let flat =
+            parsed.map_err(|why| unclear(format!("Could not parse the JSON options: {why}")))?;
+        Self::parse(flat)
+    }
+
+    /// What a name inside an image stands for; `format`: what the image says beside the name, which
+    /// counts more. `None` if it is the plain name of a file.
+    ///
+    /// # Errors
+    /// What is not understood, and whatever is more than an image in a file or in a part of one:
+    /// images in images, another image below, passphrases.
+    pub fn in_image(name: &[u8], format: Option<&str>) -> Result<Option<Self>, NameError> {
+        let Some(text) = name.strip_prefix(b"json:") else { return Ok(None) };
+        let node = Self::from_json(text)?.read_as(format);
+        node.check()?;
+        if node.backing != Below::AsNamed {
+            return Err(unclear("the name of an image names no image below it"));
+        }
+        if node.secrets().next().is_some() {
+            return Err(unclear("the name of an image inside another names no passphrase"));
+        }
+        if let Child::Node(child) = &node.child {
+            child.check_in_file()?;
+        }
+        Ok(Some(node))
+    }
+
+    /// Fails unless it is a file or a part of one.
+    fn check_in_file(&self) -> Result<(), NameError> {
+        match &self.child {
+            _ if self.backing != Below::AsNamed => {
+                Err(unclear("the name of an image names no image below it"))
+            }
+            _ if self.is_file() => Ok(()),
+            Child::Node(child) if self.driver.as_deref() == Some("raw") => child.check_in_file(),
+            _ => Err(unclear("the name of an image inside another names no image in an image")),
+        }
+    }
+
+    /// The part of its file that the image lies in.
+    ///
+    /// # Errors
+    /// A part that is not there.
+    pub(crate) fn part_of(&self, file: Located) -> Result<Located, NameError> {
+        let file = match &self.child {
+            Child::File(_) => file,
+            Child::Node(child) => child.part_of(file)?,
+        };
+        self.window(file)
+    }
+}
+
+fn text_of(flat: &mut Flat, name: &str) -> Result<Option<String>, NameError> {
+    match flat.remove(name) {
+        None => Ok(None),
+        Some(Scalar::Text(text)) => {
+            text.into_string().map(Some).map_err(|_| unclear(format!("{name} is not UTF-8")))
+        }
+        Some(_) => Err(unclear(format!("Invalid parameter type for '{name}', expected: string"))),
+    }
+}
+
+/// What is said of a node below: its options, none, or nothing.
+fn below(flat: &mut Flat, name: &str) -> Result<Below, NameError> {
+    match flat.remove(name) {
+        Some(Scalar::Null) => return Ok(Below::Nothing),
+        Some(Scalar::Text(text)) if text.is_empty() => return Ok(Below::Nothing),
+        Some(Scalar::Text(text)) => {
+            let text = text.display();
+            return Err(unclear(format!("Cannot find device='{text}' nor node-name='{text}'")));
+        }
+        Some(_) => return Err(unclear(format!("Invalid parameter type for '{name}'"))),
+        None => {}
+    }
+    let prefix = format!("{name}.");
+    let mut own = Flat::new();
+    flat.retain(|key, value| match key.strip_prefix(&prefix) {
+        Some(rest) => {
+            own.insert(rest.to_owned(), value.clone());
+            false
+        }
+        None => true,
+    });
+    if own.is_empty() {
+        return Ok(Below::AsNamed);
+    }
+    // A file needs no driver to be one.
+    if name == "file" && !own.contains_key("driver") && own.contains_key("filename") {
+        own.insert("driver".into(), Scalar::Text("file".into()));
+    }
+    Ok(Below::Node(Box::new(Node::parse(own)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(list: &str) -> Result<Node, String> {
+        let pairs = list.split(',').map(|item| item.split_once('=').unwrap());
+        let flat = pairs.map(|(name, value)| (name.to_owned(), Scalar::Text(value.into())));
+        Node::parse(flat.collect()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_options_of_a_file_say_what_its_name_says() {
+        let named = Node::file("a".into());
+        assert_eq!(node("file.filename=a").unwrap(), named);
+        assert_eq!(node("file.driver=file,file.filename=a").unwrap(), named);
+        assert_eq!(node("filename=a").unwrap(), named);
+        assert_eq!(node("driver=qcow2,file.filename=a").unwrap(), named.read_as(Some("qcow2")));
+    }
+
+    #[test]
+    fn what_a_node_lies_in_may_be_a_node() {
+        let node =
+            node("driver=qcow2,file.driver=raw,file.offset=1k,file.file.filename=a").unwrap();
+        let Child::Node(raw) = &node.child else { panic!("{node:?}") };
+        assert_eq!(raw.size("offset").unwrap(), Some(1024));
+        assert_eq!(node.path(), "a");
+    }
+
+    #[test]
+    fn what_is_missing_or_unknown_is_told() {
+        let error = |list| node(list).unwrap_err();
+        assert_eq!(error("driver=qcow2"), "A block device must be specified for \"file\"");
+        assert_eq!(error("driver=qcow2,file=a"), "Cannot find device='a' nor node-name='a'");
+        assert_eq!(
+            error("driver=qcow2,file.filename=a,foo=1"),
+            "Block format 'qcow2' does not support the option 'foo'"
+        );
+        assert!(error("driver=raw,filename=a,file.filename=b").contains("together"));
+    }
+
+    #[test]
+    fn the_image_below_may_be_named_or_denied() {
+        let backing = |list| node(list).unwrap().backing;
+        assert_eq!(backing("file.filename=a"), Below::AsNamed);
+        assert_eq!(backing("file.filename=a,backing="), Below::Nothing);
+        let below = Node::file("b".into()).read_as(Some("raw"));
+        assert_eq!(
+            backing("file.filename=a,backing.driver=raw,backing.file.filename=b"),
+            Below::Node(Box::new(below))
+        );
+    }
+
+    #[test]
+    fn secrets_are_named_by_options() {
+        let node = node("driver=luks,key-secret=s,file.filename=a").unwrap();
+        assert_eq!(node.secrets().collect::<Vec<_>>(), [("key-secret", OsStr::new("s"))]);
+    }
+
+    #[test]
+    fn a_name_inside_an_image_is_that_of_an_image_in_a_file_and_no_more() {
+        let named = |name: &str| {
+            let found = Node::in_image(name.as_bytes(), None).map_err(|error| error.to_string())?;
+            Ok::<_, String>(found.map(|node| node.path().to_owned()))
+        };
+        assert_eq!(named("a"), Ok(None));
+        for name in [
+            r#"json:{"driver": "qcow2", "file.filename": "a"}"#,
+            r#"json:{"filename": "a"}"#,
+            r#"json:{"driver": "file", "filename": "a"}"#,
+            r#"json:{"driver": "vmdk", "file": {"driver": "raw", "offset": 5, "file.filename": "a"}}"#,
+        ] {
+            assert_eq!(named(name), Ok(Some("a".into())), "{name}");
+        }
+        for (name, why) in [
+            (r#"json:{"#, "Could not parse the JSON options"),
+            (r#"json:{"driver": "nbd", "host": "a"}"#, "must be specified"),
+            (r#"json:{"driver": "raw", "file": {"driver": "nbd", "host": "a"}}"#, "must be"),
+            (r#"json:{"filename": "a", "backing": null}"#, "no image below"),
+            (r#"json:{"driver": "luks", "key-secret": "s", "filename": "a"}"#, "no passphrase"),
+            (r#"json:{"file": {"driver": "qcow2", "file.filename": "a"}}"#, "no image in an image"),
+            (r#"json:{"driver": "qcow2", "offset": 1, "filename": "a"}"#, "does not support"),
+        ] {
+            assert!(named(name).is_err_and(|found| found.contains(why)), "{name}: {why}");
+        }
+        let format_counts_more =
+            Node::in_image(br#"json:{"driver": "raw", "filename": "a"}"#, Some("vdi"));
+        assert_eq!(format_counts_more.unwrap().unwrap().driver.as_deref(), Some("vdi"));
+    }
+}
