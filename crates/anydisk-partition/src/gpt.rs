@@ -34,7 +34,7 @@ pub(crate) fn read(disk: &dyn Storage, limits: &Limits) -> Result<Option<Table>>
     for sector in SECTORS {
         match copy(disk, sector, 1, limits) {
             Ok(None) => {}
-            Ok(Some(first)) => return with_other(disk, sector, first, limits).map(Some),
+            Ok(Some(first)) => return Ok(Some(with_other(disk, sector, first, limits))),
             Err(error) => problem = Some(only_broken(error)?),
         }
     }
@@ -55,17 +55,19 @@ pub(crate) fn read(disk: &dyn Storage, limits: &Limits) -> Result<Option<Table>>
 }
 
 /// The table of the first copy, after a look at the other one.
-fn with_other(disk: &dyn Storage, sector: u64, first: Copy, limits: &Limits) -> Result<Table> {
+fn with_other(disk: &dyn Storage, sector: u64, first: Copy, limits: &Limits) -> Table {
     let inside = first.other.checked_mul(sector).is_some();
     let other = if inside { copy(disk, sector, first.other, limits) } else { Ok(None) };
     let problem = match other {
+        Ok(Some(_)) if first.other == 1 => Some("it is the first itself".to_owned()),
         Ok(Some(other)) if other.partitions == first.partitions => None,
         Ok(Some(_)) => Some("it differs".to_owned()),
         Ok(None) => Some("it is not where the first says".to_owned()),
-        Err(error) => Some(only_broken(error)?.to_string()),
+        // Also where the medium fails: the first copy is good.
+        Err(error) => Some(error.to_string()),
     };
     let problem = problem.map(|why| format!("the copy of the table is not good: {why}"));
-    Ok(Table { partitions: first.partitions, problem })
+    Table { partitions: first.partitions, problem }
 }
 
 /// An error that another copy may help against.

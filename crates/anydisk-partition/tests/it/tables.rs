@@ -11,6 +11,7 @@ use anydisk_partition::{PARTITIONS, Partitions, Scheme};
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::Random;
 use anydisk_testkit::digest::crc32;
+use anydisk_testkit::double::FaultStorage;
 use anydisk_testkit::oracle::is_installed;
 
 const MIB: u64 = 1 << 20;
@@ -161,10 +162,30 @@ fn copies_that_differ_and_a_disk_that_was_cut_are_told() {
     assert!(note(mixed.clone()).ends_with("the copy of the table is not good: it differs"));
     mixed.truncate(half);
     assert!(note(mixed).ends_with("it is not where the first says"));
-    let mut far = gpt(512, &[(64, 95)]);
-    far[512 + 32..512 + 40].fill(0xFF);
-    seal(&mut far[512..1024]);
-    assert!(note(far).ends_with("it is not where the first says"));
+    for (alternate, told) in
+        [(u64::MAX, "it is not where the first says"), (1, "it is the first itself")]
+    {
+        let mut elsewhere = gpt(512, &[(64, 95)]);
+        elsewhere[512 + 32..512 + 40].copy_from_slice(&alternate.to_le_bytes());
+        seal(&mut elsewhere[512..1024]);
+        assert!(note(elsewhere).ends_with(told));
+    }
+}
+
+#[test]
+fn a_copy_that_cannot_be_read_is_told_and_the_first_serves() {
+    let store = FaultStorage::new(Arc::new(MemoryStorage::new(gpt(512, &[(64, 95)]))));
+    let open = || Partitions::open(Arc::new(store.clone()), &Limits::default());
+    open().unwrap();
+    let mut told = 0;
+    for number in 0..store.calls() {
+        store.fail_call(number);
+        let Ok(table) = open() else { continue };
+        assert_eq!(list(&table), [(1, 64, 32)]);
+        let note = table.members()[0].note.clone().unwrap();
+        told += u64::from(note.contains("the copy of the table is not good: memory: cannot read"));
+    }
+    assert!(told >= 2, "header and entries: {told}");
 }
 
 #[test]
