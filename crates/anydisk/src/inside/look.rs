@@ -43,7 +43,7 @@ impl Inside {
     }
 
     fn add_partitions(&mut self, place: &Place) -> Result<Vec<Place>> {
-        if !looks_like(&PARTITIONS, &*place.store)? {
+        if !self.looks_like(&PARTITIONS, place) {
             return Ok(Vec::new());
         }
         let limits = self.options.limits_in_force();
@@ -71,15 +71,27 @@ impl Inside {
     fn add_groups(&mut self, places: Vec<Place>) -> Result<()> {
         let mut physical = Vec::new();
         for place in places {
-            if looks_like(&LVM2, &*place.store)? {
+            if self.looks_like(&LVM2, &place) {
                 physical.push(place);
             }
         }
         if physical.is_empty() {
             return Ok(());
         }
-        let stores: Vec<_> = physical.iter().map(|place| Arc::clone(&place.store)).collect();
-        let groups = VolumeGroups::open(&stores, self.options.limits_in_force())?;
+        let groups = match self.groups_over(&physical) {
+            Ok(groups) => groups,
+            // Those that are not broken by themselves are looked at without the others.
+            Err(_) => {
+                physical.retain(|place| match self.groups_over(std::slice::from_ref(place)) {
+                    Ok(_) => true,
+                    Err(error) => {
+                        self.note(&place.name, &error.to_string());
+                        false
+                    }
+                });
+                self.groups_over(&physical)?
+            }
+        };
         // Which of the packages' disks a volume reads is not known: all are verified.
         let verify: Vec<_> = physical.into_iter().flat_map(|place| place.verify).collect();
         let number = self.containers.len();
@@ -88,6 +100,20 @@ impl Inside {
         }
         self.containers.push(Open::Groups(groups));
         Ok(())
+    }
+
+    fn groups_over(&self, places: &[Place]) -> Result<VolumeGroups> {
+        let stores: Vec<_> = places.iter().map(|place| Arc::clone(&place.store)).collect();
+        VolumeGroups::open(&stores, self.options.limits_in_force())
+    }
+
+    /// Whether a place looks like a part of a container. Of one that cannot be read that is told, and
+    /// the others are looked at.
+    fn looks_like(&mut self, container: &dyn Container, place: &Place) -> bool {
+        looks_like(container, &*place.store).unwrap_or_else(|error| {
+            self.note(&place.name, &error.to_string());
+            false
+        })
     }
 
     /// The last part of a path, or the whole where that is taken.

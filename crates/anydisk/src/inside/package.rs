@@ -1,5 +1,6 @@
 //! The disks of packages: those that change other disks lie over them.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -51,10 +52,11 @@ impl Inside {
             self.list(number, member, &member.path, &name, Vec::new());
         }
         let disks = package.disks().iter().filter(|disk| deep && !disk.is_empty());
+        let by_id = by_id(&package);
         // What is no image holds no partitions; asking for it tells why.
         let places = disks.filter_map(|disk| {
-            let chain = chain(&package, disk);
-            let image = self.disk_of(&package, disk, None, Digests::Unseen).ok()?;
+            let chain = self.chain(&by_id, disk).ok()?;
+            let image = self.disk_of(&package, &chain, None, Digests::Unseen).ok()?;
             let files = chain.into_iter().filter_map(|disk| disk.file.clone());
             let verify = files.map(|file| (number, file)).collect();
             let name = disk.file.clone().unwrap_or_else(|| disk.id.clone());
@@ -92,7 +94,9 @@ impl Inside {
         };
         let mut disks = package.disks().iter().filter(is_it);
         let disk = disks.next()?;
-        let opened = self.disk_of(package, disk, format, Digests::Verified);
+        let chain = self.chain(&by_id(package), disk);
+        let opened =
+            chain.and_then(|chain| self.disk_of(package, &chain, format, Digests::Verified));
         // Several disks may have one file.
         let agreed = opened.and_then(|opened| {
             disks.try_for_each(|other| other.check_size(opened.size()))?;
@@ -101,27 +105,40 @@ impl Inside {
         Some(agreed.map_err(|error| error.within(path)))
     }
 
-    /// A disk with those that it changes below it. `format`: that of its own image.
+    /// A disk and those that it changes, the one below last. The descriptor was checked to have no
+    /// loops.
+    fn chain<'p>(
+        &self,
+        by_id: &HashMap<&str, &'p PackageDisk>,
+        disk: &'p PackageDisk,
+    ) -> Result<Vec<&'p PackageDisk>> {
+        let most = self.options.limits_in_force().chain;
+        let below = |disk: &&'p PackageDisk| by_id.get(disk.parent.as_deref()?).copied();
+        let chain = std::iter::successors(Some(disk), below).take(most.saturating_add(1));
+        let chain: Vec<_> = chain.collect();
+        if chain.len() > most {
+            let (what, found) = ("disks that change each other".into(), chain.len() as u64);
+            return Err(Error::Limit { format: "ovf", what, found, limit: most as u64 });
+        }
+        Ok(chain)
+    }
+
+    /// The first disk of a chain with those that it changes below it. `format`: that of its own
+    /// image.
     fn disk_of(
         &self,
         package: &Package,
-        disk: &PackageDisk,
+        chain: &[&PackageDisk],
         format: Option<&str>,
         digests: Digests,
     ) -> Result<Disk> {
-        let chain = chain(package, disk);
-        let limits = self.options.limits_in_force();
-        if chain.len() > limits.chain {
-            let (what, found) = ("disks that change each other".into(), chain.len() as u64);
-            return Err(Error::Limit { format: "ovf", what, found, limit: limits.chain as u64 });
-        }
         let mut layers = Vec::new();
-        for (number, disk) in chain.into_iter().enumerate() {
+        for (number, disk) in chain.iter().enumerate() {
             let format = format.filter(|_| number == 0);
             layers.extend(self.layer(package, disk, format, digests)?);
         }
-        let opened = Disk::from_layers(layers, limits);
-        disk.check_size(opened.size())?;
+        let opened = Disk::from_layers(layers, self.options.limits_in_force());
+        chain.first().map_or(Ok(()), |disk| disk.check_size(opened.size()))?;
         Ok(opened)
     }
 
@@ -164,14 +181,9 @@ impl Inside {
     }
 }
 
-/// A disk and those that it changes, the one below last. The descriptor was checked to have no
-/// loops.
-fn chain<'p>(package: &'p Package, disk: &'p PackageDisk) -> Vec<&'p PackageDisk> {
-    let below = |disk: &&'p PackageDisk| {
-        let parent = disk.parent.as_ref()?;
-        package.disks().iter().find(|other| other.id == *parent)
-    };
-    std::iter::successors(Some(disk), below).collect()
+/// The disks of a package by their names for each other.
+fn by_id(package: &Package) -> HashMap<&str, &PackageDisk> {
+    package.disks().iter().map(|disk| (&*disk.id, disk)).collect()
 }
 
 fn zeroes(len: u64) -> Result<Arc<dyn Storage>> {

@@ -86,6 +86,23 @@ fn a_disk_that_changes_another_is_read_over_it() {
 }
 
 #[test]
+fn a_chain_of_disks_longer_than_the_limit_is_refused_and_the_others_are_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    stream(&raw(&path("base.raw"), 1, &[0]), &path("base.vmdk"));
+    let files = "<File id=\"b\" href=\"base.vmdk\"/>";
+    let base = "<Disk diskId=\"d0\" fileRef=\"b\" capacity=\"4194304\"/>".to_owned();
+    let above = (1..4096).map(|number| {
+        format!("<Disk diskId=\"d{number}\" parentRef=\"d{}\" capacity=\"4194304\"/>", number - 1)
+    });
+    let disks: String = std::iter::once(base).chain(above).collect();
+    let inside = OpenDisk::new().inside(&[descriptor(folder.path(), files, &disks)], true).unwrap();
+    assert_eq!(bytes_of(&inside.disk("d9", None).unwrap()), [1, 0, 0, 0]);
+    let error = inside.disk("d4095", None).unwrap_err().to_string();
+    assert!(error.contains("disks that change each other"), "{error}");
+}
+
+#[test]
 fn a_packed_disk_larger_than_memory_is_read_through_a_file_without_a_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);

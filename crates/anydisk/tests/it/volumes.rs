@@ -7,6 +7,7 @@ use anydisk::convert::{NewImage, Settings, Sources, Unwatched, copy_to_file};
 use anydisk::{Inside, Member, Members, OpenDisk, Options, Result};
 use anydisk_testkit::Unpacked;
 use anydisk_testkit::corpus::{Content, Row, rows};
+use anydisk_testkit::lvm;
 use anydisk_testkit::volumes::{Fixture, GROUPS, is_disk, sha256};
 
 /// Converts a raw disk into an image beside it.
@@ -131,4 +132,25 @@ fn a_disk_that_its_group_went_on_without_is_told_and_not_read_where_it_may_be_ol
     let (size, hash) = sha256(&*Members::open(&all, "vglayers/away").unwrap()).unwrap();
     assert_eq!((Some(size), Some(Content::Sha256(hash))), (row.virtual_size, row.content.clone()));
     assert!(Members::open(&all, "vglayers/lost").is_ok());
+}
+
+#[test]
+fn a_damaged_label_is_told_and_hides_no_other_group() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let id = "abcdefghijklmnopqrstuvwxyz012345";
+    let volume = lvm::linear("lv", 4, "pv0", 0);
+    let whole = lvm::device(id, &lvm::text(&[id], 1, &volume), &[7; 4 << 16]);
+    let mut damaged = whole.clone();
+    damaged[512 + 21] = 0xFF; // Where its contents begin: behind its sector.
+    lvm::reseal(&mut damaged);
+    let disks = [("damaged.raw", damaged), ("whole.raw", whole)].map(|(name, bytes)| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).expect("written");
+        path
+    });
+    let inside = inside(&disks, None).expect("listed");
+    assert_eq!(sha256(&*Members::open(&inside, "vg/lv").expect("it opens")).unwrap().0, 4 << 16);
+    let damaged = inside.members().iter().find(|member| member.path == "damaged.raw").unwrap();
+    let note = damaged.note.as_deref().unwrap_or_default();
+    assert!(note.contains("physical volume header"), "{note}");
 }
