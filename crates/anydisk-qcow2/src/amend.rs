@@ -97,15 +97,15 @@ pub(crate) fn amend(request: &AmendRequest<'_>) -> Result<()> {
         return Err(Error::ReadOnly { why: "it was opened for reading".into() });
     }
     let of_slots = PASSPHRASES.are_set(request.options);
+    let is_of_tables = |name| !KEY_SLOTS.iter().any(|option| option.name == name);
+    let mut set =
+        OPTIONS.iter().map(|option| option.name).filter(|name| request.options.is_set(name));
+    let of_tables = !of_slots || set.any(is_of_tables);
+    let wanted = if of_tables { Some(wanted(request)?) } else { None };
     if of_slots {
         amend_passphrases(request)?;
     }
-    let is_of_tables = |name| !KEY_SLOTS.iter().any(|option| option.name == name);
-    let set = OPTIONS.iter().map(|option| option.name).filter(|name| request.options.is_set(name));
-    if !of_slots || set.into_iter().any(is_of_tables) {
-        amend_tables(request)?;
-    }
-    Ok(())
+    wanted.map_or(Ok(()), |wanted| amend_tables(request, &wanted))
 }
 
 fn amend_passphrases(request: &AmendRequest<'_>) -> Result<()> {
@@ -114,20 +114,27 @@ fn amend_passphrases(request: &AmendRequest<'_>) -> Result<()> {
     change_passphrases(open, &change, request.force)
 }
 
-fn amend_tables(request: &AmendRequest<'_>) -> Result<()> {
+/// What the image is to be, if it can be.
+fn wanted(request: &AmendRequest<'_>) -> Result<Wanted> {
     let image = Amend { store: &request.open.store, limits: request.open.limits };
     let header = image.sound_header()?;
     let wanted = Wanted::of(request.options, &header)?;
     wanted.check(request.options, &header)?;
     image.check_downgrade(&header, &wanted, request.options)?;
+    Ok(wanted)
+}
+
+fn amend_tables(request: &AmendRequest<'_>, wanted: &Wanted) -> Result<()> {
+    let image = Amend { store: &request.open.store, limits: request.open.limits };
+    let header = image.header()?;
     if header.version < 3 && wanted.version >= 3 {
         image.upgrade()?;
     }
     let header = image.header()?;
     if wanted.refcount_order != header.refcount_order {
-        image.change_width(header, &wanted, request.options)?;
+        image.change_width(header, wanted, request.options)?;
     }
-    image.change_flags(&wanted)?;
+    image.change_flags(wanted)?;
     if let Some(size) = wanted.size {
         resize(request, size)?;
     }
@@ -309,7 +316,8 @@ impl Amend<'_> {
         if header.has_extended_l2() || other != 0 {
             return refuse("v3 for an image with features that version 2 does not have");
         }
-        let census = check::census(self.store, self.limits)?;
+        let size = wanted.size.unwrap_or(header.disk_size());
+        let census = check::census(self.store, self.limits, size)?;
         if header.compression != Compression::Deflate && census.compressed > 0 {
             return refuse("v3 for an image with clusters that are packed with zstd");
         }
@@ -327,7 +335,7 @@ impl Amend<'_> {
 
     /// Version 3 to 2.
     fn downgrade(&self, header: Header) -> Result<()> {
-        let census = check::census(self.store, self.limits)?;
+        let census = check::census(self.store, self.limits, header.disk_size())?;
         if census.zero > 0 {
             let live = self.live(header.clone());
             live.set_features(|bits| bits.incompatible |= incompatible::DIRTY)?;

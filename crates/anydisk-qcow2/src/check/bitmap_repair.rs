@@ -67,6 +67,7 @@ impl<'a> Fates<'a> {
         };
         let mut fates = Self { subject, kept: Vec::new(), broken: false };
         match Place::of(header) {
+            Ok(Some(place)) if place.len > MOST => return Ok(None), // They stay as they are.
             Ok(Some(place)) => fates.read(place),
             _ => {
                 // The count alone may be wrong.

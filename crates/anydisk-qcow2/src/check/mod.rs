@@ -166,10 +166,10 @@ pub(crate) fn lengthen_snapshot_entries(store: &Arc<dyn Storage>, limits: &Limit
     Ok(())
 }
 
-/// Counts what version 2 cannot say.
-pub(crate) fn census(store: &Arc<dyn Storage>, limits: &Limits) -> Result<Census> {
+/// Counts what version 2 cannot say of a disk of `size` bytes.
+pub(crate) fn census(store: &Arc<dyn Storage>, limits: &Limits, size: u64) -> Result<Census> {
     let subject = Subject::open(store, limits)?;
-    zeroes::census(&Named::find_surely(&subject, Settings::of(limits))?)
+    zeroes::census(&Named::find_surely(&subject, Settings::of(limits))?, size)
 }
 
 /// Replaces zero entries by absent ones or by clusters. The image is marked dirty, and refcounts

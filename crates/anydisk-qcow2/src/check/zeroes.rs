@@ -26,8 +26,8 @@ fn is_zero(word: u64) -> bool {
     !L2Entry { word, bitmap: 0 }.is_compressed() && word & ZERO != 0
 }
 
-/// Counts them.
-pub(super) fn census(image: &Named<'_>) -> Result<Census> {
+/// Counts them. `size`: the virtual size that the image is to have.
+pub(super) fn census(image: &Named<'_>, size: u64) -> Result<Census> {
     let mut census = Census::default();
     for table in &image.tables {
         for word in words(image, table)? {
@@ -46,7 +46,7 @@ pub(super) fn census(image: &Named<'_>) -> Result<Census> {
         census.large_vm_states +=
             u64::from(word(0).is_some_and(|size| u32::try_from(size).is_err()));
         census.snapshots_of_other_size +=
-            u64::from(word(1).is_some_and(|size| size != header.disk_size()));
+            u64::from(word(1).is_some_and(|of_snapshot| of_snapshot != size));
         stream.skip(u64::from(entry.id_str_size.get()) + u64::from(entry.name_size.get()));
     }
     Ok(census)

@@ -141,6 +141,7 @@ fn what_an_image_cannot_become_is_refused_and_nothing_changes() {
         ("refcount-bits-8", &[("compat", "0.10")], "16 bits for a refcount"),
         ("extl2-prealloc", &[("compat", "0.10")], "features that version 2 does not have"),
         ("snap-disk-size-differs", &[("compat", "0.10")], "snapshots of another size"),
+        ("snapshots", &[("compat", "0.10"), ("size", "3M")], "snapshots of another size"),
         ("v2", &[("lazy_refcounts", "on")], "off in an image of version 2"),
         ("v2", &[("refcount_bits", "8")], "16 bits for a refcount"),
         ("v2", &[("refcount_bits", "3")], "a power of two"),

@@ -171,6 +171,9 @@ fn amending_takes_the_options_of_qemu_img_and_says_what_it_misses() {
     assert!(refused(&all, &given).contains("nothing where a passphrase is removed"));
     let given = [active[0], ("encrypt.old-secret", "x")];
     assert!(refused(&all, &given).contains("nothing where a passphrase is added"));
+    let given = [inactive[0], ("refcount_bits", "3")];
+    assert!(refused(&all, &given).contains("a power of two"));
+    assert!(opens(&store, "second"));
     amend(&store, &all, &[inactive[0], ("lazy_refcounts", "on")]).unwrap();
     assert!(opens(&store, FIRST) && !opens(&store, "second"));
     assert!(Header::read(&*store, &Limits::default()).unwrap().has_lazy_refcounts());
