@@ -157,7 +157,7 @@ fn is_impossible(errno: Errno) -> bool {
 #[cfg(target_os = "linux")]
 mod sys {
     use std::fs::File;
-    use std::os::fd::{AsRawFd, BorrowedFd};
+    use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
     use rustix::io::Errno;
     use rustix::ioctl::{Setter, ioctl, opcode};
@@ -176,12 +176,18 @@ mod sys {
     /// `FICLONERANGE` of `linux/fs.h`.
     const FICLONERANGE: rustix::ioctl::Opcode = opcode::write::<FileCloneRange>(0x94, 13);
 
+    /// Blocks of file systems are no larger, in bytes.
+    const LARGEST_BLOCK: u64 = 1 << 20;
+
     /// Whether the two files can share: asks to share what follows the end of the source, which is
-    /// nothing. What cannot at all says so first.
+    /// nothing. What cannot at all says so first. Should the source grow in this moment, that goes
+    /// behind the end of the file, not over its bytes.
     pub(super) fn can_clone(file: &File, source: BorrowedFd<'_>) -> bool {
-        let Ok(stat) = rustix::fs::fstat(source) else { return false };
-        let Ok(end) = u64::try_from(stat.st_size) else { return false };
-        clone_range(file, Job { source, from: end, to: 0, len: 0 }).is_ok()
+        let end =
+            |file| rustix::fs::fstat(file).ok().and_then(|stat| u64::try_from(stat.st_size).ok());
+        let (Some(from), Some(to)) = (end(source), end(file.as_fd())) else { return false };
+        let to = to.next_multiple_of(LARGEST_BLOCK);
+        clone_range(file, Job { source, from, to, len: 0 }).is_ok()
     }
 
     #[expect(unsafe_code, reason = "an ioctl that rustix does not have")]
