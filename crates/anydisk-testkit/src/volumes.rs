@@ -71,7 +71,8 @@ impl Fixture {
     #[must_use]
     pub fn open(group: &str) -> Option<Self> {
         let corpus = corpus::bigger()?.join("lvm");
-        let manifest = fs::read_to_string(corpus.join("manifest.tsv")).ok()?;
+        let manifest = fs::read_to_string(corpus.join("manifest.tsv"));
+        let manifest = manifest.unwrap_or_else(|error| panic!("{}: {error}", corpus.display()));
         let packed = corpus.join(group);
         let folder = Unpacked::empty("none").expect("a folder");
         let mut files = Vec::new();
