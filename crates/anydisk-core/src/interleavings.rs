@@ -4,10 +4,15 @@
 use std::sync::Arc;
 
 use loom::cell::UnsafeCell;
-use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use loom::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Release, SeqCst},
+};
 use loom::thread;
 
-use crate::{Claims, GuestOffset, GuestRange, HostOffset, Leases, Quarantine, TableCache};
+use crate::{
+    Claims, GuestOffset, GuestRange, HostOffset, KnownTables, Leases, Quarantine, TableCache,
+};
 
 /// Tries all interleavings with few enough pre-emptions to end in seconds.
 fn try_all(test: impl Fn() + Send + Sync + 'static) {
@@ -228,5 +233,38 @@ fn a_slice_that_was_read_before_a_write_back_is_not_taken_for_new() {
         if let Some(seen) = cache.read(SLICE, |words| words.get(0)) {
             assert_eq!(seen, medium.load(SeqCst), "{inserted:?}");
         }
+    });
+}
+
+/// Table 0 is at unit 1, then, in another directory, at unit 2. Who knows that the disk reaches
+/// there again (`is_grown`) must not be told the first place.
+#[test]
+fn a_table_of_the_directory_before_is_never_known_once_the_new_one_is_in_use() {
+    try_all(|| {
+        let known = Arc::new(KnownTables::new(1, 1));
+        let (directory, is_grown) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicBool::new(false)));
+        let look = {
+            let (known, directory) = (known.clone(), directory.clone());
+            move || {
+                let age = known.age();
+                known.put(age, 0, HostOffset(directory.load(Acquire)));
+            }
+        };
+        let reader = {
+            let (known, is_grown, look) = (known.clone(), is_grown.clone(), look.clone());
+            thread::spawn(move || {
+                look();
+                if is_grown.load(Acquire) {
+                    assert!(matches!(known.get(0), None | Some(HostOffset(2))));
+                }
+            })
+        };
+        let late = thread::spawn(look);
+        directory.store(2, Release);
+        known.forget();
+        is_grown.store(true, Release);
+        reader.join().expect("no panic");
+        late.join().expect("no panic");
+        assert!(matches!(known.get(0), None | Some(HostOffset(2))));
     });
 }

@@ -8,6 +8,7 @@
 //!    |                           |  Claims, Leases       who changes a unit, who still uses a place
 //!    |                           |  BlockSpace, RunSpace free space and the end of the file
 //!    |                           |  FlatTable            all of it for a table of one level
+//!    |                           |  KnownTables          one look less for a table of two
 //!    |  reads and writes         | names bytes to be read (Need)
 //!    v                           v
 //!   Storage ---------------------+
@@ -42,6 +43,7 @@ mod id;
 mod image;
 #[cfg(all(test, anydisk_loom))]
 mod interleavings;
+mod known;
 mod lease;
 mod limits;
 mod mapped;
@@ -79,6 +81,7 @@ pub use image::{
     Attempt, Below, Committed, Detail, DetailValue, Handled, Image, ImageInfo, ImageWrite, Lookup,
     Need, Packing, Placement, Reservation, Reserved, Supplied, Zeroing,
 };
+pub use known::{DirectoryAge, KnownTables};
 pub use lease::{Lease, Leases, OwnedLease, Quarantine, Sealed, WriteLease};
 pub use limits::Limits;
 pub use mapped::{MappedFrom, MappedPiece, MappedStorage, Mapping};

@@ -7,7 +7,7 @@ use std::sync::atomic::{
 use std::sync::{Arc, OnceLock};
 
 use anydisk_core::{
-    Error, GuestOffset, GuestRange, HostOffset, Invalid, Lease, Result, Storage, Value,
+    Error, GuestOffset, GuestRange, HostOffset, Invalid, KnownTables, Lease, Result, Storage, Value,
 };
 
 use crate::NAME;
@@ -83,6 +83,8 @@ pub(crate) struct Sparse {
     pub(crate) header_len: u64,
     /// Where the file ends, or the last grain that was committed.
     pub(crate) end: AtomicU64,
+    /// Where tables are, without a look at the directory.
+    pub(crate) known: KnownTables,
     /// What writing needs, where it can be written.
     pub(crate) writer: OnceLock<Box<SparseWriter>>,
 }
@@ -233,6 +235,12 @@ impl Sparse {
         self.shape.geometry.with_capacity(self.shape.capacity.load(Acquire))
     }
 
+    /// How it is divided, whatever it holds: the capacity is that of opening.
+    #[inline]
+    pub(crate) fn division(&self) -> &Geometry {
+        &self.shape.geometry
+    }
+
     /// Where the grain directory is.
     pub(crate) fn directory(&self) -> HostOffset {
         HostOffset(self.shape.directory.load(Acquire))
@@ -256,6 +264,8 @@ impl Sparse {
     pub(crate) fn move_directories(&self, directory: HostOffset, redundant: Option<HostOffset>) {
         self.shape.redundant.store(redundant.map_or(0, HostOffset::get), Release);
         self.shape.directory.store(directory.get(), Release);
+        // Tables behind the end of a disk that was shrunk before are others from now on.
+        self.known.forget();
     }
 
     /// Makes it hold so many bytes.
@@ -351,6 +361,16 @@ impl Sparse {
         Err(self.outside("grain directory entry", at, entry).into())
     }
 
+    /// The place of `count` grains that begin at `sector`; `None` among the metadata or behind the
+    /// end of the file.
+    #[inline]
+    pub(crate) fn grain_place(&self, sector: u64, count: u32) -> Option<HostOffset> {
+        let place = sector_at(sector);
+        let before_last = u64::from(count - 1) * self.division().grain();
+        let last = place.saturating_add(before_last + self.packed.head());
+        (place >= self.overhead && last < self.end()).then_some(place)
+    }
+
     /// The place of `count` grains that begin at `sector`, as the entry at `at` says.
     ///
     /// # Errors
@@ -358,13 +378,8 @@ impl Sparse {
     /// may end inside a grain.
     #[inline]
     pub(crate) fn grain_at(&self, sector: u64, count: u32, at: HostOffset) -> Result<HostOffset> {
-        let place = sector_at(sector);
-        let before_last = u64::from(count - 1) * self.geometry().grain();
-        let last = place.saturating_add(before_last + self.packed.head());
-        if place >= self.overhead && last < self.end() {
-            return Ok(place);
-        }
-        Err(self.outside("grain table entry", at, sector).into())
+        self.grain_place(sector, count)
+            .ok_or_else(|| self.outside("grain table entry", at, sector).into())
     }
 
     /// The refusal of an entry at `at` that means nothing.

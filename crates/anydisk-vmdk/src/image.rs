@@ -170,22 +170,28 @@ impl VmdkImage {
     /// read; whatever else there is, the long way tells.
     #[inline]
     fn plain_grain(&self, sparse: &Sparse, from_start: u64, len: u64) -> Option<HostOffset> {
-        let geometry = &sparse.geometry();
+        let geometry = sparse.division();
         let place = geometry.locate(from_start);
         if sparse.packed != Packed::No || place.within + len > geometry.grain() {
             return None;
         }
-        let entry = self.entry(sparse, sparse.directory_slice(sparse.directory(), place.table))?;
-        let table = sparse.table_at(entry, HostOffset::ZERO).ok()??;
-        let entry = self.entry(sparse, geometry.table_slice(table, place.entry))?;
+        let table =
+            sparse.known.get(place.table).or_else(|| self.get_to_know(sparse, place.table))?;
+        let slice = geometry.table_slice(table, place.entry);
+        let key = key(sparse.file, slice.at);
+        let entry = self.tables.read(key, |entries| entries.get(slice.index as usize))?;
         let Grain::Sector(sector) = sparse.decode(entry) else { return None };
-        let at = sparse.grain_at(sector, 1, HostOffset::ZERO).ok()?;
-        Some(at.saturating_add(place.within))
+        Some(sparse.grain_place(sector, 1)?.saturating_add(place.within))
     }
 
-    #[inline]
-    fn entry(&self, sparse: &Sparse, slice: SliceAt) -> Option<u64> {
-        self.tables.read(key(sparse.file, slice.at), |entries| entries.get(slice.index as usize))
+    /// Where table number `number` is, if the directory is in memory and names it; remembered for
+    /// the next look.
+    #[cold]
+    fn get_to_know(&self, sparse: &Sparse, number: u64) -> Option<HostOffset> {
+        let age = sparse.known.age();
+        let Ok(Table::At(table)) = self.table(sparse, number) else { return None };
+        sparse.known.put(age, number, table);
+        Some(table)
     }
 
     /// The tables' answer for the start of `range`, which lies in `part`.

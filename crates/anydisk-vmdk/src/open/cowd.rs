@@ -3,12 +3,14 @@
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
-use anydisk_core::{HostOffset, Result, Storage, StorageExt, Value};
+use anydisk_core::{HostOffset, KnownTables, Result, Storage, StorageExt, Value};
 
 use super::{check_inside, text_invalid};
 use crate::extent::{Entries, Packed, Shape, Sparse};
 use crate::header::Cowd;
-use crate::layout::{COWD_ENTRIES, COWD_FREE_SECTOR, COWD_HEADER, COWD_MAGIC, COWD_UNCLEAN};
+use crate::layout::{
+    COWD_ENTRIES, COWD_FREE_SECTOR, COWD_HEADER, COWD_MAGIC, COWD_UNCLEAN, SECTOR,
+};
 use crate::table::Geometry;
 
 /// The extent in file number `file`.
@@ -45,6 +47,7 @@ pub(super) fn extent(file: usize, store: &dyn Storage) -> Result<Sparse> {
         free_sector_at: Some(HostOffset(COWD_FREE_SECTOR)),
         header_len: COWD_HEADER,
         end: AtomicU64::new(store.len()?),
+        known: KnownTables::new(geometry.tables(), SECTOR),
         writer: OnceLock::new(),
     };
     check_inside("gdOffset", header.directory, directory_len, &sparse)?;

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
-use anydisk_core::{HostOffset, Limits, Result, Storage, StorageExt, Value};
+use anydisk_core::{HostOffset, KnownTables, Limits, Result, Storage, StorageExt, Value};
 use zerocopy::FromBytes;
 
 use super::{check_inside, text_invalid};
@@ -93,6 +93,7 @@ pub(crate) fn extent(file: usize, store: &dyn Storage, header: &Header) -> Resul
         free_sector_at: None,
         header_len: SECTOR,
         end: AtomicU64::new(end.get()),
+        known: KnownTables::new(geometry.tables(), SECTOR),
         writer: OnceLock::new(),
     };
     check_inside("overHead", header.overhead, 0, &sparse)?;

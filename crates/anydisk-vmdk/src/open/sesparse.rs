@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
-use anydisk_core::{HostOffset, Result, Storage, StorageExt, Value};
+use anydisk_core::{HostOffset, KnownTables, Result, Storage, StorageExt, Value};
 
 use super::text_invalid;
 use crate::extent::{Area, Entries, Packed, Shape, Sparse};
@@ -40,6 +40,7 @@ pub(super) fn extent(file: usize, store: &dyn Storage) -> Result<Sparse> {
         free_sector_at: None,
         header_len: SECTOR,
         end: AtomicU64::new(end),
+        known: KnownTables::new(geometry.tables(), SECTOR),
         writer: OnceLock::new(),
     })
 }

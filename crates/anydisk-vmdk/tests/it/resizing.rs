@@ -89,6 +89,30 @@ mod small_tables {
     }
 }
 
+/// What lies behind the old end has other tables now than those that small reads remember.
+#[test]
+fn a_disk_that_was_shrunk_and_grown_is_read_by_its_new_tables_in_small_pieces_too() {
+    let size = 64 << 10;
+    let disk = Disk::new(
+        SmallTables.create(Arc::new(MemoryStorage::default()), size, Below::Nothing).expect("new"),
+    );
+    let check = |disk: &Disk, wanted: &dyn Fn(u64) -> u8| {
+        for at in (0..size).step_by(512) {
+            let mut bytes = [0; 512];
+            disk.read(GuestOffset(at), &mut bytes).expect("a read");
+            assert_eq!(bytes, [wanted(at); 512], "{at}");
+        }
+    };
+    disk.write(GuestOffset::ZERO, &vec![1; 64 << 10]).expect("a write");
+    check(&disk, &|_| 1);
+    let kept = 10 << 10;
+    disk.resize(kept, Preallocation::Off).expect("a shorter disk");
+    disk.resize(size, Preallocation::Off).expect("a longer disk");
+    check(&disk, &|at| u8::from(at < kept));
+    disk.write(GuestOffset(kept), &vec![2; 54 << 10]).expect("a write");
+    check(&disk, &|at| if at < kept { 1 } else { 2 });
+}
+
 /// Files in memory, by name: they can be opened, made and removed.
 #[derive(Clone, Debug, Default)]
 struct Files(Arc<Mutex<BTreeMap<String, Arc<MemoryStorage>>>>);
