@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 
-use anydisk::storage;
+use anydisk::storage::{self, name};
 
 use crate::interrupt::INTERRUPTED;
 
@@ -34,7 +34,7 @@ impl Failure {
 
     /// The same with the name of the file, unless the text has it.
     pub(crate) fn about(mut self, file: &OsStr) -> Self {
-        let name = file.to_string_lossy();
+        let name = name::of(file);
         if !self.text.starts_with(&*name) && !self.text.contains(&format!("'{name}'")) {
             self.text = format!("{name}: {}", self.text);
         }
@@ -43,7 +43,7 @@ impl Failure {
 
     /// The same with the name of the file before all.
     pub(crate) fn in_file(mut self, file: &OsStr) -> Self {
-        let before = format!("{}: ", file.display());
+        let before = format!("{}: ", name::of(file));
         let text = self.text.strip_prefix(&before).unwrap_or(&self.text);
         self.text = format!("{before}{text}");
         self
@@ -52,7 +52,7 @@ impl Failure {
     /// The same as qemu-img says it of an image that could not be made at `target`.
     pub(crate) fn in_creation(mut self, target: &OsStr, format: &str) -> Self {
         if self.text.starts_with("Could not create '") || self.text.contains(": option ") {
-            let target = target.display();
+            let target = name::of(target);
             self.text = format!("{target}: error while converting {format}: {}", self.text);
         }
         self
@@ -147,7 +147,7 @@ fn secret_text(option: &str, why: &str) -> String {
 impl Failure {
     /// Why the image called `name` could not be opened.
     pub(crate) fn from_open(error: &anydisk::Error, name: &OsStr) -> Self {
-        let name = name.to_string_lossy();
+        let name = name::of(name);
         if let anydisk::Error::Storage(cause @ storage::Error::Locked { .. }) = error.kind() {
             return Self::from_storage(cause);
         }
@@ -158,7 +158,7 @@ impl Failure {
 
     /// The same without qemu-img's words for which image could not be opened.
     pub(crate) fn cause_of_open(mut self, name: &OsStr) -> Self {
-        let before = format!("Could not open '{}': ", name.display());
+        let before = format!("Could not open '{}': ", name::of(name));
         if let Some(cause) = self.text.strip_prefix(&before) {
             self.text = cause.to_owned();
         }

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use anydisk::storage::name;
 use anydisk::{Format, OptionKind, OptionSpec, Options, parse_size};
 
 use crate::failure::Failure;
@@ -201,7 +202,7 @@ impl Given {
     fn word(&self, name: &str, kind: OptionKind, size: u64) -> Option<String> {
         let value = match name {
             "size" => size.to_string(),
-            "backing_file" => doubled(&self.backing_file.as_ref()?.to_string_lossy()),
+            "backing_file" => doubled(&name::of(self.backing_file.as_ref()?)),
             "backing_fmt" => self.backing_format.clone()?,
             _ => printed(name, kind, &self.options)?,
         };

@@ -4,7 +4,7 @@ use std::fmt::{self, Debug};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anydisk_storage::{MemoryStorage, Storage};
+use anydisk_storage::{MemoryStorage, Storage, name};
 
 use crate::{Error, Id, Result};
 
@@ -44,7 +44,7 @@ impl Location {
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Path(path) => write!(f, "{}", path.display()),
+            Self::Path(path) => f.write_str(&name::of(path)),
             Self::Other(text) => f.write_str(text),
         }
     }
@@ -116,13 +116,13 @@ impl Reference {
         self.id.filter(|_| self.name.is_empty())
     }
 
-    /// The name for people: bytes that are no text are replaced. A file without a name is told by
-    /// its number, in braces.
+    /// The name as [text](anydisk_storage::name), for people. A file without a name is told by its
+    /// number, in braces.
     #[must_use]
     pub fn display_name(&self) -> String {
         match self.nameless() {
             Some(id) => format!("{{{id}}}"),
-            None => String::from_utf8_lossy(&self.name).into_owned(),
+            None => name::shown(&self.name).into_owned(),
         }
     }
 

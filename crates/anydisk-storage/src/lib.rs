@@ -78,6 +78,7 @@ mod error;
 #[cfg(unix)]
 mod file;
 mod memory;
+pub mod name;
 mod offset;
 #[cfg(unix)]
 mod pending;

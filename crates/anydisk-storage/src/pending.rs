@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::file::kind;
-use crate::{Error, FileStorage, LockMode, OpenOptions, Result, Storage};
+use crate::{Error, FileStorage, LockMode, OpenOptions, Result, Storage, name};
 
 /// A new file that has no name yet, in the directory where it will have one.
 ///
@@ -195,7 +195,7 @@ impl Drop for PendingFile {
 
 impl Place {
     fn of(path: &Path) -> Result<Self> {
-        let shown: Box<str> = path.to_string_lossy().into();
+        let shown: Box<str> = name::of(path).into();
         let fail = |errno: std::io::Error| Error::whole("create", &*shown, errno);
         // Before the links are resolved: /dev/stdout resolves to a name that does not exist.
         refuse_irreplaceable(rustix::fs::stat(path), &shown)?;

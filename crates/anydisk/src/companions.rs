@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anydisk_core::{Access, Companions, Error, Located, Location, Reference, Result};
-use anydisk_storage::{FileStorage, OpenOptions};
+use anydisk_storage::{FileStorage, OpenOptions, name};
 
 use crate::file;
 use crate::resolve::plain_name;
@@ -35,7 +35,7 @@ impl FilesBeside {
     }
 
     fn failed(path: &Path, what: &'static str, error: std::io::Error) -> Error {
-        anydisk_storage::Error::whole(what, path.to_string_lossy(), error).into()
+        anydisk_storage::Error::whole(what, name::of(path), error).into()
     }
 }
 

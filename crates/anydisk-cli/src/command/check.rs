@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::ops::ControlFlow;
 
 use anydisk::convert::Watch;
+use anydisk::storage::name;
 use anydisk::{CheckReport, Checked, Checking, Error, Finding, Repair, Severity};
 use clap::{Args, ValueEnum};
 
@@ -126,7 +127,7 @@ impl Check {
 
     /// What was checked, for people and scripts.
     fn name(&self) -> String {
-        let files = self.files.iter().map(|file| file.to_string_lossy());
+        let files = self.files.iter().map(|file| name::of(file));
         self.part.member.clone().unwrap_or_else(|| files.collect())
     }
 }

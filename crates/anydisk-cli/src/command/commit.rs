@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anydisk::convert::{self, Settings};
 use anydisk::node::Below;
+use anydisk::storage::name;
 use anydisk::{Disk, Layer, Reference};
 use clap::Args;
 
@@ -94,7 +95,7 @@ impl Commit {
             let lowest = above.last().expect("the top is there");
             let Some(reference) = lowest.backing.clone() else {
                 let (base, file) = (self.base.clone().unwrap_or_default(), &self.file);
-                let (base, file) = (base.to_string_lossy(), file.to_string_lossy());
+                let (base, file) = (name::of(&base), name::of(file));
                 return Err(Failure::new(format!(
                     "Did not find '{base}' in the backing chain of '{file}'"
                 )));
@@ -134,7 +135,7 @@ impl Commit {
 impl Commit {
     /// Why an image below does not open.
     fn below(&self, path: &Path, failure: Failure) -> Failure {
-        let (file, why) = (self.file.display(), failure.cause_of_open(path.as_os_str()).text);
+        let (file, why) = (name::of(&self.file), failure.cause_of_open(path.as_os_str()).text);
         Failure::new(format!("Could not open '{file}': Could not open backing file: {why}"))
     }
 }
@@ -143,7 +144,7 @@ impl Commit {
 fn is_meant(base: &OsStr, reference: &Reference, path: &Path) -> bool {
     let id = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
     let base = PathBuf::from(base);
-    reference.display_name() == base.to_string_lossy()
+    reference.name == base.as_os_str().as_bytes()
         || base == path
         || id(&base).is_some_and(|one| Some(one) == id(path))
 }

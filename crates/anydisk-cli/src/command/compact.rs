@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use anydisk::Compacted;
 use anydisk::convert::Watch;
+use anydisk::storage::name;
 use clap::Args;
 
 use crate::args::{Form, Reading};
@@ -60,7 +61,7 @@ impl Compact {
 
     fn json(&self, done: &Compacted) -> String {
         let object = Object::default()
-            .with("filename", &*self.file.to_string_lossy())
+            .with("filename", &*name::of(&self.file))
             .with("format", done.format)
             .with("length-before", done.before)
             .with("length-after", done.after);

@@ -11,6 +11,7 @@ use anydisk::convert::{
     CopyBitmaps, Error, NewImage, Offload, Settings, Sources, copy_to_disk, copy_to_file,
     copy_to_overlay,
 };
+use anydisk::storage::name;
 use anydisk::{Disk, Format, GuestRange, Layer, Location, Reference, Role, copy_to_ova};
 use clap::Args;
 
@@ -341,7 +342,7 @@ impl Convert {
         };
         let below = create::look_below(&mut backing, target, &self.reading).map_err(|failure| {
             let why = failure.text.lines().next().unwrap_or_default().to_owned();
-            let target = target.display();
+            let target = name::of(target);
             Failure::new(format!("Could not open '{target}': Could not open backing file: {why}"))
         })?;
         let lost = |range: GuestRange, why: &Error| self.tell_lost(range, why);

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anydisk::convert::{NewImage, Settings, Sources, Unwatched, copy_to_file};
+use anydisk::storage::name;
 use anydisk::{Disk, Format, Location, Reference, Role};
 use clap::Args;
 
@@ -91,7 +92,7 @@ impl Create {
         };
         let size = size.ok_or_else(|| Failure::new("Image creation needs a size parameter"))?;
         if !self.quiet && self.telling.is_text() {
-            let name = file.to_string_lossy();
+            let name = name::of(file);
             output::print(&options::formatting(&name, format, &given, size))?;
         }
         if backing.is_none() && given.backing_format.is_some() {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anydisk::convert::{NewImage, Settings, Sources, copy_to_file};
-use anydisk::storage::{HostOffset, Window};
+use anydisk::storage::{HostOffset, Window, name};
 use anydisk::{Disk, Located, Location, OpenDisk, Options};
 use clap::Args;
 
@@ -93,7 +93,7 @@ impl Operands {
     fn set(&mut self, operand: &OsStr) -> Result<(), Failure> {
         let (name, value) = split(operand);
         let value = OsStr::from_bytes(value);
-        let number = |what| options::number_of_bytes(&value.to_string_lossy(), what);
+        let number = |what| options::number_of_bytes(&name::of(value), what);
         match name {
             b"if" => self.inputs.push(value.to_owned()),
             b"of" => self.output = Some(value.to_owned()),
@@ -107,7 +107,7 @@ impl Operands {
             b"count" => self.count = Some(number("count")?),
             b"skip" => self.skip = number("skip")?,
             _ => {
-                let name = OsStr::from_bytes(name).display();
+                let name = name::shown(name);
                 return Err(Failure::new(format!("unrecognized operand {name}")));
             }
         }
@@ -119,14 +119,14 @@ impl Operands {
         let size = disk.size();
         let start = self.skip.checked_mul(self.block).filter(|start| *start <= size);
         let start = start.unwrap_or_else(|| {
-            output::error(&format!("{}: cannot skip to specified offset", name.display()));
+            output::error(&format!("{}: cannot skip to specified offset", name::of(name)));
             size
         });
         let all = size - start;
         let len = self.count.map_or(all, |count| count.saturating_mul(self.block).min(all));
         let window = Window::new(Arc::new(disk), HostOffset(start), len);
         let store = Arc::new(window.map_err(anydisk::Error::from)?);
-        let location = Location::Other(name.to_string_lossy().into_owned());
+        let location = Location::Other(name::of(name).into_owned());
         Ok(OpenDisk::new().format("raw").located(Located { store, location })?)
     }
 }

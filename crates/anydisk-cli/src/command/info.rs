@@ -2,10 +2,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use anydisk::node::{Child, Node};
+use anydisk::storage::name;
 use anydisk::{Detail, DetailValue, ImageInfo, Layer, Location, SnapshotInfo, path_like_qemu};
 use clap::Args;
 
@@ -163,7 +165,7 @@ impl Facts {
     fn of(layer: &Layer) -> Result<Self, Failure> {
         let backing = layer.backing.as_ref().map(|reference| Backing {
             name: reference.display_name(),
-            path: path_like_qemu(reference, &layer.location).display().to_string(),
+            path: name::of(&path_like_qemu(reference, &layer.location)).into_owned(),
             format: reference.format.clone(),
         });
         let image = layer.image.info();
@@ -281,11 +283,12 @@ impl Backing {
 
 /// The files that an image is made of: its own, and its extents that are files of their own.
 fn files(path: &Path, image: &ImageInfo) -> Result<Vec<File>, Failure> {
-    let own = path.display().to_string();
+    let own = name::of(path);
     let mut files = vec![File::of(path, "file".into())?];
     for (index, name) in extents(&image.details).into_iter().enumerate() {
         if name != own {
-            files.push(File::of(Path::new(name), format!("extents.{index}"))?);
+            let path = OsString::from_vec(name::bytes(name).into_owned());
+            files.push(File::of(Path::new(&path), format!("extents.{index}"))?);
         }
     }
     files.reverse();
@@ -313,8 +316,9 @@ fn file_name(detail: &Detail) -> Option<&str> {
 
 impl File {
     fn of(path: &Path, node: String) -> Result<Self, Failure> {
-        let name = path.display().to_string();
-        let meta = fs::metadata(path).map_err(|error| Failure::new(format!("{name}: {error}")))?;
+        let name = name::of(path).into_owned();
+        let meta =
+            fs::metadata(path).map_err(|error| Failure::from(error).about(path.as_os_str()))?;
         if meta.file_type().is_block_device() {
             let length = device_length(path)?;
             return Ok(Self { node, name, length, used: Some(0), protocol: "host_device" });

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use anydisk::inspect::{Inspection, Judgement, Mark, Remark, Rules};
+use anydisk::storage::name;
 use anydisk::{CheckReport, Reference};
 use clap::Args;
 
@@ -77,7 +78,7 @@ impl Inspect {
         let inspection = self.reading.inspect(&self.part, &self.files, format, &rules)?;
         let name = match (&self.part.member, &self.files[..]) {
             (Some(member), _) => member.clone(),
-            (None, files) => files.iter().map(|file| file.to_string_lossy()).collect(),
+            (None, files) => files.iter().map(|file| name::of(file)).collect(),
         };
         let text = match self.output {
             Form::Human => text(&name, &inspection),

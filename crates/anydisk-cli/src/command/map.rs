@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use anydisk::storage::name;
 use anydisk::{Disk, GuestOffset, GuestRange};
 use clap::Args;
 
@@ -98,7 +99,8 @@ fn write_human(out: &mut impl Write, entries: Entries<'_>) -> Result<(), Failure
         for number in [entry.start, entry.length, offset] {
             write!(out, "{:<16}", hex(number))?;
         }
-        writeln!(out, "{}", entry.file.unwrap_or_default())?;
+        out.write_all(&name::bytes(&entry.file.unwrap_or_default()))?;
+        writeln!(out)?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use anydisk::convert::{self, Settings};
+use anydisk::storage::name;
 use anydisk::{Disk, Layer, Reference, Role};
 use clap::Args;
 
@@ -96,7 +97,7 @@ impl Rebase {
             return Ok(None);
         }
         if self.backing_format.is_none() {
-            let name = self.backing.to_string_lossy();
+            let name = name::of(&self.backing);
             return Err(Failure::new(format!(
                 "Could not change the backing file to '{name}': backing format must be specified"
             )));
@@ -121,7 +122,7 @@ impl Rebase {
     fn open_new(&self, reference: &mut Reference, disk: &Disk) -> Result<Disk, Failure> {
         let told = |failure: Failure, name: &OsStr| {
             let why = failure.cause_of_open(name).text;
-            Failure::new(format!("Could not open new backing file '{}': {why}", name.display()))
+            Failure::new(format!("Could not open new backing file '{}': {why}", name::of(name)))
         };
         let name = naming::name_below(reference, &disk.layers()[0].location)
             .map_err(|failure| told(failure, &self.backing))?;

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use anydisk::convert::{Lost, NewImage, Salvaged, salvage_to_file};
+use anydisk::storage::name;
 use clap::Args;
 
 use super::create;
@@ -120,8 +121,8 @@ impl Account {
 
     fn json(self, source: &OsStr, target: &OsStr, told: &Salvaged) -> String {
         let object = Object::default()
-            .with("filename", &*source.to_string_lossy())
-            .with("target", &*target.to_string_lossy())
+            .with("filename", &*name::of(source))
+            .with("target", &*name::of(target))
             .with("virtual-size", told.size)
             .with("data-size", told.data)
             .with("zero-size", told.zero)

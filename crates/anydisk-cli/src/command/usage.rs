@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
+use anydisk::storage::name;
 use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
@@ -16,7 +17,7 @@ pub(super) fn exit(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
-    let name = arguments.get(1).map(|name| name.to_string_lossy()).unwrap_or_default();
+    let name = arguments.get(1).map(|name| name::of(name)).unwrap_or_default();
     let is_command = CommandLine::command().get_subcommands().any(|known| known.get_name() == name);
     let command = is_command.then_some(&*name);
     let last = arguments.last().map_or(OsStr::new(""), |last| last);
@@ -109,7 +110,7 @@ impl Complaint<'_> {
 
     /// The last argument is the option that lacks its value.
     fn without_argument(&self, argument: &str) -> String {
-        let name = self.last.to_string_lossy();
+        let name = name::of(self.last);
         match name.strip_prefix("--") {
             None if name.len() == 2 => format!("option requires an argument -- '{}'", &name[1..]),
             _ => {

@@ -19,6 +19,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use anydisk::node::{self, Flat, MAX_NAME, NameError, Node, Scalar};
+use anydisk::storage::name;
 use anydisk::{Location, Reference, Secret, path_like_qemu};
 use clap::Args;
 
@@ -154,7 +155,7 @@ pub(crate) fn name_below(reference: &Reference, from: &Location) -> Result<OsStr
 
 /// qemu-img's words.
 pub(crate) fn cannot_open(name: &OsStr, why: &str) -> Failure {
-    Failure::new(format!("Could not open '{}': {why}", name.display()))
+    Failure::new(format!("Could not open '{}': {why}", name::of(name)))
 }
 
 /// Only files are opened.

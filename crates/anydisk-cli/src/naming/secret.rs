@@ -6,6 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use anydisk::crypto::{CipherName, CipherSpec, IvGen, Mode, SectorCipher};
 use anydisk::node::{self, Scalar};
+use anydisk::storage::name;
 use anydisk::{Location, Secret, SecretRequest, Secrets};
 use base64ct::{Base64, Encoding};
 
@@ -68,7 +69,7 @@ impl Objects {
         let id = text.id.take().ok_or_else(|| Failure::new("Parameter 'id' is missing"))?;
         let secret = self.secret_of(text)?;
         if self.0.insert(id.clone(), secret).is_some() {
-            let id = id.display();
+            let id = name::of(&id);
             return Err(Failure::new(format!(
                 "attempt to add duplicate property '{id}' to object (type 'container')"
             )));
@@ -78,7 +79,7 @@ impl Objects {
 
     /// The secret of this name.
     pub(crate) fn secret(&self, id: &OsStr) -> Result<&Secret, String> {
-        self.0.get(id).ok_or_else(|| format!("No secret with id '{}'", id.display()))
+        self.0.get(id).ok_or_else(|| format!("No secret with id '{}'", name::of(id)))
     }
 
     fn secret_of(&self, text: Text) -> Result<Secret, Failure> {
@@ -113,7 +114,7 @@ impl Text {
             "format" if value == "raw" => self.is_base64 = false,
             "format" if value == "base64" => self.is_base64 = true,
             "format" => {
-                let value = value.display();
+                let value = name::of(&value);
                 return Err(Failure::new(format!(
                     "Parameter 'format' does not accept value '{value}'"
                 )));
@@ -148,7 +149,7 @@ fn pairs(list: &OsStr) -> Result<Vec<(String, OsString)>, Failure> {
 }
 
 fn unknown(kind: &OsStr) -> Failure {
-    let kind = kind.display();
+    let kind = name::of(kind);
     Failure::new(format!("Parameter 'qom-type' does not accept value '{kind}'"))
         .with_advice("Of qemu's objects only secrets are of use here: secret,id=NAME,file=FILE")
 }
@@ -158,14 +159,14 @@ fn read(file: &OsStr) -> Result<Secret, Failure> {
     use std::io::Read;
     let told = |error: std::io::Error| {
         let why = Failure::from(error).text;
-        let file = file.display();
+        let file = name::of(file);
         Failure::new(format!("Unable to read {file}: Failed to open file “{file}”: {why}"))
     };
     let mut bytes = Vec::new();
     let opened = std::fs::File::open(file).map_err(told)?;
     opened.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(told)?;
     if bytes.len() as u64 > MAX_FILE {
-        let file = file.display();
+        let file = name::of(file);
         return Err(Failure::new(format!(
             "Unable to read {file}: it is longer than {MAX_FILE} bytes"
         )));

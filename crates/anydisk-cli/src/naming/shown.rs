@@ -1,6 +1,7 @@
 //! Names as qemu-img shows them.
 
 use anydisk::node::{Child, Node, Scalar};
+use anydisk::storage::name;
 
 use crate::output::json::{Object, Value};
 
@@ -10,7 +11,7 @@ pub(crate) fn shown(node: &Node) -> String {
         true => {
             let path = node.path();
             let before = if super::protocol(path).is_some() { "./" } else { "" };
-            format!("{before}{}", path.to_string_lossy())
+            format!("{before}{}", name::of(path))
         }
         false => format!("json:{}", Value::Object(object(node)).in_one_line()),
     }
@@ -32,7 +33,7 @@ fn object(node: &Node) -> Object {
     }
     shown = shown.with_any("driver", node.driver.as_deref());
     match &node.child {
-        Child::File(name) => shown.with("filename", name.to_string_lossy().into_owned()),
+        Child::File(name) => shown.with("filename", name::of(name).into_owned()),
         Child::Node(child) => shown.with("file", object(child)),
     }
 }
@@ -42,7 +43,7 @@ fn value(option: &Scalar) -> Value {
         Scalar::Null => Value::from("null"),
         Scalar::Flag(flag) => Value::Flag(*flag),
         Scalar::Number(number) => Value::Number(*number),
-        Scalar::Text(text) => Value::Text(text.to_string_lossy().into_owned()),
+        Scalar::Text(text) => Value::Text(name::of(text).into_owned()),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use anydisk::storage::name;
+
 use super::json::{Object, Value};
 
 const UNITS: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
@@ -29,9 +31,13 @@ pub(crate) fn one_line(text: &str) -> String {
     };
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
-        match is_harmless(letter) {
-            true => out.push(letter),
-            false => out.extend(letter.escape_default()),
+        match name::byte_of(letter) {
+            // Control characters to terminals of eight bits.
+            Some(byte) if byte < 0xa0 => {
+                write!(out, "\\x{byte:02x}").expect("a string takes any text")
+            }
+            _ if is_harmless(letter) => out.push(letter),
+            _ => out.extend(letter.escape_default()),
         }
     }
     out

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use anydisk::storage::name;
+
 /// A value.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
@@ -137,7 +139,8 @@ fn write_members<'a>(
 /// Only ASCII leaves: the rest is escaped as UTF-16.
 fn write_text(out: &mut String, text: &str) {
     out.push('"');
-    for unit in text.encode_utf16() {
+    // What is no text, in the name of a file, is replaced.
+    for unit in String::from_utf8_lossy(&name::bytes(text)).encode_utf16() {
         match u8::try_from(unit) {
             Ok(b'"') => out.push_str("\\\""),
             Ok(b'\\') => out.push_str("\\\\"),

@@ -1,4 +1,4 @@
-//! What is printed.
+//! What is printed. Names that are no text are printed as they are, byte for byte, except in JSON.
 
 pub(crate) mod findings;
 pub(crate) mod human;
@@ -7,34 +7,37 @@ pub(crate) mod snapshots;
 
 use std::io::{self, Write};
 
+use anydisk::storage::name;
+
 /// The name of the program as it was called, as qemu-img puts it before errors.
 pub(crate) fn program() -> String {
     let path = std::env::args_os().next().unwrap_or_default();
     let name = std::path::Path::new(&path).file_name();
-    name.map_or_else(|| "anydisk".into(), |name| name.to_string_lossy().into_owned())
+    name.map_or_else(|| "anydisk".into(), |name| name::of(name).into_owned())
 }
 
 /// Where help is, for the command that was called.
 pub(crate) fn where_help_is() -> String {
     let command = std::env::args_os().nth(1).unwrap_or_default();
-    format!("Try '{} {} --help' for more info", program(), command.display())
+    format!("Try '{} {} --help' for more info", program(), name::of(&command))
 }
 
 /// Prints text on standard output.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(&name::bytes(text))?;
     out.flush()
 }
 
-/// Prints an error. If even that fails, there is nobody to tell.
+/// Prints an error.
 pub(crate) fn error(text: &str) {
-    let _ = writeln!(io::stderr(), "{}: {text}", program());
+    note(&format!("{}: {text}", program()));
 }
 
-/// Prints a line about the image on standard error.
+/// Prints a line about the image on standard error. If even that fails, there is nobody to tell.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let mut err = io::stderr().lock();
+    let _ = err.write_all(&name::bytes(text)).and_then(|()| err.write_all(b"\n"));
 }
 
 /// Prints a warning of one line.

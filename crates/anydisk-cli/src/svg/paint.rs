@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use anydisk::storage::name;
+
 use crate::output::human::one_line;
 use crate::picture::Cell;
 
@@ -18,7 +20,8 @@ pub(super) struct Paint {
 
 /// The text without what SVG or a reader would take for more, and not too long.
 pub(super) fn text_of(text: &str) -> String {
-    let plain = one_line(text);
+    // A file of text has no place for names that are none.
+    let plain = one_line(&String::from_utf8_lossy(&name::bytes(text)));
     let letters = plain.chars().count();
     // The end of a path tells more than its beginning.
     let shown = plain.chars().skip(letters.saturating_sub(NAME));

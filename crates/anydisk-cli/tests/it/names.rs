@@ -63,6 +63,36 @@ fn an_overlay_names_the_image_below_byte_for_byte() {
 }
 
 #[test]
+fn a_name_that_is_no_text_is_printed_byte_for_byte_wherever_it_stands() {
+    let bench = Bench::new();
+    let name = OsStr::from_bytes(b"a\xff\x9bb");
+    let run = |line: &[&OsStr]| {
+        let output = bench.command(env!("CARGO_BIN_EXE_anydisk")).args(line).output().unwrap();
+        [output.stdout, output.stderr].concat()
+    };
+    let has = |line: &[&str]| {
+        let line: Vec<_> = line.iter().map(OsStr::new).collect();
+        let said = run(&[&line[..], &[name]].concat());
+        assert!(said.windows(4).any(|found| found == name.as_bytes()), "{line:?}: {said:?}");
+    };
+    has(&["info"]);
+    std::fs::write(bench.path(name), [7; 512]).unwrap();
+    has(&["info", "-f", "raw"]);
+    has(&["map", "-f", "raw"]);
+    has(&["check", "-f", "qcow2"]);
+    let over = run(&["create", "-f", "qcow2", "-F", "raw", "top", "-b"]
+        .map(OsStr::new)
+        .iter()
+        .copied()
+        .chain([name])
+        .collect::<Vec<_>>());
+    assert!(over.windows(4).any(|found| found == name.as_bytes()), "{over:?}");
+    std::fs::remove_file(bench.path(name)).unwrap();
+    let missing = run(&["map", "top"].map(OsStr::new));
+    assert!(missing.windows(4).any(|found| found == name.as_bytes()), "{missing:?}");
+}
+
+#[test]
 fn a_file_may_be_named_with_the_file_protocol() {
     let bench = Bench::new();
     bench.raw("disk", 512, &[]);

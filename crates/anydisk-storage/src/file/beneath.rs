@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, FileType, OFlags, Stat, openat, statat};
 use rustix::io::Errno;
 
 use super::{FileStorage, OpenOptions};
-use crate::{Error, Result};
+use crate::{Error, Result, name as names};
 
 impl FileStorage {
     /// Opens `name` below `dir` as `options` say; for names that come out of an image.
@@ -37,7 +37,7 @@ fn open_beneath(
     options: &OpenOptions,
     opener: Opener,
 ) -> Result<FileStorage> {
-    let path: Box<str> = dir.join(name).to_string_lossy().into();
+    let path: Box<str> = names::of(&dir.join(name)).into();
     options.check(&path)?;
     if !stays_below(name) {
         return Err(Error::Denied { store: path, reason: "the name leads out of its directory" });

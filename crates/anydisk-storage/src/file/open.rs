@@ -11,7 +11,7 @@ use super::FileStorage;
 use super::direct::Direct;
 use super::kind::{self, FileKind};
 use super::lock::LockMode;
-use crate::{Error, Result};
+use crate::{Error, Result, name};
 
 /// What a file is opened for. Cautious where nothing is said: read-only, regular files only,
 /// existing files only, locked as the access needs.
@@ -192,7 +192,7 @@ impl OpenOptions {
 
 /// Opens `path` itself, relative to the working directory.
 pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<FileStorage> {
-    let name: Box<str> = path.to_string_lossy().into();
+    let name: Box<str> = name::of(path).into();
     options.check(&name)?;
     let fd =
         rustix::io::retry_on_intr(|| rustix::fs::open(path, options.flags(), options.mode_bits()))

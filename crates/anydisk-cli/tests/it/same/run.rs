@@ -5,6 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use anydisk::storage::name;
+
 use super::judge;
 use super::line::{By, Group, Line, groups};
 use super::normal;
@@ -119,10 +121,8 @@ fn run(program: &Path, folder: &Path, arguments: &[OsString]) -> Output {
 
 /// What is not as it should be: a difference that is not intended, or one that is gone.
 fn differences(group: &Group, line: &Line, [mine, qemus]: &[Output; 2]) -> Option<String> {
-    let out = |output: &Output| {
-        normal::output(&String::from_utf8_lossy(&output.stdout), group.without_space)
-    };
-    let complaint = |output: &Output| normal::complaint(&String::from_utf8_lossy(&output.stderr));
+    let out = |output: &Output| normal::output(&name::shown(&output.stdout), group.without_space);
+    let complaint = |output: &Output| normal::complaint(&name::shown(&output.stderr));
     let (my_words, qemus_words) = (complaint(mine), complaint(qemus));
     // More may be said than qemu says, where it says something.
     let same_words = qemus_words.iter().all(|line| my_words.contains(line))
