@@ -9,9 +9,10 @@ use anydisk_core::{
 };
 
 use crate::crypt::View;
-use crate::table::{Cluster, Geometry, SLICE, SliceAt};
+use crate::survey::Survey;
+use crate::table::{Cluster, ENTRY, Geometry, SLICE, SliceAt};
 use crate::write::Writer;
-use crate::{Header, NAME, guard};
+use crate::{Header, NAME};
 
 /// An open qcow image.
 #[derive(Debug)]
@@ -29,12 +30,15 @@ pub struct QcowImage {
     pub(crate) writer: Option<Writer>,
 }
 
-/// What the bytes of a [`Need`] are for: the low bit of its ticket.
+/// What the bytes of a [`Need`] are for: the low bits of its ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
     L1,
     L2,
 }
+
+/// The low bits of the ticket of bytes that the survey asks for.
+const SURVEY: u64 = 2;
 
 /// What one look at the tables tells about the start of a range.
 #[derive(Debug)]
@@ -50,15 +54,17 @@ pub(crate) enum Look<'a> {
 impl QcowImage {
     /// Opens the image in `store` for writing. The backing file is not opened.
     ///
-    /// All tables are read once: nothing is written to an image that has places named twice among
-    /// its tables, or names any that are not in the file.
+    /// The L1 table is read: nothing is written to an image whose tables lie on each other. The others
+    /// are read once, before anything gets new space: it is behind all that they name.
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`Error::NeedsRepair`].
     pub fn open_writable(store: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
         let mut image = Self::open(store, limits)?;
-        image.space = RunSpace::new(guard::end_of_space(&image)?);
-        image.writer = Some(Writer::new()?);
+        let len = image.store.len()?;
+        let survey = Survey::begin(&image, len)?;
+        image.space = RunSpace::new(survey.end());
+        image.writer = Some(Writer::new(survey)?);
         Ok(image)
     }
 
@@ -173,8 +179,27 @@ impl QcowImage {
             Level::L1 => (&self.l1, 0),
             Level::L2 => (&self.l2, 1),
         };
-        let ticket = cache.ticket(slice.at).to_bits() << 1 | bit;
+        let ticket = cache.ticket(slice.at).to_bits() << 2 | bit;
         Need { store: &self.store, at: slice.at, len: slice.len(), ticket }
+    }
+
+    /// What must be read before space is taken or given back; `None`: all is known.
+    pub(crate) fn unsurveyed(&self, survey: &Survey) -> Option<Need<'_>> {
+        let (at, len) = survey.next()?;
+        let len = usize::try_from(len).expect("a mebibyte at most");
+        Some(Need { store: &self.store, at, len, ticket: SURVEY })
+    }
+
+    /// A hole at the start of what the survey asks for names nothing: it need not be read.
+    fn skip_hole(&self, survey: &Survey, at: HostOffset) -> Result<bool> {
+        let Some(holes) = self.store.holes() else { return Ok(false) };
+        let run = holes.run_at(at, survey.rest_from(at).max(ENTRY))?;
+        let len = run.len - run.len % ENTRY;
+        let skips = run.hole && len > 0;
+        if skips {
+            survey.skip(&self.space, at, len);
+        }
+        Ok(skips)
     }
 
     fn extent<'a>(
@@ -241,10 +266,26 @@ impl Image for QcowImage {
     }
 
     fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<Supplied> {
+        if let (SURVEY, Some(writer)) = (need.ticket, &self.writer) {
+            writer.survey.take(&self.geometry, &self.space, (need.at, bytes))?;
+            return Ok(Supplied::Taken);
+        }
         let cache = if need.ticket & 1 == 0 { &self.l1 } else { &self.l2 };
         let (words, _) = bytes.as_chunks();
         let entries = words.iter().map(|word| u64::from_be_bytes(*word));
-        Ok(cache.insert(need.at, Ticket::from_bits(need.ticket >> 1), entries).into())
+        Ok(cache.insert(need.at, Ticket::from_bits(need.ticket >> 2), entries).into())
+    }
+
+    fn satisfy(&self, need: &Need<'_>) -> Result<()> {
+        if let (SURVEY, Some(writer)) = (need.ticket, &self.writer)
+            && self.skip_hole(&writer.survey, need.at)?
+        {
+            return Ok(());
+        }
+        match self.supply(need, &need.read()?)? {
+            Supplied::Taken => Ok(()),
+            Supplied::Full => self.relieve(),
+        }
     }
 
     fn info(&self) -> ImageInfo {

@@ -54,11 +54,12 @@ mod check;
 mod create;
 mod crypt;
 mod format;
-mod guard;
 mod header;
 mod image;
 pub mod layout;
 mod limits;
+mod piece;
+mod survey;
 mod table;
 mod write;
 

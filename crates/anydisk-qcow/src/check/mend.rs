@@ -5,7 +5,7 @@ use anydisk_core::{Finding, GuestRange, HostOffset, Repair, Result, Severity, St
 use super::Teller;
 use super::places::Lost;
 use crate::QcowImage;
-use crate::guard::Piece;
+use crate::piece::Piece;
 
 /// The remedy of an entry behind the end of the file.
 const CLEARED: &str = "the entry becomes 0, which reads the same";

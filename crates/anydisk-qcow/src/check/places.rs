@@ -5,7 +5,7 @@ use anydisk_core::{Error, GuestRange, HostOffset, Limits, Result};
 use super::Teller;
 use super::walk::Walk;
 use crate::NAME;
-use crate::guard::Piece;
+use crate::piece::Piece;
 
 /// Most windows of one check.
 const MOST_WINDOWS: u64 = 64;

@@ -7,8 +7,8 @@ use anydisk_core::{
 use super::Teller;
 use super::mend::{self, Mender};
 use super::places::{Places, Run};
-use crate::guard::{Piece, each_word};
 use crate::layout::RawHeader;
+use crate::piece::{Piece, each_word};
 use crate::table::{Cluster, ENTRY};
 use crate::{NAME, QcowImage, limits};
 

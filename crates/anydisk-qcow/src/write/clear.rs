@@ -39,6 +39,8 @@ impl QcowImage {
 
     /// Takes the entries of whole clusters, which lie in one slice, and gives back what they named.
     fn clear_units(&self, units: GuestRange) -> Result<Handled> {
+        // What is given back must be nobody else's, and no metadata.
+        self.survey()?;
         let _claim = self.writing()?.claims.hold(units);
         loop {
             // Entries may have changed before the claim, but tables are never given back.

@@ -22,6 +22,7 @@ impl QcowImage {
                 format!("a name of a backing file that is not 1 to {most} bytes, none of them 0");
             return Err(Error::Unsupported { format: NAME, feature: feature.into() });
         }
+        self.survey()?;
         let taken = self.space.take(WantedRun { len: len.into(), most: 1, align: 1 });
         let written =
             check_place(taken.end()).and_then(|()| Ok(self.store.write_at(taken.at, name)?));

@@ -16,6 +16,7 @@ use anydisk_core::{
 };
 
 use crate::image::{Level, QcowImage, broken_table};
+use crate::survey::Survey;
 use crate::table::Place;
 use crate::{NAME, limits};
 
@@ -27,18 +28,20 @@ const WINDOW_BITS: u8 = 12;
 #[derive(Debug)]
 pub(crate) struct Writer {
     claims: Claims,
+    pub(crate) survey: Survey,
     /// Held while an L2 table is made; space for the next one, if it was taken already.
     next_table: Mutex<Option<TakenRun>>,
     encoder: Arc<dyn anydisk_core::Encode>,
 }
 
 impl Writer {
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(survey: Survey) -> Result<Self> {
         let encoder = anydisk_codec::deflate(LEVEL, WINDOW_BITS).map_err(|error| {
             Error::Unsupported { format: NAME, feature: error.to_string().into() }
         })?;
         Ok(Self {
             claims: Claims::default(),
+            survey,
             next_table: Mutex::default(),
             encoder: Arc::new(encoder),
         })
@@ -56,6 +59,14 @@ impl QcowImage {
     fn writing(&self) -> Result<&Writer> {
         let why = "it was opened for reading";
         self.writer.as_ref().ok_or_else(|| Error::ReadOnly { why: why.into() })
+    }
+
+    /// Reads what must be known before space is taken or given back.
+    fn survey(&self) -> Result<()> {
+        while let Some(need) = self.unsurveyed(&self.writing()?.survey) {
+            self.satisfy(&need)?;
+        }
+        Ok(())
     }
 
     /// `count` clusters from the one that holds `at`, cut at the end of the disk.

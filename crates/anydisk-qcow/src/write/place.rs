@@ -19,19 +19,26 @@ enum Vacancy<'a> {
 
 impl QcowImage {
     pub(super) fn place_plain(&self, range: GuestRange) -> Result<Attempt<'_>> {
-        self.writing()?;
+        let survey = &self.writing()?.survey;
         let lease = self.space.leases().take();
         match self.look(range)? {
             Look::Need(need) => return Ok(Attempt::Need(need)),
             Look::Run { cluster: Cluster::Data(at), len, .. } => {
+                let within = self.geometry.locate(range.start()).within;
+                if !survey.is_done() {
+                    survey.check(at, within + len, self.geometry.cluster())?;
+                }
                 let store = self.data_store(range.start(), at)?;
-                let at = at.saturating_add(self.geometry.locate(range.start()).within);
+                let at = at.saturating_add(within);
                 let lease = WriteLease::new(lease);
                 return Ok(Attempt::Placed(Placement::InPlace { store, at, len, lease }));
             }
             Look::Run { .. } | Look::NoTable(_) => {}
         }
         drop(lease); // It would keep freed space from being taken.
+        if let Some(need) = self.unsurveyed(survey) {
+            return Ok(Attempt::Need(need));
+        }
         self.reserve(range)
     }
 
@@ -48,7 +55,7 @@ impl QcowImage {
     }
 
     pub(super) fn place_packed(&self, unit: GuestRange, len: usize) -> Result<Attempt<'_>> {
-        self.writing()?;
+        let survey = &self.writing()?.survey;
         if self.header.encrypted {
             let feature = "compressed clusters, which are not encrypted, in an encrypted image";
             return Err(Error::Unsupported { format: NAME, feature: feature.into() });
@@ -59,6 +66,9 @@ impl QcowImage {
         if unit != whole || entry.is_none() {
             let feature = format!("compressed data of {len} bytes for guest range {unit}").into();
             return Err(Error::Unsupported { format: NAME, feature });
+        }
+        if let Some(need) = self.unsurveyed(survey) {
+            return Ok(Attempt::Need(need));
         }
         let taken = self.space.take(WantedRun { len: stream.into(), most: 1, align: 1 });
         self.claim(whole, taken, stream.into())

@@ -72,24 +72,49 @@ fn an_image_with_metadata_on_metadata_is_not_written() {
     );
 }
 
+/// What is said when an image is written whose cluster 5 cannot be: in place, anew, by giving space
+/// back, and by naming another image. Nothing of it is written.
+fn refusal_of_writing(word: u64) -> String {
+    let store = Arc::new(MemoryStorage::new(with_word(0x3000 + 8 * 5, word)));
+    let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
+    let request = OpenRequest::new(store.clone(), &location, &limits);
+    let opened = QCOW.open(OpenRequest { access: Access::ReadWrite, ..request }).expect("it opens");
+    let disk = Disk::new(opened.image.clone());
+    let link = opened.image.backing_link().expect("open for writing");
+    let refusals = [
+        disk.write(GuestOffset(0x5000), &[9; 512]),
+        disk.write(GuestOffset(0x9000), &[9; 512]),
+        disk.discard(range(0, 4096)),
+        link.set_backing(Some(&Reference::new(Role::Backing, "below.raw"))),
+    ]
+    .map(|refused| refused.unwrap_err().to_string());
+    assert!(refusals.iter().all(|refusal| *refusal == refusals[0]), "{refusals:?}");
+    disk.flush().expect("nothing to be written");
+    assert!(store.to_vec() == with_word(0x3000 + 8 * 5, word), "it was written");
+    refusals[0].clone()
+}
+
 #[test]
 fn an_image_with_a_cluster_in_its_metadata_is_not_written() {
     for place in [0x3000, 0x3e00, 0x2200] {
-        let error = refusal(with_word(0x3000 + 8 * 5, place));
+        let error = refusal_of_writing(place);
         let place = format!("the cluster at {place:#x} lies on metadata at 0x3000");
         assert!(error.ends_with(&place), "{error}");
     }
     // A stream that ends where the table begins does not.
-    open(with_word(0x3000 + 8 * 5, 1 << 63 | 9 << 51 | 0x2ff7), Access::ReadWrite)
-        .expect("it opens");
-    let error = refusal(with_word(0x3000 + 8 * 5, 1 << 63 | 10 << 51 | 0x2ff7));
+    let write = |word: u64| {
+        let disk = open(with_word(0x3000 + 8 * 5, word), Access::ReadWrite).expect("it opens");
+        disk.write(GuestOffset(0x9000), &[9; 512])
+    };
+    write(1 << 63 | 9 << 51 | 0x2ff7).expect("a write");
+    let error = write(1 << 63 | 10 << 51 | 0x2ff7).unwrap_err().to_string();
     assert!(error.ends_with("the cluster at 0x2ff7 lies on metadata at 0x3000"), "{error}");
 }
 
 #[test]
 fn an_image_that_names_what_lies_behind_the_end_of_its_file_is_not_written() {
     let end = 0x4000;
-    let error = refusal(with_word(0x3000 + 8 * 5, end + 512));
+    let error = refusal_of_writing(end + 512);
     assert!(
         error.ends_with("a cluster at 0x4200 lies behind the end of the file at 0x4000"),
         "{error}"
@@ -102,6 +127,34 @@ fn an_image_that_names_what_lies_behind_the_end_of_its_file_is_not_written() {
     let found = disk.map(range(0x9000, 4096)).expect("a map").extent;
     let Source::Data { at, .. } = found.source else { panic!("{:?}", found.source) };
     assert_eq!(at, HostOffset(end + 4096));
+}
+
+/// The L1 table says where the metadata is. All entries are read once, before the first of them is
+/// changed, to know what is named.
+#[test]
+fn opening_for_writing_and_writing_in_place_do_not_read_all_tables() {
+    const TABLES: u64 = 600;
+    let size = TABLES << 21;
+    let (store, disk) = in_memory(size, &[]);
+    for table in 0..TABLES {
+        disk.write(GuestOffset(table << 21), &[7; 4096]).expect("a write");
+    }
+    disk.flush().expect("a flush");
+    drop(disk);
+    let recorder = RecordingStorage::new(store);
+    let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
+    let request = OpenRequest::new(Arc::new(recorder.clone()), &location, &limits);
+    let opened = QCOW.open(OpenRequest { access: Access::ReadWrite, ..request }).expect("it opens");
+    let disk = Disk::new(opened.image);
+    let read_since = || -> u64 { recorder.take_kind(Kind::Read).iter().map(|call| call.len).sum() };
+    let opening = read_since();
+    assert!(opening < 2 * TABLES * 8, "{opening} bytes were read to open it");
+    disk.write(GuestOffset(0), &[8; 4096]).expect("a write in place");
+    assert!(read_since() < 16 << 10);
+    disk.write(GuestOffset(4096), &[8; 4096]).expect("a write to a new cluster");
+    assert!(read_since() >= TABLES * 4096);
+    disk.write(GuestOffset(8192), &[8; 4096]).expect("a write to a new cluster");
+    assert_eq!(read_since(), 0);
 }
 
 #[test]
@@ -167,7 +220,7 @@ fn the_name_of_the_backing_file_is_durable_before_the_header_points_to_it() {
     let calls: Vec<String> = recorder
         .take()
         .iter()
-        .filter(|call| !matches!(call.kind, Kind::Len | Kind::Read))
+        .filter(|call| !matches!(call.kind, Kind::Len | Kind::Read | Kind::Holes))
         .map(ToString::to_string)
         .collect();
     assert_eq!(calls, ["write 0x9 at 0x4000", "flush", "write 0xc at 0x8", "flush"]);
