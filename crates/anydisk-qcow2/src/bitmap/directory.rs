@@ -12,11 +12,12 @@ use anydisk_core::{
 };
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::rules::{check_entry, check_extension, check_table_size};
 use crate::alloc::words_of;
 use crate::features::autoclear;
 use crate::layout::bitmap::{ALL_ONES, AUTO, DIRTY_TRACKING, IN_USE, OFFSET};
 use crate::layout::{RawBitmap, RawBitmaps, extension};
-use crate::{Header, NAME, limits};
+use crate::{Header, NAME};
 
 /// Bytes of a table that are read at once.
 const PIECE: u64 = 64 << 10;
@@ -27,6 +28,13 @@ pub(crate) struct Place {
     pub(crate) count: u32,
     pub(crate) at: HostOffset,
     pub(crate) len: u64,
+}
+
+/// Where a directory is said to be, and what is wrong with that.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    pub(crate) place: Place,
+    pub(crate) fault: Option<Invalid>,
 }
 
 /// One bitmap, as the directory has it.
@@ -89,26 +97,34 @@ impl Place {
     /// # Errors
     /// [`Error::Invalid`] with the field of the extension.
     pub(crate) fn of(header: &Header) -> Result<Option<Self>> {
+        match Self::claimed(header)? {
+            None => Ok(None),
+            Some(Claimed { place, fault: None }) => Ok(Some(place)),
+            Some(Claimed { fault: Some(invalid), .. }) => Err(invalid.into()),
+        }
+    }
+
+    /// The same, whatever the fields say.
+    ///
+    /// # Errors
+    /// [`Invalid`] for an extension of another length.
+    pub(crate) fn claimed(header: &Header) -> Result<Option<Claimed>, Invalid> {
         let Some(data) = header.extension(extension::BITMAPS) else { return Ok(None) };
         if header.version < 3 || header.autoclear_features & autoclear::BITMAPS == 0 {
             return Ok(None);
         }
         let Ok(raw) = RawBitmaps::read_from_bytes(data) else {
-            let (found, len) = (data.len() as u64, size_of::<RawBitmaps>());
-            return Err(invalid(
-                HostOffset::ZERO,
-                "bitmaps extension",
-                found,
-                format!("{len} bytes"),
-            )
-            .into());
+            let (found, expected) = (data.len() as u64, size_of::<RawBitmaps>());
+            let expected = format!("{expected} bytes");
+            return Err(invalid(HostOffset::ZERO, "bitmaps extension", found, expected));
         };
-        check_extension(&raw, header.cluster_size())?;
-        Ok(Some(Self {
+        let place = Self {
             count: raw.nb_bitmaps.get(),
             at: HostOffset(raw.bitmap_directory_offset.get()),
             len: raw.bitmap_directory_size.get(),
-        }))
+        };
+        let fault = check_extension(&raw, header.cluster_size()).err();
+        Ok(Some(Claimed { place, fault }))
     }
 
     /// The data of the extension.
@@ -121,34 +137,6 @@ impl Place {
         };
         raw.as_bytes().to_vec()
     }
-}
-
-/// The place in the file of the extension is not known here; offsets are those in its data.
-fn check_extension(raw: &RawBitmaps, cluster: u64) -> Result<(), Invalid> {
-    let count = raw.nb_bitmaps.get();
-    if count == 0 || count > limits::BITMAPS {
-        let most = limits::BITMAPS;
-        return Err(invalid_field!(NAME, RawBitmaps, nb_bitmaps, count, "1 to {most}"));
-    }
-    let reserved = raw.reserved32.get();
-    if reserved != 0 {
-        return Err(invalid_field!(NAME, RawBitmaps, reserved32, reserved, "0"));
-    }
-    let (len, most) = (raw.bitmap_directory_size.get(), limits::BITMAP_DIRECTORY);
-    if len == 0 || len > most {
-        return Err(invalid_field!(NAME, RawBitmaps, bitmap_directory_size, len, "1 to {most}"));
-    }
-    let at = HostOffset(raw.bitmap_directory_offset.get());
-    if !is_place(at, len, cluster) {
-        let expected = "a multiple of the cluster size, not 0";
-        return Err(invalid_field!(NAME, RawBitmaps, bitmap_directory_offset, at, "{expected}"));
-    }
-    Ok(())
-}
-
-fn is_place(at: HostOffset, len: u64, cluster: u64) -> bool {
-    let end = at.get().checked_add(len);
-    at.get() != 0 && at.is_aligned(cluster) && end.is_some_and(|end| end <= limits::OFFSET)
 }
 
 /// Reads a directory of `count` entries from `bytes`, which lie at `at` in the file. Whether the
@@ -181,6 +169,15 @@ pub fn read_directory(
     Ok(entries)
 }
 
+/// The bytes of the entry at the start of a directory, with their fixed part, and those behind it.
+pub(crate) fn split_entry(bytes: &[u8]) -> Option<(RawBitmap, &[u8], &[u8])> {
+    let (raw, _) = RawBitmap::read_from_prefix(bytes).ok()?;
+    let strings = u64::from(raw.extra_data_size.get()) + u64::from(raw.name_size.get());
+    let len = (size_of::<RawBitmap>() as u64 + strings).next_multiple_of(8);
+    let (entry, rest) = bytes.split_at_checked(usize::try_from(len).ok()?)?;
+    Some((raw, entry, rest))
+}
+
 /// The entry at the start of `bytes`, and its length with the padding.
 ///
 /// # Errors
@@ -193,7 +190,7 @@ pub(crate) fn read_entry(
     let Ok((raw, rest)) = RawBitmap::read_from_prefix(bytes) else {
         return Err(invalid(at, "bitmap directory", Value::Missing, "another entry").into());
     };
-    check_entry(&raw, at, 1 << cluster_bits)?;
+    check_entry(&raw, at, 1 << cluster_bits).map_err(Invalid::from)?;
     let name_len = usize::from(raw.name_size.get());
     let len = (size_of::<RawBitmap>() + name_len).next_multiple_of(8);
     let name = rest.get(..name_len).filter(|_| len <= bytes.len());
@@ -210,53 +207,7 @@ pub(crate) fn read_entry(
         )
         .into());
     };
-    let entry = BitmapEntry {
-        table: HostOffset(raw.bitmap_table_offset.get()),
-        table_entries: raw.bitmap_table_size.get(),
-        flags: raw.flags.get(),
-        granularity_bits: raw.granularity_bits.into(),
-        name: name.to_vec(),
-    };
-    Ok((entry, len))
-}
-
-fn check_entry(raw: &RawBitmap, at: HostOffset, cluster: u64) -> Result<(), Invalid> {
-    macro_rules! refuse {
-        ($field:ident, $found:expr, $($expected:tt)+) => {
-            Err(invalid_field!(NAME, { at }, RawBitmap, $field, $found, $($expected)+))
-        };
-    }
-    let (table, entries) = (HostOffset(raw.bitmap_table_offset.get()), raw.bitmap_table_size.get());
-    if !is_place(table, u64::from(entries) * 8, cluster) {
-        return refuse!(bitmap_table_offset, table, "a multiple of the cluster size, not 0");
-    }
-    if entries == 0 || entries > limits::BITMAP_TABLE {
-        return refuse!(bitmap_table_size, entries, "1 to {}", limits::BITMAP_TABLE);
-    }
-    if u64::from(entries) * cluster > limits::BITMAP.max(cluster) {
-        let most = limits::BITMAP / cluster;
-        return refuse!(bitmap_table_size, entries, "at most {most}, for 512 MiB of bits");
-    }
-    let flags = raw.flags.get();
-    if flags & !(IN_USE | AUTO) != 0 {
-        return refuse!(flags, Value::Hex(flags.into()), "no other flags than 0x1 and 0x2");
-    }
-    if raw.kind != DIRTY_TRACKING {
-        return refuse!(kind, u32::from(raw.kind), "{DIRTY_TRACKING}");
-    }
-    let granularity = u32::from(raw.granularity_bits);
-    if !limits::GRANULARITY_BITS.contains(&granularity) {
-        let (least, most) = limits::GRANULARITY_BITS.into_inner();
-        return refuse!(granularity_bits, granularity, "{least} to {most}");
-    }
-    if usize::from(raw.name_size.get()) > limits::BITMAP_NAME {
-        let found = u32::from(raw.name_size.get());
-        return refuse!(name_size, found, "at most {}", limits::BITMAP_NAME);
-    }
-    if raw.extra_data_size.get() != 0 {
-        return refuse!(extra_data_size, raw.extra_data_size.get(), "0");
-    }
-    Ok(())
+    Ok((BitmapEntry::new(&raw, name), len))
 }
 
 fn invalid(
@@ -270,6 +221,17 @@ fn invalid(
 }
 
 impl BitmapEntry {
+    /// What an entry says, with its name.
+    pub(crate) fn new(raw: &RawBitmap, name: &[u8]) -> Self {
+        Self {
+            table: HostOffset(raw.bitmap_table_offset.get()),
+            table_entries: raw.bitmap_table_size.get(),
+            flags: raw.flags.get(),
+            granularity_bits: raw.granularity_bits.into(),
+            name: name.to_vec(),
+        }
+    }
+
     /// Bytes in the directory.
     pub(crate) fn len(&self) -> u64 {
         (size_of::<RawBitmap>() as u64 + self.name.len() as u64).next_multiple_of(8)
@@ -377,7 +339,7 @@ impl Directory {
         let entries = read_directory(&bytes, place.at, place.count, header.cluster_bits)?;
         let mut at = place.at;
         for entry in &entries {
-            check_table_size(entry, at, header)?;
+            check_table_size(entry, at, header.disk_size(), header.cluster_bits)?;
             at = at.saturating_add(entry.len());
         }
         let tables = entries.iter().map(|entry| u64::from(entry.table_entries) * 8).sum::<u64>();
@@ -412,18 +374,6 @@ pub(crate) fn for_each_part(
         done += bytes.len() as u64;
     }
     Ok(())
-}
-
-/// A table that is trusted covers the disk, and no more.
-fn check_table_size(entry: &BitmapEntry, at: HostOffset, header: &Header) -> Result<()> {
-    let needed = entry.scale(header.disk_size(), header.cluster_bits).clusters().max(1);
-    let found = entry.table_entries;
-    if entry.is_in_use() || u64::from(found) == needed {
-        return Ok(());
-    }
-    let expected = "for a disk of this size";
-    Err(invalid_field!(NAME, { at }, RawBitmap, bitmap_table_size, found, "{needed} {expected}")
-        .into())
 }
 
 #[cfg(test)]

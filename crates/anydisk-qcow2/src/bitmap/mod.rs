@@ -15,6 +15,7 @@
 //!
 //! | module | |
 //! |---|---|
+//! | `rules` | what the extension and an entry of the directory must keep; pure |
 //! | `directory` | extension and directory, bytes to checked values and back; pure |
 //! | `bits` | bits in memory, set by many threads |
 //! | `read` | what a bitmap says, as ranges, read as it is asked for |
@@ -29,9 +30,13 @@ mod directory;
 mod keeper;
 mod read;
 mod resize;
+mod rules;
 mod store;
 
 pub use directory::{BitmapEntry, read_directory};
-pub(crate) use directory::{Directory, Part, Place, for_each_part, read_entry, to_bytes};
+pub(crate) use directory::{
+    Claimed, Directory, Part, Place, for_each_part, read_entry, split_entry, to_bytes,
+};
 pub(crate) use keeper::Keeper;
+pub(crate) use rules::{Fault, check_entry, check_table_size};
 pub(crate) use store::Stored;

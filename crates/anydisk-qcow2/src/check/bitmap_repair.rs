@@ -2,6 +2,7 @@
 //! that may have changed.
 //!
 //! ```text
+//!   entry of the directory that is not understood     kept, byte for byte
 //!   entry of the directory that breaks the format     removed
 //!   bits in use, broken, past the end, or shared      a new table that says: everything changed
 //!   all others                                        kept
@@ -14,7 +15,6 @@
 use std::collections::HashSet;
 
 use anydisk_core::{HostOffset, Result, Storage};
-use zerocopy::FromBytes;
 
 use super::progress::Progress;
 use super::references::References;
@@ -22,11 +22,14 @@ use super::subject::Subject;
 use super::trouble::{Teller, Trouble};
 use super::{Named, Settings};
 use crate::alloc::bytes_of;
-use crate::bitmap::{BitmapEntry, Part, Place, for_each_part, read_entry, to_bytes};
+use crate::bitmap::{
+    BitmapEntry, Claimed, Fault, Part, Place, check_entry, for_each_part, read_entry, split_entry,
+    to_bytes,
+};
 use crate::features::autoclear;
 use crate::guard::Clusters;
 use crate::layout::bitmap::{ALL_ONES, IN_USE};
-use crate::layout::{RawBitmap, RawBitmaps, extension};
+use crate::layout::extension;
 use crate::limits;
 use crate::live::LiveHeader;
 
@@ -38,8 +41,18 @@ const MOST: u64 = 32 << 20;
 pub(super) struct Fates<'a> {
     subject: &'a Subject,
     kept: Vec<Fate>,
+    unknown: Unknown,
     /// The directory itself, or entries of it, break the format.
     broken: bool,
+}
+
+/// Entries that are not understood, as they stand.
+#[derive(Default)]
+struct Unknown {
+    count: usize,
+    bytes: Vec<u8>,
+    /// Where the next entry begins cannot be said either.
+    in_disorder: bool,
 }
 
 /// What becomes of one bitmap.
@@ -49,45 +62,38 @@ struct Fate {
     needed: u32,
     /// It is to say that everything has changed.
     renewed: bool,
+    /// Its table was too long.
+    cut: bool,
     /// Something else lies where it lies.
     shared: bool,
 }
 
 impl<'a> Fates<'a> {
-    /// Looks at all bitmaps; `None` if the image vouches for none.
+    /// Looks at all bitmaps; `None` if the image vouches for none, or they stay as they are.
     pub(super) fn find(
         subject: &'a Subject,
         settings: Settings,
         progress: &Progress<'_>,
     ) -> Result<Option<Self>> {
-        let header = &subject.header;
-        let vouched = header.version >= 3 && header.autoclear_features & autoclear::BITMAPS != 0;
-        let Some(data) = header.extension(extension::BITMAPS).filter(|_| vouched) else {
-            return Ok(None);
-        };
-        let mut fates = Self { subject, kept: Vec::new(), broken: false };
-        match Place::of(header) {
-            Ok(Some(place)) if place.len > MOST => return Ok(None), // They stay as they are.
-            Ok(Some(place)) => fates.read(place),
-            _ => {
+        let mut fates =
+            Self { subject, kept: Vec::new(), unknown: Unknown::default(), broken: false };
+        match Place::claimed(&subject.header) {
+            Ok(None) => return Ok(None),
+            // They stay as they are.
+            Ok(Some(Claimed { place, fault: None })) if place.len > MOST => return Ok(None),
+            Ok(Some(Claimed { place, fault })) => {
                 // The count alone may be wrong.
-                let raw = RawBitmaps::read_from_bytes(data).ok();
-                let place = raw.map(|raw| Place {
-                    count: raw.nb_bitmaps.get(),
-                    at: HostOffset(raw.bitmap_directory_offset.get()),
-                    len: raw.bitmap_directory_size.get(),
-                });
-                fates.broken = true;
-                if let Some(place) = place.filter(|place| {
-                    place.at.get() != 0 && place.at.is_aligned(subject.cluster_size())
-                }) {
+                fates.broken = fault.is_some();
+                if place.at.get() != 0 && place.at.is_aligned(subject.cluster_size()) {
                     fates.read(place);
                 }
             }
+            Err(_) => fates.broken = true,
         }
         let tables = fates.kept.iter().map(|fate| u64::from(fate.entry.table_entries) * 8);
-        if tables.sum::<u64>() > MOST {
-            return Ok(None); // So much is not read one by one: they stay as they are.
+        // So much is not read one by one, and what cannot be told apart not taken apart.
+        if tables.sum::<u64>() > MOST || fates.unknown.in_disorder {
+            return Ok(None);
         }
         fates.look_at_bits();
         fates.find_shared(settings, progress)?;
@@ -96,7 +102,7 @@ impl<'a> Fates<'a> {
 
     /// Whether anything is to be done.
     pub(super) fn are_needed(&self) -> bool {
-        self.broken || self.kept.iter().any(|fate| fate.renewed)
+        self.broken || self.kept.iter().any(|fate| fate.renewed || fate.cut)
     }
 
     /// Takes the entries of the directory that can be used.
@@ -110,16 +116,29 @@ impl<'a> Fates<'a> {
             return;
         }
         let (mut names, mut count, mut rest) = (HashSet::new(), 0_u64, &bytes[..]);
-        while let Some((entry, behind)) = split_entry(rest) {
-            count += 1;
+        let mut foreign: Vec<(u64, &[u8])> = Vec::new();
+        while let Some((raw, entry, behind)) = split_entry(rest) {
+            (count, rest) = (count + 1, behind);
+            if let Err(Fault::Unknown(_)) = check_entry(&raw, place.at, self.subject.cluster_size())
+            {
+                foreign.push((count, entry));
+                continue;
+            }
             let read = read_entry(entry, place.at, self.subject.bits()).ok();
             let known = read.filter(|(entry, _)| names.insert(entry.name.clone()));
             let fate = known.and_then(|(entry, _)| self.fate(entry));
             self.broken |= fate.is_none();
             self.kept.extend(fate);
-            rest = behind;
         }
-        self.broken |= !rest.is_empty() || count != u64::from(place.count);
+        // Behind a directory that is shorter than it says lies something else.
+        let whole = rest.is_empty() && len == place.len;
+        foreign.retain(|(number, _)| whole || *number <= u64::from(place.count));
+        for (_, entry) in &foreign {
+            self.unknown.count += 1;
+            self.unknown.bytes.extend_from_slice(entry);
+        }
+        self.unknown.in_disorder = !whole && !foreign.is_empty();
+        self.broken |= !whole || count != u64::from(place.count);
     }
 
     /// What becomes of a bitmap, by its entry alone; `None` if no table for it may be so large.
@@ -131,10 +150,11 @@ impl<'a> Fates<'a> {
         }
         let needed = u32::try_from(needed).ok()?;
         let renewed = entry.is_in_use() || entry.table_entries < needed;
-        if !renewed {
+        let cut = !renewed && entry.table_entries > needed;
+        if cut {
             entry.table_entries = needed;
         }
-        Some(Fate { entry, needed, renewed, shared: false })
+        Some(Fate { entry, needed, renewed, cut, shared: false })
     }
 
     /// Looks for tables and clusters that are not in the file, and entries that break the format.
@@ -196,7 +216,7 @@ impl<'a> Fates<'a> {
             next += fate.clusters(subject);
         }
         let entries: Vec<_> = self.kept.into_iter().map(|fate| fate.entry).collect();
-        let directory = to_bytes(&entries);
+        let directory = [to_bytes(&entries), self.unknown.bytes].concat();
         let at = subject.offset(next);
         if !directory.is_empty() {
             subject.store.write_at(at, &directory)?;
@@ -206,7 +226,7 @@ impl<'a> Fates<'a> {
         // Where there is no block for them, what follows builds the refcounts anew.
         let new = (subject.end()..next).map(|cluster| (cluster, 1)).collect();
         super::Blocks::read(subject, &mut Teller::quiet())?.set(subject, &new)?;
-        let count = u32::try_from(entries.len()).unwrap_or(0);
+        let count = u32::try_from(entries.len() + self.unknown.count).unwrap_or(0);
         name(subject, Place { count, at, len: directory.len() as u64 })
     }
 }
@@ -243,14 +263,6 @@ fn for_each_cluster(
         }
         Ok(())
     })
-}
-
-/// The bytes of the next entry of a directory, and those behind it.
-fn split_entry(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (raw, _) = RawBitmap::read_from_prefix(bytes).ok()?;
-    let strings = u64::from(raw.extra_data_size.get()) + u64::from(raw.name_size.get());
-    let len = (size_of::<RawBitmap>() as u64 + strings).next_multiple_of(8);
-    bytes.split_at_checked(usize::try_from(len).ok()?)
 }
 
 /// Names the new directory in the header, or none.

@@ -3,56 +3,17 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
-use anydisk_core::{HostOffset, Result};
-use zerocopy::big_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+use anydisk_core::{HostOffset, Invalid, Result};
 
 use super::references::References;
 use super::roots::{Roots, Tables, tell_unreadable};
 use super::stream::Stream;
 use super::subject::Subject;
 use super::trouble::{Teller, Trouble};
-use crate::features::autoclear;
-use crate::layout::extension;
-
-/// What qemu accepts.
-const BITMAPS: u32 = 65_535;
-const ENTRY: u64 = 1024;
-const NAME: u16 = 1023;
-const GRANULARITY: std::ops::RangeInclusive<u8> = 9..=31;
-/// Bytes that the clusters of one bitmap may take.
-const DATA: u64 = 512 << 20;
-
-/// Flag of an entry: its content is not to be trusted.
-const IN_USE: u32 = 1;
-/// Flags of an entry that have a meaning: in use, enabled.
-const FLAGS: u32 = IN_USE | 2;
-/// Bits of an entry of a bitmap's table.
-const OFFSET: u64 = 0x00FF_FFFF_FFFF_FE00;
-const ALL_ONES: u64 = 1;
-
-/// The bitmaps extension.
-#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct RawExtension {
-    nb_bitmaps: U32,
-    reserved: U32,
-    directory_size: U64,
-    directory_offset: U64,
-}
-
-/// The fixed part of an entry of the directory.
-#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct RawBitmap {
-    table_offset: U64,
-    table_size: U32,
-    flags: U32,
-    kind: u8,
-    granularity_bits: u8,
-    name_size: U16,
-    extra_data_size: U32,
-}
+use crate::bitmap::{BitmapEntry, Claimed, Fault, Part, Place, check_entry, check_table_size};
+use crate::layout::RawBitmap;
+use crate::layout::bitmap::OFFSET;
+use crate::limits;
 
 /// Notes the directory and the tables that it names, where the image vouches for them.
 pub(super) fn find(
@@ -61,42 +22,40 @@ pub(super) fn find(
     roots: &mut Roots,
     tables: &mut Tables,
 ) -> Result<()> {
-    let header = &subject.header;
-    let Some(bytes) = header.extension(extension::BITMAPS) else { return Ok(()) };
-    if header.version < 3 || header.autoclear_features & autoclear::BITMAPS == 0 {
-        return Ok(()); // Nobody looks at them, so what they name is lost space.
-    }
     let bad = |teller: &mut Teller<'_>, text: String| {
         teller.tell(Trouble::Bitmaps, HostOffset::ZERO, || format!("bitmaps extension: {text}"));
     };
-    let Ok(raw) = RawExtension::read_from_bytes(bytes) else {
-        bad(teller, format!("it has {} bytes, expected 24", bytes.len()));
-        return Ok(());
+    let place = match Place::claimed(&subject.header) {
+        // Where the image does not vouch for them nobody looks at them, and what they name is lost
+        // space.
+        Ok(None) => return Ok(()),
+        Ok(Some(Claimed { place, fault })) => {
+            if let Some(invalid) = fault {
+                bad(teller, told(&invalid));
+            }
+            place
+        }
+        Err(invalid) => {
+            bad(teller, told(&invalid));
+            return Ok(());
+        }
     };
-    let (count, len) = (raw.nb_bitmaps.get(), raw.directory_size.get());
-    let at = raw.directory_offset.get();
-    if raw.reserved.get() != 0 {
-        bad(teller, format!("reserved is {:#x}, expected 0", raw.reserved.get()));
-    }
-    if !(1..=BITMAPS).contains(&count) {
-        bad(teller, format!("nb_bitmaps is {count}, expected 1 to {BITMAPS}"));
-    }
-    if !HostOffset(at).is_aligned(subject.cluster_size()) {
-        bad(
-            teller,
-            format!("the directory is at {at:#x}, expected a multiple of the cluster size"),
-        );
-    } else if len > ENTRY * u64::from(BITMAPS) {
-        bad(teller, format!("the directory has {len} bytes, more than any may have"));
-    } else {
+    let (at, len) = (place.at.get(), place.len);
+    // Elsewhere, or larger, there is no directory; what else is wrong has been told.
+    if place.at.is_aligned(subject.cluster_size()) && len <= limits::BITMAP_DIRECTORY {
         if subject.region(at, len).is_ok() {
             roots.note(subject, teller, "the bitmap directory", at, len);
         } else {
             bad(teller, format!("the directory at {at:#x} reaches past the end of the file"));
         }
+        let count = place.count;
         Directory { subject, end: at.saturating_add(len), count }.note(teller, tables, at);
     }
     Ok(())
+}
+
+fn told(invalid: &Invalid) -> String {
+    format!("{} is {}, expected {}", invalid.field, invalid.found, invalid.expected)
 }
 
 struct Directory<'a> {
@@ -123,10 +82,10 @@ impl Directory<'_> {
             }
             stream.skip(stream.at().next_multiple_of(8) - stream.at());
             count += 1;
-            if count > u64::from(BITMAPS) {
+            if count > u64::from(limits::BITMAPS) {
                 break; // That there are too many is told below.
             }
-            self.note_bitmap(teller, tables, place, &raw);
+            self.note_bitmap(teller, tables, (place, count), &raw);
         }
         if count != u64::from(self.count) || stream.at() != self.end {
             let expected = self.count;
@@ -160,17 +119,29 @@ impl Directory<'_> {
         &self,
         teller: &mut Teller<'_>,
         tables: &mut Tables,
-        place: HostOffset,
+        (place, number): (HostOffset, u64),
         raw: &RawBitmap,
     ) {
-        if let Some(text) = self.constraint(raw) {
-            self.bad(teller, place, || text);
-        } else if raw.flags.get() & IN_USE != 0 {
-            teller.tell(Trouble::BitmapInUse, place, || {
-                format!("bitmap at {place}: it is marked as in use: whoever recorded in it did not store it")
-            });
+        let entry = BitmapEntry::new(raw, b"");
+        match self.judge(raw, &entry, place) {
+            // Behind those that are counted lies something else.
+            Err(Fault::Unknown(invalid)) if number <= u64::from(self.count) => {
+                teller.tell(Trouble::BitmapUnknown, place, || {
+                    let told = told(&invalid);
+                    format!("bitmap at {place}: {told}: it is of a kind that is not known here")
+                });
+            }
+            Err(Fault::Unknown(invalid) | Fault::Broken(invalid)) => {
+                self.bad(teller, place, || told(&invalid))
+            }
+            Ok(()) if entry.is_in_use() => {
+                teller.tell(Trouble::BitmapInUse, place, || {
+                    format!("bitmap at {place}: it is marked as in use: whoever recorded in it did not store it")
+                });
+            }
+            Ok(()) => {}
         }
-        let (at, len) = (raw.table_offset.get(), u64::from(raw.table_size.get()) * 8);
+        let (at, len) = (entry.table.get(), u64::from(entry.table_entries) * 8);
         if at != 0
             && HostOffset(at).is_aligned(self.subject.cluster_size())
             && tables.try_note(self.subject, at, len).is_err()
@@ -181,35 +152,11 @@ impl Directory<'_> {
         }
     }
 
-    /// What is wrong with an entry, if anything.
-    fn constraint(&self, raw: &RawBitmap) -> Option<String> {
-        let (at, size) = (raw.table_offset.get(), raw.table_size.get());
-        let (flags, bits) = (raw.flags.get(), raw.granularity_bits);
-        let data = u64::from(size) << self.subject.bits();
-        if at == 0 || !HostOffset(at).is_aligned(self.subject.cluster_size()) {
-            return Some(format!("bitmap_table_offset is {at:#x}, expected a cluster's place"));
-        }
-        if size == 0 || data > DATA {
-            let most = DATA >> self.subject.bits();
-            return Some(format!("bitmap_table_size is {size}, expected 1 to {most}"));
-        }
-        if flags & !FLAGS != 0 {
-            return Some(format!("flags are {flags:#x}, expected no other bits than {FLAGS:#x}"));
-        }
-        if raw.kind != 1 {
-            return Some(format!("type is {}, expected 1", raw.kind));
-        }
-        if !GRANULARITY.contains(&bits) {
-            return Some(format!("granularity_bits is {bits}, expected 9 to 31"));
-        }
-        if raw.name_size.get() > NAME || raw.extra_data_size.get() != 0 {
-            return Some("its name is too long, or it has extra data".into());
-        }
-        let covers = u128::from(data * 8) << bits;
-        if flags & IN_USE == 0 && covers < u128::from(self.subject.header.disk_size()) {
-            return Some("its table is too short for the disk".into());
-        }
-        None
+    fn judge(&self, raw: &RawBitmap, entry: &BitmapEntry, place: HostOffset) -> Result<(), Fault> {
+        let subject = self.subject;
+        check_entry(raw, place, subject.cluster_size())?;
+        check_table_size(entry, place, subject.header.disk_size(), subject.bits())
+            .map_err(Fault::Broken)
     }
 
     fn bad(&self, teller: &mut Teller<'_>, at: HostOffset, text: impl FnOnce() -> String) {
@@ -248,29 +195,23 @@ fn count_entry(
     place: Option<HostOffset>,
     (word, times): (u64, u64),
 ) {
-    let at = word & OFFSET;
-    let legal = word & !(OFFSET | ALL_ONES) == 0
-        && HostOffset(at).is_aligned(subject.cluster_size())
-        && (at == 0 || word & ALL_ONES == 0);
-    if !legal {
+    let tell = |teller: &mut Teller<'_>, text: String| {
         if let Some(place) = place {
-            teller.tell(Trouble::BitmapBits, place, || {
-                format!("entry {word:#x} of a bitmap's table, expected a cluster's place, 0 or 1")
-            });
+            teller.tell(Trouble::BitmapBits, place, || text);
         }
-        return;
-    }
-    if at == 0 {
-        return;
-    }
-    match subject.region(at, subject.cluster_size()) {
-        Ok(run) => references.add_data(run.first, times),
-        Err(_) => {
-            if let Some(place) = place {
-                teller.tell(Trouble::BitmapBits, place, || {
-                    format!("a cluster of a bitmap, at {at:#x}, lies past the end of the file")
-                });
+    };
+    match Part::of(word, HostOffset::ZERO, subject.bits()) {
+        Ok(Part::Zeroes | Part::Ones) => {}
+        Ok(Part::At(at)) => match subject.region(at.get(), subject.cluster_size()) {
+            Ok(run) => references.add_data(run.first, times),
+            Err(_) => {
+                let text = format!("a cluster of a bitmap, at {at}, lies past the end of the file");
+                tell(teller, text);
             }
+        },
+        Err(_) => {
+            let expected = "a cluster's place, 0 or 1";
+            tell(teller, format!("entry {word:#x} of a bitmap's table, expected {expected}"));
         }
     }
 }

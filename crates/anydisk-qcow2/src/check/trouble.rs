@@ -43,6 +43,7 @@ pub(super) enum Trouble {
     BitmapBits,
     BitmapInUse,
     BitmapShared,
+    BitmapUnknown,
     Unreadable,
     DataUnreadable,
     StreamBroken,
@@ -142,6 +143,8 @@ impl Trouble {
             Self::BitmapBits => ("bitmap-bits-invalid", Bitmaps),
             Self::BitmapInUse => ("bitmap-in-use", BitmapDoubt),
             Self::BitmapShared => ("bitmap-overlap", BitmapDoubt),
+            // It may name more than can be seen.
+            Self::BitmapUnknown => ("bitmap-not-understood", Structure),
             Self::Unreadable => ("unreadable", Structure),
             Self::DataUnreadable => ("data-unreadable", Lost),
             Self::StreamBroken => ("compressed-data-broken", Lost),
