@@ -175,7 +175,9 @@ pub trait ImageWrite: Image {
     /// end; `None` if no attempt ever is.
     fn claims(&self) -> Option<&Claims>;
 
-    /// Makes a reservation's data what the guest sees, from memory alone.
+    /// Makes a reservation's data what the guest sees, from memory alone. It takes no space: what
+    /// else a place needs, as a table, is taken with it, so that a copy by many threads, which
+    /// take places in turn and commit as they come, makes the file that one thread makes.
     ///
     /// # Errors
     /// All or nothing: after an error nothing changed, and the caller abandons the reservation.
@@ -239,6 +241,7 @@ pub trait ImageWrite: Image {
             match self.try_place(range)? {
                 Attempt::Placed(placement) => return Ok(placement),
                 Attempt::Need(need) => self.satisfy(&need)?,
+                Attempt::Full => self.relieve()?,
                 Attempt::Busy => wait(self.claims(), range),
             }
         }
@@ -250,6 +253,7 @@ pub trait ImageWrite: Image {
             match self.try_place_encoded(unit, len)? {
                 Attempt::Placed(placement) => return Ok(placement),
                 Attempt::Need(need) => self.satisfy(&need)?,
+                Attempt::Full => self.relieve()?,
                 Attempt::Busy => wait(self.claims(), unit),
             }
         }
@@ -282,6 +286,8 @@ pub enum Attempt<'a> {
     Placed(Placement<'a>),
     /// Metadata is missing.
     Need(Need<'a>),
+    /// Too many tables are changed: [relieve](Image::relieve) the image and ask again.
+    Full,
     /// Someone is changing the mapping of this range, or changed it between two looks at it:
     /// [wait](Claims::wait) for it, or have yourself [told](Claims::notify), and ask again; where
     /// nobody holds a claim any more, at once. It may be you: never wait on a thread that has to

@@ -63,8 +63,6 @@ pub(crate) enum Table {
     L2,
     /// A refcount block. Writing only.
     Refcounts,
-    /// Nothing: there is no room for changes. Writing only.
-    Room,
 }
 
 impl Table {
@@ -75,7 +73,6 @@ impl Table {
             Self::L1 => 0,
             Self::L2 => 1,
             Self::Refcounts => 2,
-            Self::Room => 3,
         };
         ticket.to_bits() << Self::BITS | kind
     }
@@ -84,8 +81,7 @@ impl Table {
         let table = match ticket & ((1 << Self::BITS) - 1) {
             0 => Self::L1,
             1 => Self::L2,
-            2 => Self::Refcounts,
-            _ => Self::Room,
+            _ => Self::Refcounts,
         };
         (table, Ticket::from_bits(ticket >> Self::BITS))
     }
@@ -255,7 +251,7 @@ impl Shared {
         let cache = match table {
             Table::L1 => &self.l1,
             Table::L2 => &self.l2,
-            Table::Refcounts | Table::Room => return Supplied::Taken,
+            Table::Refcounts => return Supplied::Taken,
         };
         let (words, _) = bytes.as_chunks::<8>();
         let entries = words.iter().map(|word| u64::from_be_bytes(*word));

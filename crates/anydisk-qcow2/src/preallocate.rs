@@ -33,6 +33,7 @@ fn reserve(image: &WritableImage, range: GuestRange) -> Result<Placement<'_>> {
         match image.reserve(range, Purpose::Space)? {
             Attempt::Placed(placement) => return Ok(placement),
             Attempt::Need(need) => image.satisfy(&need)?,
+            Attempt::Full => image.relieve()?,
             Attempt::Busy => image.claims.wait(range),
         }
     }

@@ -121,7 +121,7 @@ impl WritableImage {
             Step::Done(Outcome::InPlace) => return self.try_place(range),
             Step::Done(Outcome::Busy) => Attempt::Busy,
             Step::Need(need) => Attempt::Need(need),
-            Step::Full => Attempt::Need(self.need_room()),
+            Step::Full => Attempt::Full,
         })
     }
 
@@ -134,6 +134,7 @@ impl WritableImage {
         let Some(mut claim) = self.claims.try_hold(clusters) else {
             return Ok(Step::Done(Outcome::Busy));
         };
+        done!(self.table_in_turn(clusters.start())?);
         // Only a look under the claim counts.
         let reserved = match done!(self.plan(range.before(clusters.end()))?) {
             Plan::InPlace => return Ok(Step::Done(Outcome::InPlace)),
@@ -149,6 +150,14 @@ impl WritableImage {
         claim.keep();
         let range = reserved.range.before(GuestOffset(self.shared.size()));
         Ok(Step::Done(Outcome::Reserved(Reserved { range, ..reserved })))
+    }
+
+    /// Makes the table that is to name a place before the place is taken. What a commit took would
+    /// lie where the commits of several threads happen to fall.
+    fn table_in_turn(&self, guest: GuestOffset) -> Result<Step<'_, ()>> {
+        let _changing = self.enter();
+        done!(self.own_table(guest, false)?);
+        Ok(Step::Done(()))
     }
 
     fn reserved(&self, reserved: Reserved) -> Result<Attempt<'_>> {
@@ -196,10 +205,15 @@ impl WritableImage {
     pub(crate) fn reserve_packed(&self, unit: GuestRange, len: u64) -> Result<Attempt<'_>> {
         let cluster = self.shared.geometry.cluster_range(unit.start());
         let Some(claim) = self.claims.try_hold(cluster) else { return Ok(Attempt::Busy) };
+        match self.table_in_turn(cluster.start())? {
+            Step::Done(()) => {}
+            Step::Need(need) => return Ok(Attempt::Need(need)),
+            Step::Full => return Ok(Attempt::Full),
+        }
         let at = match self.space.take_packed(len)? {
             Taken::Space(at) => at,
             Taken::Missing(slice) => return Ok(Attempt::Need(self.need_counts(slice))),
-            Taken::Full => return Ok(Attempt::Need(self.need_room())),
+            Taken::Full => return Ok(Attempt::Full),
         };
         let token = Purpose::Packed(len).token();
         let reserved = Reserved { range: unit, at, zeroed: false, token };

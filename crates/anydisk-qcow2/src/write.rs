@@ -180,12 +180,6 @@ impl WritableImage {
         let ticket = Table::Refcounts.ticket(self.space.counts_ticket(slice));
         Need { store: &self.shared.store, at: slice, len: self.space.slice_len(), ticket }
     }
-
-    /// The question whose answer finds no room, where nothing else can say so.
-    pub(crate) fn need_room(&self) -> Need<'_> {
-        let ticket = Table::Room.ticket(self.space.counts_ticket(HostOffset::ZERO));
-        Need { store: &self.shared.store, at: HostOffset::ZERO, len: 0, ticket }
-    }
 }
 
 impl Image for WritableImage {
@@ -200,7 +194,6 @@ impl Image for WritableImage {
     fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<Supplied> {
         Ok(match Table::of(need.ticket) {
             (Table::Refcounts, ticket) => self.space.supply(need.at, ticket, bytes),
-            (Table::Room, _) => Supplied::Full,
             _ => self.shared.supply(need, bytes),
         })
     }
@@ -249,7 +242,7 @@ impl ImageWrite for WritableImage {
             return Ok(Attempt::Busy);
         }
         if !self.bitmaps.note(self.shared.geometry.in_one_slice(range)) {
-            return Ok(Attempt::Need(self.need_room()));
+            return Ok(Attempt::Full);
         }
         match self.shared.map_under(lease, range)? {
             Lookup::Found(extent) => match extent.source {
@@ -276,7 +269,7 @@ impl ImageWrite for WritableImage {
             return Err(Error::Unsupported { format: NAME, feature });
         }
         if !self.bitmaps.note(unit) {
-            return Ok(Attempt::Need(self.need_room()));
+            return Ok(Attempt::Full);
         }
         self.reserve_packed(unit, len as u64)
     }

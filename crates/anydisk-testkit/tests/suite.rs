@@ -54,6 +54,8 @@ found! {
         space::a_lease_keeps_its_place_from_other_data;
     a_lease_that_holds_nothing: LeaseHoldsNothing is found by
         space::a_lease_keeps_its_place_from_other_data;
+    space_taken_by_a_commit: CommitsTakeSpace is found by
+        space::where_things_lie_does_not_depend_on_the_order_of_commits;
     space_that_is_lost: SpaceIsNeverUsedAgain is found by
         space::space_that_was_given_back_is_used_again;
     a_discard_that_shows_the_layer_below: DiscardShowsTheLayerBelow is found by

@@ -99,6 +99,25 @@ fn on_a_file_system_that_shares_no_byte_is_moved_between_raw_and_qcow2() {
 }
 
 #[test]
+fn a_copy_lies_the_same_in_its_file_for_any_number_of_threads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = open(&raw_in(folder.path()), &RAW);
+    let (small, packs) = ([("cluster_size", "4096")], [("cluster_size", "512")]);
+    for (options, compress) in [(&[][..], false), (&small, false), (&packs, true)] {
+        let copy = |threads: usize| {
+            let mut settings = Settings::default();
+            (settings.threads, settings.compress) = (threads, compress);
+            let there = folder.path().join("copy.qcow2");
+            convert(&source, &there, &QCOW2, options, &settings);
+            std::fs::read(&there).expect("read")
+        };
+        let wanted = copy(1);
+        (2..8)
+            .for_each(|threads| assert!(copy(threads) == wanted, "{threads} threads, {options:?}"));
+    }
+}
+
+#[test]
 fn what_cannot_be_shared_is_copied_by_the_kernel_where_that_is_asked_for() {
     let folder = tempfile::tempdir().expect("a folder");
     let source = open(&raw_in(folder.path()), &RAW);

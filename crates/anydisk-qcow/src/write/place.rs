@@ -39,7 +39,11 @@ impl QcowImage {
         if let Some(need) = self.unsurveyed(survey) {
             return Ok(Attempt::Need(need));
         }
-        self.reserve(range)
+        match self.own_table(self.geometry.locate(range.start()))? {
+            Step::Done(_) => self.reserve(range),
+            Step::Need(need) => Ok(Attempt::Need(need)),
+            Step::Full => Ok(Attempt::Full),
+        }
     }
 
     /// New space for the clusters from the start of the range on that have none.
@@ -69,6 +73,11 @@ impl QcowImage {
         }
         if let Some(need) = self.unsurveyed(survey) {
             return Ok(Attempt::Need(need));
+        }
+        match self.own_table(self.geometry.locate(unit.start()))? {
+            Step::Done(_) => {}
+            Step::Need(need) => return Ok(Attempt::Need(need)),
+            Step::Full => return Ok(Attempt::Full),
         }
         let taken = self.space.take(WantedRun { len: stream.into(), most: 1, align: 1 });
         self.claim(whole, taken, stream.into())

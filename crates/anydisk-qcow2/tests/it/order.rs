@@ -31,11 +31,11 @@ fn stretches(calls: &[Call]) -> Vec<Vec<Call>> {
 const CLUSTERS: (&str, &str) = ("cluster_size", "4k");
 
 // In the image of `recorded`: header, refcount table, refcount block, L1 table, then what was
-// allotted for the first write: data, L2 table.
+// allotted for the first write: L2 table, data.
 const BLOCK: u64 = 2 * CLUSTER;
 const L1: u64 = 3 * CLUSTER;
-const DATA: u64 = 4 * CLUSTER;
-const L2: u64 = 5 * CLUSTER;
+const L2: u64 = 4 * CLUSTER;
+const DATA: u64 = 5 * CLUSTER;
 
 fn touches(stretch: &[Call], cluster: u64) -> bool {
     let at = anydisk_core::HostOffset(cluster);

@@ -62,6 +62,7 @@ macro_rules! behaviour_suite {
             threads::readers_see_sectors_of_before_or_after_a_write,
             threads::writers_of_the_same_range_leave_sectors_whole,
             space::a_lease_keeps_its_place_from_other_data,
+            space::where_things_lie_does_not_depend_on_the_order_of_commits,
             space::space_that_was_given_back_is_used_again,
             faults::an_error_of_any_call_surfaces_and_leaves_the_image_usable,
             faults::a_full_store_refuses_writes_and_keeps_what_is_there,

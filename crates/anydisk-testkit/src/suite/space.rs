@@ -1,6 +1,6 @@
 //! Host space: given back, kept while someone looks at it, used again.
 
-use anydisk_core::{Source, StorageExt};
+use anydisk_core::{HostOffset, Placement, Source, StorageExt};
 
 use super::Fixture;
 use super::rig::{Rig, odd_size, range};
@@ -47,4 +47,43 @@ pub fn space_that_was_given_back_is_used_again(fixture: &dyn Fixture) {
     (20..120).for_each(round);
     let after = rig.store.len().expect("memory has a length");
     assert!(after <= before + 4 * unit, "the file grew from {before} to {after} in 100 rounds");
+}
+
+/// Places are taken in the order in which they are asked for. When the data got there, and in which
+/// order its writers committed it, does not show: a copy by many threads is that of one.
+pub fn where_things_lie_does_not_depend_on_the_order_of_commits(fixture: &dyn Fixture) {
+    let layout = |late: bool| {
+        let rig = Rig::new(fixture, odd_size(fixture, 200));
+        let writer = rig.disk.top().writer().expect("it was opened for writing");
+        let unit = fixture.unit();
+        // Next to each other, and far enough apart for tables of their own.
+        let places = [0, 1, 100, 101, 199].map(|number| range(number * unit, unit));
+        let mut waiting = Vec::new();
+        for (index, range) in places.into_iter().enumerate() {
+            // Every other one packed, if it can be.
+            let packs = index % 2 == 1 && writer.packing().is_some_and(|how| how.unit == unit);
+            let placed = if packs { writer.place_encoded(range, 100) } else { writer.place(range) };
+            let Placement::Fresh(new) = placed.expect("a place in memory") else { continue };
+            let len = if packs { 100 } else { range.len() };
+            let bytes = vec![0xAA; usize::try_from(len).expect("a unit fits in memory")];
+            new.store().write_at(new.at(), &bytes).expect("a write to memory");
+            waiting.push(new);
+            if !late {
+                waiting.drain(..).for_each(|new| new.commit().expect("a commit in memory"));
+            }
+        }
+        waiting.into_iter().rev().for_each(|new| new.commit().expect("a commit in memory"));
+        rig.disk.flush().expect("a flush in memory");
+        let lies = places.map(|range| host_offset(&rig, range.start().get()));
+        (lies, rig.store.len().expect("memory has a length"))
+    };
+    assert_eq!(layout(true), layout(false));
+}
+
+fn host_offset(rig: &Rig<'_>, at: u64) -> Option<HostOffset> {
+    match rig.disk.map(range(at, 1)).expect("it can be mapped").extent.source {
+        Source::Data { at, .. } => Some(at),
+        Source::Encoded(encoded) => Some(encoded.at),
+        _ => None,
+    }
 }

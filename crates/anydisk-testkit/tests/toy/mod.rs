@@ -53,6 +53,7 @@ pub(crate) enum Mistake {
     LastUnitIsForgotten,
     ShrinkingKeepsWhatLiesBehind,
     GrowingShowsTheLayerBelow,
+    CommitsTakeSpace,
 }
 
 #[derive(Debug)]
@@ -306,7 +307,11 @@ impl ImageWrite for ToyImage {
     fn try_commit(&self, reserved: &Reserved) -> Result<Committed<'_>> {
         let (unit, number) = self.unit_of(reserved.range);
         let new = u32::try_from(reserved.token).expect("it was one");
-        self.replace(&mut self.state(), number, new);
+        let mut state = self.state();
+        // As for a table that only this unit needs.
+        state.end += u32::from(self.is(Mistake::CommitsTakeSpace));
+        self.replace(&mut state, number, new);
+        drop(state);
         self.claims.release(unit);
         Ok(Committed::Done)
     }

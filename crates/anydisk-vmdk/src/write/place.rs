@@ -9,7 +9,7 @@ use super::table::Added;
 use super::{SparseWriter, Target, read_only, units};
 use crate::extent::{Body, Flat, Sparse};
 use crate::image::{Look, Table, VmdkImage, key};
-use crate::table::{Grain, SLICE, SliceAt, sector_of, vacant};
+use crate::table::{Grain, SliceAt, sector_of, vacant};
 
 impl VmdkImage {
     pub(super) fn place_flat<'a>(
@@ -39,7 +39,12 @@ impl VmdkImage {
         extent.mark(sparse, &*self.files[sparse.file].store)?;
         let Look::Run { answer, len, slice } = look else {
             drop(lease);
-            return self.reserve_without_table(target, sparse, extent);
+            let place = sparse.geometry().locate(target.part.offset_of(target.range));
+            return match self.add_table(sparse, extent, place.table)? {
+                Added::Done => self.place_sparse(target, sparse),
+                Added::Need(need) => Ok(Attempt::Need(need)),
+                Added::Full => Ok(Attempt::Full),
+            };
         };
         match answer {
             Grain::Sector(sector) => {
@@ -100,32 +105,6 @@ impl VmdkImage {
         Ok(self.reserved(target, sparse, taken, units))
     }
 
-    /// New space for grains whose table is not there yet: it is added with the first commit.
-    fn reserve_without_table<'a>(
-        &'a self,
-        target: &Target<'a>,
-        sparse: &'a Sparse,
-        extent: &SparseWriter,
-    ) -> Result<Attempt<'a>> {
-        let place = sparse.geometry().locate(target.part.offset_of(target.range));
-        let wanted = sparse.grains_of(place.within + target.range.len());
-        // A commit changes one slice.
-        let wanted = wanted.min(SLICE - place.entry % SLICE);
-        let wanted = wanted.min(sparse.geometry().entries() - place.entry);
-        let taken = extent.take(wanted)?;
-        let units = units(target, sparse, sparse.grains_of(taken.len));
-        if !target.writer.claims.try_claim(units) {
-            extent.space.untake(taken);
-            return Ok(Attempt::Busy);
-        }
-        if !matches!(self.table(sparse, place.table)?, Table::Absent(_)) {
-            extent.space.untake(taken);
-            target.writer.claims.release(units);
-            return Ok(Attempt::Busy); // Someone was faster: the next look shows it.
-        }
-        Ok(self.reserved(target, sparse, taken, units))
-    }
-
     fn reserved<'a>(
         &'a self,
         target: &Target<'a>,
@@ -160,15 +139,12 @@ impl VmdkImage {
     }
 
     pub(super) fn commit_sparse<'a>(&'a self, reserved: &Reserved) -> Result<Committed<'a>> {
-        let (part, sparse, extent) = self.reserved_part(reserved)?;
+        let (part, sparse, _) = self.reserved_part(reserved)?;
         let from_start = self.parts[part].offset_of(reserved.range);
         let place = sparse.geometry().locate(from_start);
         let table = match self.table(sparse, place.table)? {
             Table::Need(need) => return Ok(Committed::Need(need)),
-            Table::Absent(_) => match self.add_table(sparse, extent, place.table)? {
-                Added::At(table) => table,
-                Added::Not(answer) => return Ok(answer),
-            },
+            Table::Absent(_) => return Err(read_only("a grain table is missing")),
             Table::At(table) => table,
         };
         let slice = sparse.geometry().table_slice(table, place.entry);

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use anydisk_core::{Committed, HostOffset, Inserted, Result, Updated};
+use anydisk_core::{HostOffset, Inserted, Need, Result, Updated};
 
 use super::SparseWriter;
 use crate::extent::Sparse;
@@ -12,10 +12,12 @@ use crate::table::SLICE;
 
 /// What became of a table that was to be added.
 pub(super) enum Added<'a> {
-    /// It is there, at this place.
-    At(HostOffset),
-    /// First this must be done.
-    Not(Committed<'a>),
+    /// It is there.
+    Done,
+    /// First this must be read.
+    Need(Need<'a>),
+    /// Too many tables are changed.
+    Full,
 }
 
 impl VmdkImage {
@@ -28,8 +30,8 @@ impl VmdkImage {
     ) -> Result<Added<'a>> {
         let _adding = writer.adding.lock().unwrap_or_else(PoisonError::into_inner);
         match self.table(sparse, number)? {
-            Table::Need(need) => return Ok(Added::Not(Committed::Need(need))),
-            Table::At(table) => return Ok(Added::At(table)),
+            Table::Need(need) => return Ok(Added::Need(need)),
+            Table::At(_) => return Ok(Added::Done),
             Table::Absent(_) => {}
         }
         let len = sparse.geometry().table_len();
@@ -42,17 +44,17 @@ impl VmdkImage {
         sparse.grow_to(table.saturating_add(len));
         let named = if made { self.name_table(sparse, number, table) } else { Updated::Full };
         if let Updated::Done(()) = named {
-            return Ok(Added::At(table));
+            return Ok(Added::Done);
         }
         slices().for_each(|entry| self.tables.remove(place(entry)));
         writer.space.give_back(space.at, space.len);
-        Ok(Added::Not(match named {
+        Ok(match named {
             Updated::Missing => {
                 let slice = sparse.directory_slice(sparse.directory(), number);
-                Committed::Need(self.need_table(sparse, slice))
+                Added::Need(self.need_table(sparse, slice))
             }
-            _ => Committed::Full,
-        }))
+            _ => Added::Full,
+        })
     }
 
     fn name_table(&self, sparse: &Sparse, number: u64, table: HostOffset) -> Updated<()> {
