@@ -5,7 +5,7 @@
 //! - [`suite`]: what every format that writes must do; [`behaviour_suite!`].
 //! - [`ByteModel`] and [`Operation`]: a disk as a byte vector, and what is done to it.
 //! - [`mutant`]: images with damage at random.
-//! - [`lvm`]: physical volumes made by hand. [`volumes`]: those that a kernel wrote.
+//! - [`lvm`]: physical volumes made by hand; [`vmdk`]: sparse images. [`volumes`]: those that a kernel wrote.
 //! - [`mounted`]: devices and file systems on loop devices.
 //! - [`oracle`]: qemu-img and qemu-io.
 //! - [`double`]: stores that fail, forget what was not flushed, remember what was asked of them.
@@ -18,6 +18,7 @@ mod folder;
 pub mod golden;
 pub mod lvm;
 mod memory;
+mod memory_folder;
 mod model;
 pub mod mounted;
 pub mod mutant;
@@ -30,9 +31,11 @@ mod secret;
 pub mod suite;
 mod trial;
 mod unpack;
+pub mod vmdk;
 pub mod volumes;
 
 pub use folder::FolderResolver;
+pub use memory_folder::MemoryFolder;
 pub use model::ByteModel;
 pub use operation::{Aim, Operation};
 pub use plain::PlainImage;

@@ -10,7 +10,7 @@ use anydisk_storage::MemoryStorage;
 
 use crate::golden::{Case, cases};
 use crate::memory::Meter;
-use crate::{FolderResolver, Random};
+use crate::{MemoryFolder, Random};
 
 /// How long one attempt may take.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -36,7 +36,8 @@ pub struct Damage {
     pub nasty: Nasty,
     /// Mutants of each image.
     pub count: u32,
-    /// Longer images are left out: they only cost time, their tables are no different.
+    /// Longer images are left out: they only cost time, their tables are no different. So are longer
+    /// files beside an image, which is then one that misses a file.
     pub largest: u64,
 }
 
@@ -53,15 +54,15 @@ pub enum Nasty {
     Big64(&'static [u64]),
 }
 
-/// A damaged image, and the folder with the files that belong to it.
+/// A damaged image, and the folder with the files that belong to it, which may be damaged too.
 #[derive(Debug)]
 pub struct Mutant<'a> {
     /// The golden image it was.
     pub case: &'a Case,
     /// Its bytes now.
     pub bytes: Vec<u8>,
-    /// Finds the other files of the case.
-    pub files: &'a FolderResolver,
+    /// The other files of the case.
+    pub files: &'a MemoryFolder,
     /// How it is to be used: every second one is written.
     pub access: Access,
 }
@@ -106,14 +107,18 @@ impl Damage {
     ) -> Tally {
         let mut tally = Tally::default();
         let mut images = 0;
-        let fits = |case: &&Case| case.files.iter().all(|file| file.size <= self.largest);
+        let fits = |case: &&Case| {
+            case.files.iter().all(|file| file.name != case.open || file.size <= self.largest)
+        };
         for case in cases(format).iter().filter(fits) {
             images += 1;
-            let unpacked = case.unpack();
-            let files = &FolderResolver::new(unpacked.folder.path());
-            let original = std::fs::read(&unpacked.path).expect("it was unpacked");
-            tally.add(self.on(&original, &case.to_string(), random, |bytes, access, random| {
-                attempt(Mutant { case, bytes, files, access }, random)
+            let (names, originals) = self.files_of(case);
+            let name = case.to_string();
+            tally.add(self.on_files(&originals, &name, random, |mut files, access, random| {
+                let folder = MemoryFolder::default().with_nameless(case.parent.as_deref());
+                let bytes = files.remove(0);
+                names.iter().zip(files).for_each(|(name, bytes)| folder.put(name, bytes));
+                attempt(Mutant { case, bytes, files: &folder, access }, random)
             }));
         }
         eprintln!("mutants of {images} images of {format}: {tally:?}");
@@ -132,14 +137,27 @@ impl Damage {
         random: &mut Random,
         mut attempt: impl FnMut(Vec<u8>, Access, &mut Random) -> Result<()>,
     ) -> Tally {
+        self.on_files(&[original.to_vec()], name, random, |mut files, access, random| {
+            attempt(files.remove(0), access, random)
+        })
+    }
+
+    /// As [`on`](Self::on), for an image of several files, the first of which is opened.
+    fn on_files(
+        &self,
+        originals: &[Vec<u8>],
+        name: &str,
+        random: &mut Random,
+        mut attempt: impl FnMut(Vec<Vec<u8>>, Access, &mut Random) -> Result<()>,
+    ) -> Tally {
         let mut tally = Tally::default();
         for number in 0..self.count() {
-            let mut bytes = original.to_vec();
-            self.damage(&mut bytes, random);
+            let mut files = originals.to_vec();
+            self.damage(&mut files, random);
             let access = if number % 2 == 0 { Access::Read } else { Access::ReadWrite };
             let meter = std::env::var_os(ALONE).and_then(|_| Meter::start());
             let start = Instant::now();
-            tally.count(&attempt(bytes, access, random));
+            tally.count(&attempt(files, access, random));
             let taken = start.elapsed();
             let memory = meter.map_or(0, |meter| meter.taken());
             assert!(taken < PATIENCE, "{name}, mutant {number}: took {taken:?}");
@@ -154,8 +172,27 @@ impl Damage {
         std::env::var(COUNT).ok().and_then(|text| text.parse().ok()).unwrap_or(self.count)
     }
 
-    fn damage(&self, bytes: &mut [u8], random: &mut Random) {
+    /// The files of a case: names of those beside the one to open, and the bytes of that and of them.
+    fn files_of(&self, case: &Case) -> (Vec<String>, Vec<Vec<u8>>) {
+        let unpacked = case.unpack();
+        let others = case.files.iter().filter(|file| file.name != case.open);
+        let others = others.filter(|file| file.size <= self.largest);
+        let names: Vec<String> = others.map(|file| file.name.clone()).collect();
+        let paths = names.iter().map(|name| unpacked.file(name));
+        let read = |path| std::fs::read(path).expect("it was unpacked");
+        let files = std::iter::once(unpacked.path.clone()).chain(paths).map(read).collect();
+        (names, files)
+    }
+
+    fn damage(&self, files: &mut [Vec<u8>], random: &mut Random) {
         for _ in 0..=random.below(self.places) {
+            // Half of the damage is to the others, where there are any.
+            let file = match files.len() {
+                1 => 0,
+                count if random.chance(1, 2) => 1 + random.index(count - 1),
+                _ => 0,
+            };
+            let bytes = &mut files[file];
             let choice = random.index(self.areas.len() + 1);
             let area = self.areas.get(choice).copied().unwrap_or(usize::MAX).min(bytes.len());
             let at = random.index(area.max(1));
@@ -198,7 +235,7 @@ impl Nasty {
 }
 
 impl Mutant<'_> {
-    /// Opens the image as `format` of `registry`, without what lies below it.
+    /// Opens the image as `format` of `registry`, without what lies below it if that does not open.
     ///
     /// # Errors
     /// What opening says.
@@ -206,6 +243,9 @@ impl Mutant<'_> {
         let opener = Opener::new(registry, self.files).with_limits(limits);
         let store = Arc::new(MemoryStorage::new(self.bytes));
         let file = Located { store, location: Location::Other("mutant".to_owned()) };
+        if let Ok(chain) = opener.open(file.clone(), Some(format), self.access) {
+            return Ok(chain);
+        }
         Ok(Disk::new(opener.open_one(file, Some(format), self.access)?.image))
     }
 }

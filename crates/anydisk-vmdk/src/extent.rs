@@ -278,6 +278,14 @@ impl Sparse {
         self.free_sector_at.is_some()
     }
 
+    /// Says in the header whether it is closed.
+    pub(crate) fn tell_unclean(&self, store: &dyn Storage, unclean: bool) -> Result<()> {
+        // A byte; a word in a redo log.
+        let word = u32::from(unclean).to_le_bytes();
+        let len = if self.is_cowd() { word.len() } else { 1 };
+        Ok(store.write_at(self.unclean_at, &word[..len])?)
+    }
+
     /// A lease on its grains; where nothing is written, none is needed.
     pub(crate) fn lease(&self) -> Lease<'_> {
         self.writer.get().map_or_else(Lease::eternal, |writer| writer.lease())

@@ -173,7 +173,7 @@ impl SparseWriter {
     /// Sets `uncleanShutdown` before the extent is changed for the first time since a flush.
     fn mark(&self, sparse: &Sparse, store: &dyn Storage) -> Result<()> {
         if !self.marked.load(Relaxed) && !sparse.unclean {
-            write_unclean(sparse, store, true)?;
+            sparse.tell_unclean(store, true)?;
             self.marked.store(true, Relaxed);
         }
         Ok(())
@@ -183,15 +183,10 @@ impl SparseWriter {
     /// tables that are as good as those before; the flag only tells others where to look.
     fn unmark(&self, sparse: &Sparse, store: &dyn Storage) -> Result<()> {
         if self.marked.swap(false, Relaxed) {
-            write_unclean(sparse, store, false)
-                .inspect_err(|_| self.marked.store(true, Relaxed))?;
+            sparse.tell_unclean(store, false).inspect_err(|_| self.marked.store(true, Relaxed))?;
         }
         Ok(())
     }
-}
-
-fn write_unclean(sparse: &Sparse, store: &dyn Storage, unclean: bool) -> Result<()> {
-    Ok(store.write_at(sparse.unclean_at, &[u8::from(unclean)])?)
 }
 
 /// A file of grains belongs to one extent, else two would hand out the same space.

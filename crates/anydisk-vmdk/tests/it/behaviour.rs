@@ -7,9 +7,8 @@ use anydisk_core::{
     NoSecrets, OpenRequest, Options, Reference, Result, Role, Storage, StorageExt,
 };
 use anydisk_testkit::suite::Fixture;
+use anydisk_testkit::vmdk::ByHand;
 use anydisk_vmdk::VMDK;
-
-use crate::common::ByHand;
 
 /// The content ID of what lies below, where something does.
 const BELOW: u32 = 0x1234_5678;

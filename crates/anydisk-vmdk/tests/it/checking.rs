@@ -7,10 +7,11 @@ use anydisk_core::{
     OpenRequest, Repair, Storage, StorageExt,
 };
 use anydisk_storage::MemoryStorage;
+use anydisk_testkit::MemoryFolder;
 use anydisk_testkit::double::CrashStorage;
+use anydisk_testkit::golden::cases;
+use anydisk_testkit::vmdk::ByHand;
 use anydisk_vmdk::VMDK;
-
-use crate::common::ByHand;
 
 const IMAGE: ByHand = ByHand { sectors: 1920, grain: 128, zeroed_grain: false, parent: None };
 
@@ -278,4 +279,30 @@ fn a_repaired_image_can_be_written_again() {
     store.read_exact_at(HostOffset(0x20000), &mut sector).expect("a read");
     assert_eq!(sector, [2; 512]);
     assert!(check(store, Repair::Nothing).0.is_clean());
+}
+
+/// In a redo log of ESX the mark is a word.
+#[test]
+fn a_redo_log_that_was_not_closed_is_clean_after_a_repair_whatever_marks_it() {
+    let case = cases("vmdk").into_iter().find(|case| case.name == "vmfsSparse-grain8").expect("it");
+    let (folder, unpacked) = (MemoryFolder::default(), case.unpack());
+    for file in &case.files {
+        let bytes = std::fs::read(unpacked.file(&file.name)).expect("it was unpacked");
+        folder.put(&file.name, bytes);
+    }
+    let log = case.files.iter().find(|file| file.name != case.open).expect("a redo log");
+    let log = folder.file(&log.name).expect("it was put there");
+    log.write_at(HostOffset(1648), &[0, 0, 1, 0]).expect("memory");
+    let marks = |repair: Repair| {
+        let store = folder.file(&case.open).expect("it was put there");
+        let (location, limits, store, access) = request(store, Access::ReadWrite);
+        let open = OpenRequest::new(store, &location, &limits);
+        let open = OpenRequest { access, resolver: &folder, ..open };
+        let mut kinds = Vec::new();
+        let request = CheckRequest::new(open).repairing(repair);
+        VMDK.check(&request, &mut |finding| kinds.push(finding.kind)).expect("a check");
+        kinds.into_iter().filter(|kind| *kind == "unclean").count()
+    };
+    let found = [Repair::Nothing, Repair::All, Repair::Nothing].map(marks);
+    assert_eq!(found, [1, 1, 0]);
 }

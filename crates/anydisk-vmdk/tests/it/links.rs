@@ -8,9 +8,8 @@ use anydisk_core::{
 };
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::double::CrashStorage;
+use anydisk_testkit::vmdk::ByHand;
 use anydisk_vmdk::VMDK;
-
-use crate::common::ByHand;
 
 const IMAGE: ByHand = ByHand { sectors: 128, grain: 8, zeroed_grain: false, parent: Some(0xAB) };
 

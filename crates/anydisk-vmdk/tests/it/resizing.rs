@@ -1,20 +1,18 @@
 //! Changing the size: more tables, more extents, fewer of both; and what others then read.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use anydisk_core::{
     Access, Below, CheckRequest, Companions, CreateRequest, Disk, Error, Format, GuestOffset,
-    HostOffset, Image, Limits, Located, Location, NoReferences, OpenRequest, Options,
-    Preallocation, Reference, Resolver, Result, Storage, StorageExt,
+    HostOffset, Image, Limits, Location, NoReferences, OpenRequest, Options, Preallocation,
+    Reference, Result, Storage, StorageExt,
 };
 use anydisk_storage::MemoryStorage;
-use anydisk_testkit::ByteModel;
 use anydisk_testkit::oracle::Qemu;
 use anydisk_testkit::suite::Fixture;
+use anydisk_testkit::vmdk::ByHand;
+use anydisk_testkit::{ByteModel, MemoryFolder};
 use anydisk_vmdk::VMDK;
-
-use crate::common::ByHand;
 
 /// Images whose tables have four entries, so that a disk of some grains has several.
 #[derive(Debug)]
@@ -113,31 +111,26 @@ fn a_disk_that_was_shrunk_and_grown_is_read_by_its_new_tables_in_small_pieces_to
     check(&disk, &|at| if at < kept { 1 } else { 2 });
 }
 
-/// Files in memory, by name: they can be opened, made and removed.
-#[derive(Clone, Debug, Default)]
-struct Files(Arc<Mutex<BTreeMap<String, Arc<MemoryStorage>>>>);
+/// Images in a folder.
+trait Images {
+    fn create(&self, name: &str, size: u64, given: &[(&str, &str)]) -> Disk;
+    fn open(&self, name: &str) -> Disk;
+    fn text(&self, name: &str) -> String;
+}
 
-impl Files {
-    fn names(&self) -> Vec<String> {
-        self.0.lock().expect("one thread").keys().cloned().collect()
-    }
-
-    fn store(&self, name: &str) -> Option<Arc<MemoryStorage>> {
-        self.0.lock().expect("one thread").get(name).cloned()
-    }
-
+impl Images for MemoryFolder {
     fn create(&self, name: &str, size: u64, given: &[(&str, &str)]) -> Disk {
         let mut options = Options::of(&VMDK);
         given.iter().for_each(|(name, value)| options.set(name, value).expect("an option"));
-        let store = self.make(&Reference::new(anydisk_core::Role::Extent, name)).expect("new");
+        let store = self.make_file(name).expect("new");
         let (location, limits) = (Location::Path(name.into()), Limits::default());
-        let request = CreateRequest::new(store.store, &location, size, &options, &limits);
+        let request = CreateRequest::new(store, &location, size, &options, &limits);
         let image = VMDK.create(CreateRequest { companions: self, ..request });
         Disk::new(image.expect("an image"))
     }
 
     fn open(&self, name: &str) -> Disk {
-        let store = self.store(name).expect("it is there");
+        let store = self.file(name).expect("it is there");
         let (location, limits) = (Location::Path(name.into()), Limits::default());
         let request = OpenRequest::new(store, &location, &limits);
         let request = OpenRequest { access: Access::ReadWrite, resolver: self, ..request };
@@ -145,33 +138,8 @@ impl Files {
     }
 
     fn text(&self, name: &str) -> String {
-        let bytes = self.store(name).expect("it is there").to_vec();
+        let bytes = self.file(name).expect("it is there").to_vec();
         String::from_utf8_lossy(&bytes).split('\0').next().unwrap_or_default().to_owned()
-    }
-}
-
-impl Resolver for Files {
-    fn resolve(&self, reference: &Reference, _: &Location, _: Access) -> Result<Located> {
-        let name = reference.display_name();
-        let store = self.store(&name).ok_or_else(|| reference.denied("there is no such file"))?;
-        Ok(Located { store, location: Location::Other(name) })
-    }
-}
-
-impl Companions for Files {
-    fn make(&self, reference: &Reference) -> Result<Located> {
-        let name = reference.display_name();
-        if self.store(&name).is_some() {
-            return Err(Error::Exists { what: "file", name });
-        }
-        let store = Arc::new(MemoryStorage::default());
-        self.0.lock().expect("one thread").insert(name.clone(), store.clone());
-        Ok(Located { store, location: Location::Other(name) })
-    }
-
-    fn remove(&self, reference: &Reference) -> Result<()> {
-        self.0.lock().expect("one thread").remove(&reference.display_name());
-        Ok(())
     }
 }
 
@@ -186,7 +154,7 @@ const MIB: u64 = 1 << 20;
 #[test]
 fn a_split_disk_gets_and_loses_extents_and_their_files() {
     for subformat in ["twoGbMaxExtentSparse", "twoGbMaxExtentFlat"] {
-        let files = Files::default();
+        let files = MemoryFolder::default();
         let disk =
             files.create("d.vmdk", 3 * MIB, &[("subformat", subformat), ("split_size", "2M")]);
         let mut model = ByteModel::new(3 * MIB);
@@ -218,7 +186,7 @@ fn a_split_disk_gets_and_loses_extents_and_their_files() {
 /// The disk keeps its size, and the files that were made for nothing are gone.
 #[test]
 fn a_split_disk_that_cannot_get_all_its_extents_stays_as_it_was() {
-    let files = Files::default();
+    let files = MemoryFolder::default();
     let options = [("subformat", "twoGbMaxExtentSparse"), ("split_size", "2M")];
     let disk = files.create("d.vmdk", 3 * MIB, &options);
     disk.write(GuestOffset(3 * MIB - 1), &[7]).expect("a write");
@@ -236,8 +204,8 @@ fn a_split_disk_that_cannot_get_all_its_extents_stays_as_it_was() {
 }
 
 /// Replaces a part of a text descriptor, in its file.
-fn edit(files: &Files, name: &str, old: &str, new: &str) {
-    let store = files.store(name).expect("it is there");
+fn edit(files: &MemoryFolder, name: &str, old: &str, new: &str) {
+    let store = files.file(name).expect("it is there");
     let text = String::from_utf8(store.to_vec()).expect("a text");
     assert!(text.contains(old), "{text}");
     let text = text.replace(old, new);
@@ -247,7 +215,7 @@ fn edit(files: &Files, name: &str, old: &str, new: &str) {
 
 #[test]
 fn extents_that_are_added_are_read_as_their_lines_say() {
-    let files = Files::default();
+    let files = MemoryFolder::default();
     let options = [("subformat", "twoGbMaxExtentFlat"), ("split_size", "2M")];
     drop(files.create("d.vmdk", 3 * MIB, &options));
     // The data of the last file begins at sector 128, and the line is the end of the text.
@@ -255,7 +223,7 @@ fn extents_that_are_added_are_read_as_their_lines_say() {
     let text = files.text("d.vmdk");
     let line_end = text.find("\"d-f002.vmdk\" 128").expect("the line") + 17;
     edit(&files, "d.vmdk", &text[line_end..], "");
-    files.store("d-f002.vmdk").expect("it is there").set_len(MIB + 65536).expect("memory");
+    files.file("d-f002.vmdk").expect("it is there").set_len(MIB + 65536).expect("memory");
     let disk = files.open("d.vmdk");
     disk.resize_with(9 * MIB, Preallocation::Off, &files).expect("a resize");
     let mut model = ByteModel::new(9 * MIB);
@@ -269,9 +237,9 @@ fn extents_that_are_added_are_read_as_their_lines_say() {
 
 #[test]
 fn an_extent_that_holds_the_descriptor_stays_the_only_one() {
-    let files = Files::default();
+    let files = MemoryFolder::default();
     drop(files.create("d-s001.vmdk", 3 * MIB, &[]));
-    let store = files.store("d-s001.vmdk").expect("it is there");
+    let store = files.file("d-s001.vmdk").expect("it is there");
     let mut text = vec![0; 20 * 512];
     store.read_at(HostOffset(512), &mut text).expect("memory");
     let old = String::from_utf8(text).expect("a text");
@@ -287,13 +255,13 @@ fn an_extent_that_holds_the_descriptor_stays_the_only_one() {
 /// Grains that a shrink cut off would be read again by whoever trusts the tables.
 #[test]
 fn the_header_of_both_sets_of_tables_and_the_descriptor_tell_the_new_size() {
-    let files = Files::default();
+    let files = MemoryFolder::default();
     let disk = files.create("d.vmdk", 40 * MIB, &[]);
     disk.write(GuestOffset(35 * MIB), &[1; 4096]).expect("a write");
     for (size, cylinders) in [(100, 203), (33, 67), (5000, 10158)] {
         disk.resize(size * MIB, Preallocation::Off).expect("a resize");
         disk.flush().expect("a flush");
-        let bytes = files.store("d.vmdk").expect("it is there").to_vec();
+        let bytes = files.file("d.vmdk").expect("it is there").to_vec();
         assert_eq!(bytes[12..20], (size * 2048).to_le_bytes());
         let text = String::from_utf8_lossy(&bytes[512..21 * 512]).into_owned();
         assert!(text.contains(&format!("RW {} SPARSE", size * 2048)), "{text}");
@@ -311,9 +279,9 @@ fn the_header_of_both_sets_of_tables_and_the_descriptor_tell_the_new_size() {
 
 #[test]
 fn a_file_ends_where_32_bit_sector_numbers_do() {
-    let files = Files::default();
+    let files = MemoryFolder::default();
     drop(files.create("d.vmdk", MIB, &[]));
-    let store = files.store("d.vmdk").expect("it is there");
+    let store = files.file("d.vmdk").expect("it is there");
     store.set_len((1 << 41) - 65536).expect("holes");
     let disk = files.open("d.vmdk");
     disk.write(GuestOffset(0), &[1]).expect("the last grain");
@@ -327,9 +295,9 @@ fn a_file_ends_where_32_bit_sector_numbers_do() {
 
 #[test]
 fn what_cannot_be_resized_is_refused_by_name_and_nothing_changes() {
-    let files = Files::default();
+    let files = MemoryFolder::default();
     let disk = files.create("d.vmdk", MIB, &[]);
-    let before = files.store("d.vmdk").expect("it is there").to_vec();
+    let before = files.file("d.vmdk").expect("it is there").to_vec();
     let refusal = |size: u64, how| disk.resize(size, how).expect_err("refused").to_string();
     assert_eq!(
         refusal(MIB + 1, Preallocation::Off),
@@ -345,17 +313,17 @@ fn what_cannot_be_resized_is_refused_by_name_and_nothing_changes() {
          2199023255552"
     );
     assert_eq!(disk.size(), MIB);
-    assert!(before == files.store("d.vmdk").expect("it is there").to_vec());
+    assert!(before == files.file("d.vmdk").expect("it is there").to_vec());
 }
 
 #[test]
 fn a_shrink_gives_the_space_of_what_it_cuts_off_back_to_the_host() {
-    let files = Files::default();
+    let files = MemoryFolder::default();
     let disk = files.create("d.vmdk", 40 * MIB, &[]);
     disk.write(GuestOffset(MIB), &[1; 1 << 20]).expect("a write");
     disk.write(GuestOffset(20 * MIB), &[2; 10 << 20]).expect("a write");
     disk.flush().expect("a flush");
-    let store = files.store("d.vmdk").expect("it is there");
+    let store = files.file("d.vmdk").expect("it is there");
     let stored = || store.holes().expect("memory has holes").allocated().expect("it tells");
     let before = stored();
     disk.resize(10 * MIB, Preallocation::Off).expect("a resize");
@@ -374,7 +342,7 @@ fn qemu_reads_what_was_resized() {
     let folder = tempfile::tempdir().expect("a folder");
     for subformat in ["monolithicSparse", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat"] {
         let name = format!("{subformat}.vmdk");
-        let files = Files::default();
+        let files = MemoryFolder::default();
         let mut options = vec![("subformat", subformat)];
         options.extend((subformat != "monolithicSparse").then_some(("split_size", "32M")));
         let disk = files.create(&name, 40 * MIB, &options);
@@ -390,7 +358,7 @@ fn qemu_reads_what_was_resized() {
         }
         disk.flush().expect("a flush");
         for file in files.names() {
-            let bytes = files.store(&file).expect("it is there").to_vec();
+            let bytes = files.file(&file).expect("it is there").to_vec();
             std::fs::write(folder.path().join(file), bytes).expect("room for an image");
         }
         let raw = folder.path().join("model");

@@ -10,9 +10,8 @@ use anydisk_core::{
     Storage, StorageExt,
 };
 use anydisk_storage::MemoryStorage;
+use anydisk_testkit::vmdk::ByHand;
 use anydisk_vmdk::VMDK;
-
-use crate::common::ByHand;
 
 /// Files in memory, by name.
 #[derive(Debug, Default)]

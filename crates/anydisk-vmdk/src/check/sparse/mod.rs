@@ -201,7 +201,7 @@ impl<'a> SparseCheck<'a> {
         let mut finding =
             Finding::new(Severity::Note, "unclean", at, text).mended_by("the flag is cleared");
         if self.mends() {
-            self.store.write_at(at, &[0])?;
+            self.sparse.tell_unclean(self.store, false)?;
             self.store.flush()?;
             finding.repaired = true;
         }
