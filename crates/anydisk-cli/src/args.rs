@@ -25,7 +25,7 @@ Sizes are bytes, or have a suffix k, M, G, T, P or E (powers of 1024).";
 
 /// Virtual disk images: create, convert, inspect, compare.
 #[derive(Debug, Parser)]
-#[command(name = "anydisk", version = version(), after_help = EXAMPLES)]
+#[command(name = "anydisk", version = version(), after_help = after_help())]
 #[command(disable_help_subcommand = true, infer_long_args = true)]
 pub(crate) struct CommandLine {
     /// What to do.
@@ -88,6 +88,13 @@ fn version() -> String {
         "qemu-img" => format!("version 10.0.0 (anydisk {own})"),
         _ => own.to_owned(),
     }
+}
+
+/// What stands below the commands; programs look for the formats there.
+fn after_help() -> String {
+    let mut names: Vec<&str> = anydisk::formats().formats().map(|format| format.name()).collect();
+    names.sort_unstable();
+    format!("{EXAMPLES}\n\nSupported formats: {}", names.join(" "))
 }
 
 /// How files are named and opened.

@@ -7,7 +7,7 @@
 //! | `naming` | what the names on the command line stand for; passphrases |
 //! | `declared` | the command line with the names and options that formats declare |
 //! | `open` | how disks are opened: policy, warnings |
-//! | `options` | `-o` lists |
+//! | `options`, `option_help` | `-o` lists |
 //! | `extents` | what a disk holds, run by run |
 //! | `latency` | how long many requests took |
 //! | `output` | JSON and texts, byte for byte as qemu-img prints them |
@@ -24,6 +24,7 @@ mod interrupt;
 mod latency;
 mod naming;
 mod open;
+mod option_help;
 mod options;
 mod output;
 mod picture;

@@ -26,26 +26,9 @@ impl Reading {
         format: Option<&str>,
         direct: bool,
     ) -> Result<Disk, Failure> {
-        if stream::is_meant(name) {
-            return self.standard_input(format);
-        }
         let opening = self.opening(name, format)?;
         let disk = opening.disk(self.options().direct(direct))?;
         check_unlocked(&disk).map_err(|error| self.failure(name, error))?;
-        warn_if_guessed(&disk.layers()[0]);
-        Ok(disk)
-    }
-
-    /// What comes through standard input, of any format.
-    fn standard_input(&self, format: Option<&str>) -> Result<Disk, Failure> {
-        let mut options = self.options();
-        if let Some(format) = format {
-            check_format(OsStr::new("-"), format)?;
-            options = options.format(format);
-        }
-        let store = stream::spooled_input()?;
-        let file = Located { store, location: Location::Other("standard input".into()) };
-        let disk = options.located(file)?;
         warn_if_guessed(&disk.layers()[0]);
         Ok(disk)
     }
@@ -57,7 +40,7 @@ impl Reading {
         format: Option<&str>,
         direct: bool,
     ) -> Result<Disk, Failure> {
-        let opening = self.opening(name, format)?;
+        let opening = self.opening_to_write(name, format)?;
         let disk = opening.disk(self.options_to_write().direct(direct))?;
         warn_if_guessed(&disk.layers()[0]);
         Ok(disk)
@@ -202,7 +185,7 @@ impl Reading {
         direct: bool,
     ) -> Result<Layer, Failure> {
         let options = self.options_to_write().direct(direct);
-        let layer = self.opening(name, format)?.top(options)?;
+        let layer = self.opening_to_write(name, format)?.top(options)?;
         warn_if_guessed(&layer);
         Ok(layer)
     }
@@ -225,7 +208,7 @@ impl Reading {
         given: &[(String, String)],
         force: bool,
     ) -> Result<(), Failure> {
-        let opening = self.opening(name, format)?;
+        let opening = self.opening_to_write(name, format)?;
         let file = opening.file(&self.options_to_write().direct(direct))?;
         let mut keys = opening.keys()?;
         for (option, id) in given.iter().filter(|(option, _)| option.ends_with("-secret")) {
@@ -256,10 +239,9 @@ impl Reading {
         how: &Checking<'_>,
         found: &mut dyn FnMut(Finding),
     ) -> Result<Checked, Failure> {
-        let opening = self.opening(name, format)?;
-        let options = match how.access() {
-            Access::Read => self.options(),
-            Access::ReadWrite => self.options_to_write(),
+        let (opening, options) = match how.access() {
+            Access::Read => (self.opening(name, format)?, self.options()),
+            Access::ReadWrite => (self.opening_to_write(name, format)?, self.options_to_write()),
         };
         let options = options.direct(direct);
         let file = opening.file(&options)?;
@@ -278,7 +260,7 @@ impl Reading {
         format: Option<&str>,
         progress: &(dyn Fn(u64, u64) -> bool + Sync),
     ) -> Result<Compacted, Failure> {
-        let opening = self.opening(name, format)?;
+        let opening = self.opening_to_write(name, format)?;
         let file = opening.file(&self.options_to_write())?;
         let options = opening.of_format(self.options_to_write()).secrets(Arc::new(opening.keys()?));
         options.compact_located(file, progress).map_err(|error| match error.kind() {
@@ -324,6 +306,19 @@ impl Reading {
         Ok(Opening { reading: self, name, node, objects: self.naming.objects()? })
     }
 
+    /// As [`opening`](Self::opening), for writing.
+    fn opening_to_write<'a>(
+        &'a self,
+        name: &'a OsStr,
+        format: Option<&str>,
+    ) -> Result<Opening<'a>, Failure> {
+        match stream::is_meant(name) {
+            true => Err(Failure::new("Standard input cannot be changed")
+                .with_advice("Write the image into a file first.")),
+            false => self.opening(name, format),
+        }
+    }
+
     /// The way that was asked for.
     fn options(&self) -> OpenDisk {
         let options = self.options_with_locks();
@@ -340,6 +335,11 @@ impl Reading {
             true => OpenDisk::untrusted(),
             false => OpenDisk::new().guess_raw(true).policy(Policy::LikeQemu),
         }
+    }
+
+    /// What opening may cost.
+    pub(crate) fn limits(&self) -> Limits {
+        if self.untrusted { Limits::strict() } else { Limits::default() }
     }
 
     fn failure(&self, name: &OsStr, error: Error) -> Failure {
@@ -386,8 +386,7 @@ impl Opening<'_> {
         let top = own.top_located(file.clone());
         let top = top.map_err(|error| self.failure_of_image(&file, error))?;
         let layers = std::iter::once(top).chain(below).collect();
-        let limits = if self.reading.untrusted { Limits::strict() } else { Limits::default() };
-        Ok(Disk::from_layers(layers, &limits))
+        Ok(Disk::from_layers(layers, &self.reading.limits()))
     }
 
     /// Opens the image alone.
@@ -416,6 +415,9 @@ impl Opening<'_> {
     }
 
     fn open_file(&self, path: &OsStr, options: &OpenDisk) -> Result<Located, Failure> {
+        if stream::is_meant(path) {
+            return Ok(Located { store: stream::spooled_input()?, location: location(path) });
+        }
         let options = match self.node.flag("cache.direct") {
             true => options.clone().direct(true),
             false => options.clone(),
@@ -434,7 +436,7 @@ impl Opening<'_> {
 
     /// The secrets that the options of this node name, for its image alone.
     fn keys(&self) -> Result<Keys, Failure> {
-        let location = Location::Path(PathBuf::from(self.node.path()));
+        let location = location(self.node.path());
         let key = |(option, id): (&str, &OsStr)| {
             let secret = self.secret(id)?.clone();
             Ok(Key { option: option.to_owned(), location: Some(location.clone()), secret })
@@ -479,6 +481,14 @@ impl Opening<'_> {
         }
         let cause = self.failure(error).cause_of_open(self.name).text;
         self.refused(&format!("Could not open backing file: {cause}"))
+    }
+}
+
+/// Where the file of this name is.
+fn location(path: &OsStr) -> Location {
+    match stream::is_meant(path) {
+        true => Location::Other("standard input".into()),
+        false => Location::Path(path.into()),
     }
 }
 

@@ -1,13 +1,16 @@
 //! Creation options: `-o name=value,...`.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use anydisk::convert::NewImage;
 use anydisk::storage::name;
-use anydisk::{Format, OptionKind, OptionSpec, Options, parse_size};
+use anydisk::{Format, OptionKind, Options, parse_size};
 
 use crate::failure::Failure;
 use crate::naming::{Key, Keys, Naming};
+use crate::option_help::HINTS;
 
 /// What `-o` lists say, apart.
 #[derive(Debug)]
@@ -20,6 +23,8 @@ pub(crate) struct Given {
     pub(crate) backing_format: Option<String>,
     /// What is the format's own.
     pub(crate) options: Options,
+    /// What is said of the file, and changes nothing: names and values, in the order of their list.
+    hints: BTreeMap<usize, (&'static str, String)>,
 }
 
 /// Whether the lists ask for help.
@@ -31,7 +36,13 @@ impl Given {
     /// Reads the lists, for images of `format`.
     pub(crate) fn parse(lists: &[OsString], format: &dyn Format) -> Result<Self, Failure> {
         let options = Options::of(format);
-        let mut given = Self { size: None, backing_file: None, backing_format: None, options };
+        let mut given = Self {
+            size: None,
+            backing_file: None,
+            backing_format: None,
+            options,
+            hints: BTreeMap::new(),
+        };
         for item in lists.iter().flat_map(|list| split(list)) {
             given.set(&item)?;
         }
@@ -39,26 +50,56 @@ impl Given {
     }
 
     fn set(&mut self, item: &OsStr) -> Result<(), Failure> {
-        let bytes = item.as_bytes();
-        let equals = bytes.iter().position(|byte| *byte == b'=');
-        // A bare name is a flag that is on.
-        let (name, value) =
-            equals.map_or((bytes, &b"on"[..]), |at| (&bytes[..at], &bytes[at + 1..]));
-        let text = |bytes| {
-            str::from_utf8(bytes)
-                .map_err(|_| Failure::new(format!("the option {item:?} is not UTF-8")))
-        };
+        let (name, value) = name_and_value(item.as_bytes());
+        let value = value.unwrap_or(ON);
+        let text = |part| text_of(part, item);
         match text(name)? {
-            "size" => self.size = Some(size_option(text(value)?)?),
+            "size" => self.size = Some(size_option("size", text(value)?)?),
             "backing_file" => self.backing_file = Some(OsStr::from_bytes(value).to_owned()),
             "backing_fmt" => self.backing_format = Some(text(value)?.to_owned()),
-            name => self.options.set(name, text(value)?)?,
+            name => match HINTS.iter().position(|(hint, _)| *hint == name) {
+                Some(place) => self.hint(place, text(value)?)?,
+                None => self.options.set(name, text(value)?)?,
+            },
         }
+        Ok(())
+    }
+
+    /// Notes what qemu-img would tell a file system.
+    fn hint(&mut self, place: usize, value: &str) -> Result<(), Failure> {
+        let (name, kind) = HINTS[place];
+        let value = match (kind, value) {
+            (OptionKind::Size, text) => size_option(name, text)?.to_string(),
+            (_, "on" | "off") => value.to_owned(),
+            _ => return Err(Failure::new(format!("Parameter '{name}' expects 'on' or 'off'"))),
+        };
+        self.hints.insert(place, (name, value));
         Ok(())
     }
 }
 
 impl Given {
+    /// The new image of `format` that these options ask for: of `size` bytes, unless they say another
+    /// size.
+    pub(crate) fn image<'a>(
+        &'a self,
+        format: &'a dyn Format,
+        size: u64,
+        keys: &'a Keys,
+    ) -> NewImage<'a> {
+        let size = self.size.unwrap_or(size);
+        NewImage { secrets: keys, ..NewImage::new(format, &self.options, size) }
+    }
+
+    /// Fails if the new image is to lie over another one, which it does not here.
+    pub(crate) fn refuse_backing(&self) -> Result<(), Failure> {
+        if self.backing_file.is_none() && self.backing_format.is_none() {
+            return Ok(());
+        }
+        Err(Failure::new("A backing file is not supported here")
+            .with_advice("The copy holds all of the disk; put it over another image with: rebase"))
+    }
+
     /// The secrets that the options name, for the image that is made.
     pub(crate) fn keys(&self, naming: &Naming) -> Result<Keys, Failure> {
         let objects = naming.objects()?;
@@ -77,12 +118,16 @@ pub(crate) fn size(text: &str) -> Result<u64, Failure> {
 }
 
 /// qemu-img's words for a size among options that is none.
-pub(crate) const NO_SIZE: &str = "Parameter 'size' expects a non-negative number below 2^64\n\
-Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n\
-and exabytes, respectively.";
+pub(crate) fn no_size(name: &str) -> String {
+    format!(
+        "Parameter '{name}' expects a non-negative number below 2^64\n\
+         Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n\
+         and exabytes, respectively."
+    )
+}
 
-fn size_option(text: &str) -> Result<u64, Failure> {
-    parse_size(text).ok_or_else(|| Failure::new(NO_SIZE))
+fn size_option(name: &str, text: &str) -> Result<u64, Failure> {
+    parse_size(text).ok_or_else(|| Failure::new(no_size(name)))
 }
 
 /// A number of bytes on the command line; `what` it is of, for a refusal.
@@ -133,56 +178,35 @@ pub(crate) fn named_values(list: &OsStr) -> Vec<(String, OsString)> {
 
 /// The name and the value of an item.
 pub(crate) fn named_value(item: &[u8]) -> (String, OsString) {
-    let equals = item.iter().position(|byte| *byte == b'=');
-    let (name, value) = equals.map_or((item, &b"on"[..]), |at| (&item[..at], &item[at + 1..]));
-    (String::from_utf8_lossy(name).into_owned(), OsStr::from_bytes(value).to_owned())
+    let (name, value) = name_and_value(item);
+    let value = OsStr::from_bytes(value.unwrap_or(ON));
+    (String::from_utf8_lossy(name).into_owned(), value.to_owned())
+}
+
+/// A bare name is a flag that is on.
+const ON: &[u8] = b"on";
+
+/// What stands before and behind the first `=`, if there is one.
+pub(crate) fn name_and_value(item: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match item.iter().position(|byte| *byte == b'=') {
+        Some(at) => (&item[..at], Some(&item[at + 1..])),
+        None => (item, None),
+    }
+}
+
+/// A part of an item as text.
+fn text_of<'a>(part: &'a [u8], item: &OsStr) -> Result<&'a str, Failure> {
+    str::from_utf8(part).map_err(|_| Failure::new(format!("the option {item:?} is not UTF-8")))
 }
 
 /// The items of the lists as names and values; a bare name is a flag that is on.
 pub(crate) fn pairs(lists: &[OsString]) -> Result<Vec<(String, String)>, Failure> {
+    let text = |part: &[u8], item: &OsStr| text_of(part, item).map(str::to_owned);
     let pair = |item: OsString| {
-        let refused = |item: OsString| Failure::new(format!("the option {item:?} is not UTF-8"));
-        let text = item.into_string().map_err(refused)?;
-        let (name, value) = text.split_once('=').unwrap_or((&text, "on"));
-        Ok((name.to_owned(), value.to_owned()))
+        let (name, value) = name_and_value(item.as_bytes());
+        Ok((text(name, &item)?, text(value.unwrap_or(ON), &item)?))
     };
     lists.iter().flat_map(|list| split(list)).map(pair).collect()
-}
-
-/// What `-o help` prints.
-pub(crate) fn help(format: &dyn Format) -> String {
-    let size = line("size", "size", "Virtual disk size");
-    let specs: Vec<_> =
-        format.create_options().iter().filter(|spec| spec.name != "size").copied().collect();
-    let lines = lines(&specs, [size]);
-    format!("Supported {} options:\n{lines}", format.name())
-}
-
-/// What `amend -o help` prints.
-pub(crate) fn amend_help(format: &dyn Format) -> String {
-    let options = lines(format.amend_options(), []);
-    format!("Amend options for '{}':\n{options}", format.name())
-}
-
-fn lines(specs: &[OptionSpec], more: impl IntoIterator<Item = String>) -> String {
-    let lines = specs.iter().map(|spec| line(spec.name, kind(spec.kind), spec.help));
-    let mut lines: Vec<String> = lines.chain(more).collect();
-    lines.sort();
-    lines.dedup();
-    lines.concat()
-}
-
-fn line(name: &str, kind: &str, help: &str) -> String {
-    format!("  {:<22} - {help}\n", format!("{name}=<{kind}>"))
-}
-
-fn kind(kind: OptionKind) -> &'static str {
-    match kind {
-        OptionKind::Flag => "bool (on/off)",
-        OptionKind::Number => "num",
-        OptionKind::Size => "size",
-        _ => "str",
-    }
 }
 
 /// The line that tells what is made: every option that is given or has a default, in the order in
@@ -194,7 +218,9 @@ pub(crate) fn formatting(file: &str, format: &dyn Format, given: &Given, size: u
     let names = specs.iter().map(|spec| (spec.name, spec.kind));
     let words = size_first.into_iter().chain(names);
     let words: String = words.filter_map(|(name, kind)| given.word(name, kind, size)).collect();
-    format!("Formatting '{file}', fmt={}{words}\n", format.name())
+    let hints: String =
+        given.hints.values().map(|(name, value)| format!(" {name}={value}")).collect();
+    format!("Formatting '{file}', fmt={}{words}{hints}\n", format.name())
 }
 
 impl Given {

@@ -7,9 +7,9 @@ use clap::Args;
 use super::create;
 use crate::args::{Cache, Reading, Telling};
 use crate::failure::{Failure, Outcome};
-use crate::options::{amend_help, asks_for_help, pairs};
-use crate::output;
+use crate::options::{asks_for_help, pairs};
 use crate::progress::Progress;
+use crate::{option_help, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -59,7 +59,7 @@ impl Amend {
             if format.amend_options().is_empty() {
                 return Err(cannot(name));
             }
-            output::print(&amend_help(format))?;
+            output::print(&option_help::amending(format))?;
             return Ok(0);
         }
         let Some(file) = &self.file else {

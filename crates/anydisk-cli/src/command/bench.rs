@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anydisk::{Disk, GuestOffset};
 use clap::{Args, ValueEnum};
 
-use crate::args::{Cache, Reading};
+use crate::args::{Cache, Part, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::latency::Latencies;
 use crate::options;
@@ -74,8 +74,11 @@ pub(crate) struct Bench {
     /// Write, instead of reading
     #[arg(short, long)]
     write: bool,
-    /// The image
-    file: OsString,
+    /// The image; with --member the disks of one machine
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<OsString>,
+    #[command(flatten)]
+    part: Part,
     #[command(flatten)]
     reading: Reading,
 }
@@ -126,9 +129,12 @@ impl Bench {
     pub(crate) fn run(self) -> Outcome {
         let work = self.work()?;
         let (format, direct) = (self.format.as_deref(), self.cache.is_direct());
-        let disk = match self.write {
-            true => self.reading.disk_to_write(&self.file, format, direct)?,
-            false => self.reading.disk(&self.file, format, direct)?,
+        let disk = match &self.files[..] {
+            _ if !self.write => self.reading.part(&self.part, &self.files, format, direct)?,
+            [file] if self.part.member.is_none() => {
+                self.reading.disk_to_write(file, format, direct)?
+            }
+            _ => return Err(Failure::new("What lies in the members of a disk is only read")),
         };
         if self.output == Shape::Human {
             output::print(&work.announced())?;

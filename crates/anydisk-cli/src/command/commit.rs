@@ -79,7 +79,7 @@ impl Commit {
         // With images between, it would not be valid over any of them.
         if !self.drop && self.base.is_none() {
             let layers = above.into_iter().chain(base.layers().iter().cloned()).collect();
-            convert::empty(&Disk::from_layers(layers, &anydisk::Limits::default()))?;
+            convert::empty(&Disk::from_layers(layers, &self.reading.limits()))?;
         }
         if !self.quiet && self.telling.is_text() {
             output::print("Image committed.\n")?;
@@ -116,7 +116,7 @@ impl Commit {
                     found.map_err(|failure| failure.about(&self.file))?
                 }
             };
-            if above.len() > anydisk::Limits::default().chain {
+            if above.len() > self.reading.limits().chain {
                 return Err(Failure::new("The chain of backing files is too long"));
             }
             let format = reference.format.as_deref();

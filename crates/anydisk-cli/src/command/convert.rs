@@ -20,7 +20,7 @@ use crate::args::{Cache, Part, Reading, Telling, refuse};
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
 use crate::progress::Progress;
-use crate::{naming, output, stream};
+use crate::{naming, option_help, output, stream};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -135,7 +135,7 @@ impl Convert {
             .by_name(&self.target_format)
             .map_err(|_| create::unknown(&self.target_format))?;
         if options::asks_for_help(&self.options) {
-            output::print(&options::help(format))?;
+            output::print(&option_help::creation(format, self.files.len() > 1))?;
             return Ok(0);
         }
         let Some((target, sources @ [_, ..])) = self.files.split_last() else {
@@ -192,6 +192,8 @@ impl Convert {
             ("-o", !self.options.is_empty()),
             ("-n", self.no_create),
             ("-B", self.backing.is_some()),
+            ("--salvage into a package", self.salvage),
+            ("--output=json of a package", !self.telling.is_text()),
         ])?;
         let Some((target, sources @ [_, ..])) = self.files.split_last() else {
             return Err(Failure::new("Must specify image file name"));
@@ -246,13 +248,9 @@ impl Convert {
             return Err(Failure::new("Use of backing file requires explicit backing format"));
         }
         let backing = create::backing(&given, format)?;
-        let size = given.size.unwrap_or(sources.size());
         let keys = given.keys(&self.reading.naming)?;
-        let image = NewImage {
-            backing: backing.as_ref(),
-            secrets: &keys,
-            ..NewImage::new(format, &given.options, size)
-        };
+        let image = given.image(format, sources.size(), &keys);
+        let image = NewImage { backing: backing.as_ref(), ..image };
         match backing.clone() {
             Some(backing) => {
                 self.copy_over(disks, target, &image, backing, &settings, progress)?;

@@ -12,7 +12,7 @@ use clap::Args;
 use crate::args::{Reading, Telling};
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
-use crate::{naming, open, output};
+use crate::{naming, open, option_help, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,7 +62,7 @@ impl Create {
             None => unknown(&self.format),
         })?;
         if options::asks_for_help(&self.options) {
-            output::print(&options::help(format))?;
+            output::print(&option_help::creation(format, self.file.is_some()))?;
             return Ok(0);
         }
         let file = self.file.as_deref().ok_or_else(|| Failure::new("Expecting image file name"))?;
@@ -99,11 +99,8 @@ impl Create {
             return Err(Failure::new("Backing format cannot be used without backing file"));
         }
         let keys = given.keys(&self.reading.naming)?;
-        let image = NewImage {
-            backing: backing.as_ref(),
-            secrets: &keys,
-            ..NewImage::new(format, &given.options, size)
-        };
+        // The options may say a size too; that it is the same was made sure of.
+        let image = NewImage { backing: backing.as_ref(), ..given.image(format, size, &keys) };
         // Nothing is copied, so that formats that are written in one pass are made as well.
         let nothing = Sources::concatenated([]);
         copy_to_file(

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use anydisk::convert::{NewImage, Settings, Sources, copy_to_file};
 use anydisk::storage::{HostOffset, Window, name};
-use anydisk::{Disk, Located, Location, OpenDisk, Options};
+use anydisk::{Disk, Limits, Located, Location, OpenDisk, Options};
 use clap::Args;
 
-use crate::args::{Part, Reading};
+use crate::args::{Part, Reading, Telling};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
-use crate::{open, options, output};
+use crate::{naming, open, options, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,6 +38,8 @@ pub(crate) struct Dd {
     operands: Vec<OsString>,
     #[command(flatten)]
     part: Part,
+    #[command(flatten)]
+    telling: Telling,
     #[command(flatten)]
     reading: Reading,
 }
@@ -72,13 +74,15 @@ impl Dd {
             None => &operands.inputs[others.len()..],
         };
         let disk = self.reading.part(&self.part, inputs, self.format.as_deref(), false)?;
-        let part = operands.part(input, disk)?;
+        let part = operands.part(input, disk, &self.reading.limits())?;
         let given = Options::of(format);
         let image = NewImage::new(format, &given, part.size());
         let progress = Progress::new(false, false)?;
-        let target = Path::new(output);
-        copy_to_file(&Sources::one(&part), target, &image, &Settings::default(), &progress)?;
-        Ok(0)
+        let target = naming::without_protocol(output);
+        let sources = Sources::one(&part);
+        copy_to_file(&sources, Path::new(&target), &image, &Settings::default(), &progress)?;
+        drop((progress, part));
+        self.telling.tell(&self.reading.of_files(), &target, Some(format.name()))
     }
 }
 
@@ -91,8 +95,8 @@ impl Operands {
     }
 
     fn set(&mut self, operand: &OsStr) -> Result<(), Failure> {
-        let (name, value) = split(operand);
-        let value = OsStr::from_bytes(value);
+        let (name, value) = options::name_and_value(operand.as_bytes());
+        let value = OsStr::from_bytes(value.unwrap_or_default());
         let number = |what| options::number_of_bytes(&name::of(value), what);
         match name {
             b"if" => self.inputs.push(value.to_owned()),
@@ -115,7 +119,7 @@ impl Operands {
     }
 
     /// The part of the disk that is meant, as a disk.
-    fn part(&self, name: &OsStr, disk: Disk) -> Result<Disk, Failure> {
+    fn part(&self, name: &OsStr, disk: Disk, limits: &Limits) -> Result<Disk, Failure> {
         let size = disk.size();
         let start = self.skip.checked_mul(self.block).filter(|start| *start <= size);
         let start = start.unwrap_or_else(|| {
@@ -127,15 +131,7 @@ impl Operands {
         let window = Window::new(Arc::new(disk), HostOffset(start), len);
         let store = Arc::new(window.map_err(anydisk::Error::from)?);
         let location = Location::Other(name::of(name).into_owned());
-        Ok(OpenDisk::new().format("raw").located(Located { store, location })?)
-    }
-}
-
-/// The name and the value of an operand.
-fn split(operand: &OsStr) -> (&[u8], &[u8]) {
-    let bytes = operand.as_bytes();
-    match bytes.iter().position(|byte| *byte == b'=') {
-        Some(at) => (&bytes[..at], &bytes[at + 1..]),
-        None => (bytes, b""),
+        let options = OpenDisk::new().format("raw").limits(limits.clone());
+        Ok(options.located(Located { store, location })?)
     }
 }

@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use clap::Args;
+use clap::{Args, Command};
 
 use crate::declared;
 use crate::failure::{Failure, Outcome};
+use crate::output;
 
 /// Writes the manual pages.
 #[derive(Args, Debug)]
@@ -18,10 +19,24 @@ pub(crate) struct Man {
 
 impl Man {
     pub(crate) fn run(self) -> Outcome {
-        let written = clap_mangen::generate_to(declared::command(), Path::new(&self.folder));
-        let page = Path::new(&self.folder).join("anydisk-options.7");
-        let written = written.and_then(|()| std::fs::write(page, declared::page_of_options()));
-        written.map_err(|error| Failure::from(error).about(&self.folder))?;
+        let mut command = declared::command().disable_help_subcommand(true);
+        command.build();
+        self.write("anydisk-options.7", declared::page_of_options().as_bytes())?;
+        self.write_pages(command)?;
         Ok(0)
+    }
+
+    /// A page for the command, and one for each below it.
+    fn write_pages(&self, command: Command) -> Result<(), Failure> {
+        for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+            self.write_pages(below.clone())?;
+        }
+        let (page, mut text) = (clap_mangen::Man::new(command), Vec::new());
+        page.render(&mut text)?;
+        self.write(&page.get_filename(), &text)
+    }
+
+    fn write(&self, page: &str, text: &[u8]) -> Result<(), Failure> {
+        output::write_file(&Path::new(&self.folder).join(page), text)
     }
 }

@@ -153,7 +153,6 @@ fn drawing(disk: &Disk, range: GuestRange, path: &Path) -> Outcome {
         output::print(&drawing.text())?;
         return Ok(0);
     }
-    let about = |error: io::Error| Failure::from(error).about(path.as_os_str());
-    std::fs::write(path, drawing.text()).map_err(about)?;
+    output::write_file(path, drawing.text().as_bytes())?;
     Ok(0)
 }

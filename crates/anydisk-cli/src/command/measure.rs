@@ -14,8 +14,8 @@ use crate::args::{Form, Part, Reading};
 use crate::extents::Entries;
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
-use crate::output;
 use crate::output::json::{self, Object};
+use crate::{option_help, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -72,7 +72,7 @@ impl Measure {
             .by_name(&self.target_format)
             .map_err(|_| create::unknown(&self.target_format))?;
         if options::asks_for_help(&self.options) {
-            output::print(&options::help(format))?;
+            output::print(&option_help::creation(format, false))?;
             return Ok(0);
         }
         let given = Given::parse(&self.options, format).map_err(|failure| {

@@ -26,7 +26,7 @@ mod usage;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::args::{Command, CommandLine};
 use crate::failure::Outcome;
@@ -34,7 +34,7 @@ use crate::output;
 
 /// Runs the command that the arguments name; the first of them is the program.
 pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
-    let line = match CommandLine::try_parse_from(&arguments) {
+    let line = match parsed(&arguments) {
         Ok(line) => line,
         Err(error) => return usage::exit(&error, &arguments),
     };
@@ -47,6 +47,14 @@ pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
             failure.code.into()
         }
     }
+}
+
+/// The command line, of a program of the name by which it was called.
+fn parsed(arguments: &[OsString]) -> Result<CommandLine, clap::Error> {
+    let mut command = CommandLine::command().display_name(output::program());
+    let mut matches = command.try_get_matches_from_mut(arguments)?;
+    let line = CommandLine::from_arg_matches_mut(&mut matches);
+    line.map_err(|error| error.format(&mut command))
 }
 
 fn perform(command: Command) -> Outcome {

@@ -48,7 +48,8 @@ impl Resize {
         let preallocation = Preallocation::of_word(&self.preallocation).ok_or_else(|| {
             Failure::new(format!("Invalid preallocation mode '{}'", self.preallocation))
         })?;
-        let change = Change::parse(&self.size).ok_or_else(|| Failure::new(options::NO_SIZE))?;
+        let change =
+            Change::parse(&self.size).ok_or_else(|| Failure::new(options::no_size("size")))?;
         let disk = self.reading.disk_to_write(&self.file, self.format.as_deref(), false)?;
         let size = change.of(disk.size()).filter(|size| *size > 0);
         let size = size.ok_or_else(|| Failure::new("New image size must be positive"))?;

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use anydisk::convert::{Lost, NewImage, Salvaged, salvage_to_file};
+use anydisk::convert::{Lost, Salvaged, salvage_to_file};
 use anydisk::storage::name;
 use clap::Args;
 
@@ -11,10 +11,10 @@ use super::create;
 use crate::args::{Form, Part, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
-use crate::output;
 use crate::output::human::{one_line, size};
 use crate::output::json::{self, Object, Value};
 use crate::progress::Progress;
+use crate::{naming, option_help, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,24 +64,26 @@ impl Salvage {
             .by_name(&self.target_format)
             .map_err(|_| create::unknown(&self.target_format))?;
         if options::asks_for_help(&self.options) {
-            output::print(&options::help(format))?;
+            output::print(&option_help::creation(format, false))?;
             return Ok(0);
         }
         let Some((target, sources @ [_, ..])) = self.files.split_last() else {
             return Err(Failure::new("Expecting the name of an image and that of its copy"));
         };
         let given = Given::parse(&self.options, format)?;
+        given.refuse_backing()?;
+        let keys = given.keys(&self.reading.naming)?;
         let disk = self.reading.part(&self.part, sources, self.format.as_deref(), false)?;
-        let image = NewImage::new(format, &given.options, disk.size());
+        let image = given.image(format, disk.size(), &keys);
         let mut account = Account { print: self.output == Form::Human, ..Account::default() };
         let progress = Progress::new(self.progress, self.quiet)?;
-        let target = Path::new(target);
-        let told =
-            salvage_to_file(&disk, target, &image, &mut |lost| account.add(lost), &progress)?;
+        let target = naming::without_protocol(target);
+        let path = Path::new(&target);
+        let told = salvage_to_file(&disk, path, &image, &mut |lost| account.add(lost), &progress)?;
         progress.finish();
         drop(progress);
         match self.output {
-            Form::Json => output::print(&account.json(&sources[0], target.as_os_str(), &told))?,
+            Form::Json => output::print(&account.json(&sources[0], &target, &told))?,
             Form::Human if self.quiet => {}
             Form::Human => output::print(&summary(&told))?,
         }

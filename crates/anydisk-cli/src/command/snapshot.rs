@@ -44,7 +44,7 @@ pub(crate) struct Snapshot {
     /// Print nothing
     #[arg(short, long)]
     quiet: bool,
-    /// What to print, of a list or differences
+    /// What to print, of a list or differences; JSON also lists the snapshots that a change leaves
     #[arg(long, value_enum, default_value_t)]
     output: Form,
     /// The image
@@ -62,7 +62,7 @@ impl Snapshot {
         match (&self.create, &self.apply, &self.delete) {
             (None, None, None) if self.more.is_asked() => {
                 let disk = self.disk()?;
-                return self.more.run(disk, self.output, self.quiet);
+                return self.more.run(disk, &self);
             }
             _ if self.more.is_misplaced() => {
                 let failure = Failure::new("Expecting one image file name");
@@ -78,7 +78,11 @@ impl Snapshot {
             (None, None, Some(name)) => self.change(delete, "delete", name),
             _ => return Err(mixed()),
         }?;
-        Ok(0)
+        match self.output {
+            Form::Human => Ok(0),
+            // What there is afterwards.
+            Form::Json => self.list(),
+        }
     }
 
     fn disk(&self) -> Result<Disk, Failure> {

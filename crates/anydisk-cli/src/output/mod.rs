@@ -7,12 +7,16 @@ pub(crate) mod snapshots;
 
 use std::io::{self, Write};
 
-use anydisk::storage::name;
+use std::path::Path;
+
+use anydisk::storage::{HostOffset, OpenOptions, PendingFile, Storage, name};
+
+use crate::failure::Failure;
 
 /// The name of the program as it was called, as qemu-img puts it before errors.
 pub(crate) fn program() -> String {
     let path = std::env::args_os().next().unwrap_or_default();
-    let name = std::path::Path::new(&path).file_name();
+    let name = Path::new(&path).file_name();
     name.map_or_else(|| "anydisk".into(), |name| name::of(name).into_owned())
 }
 
@@ -27,6 +31,15 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(&name::bytes(text))?;
     out.flush()
+}
+
+/// Writes a file, which gets its name when it is whole.
+pub(crate) fn write_file(path: &Path, text: &[u8]) -> Result<(), Failure> {
+    let written = PendingFile::create(path, &OpenOptions::new()).and_then(|pending| {
+        pending.storage().write_at(HostOffset::ZERO, text)?;
+        pending.publish(true)
+    });
+    written.map_err(|error| Failure::from(anydisk::Error::from(error)).about(path.as_os_str()))
 }
 
 /// Prints an error.

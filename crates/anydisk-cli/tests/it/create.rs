@@ -77,9 +77,15 @@ fn a_backing_file_needs_its_format() {
 
 #[test]
 fn help_lists_the_options_of_the_format() {
-    let text = Bench::new().prints(&["create", "-f", "raw", "-o", "help"]);
-    assert!(text.starts_with("Supported raw options:\n  preallocation=<str> "), "{text}");
-    assert!(text.ends_with("  size=<size>            - Virtual disk size\n"), "{text}");
+    let bench = Bench::new();
+    let text = bench.prints(&["create", "-f", "qcow2", "-o", "help"]);
+    let line = "\n  refcount_bits=<num>    - Width of a reference count entry in bits\n";
+    assert!(text.starts_with("Supported qcow2 options:\n") && text.contains(line), "{text}");
+    let text = bench.prints(&["create", "-f", "raw", "-o", "help", "disk"]);
+    assert!(text.starts_with("Supported options:\n  extent_size_hint=<size> "), "{text}");
+    assert!(text.contains("\n  preallocation=<str> "), "{text}");
+    let text = bench.prints(&["create", "-f", "vdi", "-o", "help"]);
+    assert!(text.contains("\n\nFurther options:\n  backing_file=<str> "), "{text}");
 }
 
 #[test]

@@ -38,6 +38,18 @@ fn a_disk_is_not_copied_onto_itself() {
 }
 
 #[test]
+fn the_copy_may_be_named_with_the_file_protocol_and_is_told_about() {
+    let (bench, bytes) = numbered();
+    let line = ["dd", "-f", "raw", "--output=json", "if=disk", "of=file:a", "bs=4k", "count=1"];
+    let text = bench.prints(&line);
+    assert!(
+        text.contains("\"filename\": \"a\"") && text.contains("\"virtual-size\": 4096"),
+        "{text}"
+    );
+    assert!(std::fs::read(bench.path("a")).unwrap() == bytes[..4096]);
+}
+
+#[test]
 fn counts_may_have_suffixes() {
     let (bench, bytes) = numbered();
     bench.prints(&[

@@ -186,3 +186,13 @@ fn a_disk_of_a_package_is_checked_and_asked_for_its_snapshots_where_it_lies() {
         "anydisk: there is no member \"nothing\"\nWhat there is, tells: anydisk members FILE...\n";
     assert_eq!(error.replace("nothing: ", ""), expected);
 }
+
+#[test]
+fn a_volume_is_read_by_bench_and_not_written() {
+    let bench = Bench::new();
+    group(&bench);
+    let line = ["bench", "-c", "4", "--member", "vg/root", "a.raw", "b.raw"];
+    assert!(bench.prints(&line).contains("Run completed"));
+    let error = bench.fails(&[&line[..], &["-w"]].concat(), 1);
+    assert!(error.contains("is only read"), "{error}");
+}

@@ -60,3 +60,30 @@ fn a_sound_image_is_copied_whole() {
     bench.prints(&["salvage", "-f", "raw", "-O", "vmdk", "disk", "copy"]);
     assert_eq!(bench.prints(&["compare", "-f", "raw", "disk", "copy"]), "Images are identical.\n");
 }
+
+#[test]
+fn a_salvaged_copy_takes_the_options_of_a_new_image_or_refuses_them() {
+    let bench = Bench::new();
+    damaged(&bench);
+    let line = ["salvage", "-q", "-O", "qcow2", "--object", "secret,id=s,data=abc", "broken"];
+    let options = "size=8M,encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
+    bench.fails(&[&line[..], &["-o", options, "file:saved"]].concat(), 3);
+    let info = bench.prints(&["info", "saved"]);
+    assert!(info.contains("virtual size: 8 MiB") && info.contains("encrypted: yes"), "{info}");
+    let backing = ["-o", "backing_file=whole,backing_fmt=raw", "over"];
+    let error = bench.fails(&[&line[..], &backing].concat(), 1);
+    assert!(error.contains("A backing file is not supported here"), "{error}");
+}
+
+#[test]
+fn what_can_be_read_goes_to_standard_output_and_is_no_package() {
+    let bench = Bench::new();
+    damaged(&bench);
+    let output = bench.anydisk(&["convert", "--salvage", "-O", "raw", "broken", "-"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    bench.fails(&["salvage", "-q", "broken", "saved"], 3);
+    assert!(output.stdout == std::fs::read(bench.path("saved")).unwrap());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("error while reading offset 1048576"));
+    let error = bench.fails(&["convert", "--salvage", "-O", "ova", "broken", "box.ova"], 1);
+    assert!(error.contains("--salvage into a package is not supported"), "{error}");
+}

@@ -29,6 +29,36 @@ fn a_list_is_json_if_asked_for_also_an_empty_one() {
 }
 
 #[test]
+fn a_change_prints_the_list_that_it_leaves_if_json_is_asked_for() {
+    let bench = Bench::new();
+    image(&bench);
+    let names = |line: &[&str]| {
+        let list: Value = serde_json::from_str(&bench.prints(line)).expect("JSON");
+        let list = list.as_array().unwrap().clone();
+        list.iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&["snapshot", "--output=json", "-d", "one", "disk"]), ["two"]);
+    assert_eq!(names(&["snapshot", "--output=json", "-c", "three", "disk"]), ["two", "three"]);
+}
+
+#[test]
+fn an_export_takes_the_options_of_a_new_image_or_refuses_them() {
+    let bench = Bench::new();
+    image(&bench);
+    let line = ["snapshot", "--export", "one", "-O", "qcow2", "--output=json", "disk"];
+    let text = bench.prints(&[&line[..], &["-o", "size=4M", "file:larger"]].concat());
+    assert!(text.contains("\"filename\": \"larger\"") && text.contains("4194304"), "{text}");
+    let object = ["--object", "secret,id=s,data=abc"];
+    let options = ["-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", "closed"];
+    bench.prints(&[&line[..], &object, &options].concat());
+    assert!(bench.prints(&["info", "closed"]).contains("encrypted: yes"));
+    let backing = ["-o", "backing_file=first,backing_fmt=raw", "over"];
+    let error = bench.fails(&[&line[..], &backing].concat(), 1);
+    assert!(error.contains("A backing file is not supported here"), "{error}");
+    assert!(!bench.path("over").exists());
+}
+
+#[test]
 fn a_snapshot_is_exported_as_an_image_of_any_format() {
     let bench = Bench::new();
     image(&bench);

@@ -73,6 +73,60 @@ fn an_image_of_any_format_comes_through_standard_input() {
 }
 
 #[test]
+fn every_command_that_reads_one_image_takes_it_from_standard_input() {
+    let bench = Bench::new();
+    disk(&bench);
+    bench.prints(&["convert", "-q", "-f", "raw", "-O", "qcow2", "disk", "image"]);
+    bench.prints(&["snapshot", "-c", "one", "image"]);
+    for (line, said_of_it) in [
+        (&["info", "-"][..], "file format: qcow2\nvirtual size: 1 MiB"),
+        (&["info", "--output=json", "-"], "\"filename\": \"-\""),
+        (&["inspect", "-"], "-: accept\nfile format: qcow2"),
+        (&["check", "-"], "No errors were found on the image."),
+        (&["map", "-"], "Offset "),
+        (&["measure", "-O", "raw", "-"], "required size: 1048576"),
+        (&["snapshot", "-l", "-"], "one"),
+        (&["bench", "-c", "1", "-"], "Run completed"),
+        (&["dd", "if=-", "of=part", "count=1"], ""),
+        (&["salvage", "-", "saved"], "0 B are lost"),
+    ] {
+        let output = with_input(&bench, "image", line);
+        assert!(output.status.success(), "{line:?}: {}", said(&output));
+        assert!(said(&output).contains(said_of_it), "{line:?}: {}", said(&output));
+    }
+    for line in [
+        &["check", "-r", "all", "-"][..],
+        &["resize", "-", "2M"],
+        &["snapshot", "-c", "two", "-"],
+        &["amend", "-o", "compat=0.10", "-"],
+        &["rebase", "-u", "-b", "", "-"],
+        &["compact", "-"],
+        &["commit", "-"],
+        &["bitmap", "--add", "-", "monday"],
+    ] {
+        let output = with_input(&bench, "image", line);
+        assert!(
+            said(&output).contains("Standard input cannot be changed"),
+            "{line:?}: {}",
+            said(&output)
+        );
+    }
+    assert!(!bench.path("-").exists());
+}
+
+#[test]
+fn what_cannot_be_done_with_standard_output_is_refused_aloud() {
+    let bench = Bench::new();
+    disk(&bench);
+    for options in [&["-o", "backing_file=x,backing_fmt=raw"][..], &["--output=json"], &["-n"]] {
+        let line = ["convert", "-f", "raw", "-O", "raw", "disk", "-"];
+        let output = bench.anydisk(&[&line[..], options].concat());
+        assert!(!output.status.success() && output.stdout.is_empty(), "{}", said(&output));
+        assert!(said(&output).contains("not supported"), "{}", said(&output));
+    }
+}
+
+#[test]
 fn a_file_that_is_called_so_is_a_file() {
     let bench = Bench::new();
     bench.raw("-", 1 << 20, &[(0, b"here")]);

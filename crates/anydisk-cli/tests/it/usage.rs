@@ -31,6 +31,43 @@ fn the_programs_name_is_the_one_it_was_called_by() {
 }
 
 #[test]
+fn under_the_name_of_qemu_img_programs_find_its_version_and_the_formats() {
+    let bench = Bench::new();
+    let program = bench.path("qemu-img");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_anydisk"), &program).unwrap();
+    let prints = |option: &str| {
+        let output = bench.command(program.to_str().unwrap()).arg(option).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let version = prints("--version");
+    assert!(version.starts_with("qemu-img version 10.0.0 (anydisk "), "{version}");
+    assert_eq!(prints("-V"), version);
+    let help = prints("--help");
+    let formats = help.lines().find_map(|line| line.strip_prefix("Supported formats: ")).unwrap();
+    let formats: Vec<_> = formats.split(' ').collect();
+    assert!(formats.contains(&"qcow2") && formats.contains(&"vmdk"), "{formats:?}");
+    assert!(help.contains("\nUsage: qemu-img <COMMAND>\n"), "{help}");
+    assert!(bench.prints(&["--version"]).starts_with("anydisk "));
+}
+
+#[test]
+fn pages_and_drawings_get_their_names_when_they_are_whole() {
+    let bench = Bench::new();
+    bench.raw("disk", 1 << 20, &[(0, b"x")]);
+    for (name, line) in [
+        ("anydisk.1", &["man", "."][..]),
+        ("disk.svg", &["map", "-f", "raw", "--svg", "disk.svg", "disk"]),
+    ] {
+        std::fs::write(bench.path(name), "old").unwrap();
+        std::fs::hard_link(bench.path(name), bench.path("link")).unwrap();
+        bench.prints(line);
+        assert_eq!(std::fs::read(bench.path("link")).unwrap(), b"old", "{name}");
+        assert!(std::fs::read(bench.path(name)).unwrap().len() > 100, "{name}");
+        std::fs::remove_file(bench.path("link")).unwrap();
+    }
+}
+
+#[test]
 fn help_is_no_error_and_shows_examples() {
     let bench = Bench::new();
     assert!(bench.prints(&["--help"]).contains("Examples:\n  anydisk info disk.qcow2\n"));
@@ -59,7 +96,7 @@ fn every_command_has_a_manual_page_with_its_examples() {
         assert!(page.contains(&format!("anydisk {command} ")), "{command}: {page}");
     }
     let error = bench.fails(&["man", "nowhere"], 1);
-    assert!(error.starts_with("anydisk: nowhere: No such file or directory"), "{error}");
+    assert!(error.contains("'nowhere/anydisk-options.7': No such file or directory"), "{error}");
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use anydisk::convert::{Sources, copy_to_sink};
+use anydisk::convert::{Error, Sources, copy_to_sink};
 use anydisk::raw::{RAW, RawStream};
-use anydisk::{Format, Location, Sink, SinkRequest, copy_to_ova_in};
+use anydisk::{Format, GuestRange, Location, Sink, SinkRequest, copy_to_ova_in};
 
 use super::Convert;
 use crate::args::refuse;
@@ -18,9 +18,11 @@ impl Convert {
     pub(super) fn to_stream(&self, paths: &[OsString], format: &dyn Format) -> Outcome {
         self.refuse_what_needs_a_file()?;
         let given = self.given(format)?;
+        given.refuse_backing()?;
         let out = stream::output()?;
         let disks = self.open_sources(paths)?;
-        let sources = Sources::concatenated(&disks);
+        let lost = |range: GuestRange, why: &Error| self.tell_lost(range, why);
+        let sources = self.salvaging(Sources::concatenated(&disks), &lost);
         let size = given.size.unwrap_or(sources.size());
         let location = &Location::Other("standard output".into());
         let sink: Option<Box<dyn Sink>> = match format.name() == RAW.name() {
@@ -53,6 +55,7 @@ impl Convert {
             ("-n to standard output", self.no_create),
             ("-B to standard output", self.backing.is_some()),
             ("--bitmaps to standard output", self.bitmaps),
+            ("--output=json with the image on standard output", !self.telling.is_text()),
         ])
     }
 }

@@ -4,17 +4,18 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use anydisk::convert::{NewImage, Settings, Sources, copy_to_file, differences};
-use anydisk::{Disk, GuestRange, Limits};
+use anydisk::convert::{Settings, Sources, copy_to_file, differences};
+use anydisk::{Disk, GuestRange};
 use clap::Args;
 
-use super::disk_at;
+use super::{Snapshot, disk_at};
 use crate::args::Form;
-use crate::command::create;
+use crate::command::{create, info};
 use crate::failure::{Failure, Outcome};
 use crate::options::Given;
 use crate::output::human::size;
 use crate::progress::Progress;
+use crate::{naming, output};
 
 /// What is done with snapshots besides.
 #[derive(Args, Debug)]
@@ -52,33 +53,43 @@ impl More {
         self.target.is_some() && self.export.is_none()
     }
 
-    pub(super) fn run(&self, disk: Disk, form: Form, quiet: bool) -> Outcome {
+    pub(super) fn run(&self, disk: Disk, how: &Snapshot) -> Outcome {
         match (&self.export, &self.target, &self.diff) {
-            (Some(snapshot), Some(target), _) => self.export(disk, snapshot, target, quiet),
-            (_, _, Some(snapshot)) => self.diff(disk, snapshot, form, quiet),
+            (Some(snapshot), Some(target), _) => self.export(disk, snapshot, target, how),
+            (_, _, Some(snapshot)) => self.diff(disk, snapshot, how),
             _ => Ok(0),
         }
     }
 
-    fn export(&self, disk: Disk, snapshot: &str, target: &OsStr, quiet: bool) -> Outcome {
+    fn export(&self, disk: Disk, snapshot: &str, target: &OsStr, how: &Snapshot) -> Outcome {
         let registry = anydisk::formats();
         let format = registry
             .by_name(&self.target_format)
             .map_err(|_| create::unknown(&self.target_format))?;
         let given = Given::parse(&self.options, format)?;
+        given.refuse_backing()?;
+        let keys = given.keys(&how.reading.naming)?;
         let disk = disk_at(disk, Some(snapshot))?;
-        let image = NewImage::new(format, &given.options, disk.size());
-        let progress = Progress::new(false, quiet)?;
-        let sources = Sources::one(&disk);
-        copy_to_file(&sources, Path::new(target), &image, &Settings::default(), &progress)?;
+        let image = given.image(format, disk.size(), &keys);
+        let progress = Progress::new(false, how.quiet)?;
+        let (sources, target) = (Sources::one(&disk), naming::without_protocol(target));
+        copy_to_file(&sources, Path::new(&target), &image, &Settings::default(), &progress)?;
+        drop((progress, disk));
+        match how.output {
+            Form::Human => {}
+            Form::Json => {
+                output::print(&info::json(&how.reading.of_files(), &target, Some(format.name()))?)?;
+            }
+        }
         Ok(0)
     }
 
-    fn diff(&self, disk: Disk, snapshot: &str, form: Form, quiet: bool) -> Outcome {
-        let now = Disk::from_layers(disk.layers().to_vec(), &Limits::default());
+    fn diff(&self, disk: Disk, snapshot: &str, how: &Snapshot) -> Outcome {
+        let now = Disk::from_layers(disk.layers().to_vec(), &how.reading.limits());
         let (then, now) = (disk_at(disk, Some(snapshot))?, disk_at(now, self.to.as_deref())?);
-        let progress = Progress::new(false, quiet)?;
-        let mut table = Table { out: BufWriter::new(io::stdout().lock()), form, failed: None };
+        let progress = Progress::new(false, how.quiet)?;
+        let out = BufWriter::new(io::stdout().lock());
+        let mut table = Table { out, form: how.output, failed: None };
         table.begin()?;
         let mut separator = "";
         let mut row = |range: GuestRange| {
