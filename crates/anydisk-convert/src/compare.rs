@@ -143,7 +143,7 @@ impl Job<'_> {
             if inside.is_empty() {
                 continue;
             }
-            let found = disk.status(inside).map_err(|source| read_error(inside, source))?;
+            let found = disk.status(inside).map_err(Error::reading(inside))?;
             range = inside.first(found.extent.len);
             *data = !matches!(found.extent.source, Source::Zero { .. } | Source::Absent { .. });
         }
@@ -157,7 +157,7 @@ impl Job<'_> {
             let inside = range.before(GuestOffset(disk.size()));
             if !inside.is_empty() {
                 disk.read(inside.start(), &mut buffer[..bytes_in(inside)])
-                    .map_err(|source| read_error(inside, source))?;
+                    .map_err(Error::reading(inside))?;
             }
         }
         let [first, second] = &*buffers;
@@ -174,8 +174,4 @@ fn first_difference(first: &[u8], second: &[u8]) -> Option<usize> {
         return None;
     }
     first.iter().zip(second).position(|(one, other)| one != other)
-}
-
-fn read_error(range: GuestRange, source: anydisk_core::Error) -> Error {
-    Error::Read { at: range.start().get(), source }
 }

@@ -62,7 +62,7 @@ fn look(disk: &Disk, range: GuestRange) -> Result<(Place, u64)> {
     if part.is_empty() {
         return Ok((Place::Zero, range.len()));
     }
-    let found = disk.map(part).map_err(|source| read_error(range, source))?;
+    let found = disk.map(part).map_err(Error::reading(range))?;
     let place = match &found.extent.source {
         Source::Zero { .. } | Source::Absent { .. } => Place::Zero,
         Source::Data { store, at, .. } => match store.identity() {
@@ -78,10 +78,6 @@ fn look(disk: &Disk, range: GuestRange) -> Result<(Place, u64)> {
     Ok((place, found.extent.len))
 }
 
-fn read_error(range: GuestRange, source: anydisk_core::Error) -> Error {
-    Error::Read { at: range.start().get(), source }
-}
-
 /// Compares the bytes of a range.
 fn compare(
     disks: [&Disk; 2],
@@ -94,7 +90,7 @@ fn compare(
         buffer.resize(bytes_in(range), 0);
         let part = range.before(GuestOffset(disk.size()));
         let bytes = &mut buffer[..bytes_in(part)];
-        disk.read(range.start(), bytes).map_err(|source| read_error(range, source))?;
+        disk.read(range.start(), bytes).map_err(Error::reading(range))?;
     }
     let [mut one, mut other] = buffers.each_ref().map(Vec::as_slice);
     let mut rest = range;

@@ -1,5 +1,7 @@
 //! What can stop a job on whole disks.
 
+use anydisk_core::GuestRange;
+
 /// The result of a job.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -40,6 +42,18 @@ pub enum Error {
     /// Another worker met the error that is reported.
     #[error("stopped by an error elsewhere")]
     Stopped,
+}
+
+impl Error {
+    /// Of reading the start of `range` of the source.
+    pub(crate) fn reading(range: GuestRange) -> impl Fn(anydisk_core::Error) -> Self + Copy {
+        move |source| Self::Read { at: range.start().get(), source }
+    }
+
+    /// Of writing the start of `range` of the target.
+    pub(crate) fn writing(range: GuestRange) -> impl Fn(anydisk_core::Error) -> Self + Copy {
+        move |source| Self::Write { at: range.start().get(), source }
+    }
 }
 
 impl From<anydisk_storage::Error> for Error {

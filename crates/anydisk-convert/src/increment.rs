@@ -86,8 +86,7 @@ fn show_piece(
     buffer: &mut Vec<u8>,
     visit: &mut dyn FnMut(Change<'_>) -> Result<()>,
 ) -> Result<u64> {
-    let at = rest.start().get();
-    let read = |source| Error::Read { at, source };
+    let read = Error::reading(rest);
     let found = disk.status(rest).map_err(read)?;
     let run = rest.first(found.extent.len);
     let is_zero_run = matches!(found.extent.source, Source::Zero { .. } | Source::Absent { .. });
@@ -141,7 +140,7 @@ pub fn copy_changes(
     let mut report = Report { size: source_size, ..Report::default() };
     visit_units(source, changes, unit, &mut |change| {
         let range = change.range();
-        let write = |source| Error::Write { at: range.start().get(), source };
+        let write = Error::writing(range);
         match change {
             Change::Data { bytes, .. } => {
                 target.write(range.start(), bytes).map_err(write)?;

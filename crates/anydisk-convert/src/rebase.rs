@@ -72,7 +72,7 @@ struct Job<'a> {
 impl Job<'_> {
     /// Deals with the start of `rest`; for how many bytes.
     fn step(&mut self, rest: GuestRange) -> Result<u64> {
-        let read = |source| Error::Read { at: rest.start().get(), source };
+        let read = Error::reading(rest);
         let extent = self.disk.top().map(rest).map_err(read)?;
         if !matches!(extent.source, Source::Absent { .. }) {
             return Ok(extent.len);
@@ -112,8 +112,7 @@ impl Job<'_> {
             let at = bytes_in(GuestRange::between(part.start(), piece.start()));
             let bytes = at..at + bytes_in(piece);
             if old[bytes.clone()] != new[bytes.clone()] {
-                self.copy(piece, &old[bytes])
-                    .map_err(|source| Error::Write { at: piece.start().get(), source })?;
+                self.copy(piece, &old[bytes]).map_err(Error::writing(piece))?;
             }
             rest = rest.skip(piece.len());
         }
@@ -166,7 +165,7 @@ fn answer(disk: Option<&Disk>, part: GuestRange) -> Result<(Option<usize>, u64)>
     let Some((disk, inside)) = disk.and_then(|disk| Some((disk, inside(disk, part)?))) else {
         return Ok((None, part.len()));
     };
-    let read = |source| Error::Read { at: part.start().get(), source };
+    let read = Error::reading(part);
     let found = disk.status(inside).map_err(read)?;
     let is_zero = matches!(found.extent.source, Source::Zero { .. } | Source::Absent { .. });
     Ok(((!is_zero).then_some(found.layer), found.extent.len))
@@ -184,7 +183,7 @@ fn read_below(disk: Option<&Disk>, part: GuestRange) -> Result<Vec<u8>> {
     if let Some(disk) = disk
         && let Some(inside) = inside(disk, part)
     {
-        let read = |source| Error::Read { at: part.start().get(), source };
+        let read = Error::reading(part);
         disk.read(inside.start(), &mut bytes[..bytes_in(inside)]).map_err(read)?;
     }
     Ok(bytes)

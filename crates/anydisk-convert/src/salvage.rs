@@ -155,7 +155,7 @@ impl Job<'_> {
             Ok(()) => {
                 self.told.data += range.len();
                 let written = self.target.write(range.start(), &self.buffer);
-                return written.map_err(|source| Error::Write { at: range.start().get(), source });
+                return written.map_err(Error::writing(range));
             }
             Err(why) => why,
         };

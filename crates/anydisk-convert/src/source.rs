@@ -109,7 +109,7 @@ impl<'a> Sources<'a> {
         shortcuts: &Shortcuts<'_>,
     ) -> Result<(Content, u64)> {
         let Some((disk, part)) = self.part(range) else { return Ok((Content::Zero, range.len())) };
-        let found = match disk.status(part).map_err(|source| read_error(range, source)) {
+        let found = match disk.status(part).map_err(Error::reading(range)) {
             Ok(found) => found,
             Err(error) => {
                 let lost = range.first(unmapped(part, unit_of(disk)).len());
@@ -153,12 +153,12 @@ impl<'a> Sources<'a> {
     pub(crate) fn read_packed(&self, unit: GuestRange, out: &mut [u8]) -> Result<Option<Vec<u8>>> {
         let part = self.part(unit).filter(|_| self.salvage.is_none());
         if let Some((disk, part)) = part {
-            let found = disk.map(part).map_err(|source| read_error(unit, source))?;
+            let found = disk.map(part).map_err(Error::reading(unit))?;
             if let Source::Encoded(encoded) = &found.extent.source
                 && encoded.unit == part
             {
                 let packed = packed_in(disk, encoded, out);
-                return packed.map_err(|source| read_error(unit, source));
+                return packed.map_err(Error::reading(unit));
             }
         }
         self.read(unit, out)?;
@@ -181,7 +181,7 @@ impl<'a> Sources<'a> {
             let rest = part.skip(done);
             let mut bytes = vec![0; bytes_in(rest)];
             self.read(rest, &mut bytes)?;
-            let write = |source| Error::Write { at: rest.start().get(), source };
+            let write = Error::writing(rest);
             store.write_at(to.saturating_add(done), &bytes).map_err(|error| write(error.into()))?;
             taken += done;
             range = range.skip(part.len());
@@ -201,7 +201,7 @@ impl<'a> Sources<'a> {
         let Some((disk, inside)) = self.part(range).filter(|_| self.salvage.is_none()) else {
             return Ok((small, 0));
         };
-        let found = disk.map(inside).map_err(|source| read_error(range, source))?;
+        let found = disk.map(inside).map_err(Error::reading(range))?;
         let part = range.first(found.extent.len);
         let (Source::Data { store: source, at, .. }, Some(copier)) =
             (&found.extent.source, store.copier())
@@ -233,7 +233,7 @@ impl<'a> Sources<'a> {
         part: GuestRange,
         buf: &mut [u8],
     ) -> Result<()> {
-        let read = disk.read(part.start(), buf).map_err(|source| read_error(range, source));
+        let read = disk.read(part.start(), buf).map_err(Error::reading(range));
         let Err(error) = read else { return Ok(()) };
         if self.salvage.is_none() || range.len() <= SECTOR || is_packed(disk, part) {
             buf.fill(0);
@@ -289,8 +289,4 @@ fn packed_in(
         packed.truncate(used);
         packed
     }))
-}
-
-fn read_error(range: GuestRange, source: anydisk_core::Error) -> Error {
-    Error::Read { at: range.start().get(), source }
 }

@@ -82,8 +82,7 @@ impl<'a> DiskTarget<'a> {
     pub(crate) fn place(&self, prepared: &Prepared) -> Result<Vec<Place<'a>>> {
         let mut places = Vec::new();
         for (range, ready) in prepared.parts() {
-            self.place_part(range, ready, &mut places)
-                .map_err(|source| Error::Write { at: range.start().get(), source })?;
+            self.place_part(range, ready, &mut places).map_err(Error::writing(range))?;
         }
         Ok(places)
     }
@@ -156,7 +155,7 @@ impl<'a> DiskTarget<'a> {
 
     fn fill_one(&self, place: Place<'a>, load: Load<'_>) -> Result<u64> {
         let covered = place.range;
-        let failed = |source| Error::Write { at: covered.start().get(), source };
+        let failed = Error::writing(covered);
         match place.placement {
             Placement::InPlace { store, at, .. } => {
                 self.put(covered, &**store, at, load, self.is_zero)
@@ -186,10 +185,9 @@ impl<'a> DiskTarget<'a> {
     ) -> Result<u64> {
         match load {
             Load::Same(source) => source.hand_over(range, store, at, self.offload),
-            Load::Bytes(bytes) => self
-                .write(store, at, bytes, zeroed)
-                .map(|()| 0)
-                .map_err(|source| Error::Write { at: range.start().get(), source }),
+            Load::Bytes(bytes) => {
+                self.write(store, at, bytes, zeroed).map(|()| 0).map_err(Error::writing(range))
+            }
         }
     }
 
