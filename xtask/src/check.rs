@@ -12,6 +12,7 @@ pub(crate) fn ci() -> Result<(), String> {
     }
     lint()?;
     test()?;
+    mutants()?;
     loom()?;
     examples()?;
     cargo(&["bench", "--locked", "-p", "anydisk-benches", "--no-run"])?;
@@ -31,6 +32,13 @@ pub(crate) fn lint() -> Result<(), String> {
 pub(crate) fn test() -> Result<(), String> {
     let all = ["test", "--locked", "--workspace"];
     run_with(&cargo_program(), &all, &[("ANYDISK_REQUIRE_QEMU", "1")])
+}
+
+/// Damaged images again, one test at a time: then the memory that each takes can be measured.
+pub(crate) fn mutants() -> Result<(), String> {
+    let line =
+        ["test", "--locked", "--workspace", "--test", "it", "mutants", "--", "--test-threads=1"];
+    run_with(&cargo_program(), &line, &[("ANYDISK_ALONE", "1")])
 }
 
 pub(crate) fn examples() -> Result<(), String> {

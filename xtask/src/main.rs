@@ -16,6 +16,7 @@ const TASKS: &[Task] = &[
     ("ci", "everything that continuous integration runs", check::ci),
     ("lint", "formatting, clippy and documentation, warnings denied", check::lint),
     ("test", "all tests", check::test),
+    ("mutants", "damaged images one at a time, the memory of each measured", check::mutants),
     ("loom", "leases, claims and tables in memory under every interleaving", check::loom),
     ("race", "threads on one image under ThreadSanitizer (needs nightly, cc, readelf)", race::task),
     ("examples", "run each example", check::examples),

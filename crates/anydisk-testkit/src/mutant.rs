@@ -18,8 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Memory that one attempt may take, in KiB.
 const MEMORY: u64 = 64 << 10;
 
-/// Set by a runner that gives each test a process of its own, whose memory is then that of the test.
-const ALONE: &str = "NEXTEST";
+/// Set where no other test runs in the process, whose memory is then that of the test: by a runner
+/// that gives each its own, or by whoever runs them one by one.
+const ALONE: [&str; 2] = ["NEXTEST", "ANYDISK_ALONE"];
 
 /// Set to a number: so many mutants of each image, instead of the few that a test affords.
 const COUNT: &str = "ANYDISK_MUTANTS";
@@ -151,11 +152,12 @@ impl Damage {
         mut attempt: impl FnMut(Vec<Vec<u8>>, Access, &mut Random) -> Result<()>,
     ) -> Tally {
         let mut tally = Tally::default();
+        let is_alone = ALONE.iter().any(|name| std::env::var_os(name).is_some());
         for number in 0..self.count() {
             let mut files = originals.to_vec();
             self.damage(&mut files, random);
             let access = if number % 2 == 0 { Access::Read } else { Access::ReadWrite };
-            let meter = std::env::var_os(ALONE).and_then(|_| Meter::start());
+            let meter = if is_alone { Meter::start() } else { None };
             let start = Instant::now();
             tally.count(&attempt(files, access, random));
             let taken = start.elapsed();

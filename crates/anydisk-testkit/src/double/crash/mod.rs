@@ -116,18 +116,26 @@ impl CrashStorage {
     }
 
     /// Changes since the last flush: the size of the problem.
+    ///
+    /// # Panics
+    /// If the store has several media, each with a last flush of its own.
     #[must_use]
     pub fn unflushed(&self) -> usize {
         let log = self.log();
+        assert!(log.medium.is_none(), "of several media");
         let since = log.events.iter().rev().take_while(|event| !matches!(event, Event::Flush(_)));
         since.filter(|event| matches!(event, Event::Change(_))).count()
     }
 
     /// The most changes that there were between two flushes: with a limit of that many powers of two
     /// the [states](Self::states) are all there are.
+    ///
+    /// # Panics
+    /// As [`unflushed`](Self::unflushed).
     #[must_use]
     pub fn longest_stretch(&self) -> usize {
         let log = self.log();
+        assert!(log.medium.is_none(), "of several media");
         let stretches = log.events.split(|event| matches!(event, Event::Flush(_)));
         let is_change = |event: &&Event| matches!(event, Event::Change(_));
         stretches.map(|stretch| stretch.iter().filter(is_change).count()).max().unwrap_or(0)
