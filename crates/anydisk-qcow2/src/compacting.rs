@@ -1,19 +1,20 @@
 //! Compacting an image that is open: the file becomes as short as what it holds, while others read.
 //!
-//! What moves, and in which order, is told in [`check::compact`](crate::compact). Here is what an
+//! What moves, and in which order, is told in [`check::compact`]. Here is what an
 //! open image adds: nobody writes, nobody reads where something is about to be written, and memory
 //! learns where everything is.
 
 use std::time::Duration;
 
-use anydisk_core::{Compact, Error, Result};
+use anydisk_core::{Compact, Error, Result, Storage};
 
 use crate::alloc::{Allocator, RefcountTable};
 use crate::bitmap::Directory;
+use crate::check::{self, Pace};
 use crate::guard::Guard;
 use crate::survey::survey;
 use crate::write::WritableImage;
-use crate::{Header, NAME, check};
+use crate::{Header, NAME};
 
 /// How long a lease may be held before compacting is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,14 +30,13 @@ impl Compact for WritableImage {
         self.space.give_back(spare.map(|fresh| fresh.clusters));
         let _alone = self.alone_in(&frozen)?;
         let (store, limits) = (&self.shared.store, &self.shared.limits);
-        let total = store.len()?;
-        let settle = |done: u64| match progress(done.min(total), total) {
-            true => self.settle(),
-            false => Err(Error::Cancelled),
-        };
         // Before anything changes, so that whoever is refused here can go on as before.
         self.settle()?;
-        let compacted = check::compact_between(store, limits, &settle);
+        // With LUKS this decrypts by the places of the file, as what moves needs it.
+        let by_place = self.shared.header.crypt_method == 2;
+        let data: Option<&dyn Storage> = by_place.then_some(&*self.shared.data);
+        let settle = || self.settle();
+        let compacted = check::compact(store, limits, data, &Pace::new(progress, &settle));
         // Also after an error: the medium is in order at each moment, and may have changed.
         let reloaded = self.settle().and_then(|()| self.reload());
         if let Err(error) = &reloaded {
@@ -74,7 +74,9 @@ impl WritableImage {
         let (store, limits) = (&self.shared.store, &self.shared.limits);
         let header = Header::read(&**store, limits)?;
         self.space.reload(&header, survey(&**store, &header)?)?;
-        self.guard_bitmaps(&Directory::read(&**store, &header, limits)?)?;
+        let directory = Directory::read(&**store, &header, limits)?;
+        self.guard_bitmaps(&directory)?;
+        self.bitmaps.move_to(&directory);
         self.live.reload(header);
         Ok(())
     }

@@ -402,4 +402,4 @@ fn read_backing_file(head: Head<'_>, raw: &RawHeader) -> Result<Option<Vec<u8>>>
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -39,7 +39,7 @@
 //! | internal snapshots | listed, read without applying, created, applied, deleted, renamed; machine state kept and read |
 //! | check, repair | every structure and every reference, also of images that do not open |
 //! | amend | version 2 to 3 and back, refcount width, lazy refcounts, name of the data file, size, passphrases |
-//! | [compaction](compact) | in place, also of an image that is open and read |
+//! | compaction | in place, also of an image that is open and read |
 //! | persistent dirty bitmaps | kept through writes, listed, changed, read as ranges |
 //! | images marked dirty or corrupt | read; refused for writing |
 //! | external data files, also raw ones | read, written, created; the resolver opens them |
@@ -109,7 +109,6 @@ mod write;
 mod zero;
 
 pub use bitmap::{BitmapEntry, read_directory as read_bitmap_directory};
-pub use check::compact;
 pub use entry::{Cluster, Compressed, L1Entry, L2Entry};
 pub use extensions::Extension;
 pub use format::{QCOW2, Qcow2Format};

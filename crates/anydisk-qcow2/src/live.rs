@@ -21,6 +21,7 @@ use zerocopy::IntoBytes;
 use zerocopy::big_endian::{U32, U64};
 
 use crate::Header;
+use crate::extensions::Extension;
 use crate::features::autoclear;
 use crate::layout::{RawHeader, extension};
 
@@ -159,6 +160,38 @@ impl LiveHeader {
         self.write(offset_of!(RawHeader, incompatible_features), words.as_bytes())?;
         bits.put(&mut now);
         Ok(())
+    }
+
+    /// Names the directory of bitmaps by the data of their extension, and vouches for it; or says
+    /// that there is none.
+    ///
+    /// # Errors
+    /// As [`rewrite`](Self::rewrite).
+    pub(crate) fn set_bitmaps(&self, extension: Option<Vec<u8>>) -> Result<()> {
+        let is_bitmaps = |one: &Extension| one.kind == extension::BITMAPS;
+        let Some(data) = extension else {
+            self.set_features(|bits| bits.autoclear &= !autoclear::BITMAPS)?;
+            return self.rewrite(|header| {
+                header.extensions.retain(|one| !is_bitmaps(one));
+                Ok(())
+            });
+        };
+        let name = |header: &mut Header| {
+            match header.extensions.iter_mut().rev().find(|one| is_bitmaps(one)) {
+                Some(old) => old.data.clone_from(&data),
+                None => {
+                    let data = data.clone();
+                    header.extensions.push(Extension { kind: extension::BITMAPS, data });
+                }
+            }
+            Ok(())
+        };
+        if !self.is_one_sector(name)? {
+            // An extension that is half the old one and half the new one must not count.
+            self.set_features(|bits| bits.autoclear &= !autoclear::BITMAPS)?;
+        }
+        self.rewrite(name)?;
+        self.set_features(|bits| bits.autoclear |= autoclear::BITMAPS)
     }
 
     /// Writes one group of fields, which lies in the first sector.

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use anydisk_core::{Access, Error, Format as _, Located, Result};
-use anydisk_qcow2::QCOW2;
+use anydisk_core::{Access, Error, Located, Result};
 
 use crate::OpenDisk;
 
@@ -47,10 +46,6 @@ impl OpenDisk {
         let before = file.store.len()?;
         let format = self.with_opener(|opener| {
             let (format, _) = opener.format(&file, self.format_of(&file)?)?;
-            if format.name() == QCOW2.name() {
-                anydisk_qcow2::compact(&file.store, opener.limits(), progress)?;
-                return Ok(format.name());
-            }
             let layer = opener.open_one(file.clone(), Some(format.name()), Access::ReadWrite)?;
             let unsupported = || {
                 let feature = "compacting an image".into();

@@ -17,12 +17,9 @@ use super::read::BitmapChanges;
 use super::resize::refuse_empty;
 use super::{BitmapEntry, Place};
 use crate::alloc::Freed;
-use crate::extensions::Extension;
-use crate::features::autoclear;
 use crate::guard::Clusters;
 use crate::layout::bitmap::AUTO;
-use crate::layout::extension;
-use crate::{Header, NAME, WritableImage, limits};
+use crate::{NAME, WritableImage, limits};
 
 /// Binary logarithms of the bytes that a bit of a new bitmap stands for, if nothing is said.
 const USUAL_GRANULARITY: std::ops::RangeInclusive<u32> = 12..=16;
@@ -264,28 +261,7 @@ impl WritableImage {
 
     /// Names the directory in the header, or says that there is none.
     fn name_directory(&self, place: Option<Place>) -> Result<()> {
-        let Some(place) = place else {
-            self.live.set_features(|bits| bits.autoclear &= !autoclear::BITMAPS)?;
-            return self.live.rewrite(|header| {
-                header.extensions.retain(|one| one.kind != extension::BITMAPS);
-                Ok(())
-            });
-        };
-        let name = |header: &mut Header| {
-            let data = place.to_extension();
-            let is_bitmaps = |one: &&mut Extension| one.kind == extension::BITMAPS;
-            match header.extensions.iter_mut().rev().find(is_bitmaps) {
-                Some(old) => old.data = data,
-                None => header.extensions.push(Extension { kind: extension::BITMAPS, data }),
-            }
-            Ok(())
-        };
-        if !self.live.is_one_sector(name)? {
-            // An extension that is half the old one and half the new one must not count.
-            self.live.set_features(|bits| bits.autoclear &= !autoclear::BITMAPS)?;
-        }
-        self.live.rewrite(name)?;
-        self.live.set_features(|bits| bits.autoclear |= autoclear::BITMAPS)
+        self.live.set_bitmaps(place.map(Place::to_extension))
     }
 
     /// Sees to it that a bitmap has bits in memory and is marked.

@@ -121,6 +121,16 @@ impl Keeper {
         self.wanted.store(false, SeqCst);
     }
 
+    /// Directory and tables lie elsewhere now; nothing else has changed. Nobody records meanwhile.
+    pub(crate) fn move_to(&self, directory: &Directory) {
+        self.change(|state| {
+            state.place = directory.place;
+            for (bitmap, entry) in state.bitmaps.iter_mut().zip(&directory.entries) {
+                bitmap.entry.table = entry.table;
+            }
+        });
+    }
+
     /// All bitmaps, as they are now.
     pub(crate) fn list(&self) -> Vec<BitmapInfo> {
         self.read().bitmaps.iter().map(|bitmap| bitmap.entry.info()).collect()

@@ -26,10 +26,8 @@ use crate::bitmap::{
     BitmapEntry, Claimed, Fault, Part, Place, check_entry, for_each_part, read_entry, split_entry,
     to_bytes,
 };
-use crate::features::autoclear;
 use crate::guard::Clusters;
 use crate::layout::bitmap::{ALL_ONES, IN_USE};
-use crate::layout::extension;
 use crate::limits;
 use crate::live::LiveHeader;
 
@@ -224,10 +222,12 @@ impl<'a> Fates<'a> {
             subject.store.set_len(subject.offset(next).get())?;
         }
         // Where there is no block for them, what follows builds the refcounts anew.
-        let new = (subject.end()..next).map(|cluster| (cluster, 1)).collect();
+        let new: Vec<_> = (subject.end()..next).map(|cluster| (cluster, 1)).collect();
         super::Blocks::read(subject, &mut Teller::quiet())?.set(subject, &new)?;
         let count = u32::try_from(entries.len() + self.unknown.count).unwrap_or(0);
-        name(subject, Place { count, at, len: directory.len() as u64 })
+        let place = Place { count, at, len: directory.len() as u64 };
+        let header = LiveHeader::to_repair(&subject.store, subject.header.clone());
+        header.set_bitmaps((count > 0).then(|| place.to_extension()))
     }
 }
 
@@ -260,22 +260,6 @@ fn for_each_cluster(
     for_each_part(&*subject.store, entry, subject.bits(), |part| {
         if let Part::At(at) = part {
             visit(at);
-        }
-        Ok(())
-    })
-}
-
-/// Names the new directory in the header, or none.
-fn name(subject: &Subject, place: Place) -> Result<()> {
-    let header = LiveHeader::to_repair(&subject.store, subject.header.clone());
-    header.rewrite(|header| {
-        if place.count == 0 {
-            header.extensions.retain(|one| one.kind != extension::BITMAPS);
-            header.autoclear_features &= !autoclear::BITMAPS;
-        }
-        let mut bitmaps = header.extensions.iter_mut().filter(|one| one.kind == extension::BITMAPS);
-        if let Some(bitmaps) = bitmaps.next_back() {
-            bitmaps.data = place.to_extension();
         }
         Ok(())
     })

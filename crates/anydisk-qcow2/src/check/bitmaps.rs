@@ -12,7 +12,6 @@ use super::subject::Subject;
 use super::trouble::{Teller, Trouble};
 use crate::bitmap::{BitmapEntry, Claimed, Fault, Part, Place, check_entry, check_table_size};
 use crate::layout::RawBitmap;
-use crate::layout::bitmap::OFFSET;
 use crate::limits;
 
 /// Notes the directory and the tables that it names, where the image vouches for them.
@@ -214,23 +213,4 @@ fn count_entry(
             tell(teller, format!("entry {word:#x} of a bitmap's table, expected {expected}"));
         }
     }
-}
-
-/// Notes that the clusters that hold bits are metadata.
-pub(super) fn claim(subject: &Subject, roots: &Roots, references: &References) -> Result<()> {
-    for segment in &roots.bitmap_tables {
-        let visit = |_: u64, word: u64| {
-            if let Ok(run) = subject.region(word & OFFSET, subject.cluster_size())
-                && word & OFFSET != 0
-            {
-                references.claim(run);
-            }
-            Ok(())
-        };
-        let mut lost = None;
-        let len = segment.end - segment.start;
-        subject.words(segment.start, len, visit, |_, error| lost = Some(error))?;
-        lost.map_or(Ok(()), Err)?;
-    }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! The refcounts in the file: where they are, whether they can be read, and whether they agree with
 //! what is named.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use anydisk_core::{HostOffset, Result, Storage};
 
@@ -244,12 +244,15 @@ impl Blocks {
         self.state(subject, cluster) == State::Good
     }
 
-    /// Sets refcounts of clusters that have blocks.
-    pub(super) fn set(&self, subject: &Subject, counts: &BTreeMap<u64, u64>) -> Result<()> {
+    /// Sets refcounts of clusters that have blocks, given by rising clusters.
+    pub(super) fn set(&self, subject: &Subject, mut counts: &[(u64, u64)]) -> Result<()> {
         let mut reader = Reader::new(subject, self);
         for unit in self.all_good_units(subject) {
-            let mut changed = counts.range(unit.first..unit.end()).peekable();
-            if changed.peek().is_none() {
+            let before = |end: u64| counts.partition_point(|(cluster, _)| *cluster < end);
+            let (skipped, end) = (before(unit.first), before(unit.end()));
+            let changed = &counts[skipped..end];
+            counts = &counts[end..];
+            if changed.is_empty() {
                 continue;
             }
             let Some(old) = reader.read_or_zero(unit)? else { continue };

@@ -16,7 +16,7 @@
 //! | `counts` | the refcounts in the file |
 //! | `trouble` | the kinds of inconsistencies, and what is done about each |
 //! | `repair`, `mend`, `rebuild`, `snapshot_table`, `bitmap_repair` | what is done, and in which order |
-//! | `compact`, `compact_streams` | clusters and streams at the end moved into gaps |
+//! | `compact` | what lies at the end moved into gaps |
 //! | `zeroes` | what version 2 cannot say |
 //!
 //! Memory: sixteen bits for each cluster of a window of the file, and 32 bytes for each L2 table.
@@ -26,7 +26,6 @@
 mod bitmap_repair;
 mod bitmaps;
 mod compact;
-mod compact_streams;
 mod counts;
 mod data;
 mod judge;
@@ -55,8 +54,7 @@ use anydisk_core::{
 };
 
 use self::bitmap_repair::Fates;
-pub use self::compact::compact;
-pub(crate) use self::compact::compact_between;
+pub(crate) use self::compact::{Pace, compact};
 use self::counts::Blocks;
 use self::data::DataLook;
 use self::judge::Rules;

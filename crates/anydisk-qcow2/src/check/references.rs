@@ -206,11 +206,6 @@ impl References {
         }
     }
 
-    /// Whether metadata was claimed to lie in the cluster.
-    pub(super) fn is_metadata(&self, cluster: u64) -> bool {
-        self.existing(cluster).is_some_and(|(page, index)| page.metadata.get(index))
-    }
-
     /// Whether metadata lies in the cluster, and something else too.
     pub(super) fn overlaps(&self, cluster: u64) -> bool {
         self.existing(cluster).is_some_and(|(page, index)| page.overlaps.get(index))

@@ -1,8 +1,6 @@
 //! The snapshot table written anew: entries of version 3 have at least 16 bytes of extra data, and
 //! no entry more than anybody accepts.
 
-use std::collections::BTreeMap;
-
 use anydisk_core::{Error, HostOffset, Result, Storage};
 use zerocopy::IntoBytes;
 
@@ -67,7 +65,7 @@ pub(super) fn write_anew(subject: &Subject) -> Result<bool> {
 }
 
 /// The same refcount for each of the clusters.
-fn counts(run: Clusters, count: u64) -> BTreeMap<u64, u64> {
+fn counts(run: Clusters, count: u64) -> Vec<(u64, u64)> {
     (run.first..run.end()).map(|cluster| (cluster, count)).collect()
 }
 

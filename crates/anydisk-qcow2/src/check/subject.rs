@@ -48,6 +48,11 @@ impl Subject {
         Self::open(&self.store, &self.limits)
     }
 
+    /// The caller's limits.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Binary logarithm of the cluster size.
     pub(super) fn bits(&self) -> u32 {
         self.header.cluster_bits

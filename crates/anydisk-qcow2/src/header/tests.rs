@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// A valid header of version 3 with 64 KiB clusters and a disk of 1 GiB.
-fn header() -> Header {
+pub(crate) fn header() -> Header {
     Header {
         version: 3,
         cluster_bits: 16,

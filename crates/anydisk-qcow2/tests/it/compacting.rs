@@ -5,17 +5,18 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::common::{Given, create, disk, load, memory, range, save, try_open, write_packed};
 use anydisk_core::{
-    Access, CheckRequest, Disk, Format, GuestOffset, HostOffset, Limits, Location, OpenRequest,
-    Repair, Result, Storage,
+    Access, CheckRequest, Disk, Format, GuestOffset, GuestRange, HostOffset, Image, Limits,
+    Location, NewBitmap, NewSnapshot, OpenRequest, Repair, Result, SnapshotRef, Storage,
 };
-use anydisk_qcow2::{QCOW2, compact};
+use anydisk_qcow2::QCOW2;
 use anydisk_testkit::Random;
 use anydisk_testkit::double::{Call, CrashStorage, Kind, Ruling, Tap, Tapped};
 use anydisk_testkit::golden::cases;
 use anydisk_testkit::oracle::{Checked, Qemu};
 
 fn shorten(store: &Arc<dyn Storage>) -> Result<u64> {
-    compact(store, &Limits::default(), &|_, _| true)
+    let image = try_open(store, Access::ReadWrite)?;
+    image.compactor().expect("it is open for writing").compact(&|_, _| true)
 }
 
 fn check(store: &Arc<dyn Storage>, repair: Repair) -> anydisk_core::CheckReport {
@@ -136,6 +137,143 @@ fn packed_data_moves_stream_by_stream() {
     }
 }
 
+/// What a bitmap says has changed.
+fn changes(image: &Arc<dyn Image>, name: &str) -> Vec<GuestRange> {
+    let bitmaps = image.bitmaps().expect("qcow2 has bitmaps");
+    let mut changes = bitmaps.changes(name).expect("it can be read");
+    let (mut ranges, mut from) = (Vec::new(), GuestOffset(0));
+    while let Some(range) = changes.next(from).expect("it can be read") {
+        from = range.end();
+        ranges.push(range);
+    }
+    ranges
+}
+
+/// Data at the beginning that is given back at last; behind it everything else there is: bitmaps with
+/// bits, snapshots, tables.
+fn with_everything_at_the_end(given: Given<'_>, size: u64) -> Arc<dyn Storage> {
+    let store = memory();
+    let image = create(&store, size / 2, given);
+    let disk = disk(&image, None);
+    disk.write(GuestOffset(0), &vec![1; usize::try_from(size / 2).expect("small")])
+        .expect("written");
+    disk.resize(size, anydisk_core::Preallocation::Off).expect("resized");
+    let bitmaps = image.bitmaps().expect("qcow2 has bitmaps");
+    for (name, granularity) in [("fine", 512), ("coarse", 65536)] {
+        let new = NewBitmap { name: name.into(), granularity: Some(granularity), enabled: true };
+        bitmaps.add(&new).expect("a bitmap");
+    }
+    let snapshots = image.snapshots().expect("qcow2 has snapshots");
+    for name in ["one", "two"] {
+        disk.write(GuestOffset(size / 2 + 1024), name.as_bytes()).expect("written");
+        disk.flush().expect("flushed");
+        let kept = NewSnapshot { name: name.into(), ..NewSnapshot::default() };
+        snapshots.create(&kept).expect("a snapshot");
+    }
+    disk.write(GuestOffset(size - 512), &[3; 512]).expect("written");
+    for name in ["one", "two"] {
+        snapshots.delete(&SnapshotRef::Name(name.into())).expect("it is there");
+        let kept = NewSnapshot { name: name.into(), ..NewSnapshot::default() };
+        disk.discard(range(0, size / 2)).expect("discarded");
+        snapshots.create(&kept).expect("a snapshot");
+    }
+    disk.flush().expect("flushed");
+    store
+}
+
+#[test]
+fn bitmaps_and_snapshots_at_the_end_move_too() {
+    let qemu = Qemu::find();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("short.qcow2");
+    for given in [&[("cluster_size", "512")][..], &[("cluster_size", "4096")], &[]] {
+        let store = with_everything_at_the_end(given, 8 << 20);
+        let told = || {
+            let image = try_open(&store, Access::Read).expect("it opens");
+            ["fine", "coarse"].map(|name| changes(&image, name))
+        };
+        let (before, of_bitmaps, len) = (contents(&store), told(), store.len().expect("a length"));
+        assert!(of_bitmaps.iter().all(|ranges| !ranges.is_empty()));
+        let gained = shorten(&store).expect("it is in order");
+        assert!(gained > len * 3 / 4, "{given:?}: {gained} of {len}");
+        assert!(contents(&store) == before && told() == of_bitmaps, "{given:?}");
+        assert!(check(&store, Repair::Nothing).is_clean(), "{given:?}");
+        if let Some(qemu) = &qemu {
+            save(&*store, &path);
+            let clean = Checked { leaks: 0, corruptions: 0 };
+            assert_eq!(qemu.check(&path, "qcow2"), Ok(clean), "{given:?}");
+            let info = qemu.info(&path, "qcow2").to_string();
+            assert!(info.contains("fine") && info.contains("coarse") && !info.contains("in-use"));
+        }
+        // While it is open: what is recorded then goes where the bitmaps are now.
+        let image = try_open(&store, Access::ReadWrite).expect("it opens");
+        image
+            .compactor()
+            .expect("it is open for writing")
+            .compact(&|_, _| true)
+            .expect("compacted");
+        let disk = disk(&image, None);
+        disk.write(GuestOffset(5 << 20), &[9; 512]).expect("written");
+        disk.flush().expect("flushed");
+        assert!(changes(&image, "fine").contains(&range(5 << 20, 512)));
+        assert!(check(&store, Repair::Nothing).is_clean(), "{given:?}: written on");
+        drop((disk, image));
+        let again = try_open(&store, Access::Read).expect("it opens");
+        assert!(changes(&again, "fine").contains(&range(5 << 20, 512)), "{given:?}: opened again");
+    }
+}
+
+/// The longer the file, the more is read and written; no more than that.
+#[test]
+fn the_work_grows_with_what_moves_and_no_faster() {
+    #[derive(Debug, Default)]
+    struct Counts(Arc<AtomicU64>);
+    impl Tap for Counts {
+        fn rule(&self, call: &Call) -> Ruling {
+            if call.kind == Kind::Read {
+                self.0.fetch_add(call.len, Relaxed);
+            }
+            Ruling::Pass
+        }
+    }
+    let work = |size: u64| {
+        let store = holey(&[("cluster_size", "512")], size, size >> 14);
+        let len = store.len().expect("a length");
+        let read = Arc::new(AtomicU64::new(0));
+        let tapped: Arc<dyn Storage> =
+            Arc::new(Tapped::with_tap(Arc::clone(&store), Counts(Arc::clone(&read))));
+        assert!(shorten(&tapped).expect("it is in order") > len / 3);
+        read.load(Relaxed) * 100 / len
+    };
+    let (small, large) = (work(2 << 20), work(32 << 20));
+    assert!(large < small * 5 / 4, "{small} and {large} hundredths of the file are read");
+    assert!(large < 200, "{large} hundredths of the file are read");
+}
+
+#[test]
+fn whoever_stops_it_finds_nothing_lost_and_is_told_how_far_it_is() {
+    let store = holey(&[("cluster_size", "4096")], 8 << 20, 128);
+    let before = contents(&store);
+    let told = std::cell::RefCell::new(Vec::new());
+    let compact = |stops_at: u64| {
+        let image = try_open(&store, Access::ReadWrite).expect("it opens");
+        let progress = |done: u64, all: u64| {
+            told.borrow_mut().push((done, all));
+            done < stops_at
+        };
+        image.compactor().expect("it is open for writing").compact(&progress)
+    };
+    let error = compact(300_000).expect_err("it was told to stop");
+    assert!(matches!(error, anydisk_core::Error::Cancelled), "{error}");
+    assert!(contents(&store) == before && check(&store, Repair::Nothing).is_clean());
+    told.borrow_mut().clear();
+    assert!(compact(u64::MAX).expect("it goes on") > 0);
+    let told = told.into_inner();
+    assert!(told.windows(2).all(|pair| pair[0].0 <= pair[1].0), "{told:?}");
+    assert!(told.last().is_some_and(|(done, all)| done == all && *all > 300_000), "{told:?}");
+    assert!(contents(&store) == before);
+}
+
 /// Snapshots, bitmaps, streams, encryption, data files: what can be moved is, the rest stays.
 #[test]
 fn no_golden_image_holds_something_else_afterwards() {
@@ -169,14 +307,21 @@ fn at_any_power_failure_the_image_holds_the_same_and_at_worst_space_is_lost() {
     for original in [
         holey(&[("cluster_size", "512")], 64 << 10, 32),
         packed(&[("cluster_size", "4096")], 256 << 10),
+        with_everything_at_the_end(&[("cluster_size", "512")], 64 << 10),
     ] {
-        let before = contents(&original);
+        let told = |store: &Arc<dyn Storage>| -> Vec<Vec<GuestRange>> {
+            let image = try_open(store, Access::Read).expect("it opens");
+            let list = image.bitmaps().map(|bitmaps| bitmaps.list().expect("a list"));
+            list.iter().flatten().map(|one| changes(&image, &one.name)).collect()
+        };
+        let (before, of_bitmaps) = (contents(&original), told(&original));
         let crash = CrashStorage::over(bytes_of(&original));
         let store: Arc<dyn Storage> = Arc::new(crash.clone());
         assert!(shorten(&store).expect("it is in order") > 0);
         for state in crash.torn_states(60, 9) {
             let store: Arc<dyn Storage> = state.storage();
             assert!(contents(&store) == before, "{state}");
+            assert!(told(&store) == of_bitmaps, "{state}");
             assert_eq!(check(&store, Repair::Nothing).corruptions, 0, "{state}");
             shorten(&store).unwrap_or_else(|error| panic!("{error}\n{state}"));
             assert!(contents(&store) == before, "then\n{state}");
@@ -239,7 +384,7 @@ fn a_read_that_fails_once_makes_nothing_free_that_is_in_use() {
     {
         let image = try_open(&store, Access::ReadWrite).expect("it opens");
         let snapshots = image.snapshots().expect("qcow2 has snapshots");
-        let kept = anydisk_core::NewSnapshot { name: "kept".into(), ..Default::default() };
+        let kept = NewSnapshot { name: "kept".into(), ..Default::default() };
         snapshots.create(&kept).expect("a snapshot");
         image.writer().expect("writable").flush().expect("flushed");
     }

@@ -277,6 +277,52 @@ const ENCRYPTIONS: &[(&str, &[(&str, &str)])] = &[
     ("aes", &[("encrypt.format", "aes"), ("cluster_size", "4096")]),
 ];
 
+/// With LUKS a sector is encrypted by its place in the file, so what moves is encrypted anew.
+#[test]
+fn compacting_moves_encrypted_data_and_it_reads_the_same() {
+    let aes: &[(&str, &str)] = &[("encrypt.format", "aes"), ("cluster_size", "4096")];
+    for given in [&[LUKS, &[("cluster_size", "4096")]].concat()[..], aes] {
+        let store = memory();
+        let disk = Disk::new(create(Arc::clone(&store), given).unwrap());
+        let data: Vec<u8> = (0..SIZE).map(|at| (at / 512 % 251) as u8 + 1).collect();
+        disk.write(GuestOffset(0), &data).unwrap();
+        disk.discard(GuestRange::new(GuestOffset(0), SIZE / 2).unwrap()).unwrap();
+        disk.flush().unwrap();
+        drop(disk);
+        let read = |image: Arc<dyn Image>| {
+            let mut bytes = vec![0; data.len()];
+            Disk::new(image).read(GuestOffset(0), &mut bytes).unwrap();
+            bytes
+        };
+        let before = read(open(&store, Access::Read, Some(PASSPHRASE)).unwrap());
+        let len = store.len().unwrap();
+        let image = open(&store, Access::ReadWrite, Some(PASSPHRASE)).unwrap();
+        let gained = image.compactor().unwrap().compact(&|_, _| true).unwrap();
+        assert!(gained >= SIZE / 2 && store.len().unwrap() == len - gained, "{given:?}: {gained}");
+        assert!(read(Arc::clone(&image)) == before, "{given:?}");
+        drop(image);
+        assert!(read(open(&store, Access::Read, Some(PASSPHRASE)).unwrap()) == before, "{given:?}");
+        let mut file = vec![0; usize::try_from(store.len().unwrap()).unwrap()];
+        store.read_exact_at(anydisk_core::HostOffset(0), &mut file).unwrap();
+        assert!(!file.windows(512).any(|bytes| bytes.iter().all(|byte| *byte == 200)));
+        let error = open(&store, Access::ReadWrite, None).unwrap_err();
+        assert!(matches!(error, Error::Secret { .. }), "{given:?}: {error}");
+        if Qemu::find().is_some() {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("image.qcow2");
+            std::fs::write(&path, &file).unwrap();
+            let raw = folder.path().join("raw").display().to_string();
+            let image = opts(&path, if given.contains(&LUKS[0]) { "luks" } else { "aes" });
+            succeed(
+                "qemu-img",
+                &["convert", "--object", OBJECT, "--image-opts", &image, "-O", "raw", &raw],
+            );
+            assert!(std::fs::read(&raw).unwrap() == before, "{given:?}");
+            assert_undamaged(&image);
+        }
+    }
+}
+
 #[test]
 fn what_is_written_here_is_read_and_found_undamaged_by_qemu_img() {
     let Some(_) = Qemu::find() else { return };

@@ -186,8 +186,9 @@ impl Step {
             }
             Wider => amend(store, "refcount_bits", ["8", "32", "16"][usize_of(number % 3)]),
             Compact => {
-                let compacted = anydisk_qcow2::compact(store, &Limits::default(), &|_, _| true);
-                compacted.expect("compacted");
+                let image = open(store);
+                let compactor = image.compactor().expect("it is open for writing");
+                compactor.compact(&|_, _| true).expect("compacted");
             }
             Self::Repair => repair(store),
             _ => {

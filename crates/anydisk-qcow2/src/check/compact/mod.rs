@@ -1,0 +1,135 @@
+//! Making the file of an image as short as what it holds.
+//!
+//! What lies at the end of the file moves into gaps before it, all of it at once:
+//!
+//! ```text
+//!   refcounts of the new places raised                              flush
+//!   data, streams and bits of bitmaps copied                        flush
+//!   entries that name them, in L2 tables and tables of bitmaps      flush
+//!   L2 tables, refcount blocks and tables of bitmaps copied         flush
+//!   entries that name them, in L1 tables, refcount table, directory of bitmaps     flush
+//!   these copied, then named in the snapshot table; that copied     flush after each
+//!   the header names what has moved
+//!   refcounts of the old places lowered                             flush
+//! ```
+//!
+//! So after a power failure each thing is named where it is whole, and at worst space is lost. Then
+//! everything is looked at again, as long as something can move: what was large may fit now. The
+//! header and a crypto header stay; the file ends behind the last thing that is in the way.
+//!
+//! | module | |
+//! |---|---|
+//! | `atlas` | what lies where |
+//! | `plan` | where it goes; pure |
+//! | `act` | copying and naming, in order |
+//! | `pace` | who is told, and who is waited for |
+
+mod act;
+mod atlas;
+mod pace;
+mod plan;
+
+use std::sync::Arc;
+
+use anydisk_core::{Error, Limits, Repair, Result, Storage};
+
+use self::act::Act;
+use self::atlas::Atlas;
+pub(crate) use self::pace::Pace;
+use self::plan::Plan;
+use super::progress::Progress;
+use super::references::References;
+use super::repair::repair;
+use super::subject::Subject;
+use super::trouble::Teller;
+use super::{Named, Settings, refuse_damage, survey};
+use crate::NAME;
+
+/// Looks at everything, at most: each after the first moves what is left.
+const PASSES: usize = 32;
+
+/// Makes the file of an image, to which nobody writes, as short as what it holds, and returns the
+/// bytes by which it became shorter. What the disk and its snapshots hold stays as it is, also after
+/// a power failure on the way. `data`: what the disk holds, by the places of the file, where that is
+/// not what the file holds.
+///
+/// # Errors
+/// [`Error::NeedsRepair`] for an image that is not in order (lost space is given back);
+/// [`Error::Limit`] for one with more clusters than may be counted at once; [`Error::Cancelled`];
+/// those of the store.
+pub(crate) fn compact(
+    store: &Arc<dyn Storage>,
+    limits: &Limits,
+    data: Option<&dyn Storage>,
+    pace: &Pace<'_>,
+) -> Result<u64> {
+    let progress = &Progress::new(None);
+    let settings = Settings { threads: 1, memory: limits.table_cache, ..Settings::default() };
+    let before = store.len()?;
+    if !is_clean(store, limits, progress)? {
+        give_back(store, limits, settings, progress)?;
+        refuse_damage(store, limits)?;
+    }
+    for pass in 1.. {
+        pace.settle()?;
+        pace.step(0)?;
+        let subject = Subject::open(store, limits)?;
+        let image = Named::find_surely(&subject, settings)?;
+        let references = counted(&image, settings, progress)?;
+        let moves_data = data.is_some() || subject.header.crypt_method != 2;
+        let mut atlas = Atlas::draw(&image, &references, moves_data, settings.memory)?;
+        let plan = Plan::new(&mut atlas, &subject.geometry, subject.width.max());
+        if plan.is_empty() || pass > PASSES {
+            cut(&subject, &references)?;
+            break;
+        }
+        pace.expect(plan.len(subject.bits()));
+        let data = data.unwrap_or(&*subject.store);
+        let act =
+            Act { image: &image, references: &references, atlas: &atlas, plan: &plan, data, pace };
+        act.perform()?;
+    }
+    Ok(before.saturating_sub(store.len()?))
+}
+
+/// Lowers the refcounts of what is not named any more.
+pub(super) fn give_back(
+    store: &Arc<dyn Storage>,
+    limits: &Limits,
+    settings: Settings,
+    progress: &Progress<'_>,
+) -> Result<()> {
+    let subject = Subject::open(store, limits)?;
+    repair(&subject, Repair::Leaks, settings, progress, &mut |_| {}).map(drop)
+}
+
+/// How often each cluster is named.
+fn counted(image: &Named<'_>, settings: Settings, progress: &Progress<'_>) -> Result<References> {
+    let window = image.window(0, settings);
+    let (limit, found) = (window.references.window().end, image.subject.end());
+    if limit < found {
+        let what = "clusters in the file, for the memory that compacting may take".into();
+        return Err(Error::Limit { format: NAME, what, found, limit });
+    }
+    window.count_surely(settings.threads, progress)?;
+    Ok(window.references)
+}
+
+/// Cuts the file behind the last cluster that is named.
+fn cut(subject: &Subject, references: &References) -> Result<()> {
+    let last = (0..subject.end()).rev().find(|at| references.get(*at) != 0);
+    let end = subject.offset(last.map_or(1, |last| last + 1)).get();
+    if end < subject.file_len {
+        subject.store.flush()?;
+        subject.store.set_len(end)?;
+    }
+    Ok(subject.store.flush()?)
+}
+
+/// Whether nothing is to be repaired.
+fn is_clean(store: &Arc<dyn Storage>, limits: &Limits, progress: &Progress<'_>) -> Result<bool> {
+    let subject = Subject::open(store, limits)?;
+    let mut teller = Teller::quiet();
+    survey(&subject, Settings::of(limits), progress, &mut teller)?;
+    Ok(teller.report.is_clean())
+}
