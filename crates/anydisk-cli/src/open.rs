@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use anydisk::inspect::{Inspection, Rules};
 use anydisk::node::{Below, Child, NameError, Node};
-use anydisk::storage::LockMode;
+use anydisk::storage::{LockMode, name};
 use anydisk::{
-    Access, Checked, Checking, Chosen, Compacted, Disk, Error, Finding, GuestRange, Inside, Layer,
-    Limits, Located, Location, OpenDisk, OptionSpec, Policy, Registry, Source,
+    Access, Checked, Checking, Chosen, Compacted, Detail, DetailValue, Disk, Error, Finding,
+    GuestRange, Inside, Layer, Limits, Located, Location, OpenDisk, OptionSpec, Policy, Registry,
+    Source,
 };
 
 use crate::args::{Part, Reading};
@@ -300,9 +301,7 @@ impl Reading {
         format: Option<&str>,
     ) -> Result<Opening<'a>, Failure> {
         let node = self.naming.node(name, format)?;
-        if let Some(format) = format {
-            check_format(name, format)?;
-        }
+        check_drivers(name, &node)?;
         Ok(Opening { reading: self, name, node, objects: self.naming.objects()? })
     }
 
@@ -312,11 +311,15 @@ impl Reading {
         name: &'a OsStr,
         format: Option<&str>,
     ) -> Result<Opening<'a>, Failure> {
-        match stream::is_meant(name) {
-            true => Err(Failure::new("Standard input cannot be changed")
-                .with_advice("Write the image into a file first.")),
-            false => self.opening(name, format),
+        if stream::is_meant(name) {
+            return Err(Failure::new("Standard input cannot be changed")
+                .with_advice("Write the image into a file first."));
         }
+        if self.force_share {
+            let why = "force-share=on can only be used with read-only images";
+            return Err(naming::cannot_open(name, why));
+        }
+        self.opening(name, format)
     }
 
     /// The way that was asked for.
@@ -375,7 +378,9 @@ impl Opening<'_> {
         let below = match &self.node.backing {
             Below::AsNamed => {
                 let disk = own.located(file.clone());
-                return disk.map_err(|error| self.failure_in_chain(&own, file, error));
+                let disk = disk.map_err(|error| self.failure_in_chain(&own, file, error))?;
+                self.check_encryption(&disk.layers()[0])?;
+                return Ok(disk);
             }
             Below::Nothing => Vec::new(),
             Below::Node(node) => {
@@ -385,6 +390,7 @@ impl Opening<'_> {
         };
         let top = own.top_located(file.clone());
         let top = top.map_err(|error| self.failure_of_image(&file, error))?;
+        self.check_encryption(&top)?;
         let layers = std::iter::once(top).chain(below).collect();
         Ok(Disk::from_layers(layers, &self.reading.limits()))
     }
@@ -394,7 +400,29 @@ impl Opening<'_> {
         let file = self.file(&options)?;
         let options = self.of_format(options).secrets(Arc::new(self.keys()?));
         let layer = options.top_located(file.clone());
-        layer.map_err(|error| self.failure_of_image(&file, error))
+        let layer = layer.map_err(|error| self.failure_of_image(&file, error))?;
+        self.check_encryption(&layer)?;
+        Ok(layer)
+    }
+
+    /// Fails if the options say another encryption than the image has.
+    fn check_encryption(&self, layer: &Layer) -> Result<(), Failure> {
+        let Some(wanted) = self.node.text("encrypt.format") else { return Ok(()) };
+        let info = layer.image.info();
+        let found = info.details.iter().find_map(encryption);
+        match found {
+            Some(found) if wanted == found => Ok(()),
+            Some(found) => Err(self.refused(&format!(
+                "Header reported '{found}' encryption format but options specify '{}'",
+                name::of(wanted)
+            ))),
+            // Of some formats nothing is told but that they are encrypted.
+            None if info.encrypted => Ok(()),
+            None => Err(self.refused(&format!(
+                "No encryption in image header, but options specified format '{}'",
+                name::of(wanted)
+            ))),
+        }
     }
 
     /// Opens what the image lies in.
@@ -484,6 +512,18 @@ impl Opening<'_> {
     }
 }
 
+/// The kind of encryption, where a format tells it.
+fn encryption(detail: &Detail) -> Option<&str> {
+    let DetailValue::Map(members) = &detail.value else { return None };
+    if detail.name != "encrypt" {
+        return None;
+    }
+    members.iter().find_map(|member| match &member.value {
+        DetailValue::Text(text) if member.name == "format" => Some(&**text),
+        _ => None,
+    })
+}
+
 /// Where the file of this name is.
 fn location(path: &OsStr) -> Location {
     match stream::is_meant(path) {
@@ -512,6 +552,17 @@ fn check_unlocked(disk: &Disk) -> Result<(), Error> {
 
 fn about_member(part: &Part, error: Error) -> Failure {
     Failure::from(error).about(OsStr::new(part.member.as_deref().unwrap_or_default()))
+}
+
+/// Refuses formats that are not there, of an image or of what it lies in.
+fn check_drivers(path: &OsStr, node: &Node) -> Result<(), Failure> {
+    if let Some(driver) = node.driver.as_deref().filter(|_| !node.is_file()) {
+        check_format(path, driver)?;
+    }
+    match &node.child {
+        Child::File(_) => Ok(()),
+        Child::Node(child) => check_drivers(path, child),
+    }
 }
 
 /// Refuses a format that is not there, and tells those that are.

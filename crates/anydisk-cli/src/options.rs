@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use anydisk::convert::NewImage;
@@ -28,8 +29,21 @@ pub(crate) struct Given {
 }
 
 /// Whether the lists ask for help.
-pub(crate) fn asks_for_help(lists: &[OsString]) -> bool {
-    lists.iter().flat_map(|list| split(list)).any(|item| item == "help" || item == "?")
+///
+/// # Errors
+/// For what is no list.
+pub(crate) fn asks_for_help(lists: &[OsString]) -> Result<bool, Failure> {
+    if let Some(list) = lists.iter().find(|list| !is_list(list.as_bytes())) {
+        return Err(Failure::new(format!("Invalid option list: {}", name::of(list))));
+    }
+    Ok(lists.iter().flat_map(|list| split(list)).any(|item| item == "help" || item == "?"))
+}
+
+/// Whether there is something in a list, and no comma at its ends that separates nothing.
+fn is_list(list: &[u8]) -> bool {
+    let commas = |bytes: &mut dyn Iterator<Item = &u8>| bytes.take_while(|b| **b == b',').count();
+    let (first, last) = (commas(&mut list.iter()), commas(&mut list.iter().rev()));
+    !list.is_empty() && first % 2 == 0 && last % 2 == 0
 }
 
 impl Given {
@@ -140,6 +154,22 @@ pub(crate) fn number_of_bytes(text: &str, what: &str) -> Result<u64, Failure> {
         ))),
         _ => Err(Failure::new(format!("Invalid {what} specified: '{text}'."))
             .with_advice("Give bytes, or a number with a suffix k, M, G, T, P or E.")),
+    }
+}
+
+/// A number on the command line that lies in a range; `what` it is of, for a refusal.
+pub(crate) fn number_in(
+    text: &str,
+    what: &str,
+    allowed: RangeInclusive<u64>,
+) -> Result<u64, Failure> {
+    let (least, most) = (allowed.start(), allowed.end());
+    match parse_size(text) {
+        Some(number) if allowed.contains(&number) => Ok(number),
+        None if !is_number(text) => number_of_bytes(text, what),
+        _ => Err(Failure::new(format!(
+            "Invalid {what} specified. Must be between {least} and {most}."
+        ))),
     }
 }
 

@@ -57,7 +57,11 @@ impl Progress {
             (false, false) => Style::Nothing,
         };
         let interrupt = Interrupt::watch()?;
-        Ok(Self { style, begun: Instant::now(), shown: Mutex::default(), interrupt })
+        let progress = Self { style, begun: Instant::now(), shown: Mutex::default(), interrupt };
+        if style == Style::Numbers {
+            progress.show_numbers(0);
+        }
+        Ok(progress)
     }
 
     /// The job is done.

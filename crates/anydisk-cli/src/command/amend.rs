@@ -50,17 +50,8 @@ pub(crate) struct Amend {
 
 impl Amend {
     pub(crate) fn run(self) -> Outcome {
-        if asks_for_help(&self.options) {
-            let Some(name) = self.format.as_deref() else {
-                return Err(Failure::new("Expecting one image file name"));
-            };
-            let registry = anydisk::formats();
-            let format = registry.by_name(name).map_err(|_| create::unknown(name))?;
-            if format.amend_options().is_empty() {
-                return Err(cannot(name));
-            }
-            output::print(&option_help::amending(format))?;
-            return Ok(0);
+        if asks_for_help(&self.options)? {
+            return self.help();
         }
         let Some(file) = &self.file else {
             return Err(Failure::new("Expecting one image file name"));
@@ -72,6 +63,24 @@ impl Amend {
         progress.finish();
         drop(progress);
         self.telling.tell(&self.reading, file, self.format.as_deref())
+    }
+}
+
+impl Amend {
+    /// What can be changed: of the format that is named, or that the image has.
+    fn help(&self) -> Outcome {
+        let name = match (&self.format, &self.file) {
+            (Some(format), _) => format.clone(),
+            (None, Some(file)) => self.reading.top(file, None)?.image.info().format.to_owned(),
+            (None, None) => return Err(Failure::new("Expecting one image file name")),
+        };
+        let registry = anydisk::formats();
+        let format = registry.by_name(&name).map_err(|_| create::unknown(&name))?;
+        if format.amend_options().is_empty() {
+            return Err(cannot(&name));
+        }
+        output::print(&option_help::amending(format))?;
+        Ok(0)
     }
 }
 

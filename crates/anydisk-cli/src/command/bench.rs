@@ -1,6 +1,6 @@
 //! `anydisk bench`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError, RwLock};
@@ -12,7 +12,8 @@ use clap::{Args, ValueEnum};
 use crate::args::{Cache, Part, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::latency::Latencies;
-use crate::options;
+use crate::naming;
+use crate::options::{self, number_in};
 use crate::output::json::{self, Object};
 use crate::output::{self, human};
 
@@ -129,6 +130,7 @@ impl Bench {
     pub(crate) fn run(self) -> Outcome {
         let work = self.work()?;
         let (format, direct) = (self.format.as_deref(), self.cache.is_direct());
+        self.check_aio()?;
         let disk = match &self.files[..] {
             _ if !self.write => self.reading.part(&self.part, &self.files, format, direct)?,
             [file] if self.part.member.is_none() => {
@@ -160,12 +162,12 @@ impl Bench {
         {
             return Err(Failure::new(format!("Invalid aio option: {aio}")));
         }
-        let bytes = number(&self.buffer_size, "buffer size", INT)?;
+        let bytes = number_in(&self.buffer_size, "buffer size", INT)?;
         let work = Work {
-            count: number(&self.count, "request count", INT)?,
-            depth: number(&self.depth, "queue depth", INT)?,
+            count: number_in(&self.count, "request count", INT)?,
+            depth: number_in(&self.depth, "queue depth", INT)?,
             bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
-            step: self.step_size.as_deref().map_or(Ok(bytes), |text| size(text, "step size"))?,
+            step: self.step(bytes)?,
             offset: size(&self.offset, "offset")?,
             pattern: self.pattern()?,
             flush: self.flush()?,
@@ -174,37 +176,44 @@ impl Bench {
             Some(_) if !self.write => {
                 Err(Failure::new("--flush-interval is only available in write tests"))
             }
-            Some(flush) if flush.drains && flush.interval < work.depth => {
+            Some(flush) if flush.interval < work.depth => {
                 Err(Failure::new("Flush interval can't be smaller than depth"))
             }
             _ => Ok(work),
         }
     }
 
+    /// Requests are made by threads, whatever is said; but what qemu refuses is a mistake.
+    fn check_aio(&self) -> Result<(), Failure> {
+        let is_native = self.native || self.aio.as_deref() == Some("native");
+        if !is_native || self.cache.is_direct() {
+            return Ok(());
+        }
+        let file = self.files.first().map_or(OsStr::new(""), |file| file);
+        let why =
+            "aio=native was specified, but it requires cache.direct=on, which was not specified.";
+        Err(naming::cannot_open(file, why))
+    }
+
+    /// Nothing, and zero, is the bytes of a request.
+    fn step(&self, bytes: u64) -> Result<u64, Failure> {
+        let step = self
+            .step_size
+            .as_deref()
+            .map_or(Ok(0), |text| number_in(text, "step size", 0..=*INT.end()));
+        Ok(Some(step?).filter(|step| *step > 0).unwrap_or(bytes))
+    }
+
     fn pattern(&self) -> Result<Option<u8>, Failure> {
-        let byte = number(&self.pattern, "pattern byte", 0..=255)?;
+        let byte = number_in(&self.pattern, "pattern byte", 0..=255)?;
         Ok(self.write.then_some(u8::try_from(byte).unwrap_or(u8::MAX)))
     }
 
     fn flush(&self) -> Result<Option<Flush>, Failure> {
         let interval = self.flush_interval.as_deref();
-        let interval = interval.map(|text| number(text, "flush interval", 0..=*INT.end()));
+        let interval = interval.map(|text| number_in(text, "flush interval", 0..=*INT.end()));
         let flush = |interval| Flush { interval, drains: !self.no_drain };
         Ok(interval.transpose()?.filter(|interval| *interval > 0).map(flush))
-    }
-}
-
-fn number(text: &str, what: &str, allowed: RangeInclusive<u64>) -> Result<u64, Failure> {
-    let (least, most) = (allowed.start(), allowed.end());
-    let refused =
-        || Failure::new(format!("Invalid {what} specified. Must be between {least} and {most}."));
-    let is_negative =
-        text.strip_prefix('-').is_some_and(|rest| anydisk::parse_size(rest).is_some());
-    match options::number_of_bytes(text, what) {
-        Ok(number) if allowed.contains(&number) => Ok(number),
-        Ok(_) => Err(refused()),
-        Err(_) if is_negative => Err(refused()),
-        Err(error) => Err(error),
     }
 }
 
@@ -217,9 +226,8 @@ impl Work {
             "Sending {count} {what} requests, {bytes} bytes each, {depth} in parallel \
              (starting at offset {offset}, step size {step})\n"
         );
-        if let Some(Flush { interval, drains }) = self.flush {
-            let drained = if drains { "drained " } else { "" };
-            text += &format!("Sending flush every {interval} {drained}requests\n");
+        if let Some(Flush { interval, .. }) = self.flush {
+            text += &format!("Sending flush every {interval} requests\n");
         }
         text
     }

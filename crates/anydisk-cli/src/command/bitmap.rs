@@ -162,7 +162,9 @@ impl Bitmap {
     }
 
     fn new_bitmap(&self, name: &str) -> Result<NewBitmap, Failure> {
-        let granularity = self.granularity.as_deref().map(options::size).transpose()?;
+        let granularity = self.granularity.as_deref();
+        let bytes = |text| options::number_of_bytes(text, "granularity");
+        let granularity = granularity.map(bytes).transpose()?;
         Ok(NewBitmap { name: name.to_owned(), granularity, enabled: true })
     }
 

@@ -81,16 +81,12 @@ impl Compare {
         Ok(code)
     }
 
-    /// What was found, and the progress, if it took a look at the disks.
-    fn compared(
-        &self,
-        first: &Disk,
-        second: &Disk,
-    ) -> Result<(Comparison, Option<Progress>), Failure> {
-        if self.strict && first.size() != second.size() {
-            return Ok((Comparison::SizeDiffers, None));
-        }
+    /// What was found, and the progress.
+    fn compared(&self, first: &Disk, second: &Disk) -> Result<(Comparison, Progress), Failure> {
         let progress = Progress::new(self.progress, self.quiet)?;
+        if self.strict && first.size() != second.size() {
+            return Ok((Comparison::SizeDiffers, progress));
+        }
         let settings = Settings::default();
         let found = convert::compare(first, second, Strictness::Content, &settings, &progress)
             .map_err(Failure::from_compare)?;
@@ -98,12 +94,12 @@ impl Compare {
             && let Some(at) = status_differs(first, second)?
             && !matches!(found, Comparison::ContentDiffers(content) if content.get() < at)
         {
-            return Ok((Comparison::AllocationDiffers(GuestOffset(at)), Some(progress)));
+            return Ok((Comparison::AllocationDiffers(GuestOffset(at)), progress));
         }
         if matches!(found, Comparison::Identical { .. }) {
             progress.finish();
         }
-        Ok((found, Some(progress)))
+        Ok((found, progress))
     }
 
     fn open(&self) -> Result<[Disk; 2], Failure> {

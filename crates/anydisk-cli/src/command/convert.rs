@@ -11,6 +11,7 @@ use anydisk::convert::{
     CopyBitmaps, Error, NewImage, Offload, Settings, Sources, copy_to_disk, copy_to_file,
     copy_to_overlay,
 };
+use anydisk::raw::RAW;
 use anydisk::storage::name;
 use anydisk::{Disk, Format, GuestRange, Layer, Location, Reference, Role, copy_to_ova};
 use clap::Args;
@@ -48,9 +49,9 @@ pub(crate) struct Convert {
     /// The format of the sources, instead of looking at their bytes
     #[arg(short = 'f', long)]
     source_format: Option<String>,
-    /// The format of the new image
-    #[arg(short = 'O', long, alias = "output-format", default_value = "raw")]
-    target_format: String,
+    /// The format of the new image [default: raw]
+    #[arg(short = 'O', long, alias = "output-format")]
+    target_format: Option<String>,
     /// Options of the new image's format, name=value,...; `help` lists them
     #[arg(short = 'o', long = "target-options", alias = "options")]
     options: Vec<OsString>,
@@ -127,14 +128,13 @@ pub(crate) struct Convert {
 impl Convert {
     pub(crate) fn run(self) -> Outcome {
         self.check_combination()?;
-        if self.target_format == OVA {
+        let name = self.target_format.as_deref().unwrap_or(RAW.name());
+        if name == OVA {
             return self.package();
         }
         let registry = anydisk::formats();
-        let format = registry
-            .by_name(&self.target_format)
-            .map_err(|_| create::unknown(&self.target_format))?;
-        if options::asks_for_help(&self.options) {
+        let format = registry.by_name(name).map_err(|_| create::unknown(name))?;
+        if options::asks_for_help(&self.options)? {
             output::print(&option_help::creation(format, self.files.len() > 1))?;
             return Ok(0);
         }
@@ -178,6 +178,10 @@ impl Convert {
             (
                 self.target_image_opts && !self.no_create,
                 "--target-image-opts requires use of -n flag",
+            ),
+            (
+                self.target_image_opts && self.target_format.is_some(),
+                "--image-opts and --format are mutually exclusive",
             ),
         ];
         match wrong.into_iter().find(|(is_wrong, _)| *is_wrong) {
@@ -244,6 +248,13 @@ impl Convert {
             return self.copy_into(&sources, target, format, settings, progress);
         }
         let given = self.given(format)?;
+        if given.backing_file.is_none() && given.backing_format.is_some() {
+            let (target, format) = (name::of(target), format.name());
+            return Err(Failure::new(format!(
+                "{target}: error while converting {format}: Backing format cannot be used without \
+                 backing file"
+            )));
+        }
         if given.backing_file.is_some() && given.backing_format.is_none() {
             return Err(Failure::new("Use of backing file requires explicit backing format"));
         }
@@ -338,6 +349,7 @@ impl Convert {
         let [source] = disks else {
             return Err(several());
         };
+        create::refuse_same_file(&backing, target)?;
         let below = create::look_below(&mut backing, target, &self.reading).map_err(|failure| {
             let why = failure.text.lines().next().unwrap_or_default().to_owned();
             let target = name::of(target);
@@ -450,12 +462,8 @@ fn is_same(one: &Layer, other: &Layer) -> bool {
 fn threads(text: Option<&str>) -> Result<usize, Failure> {
     const MOST: u64 = 1024;
     let Some(text) = text else { return Ok(0) };
-    match options::number_of_bytes(text, "number of coroutines")? {
-        count @ 1..=MOST => Ok(usize::try_from(count).unwrap_or(1)),
-        _ => Err(Failure::new(format!(
-            "Invalid number of coroutines specified. Must be between 1 and {MOST}."
-        ))),
-    }
+    let count = options::number_in(text, "number of coroutines", 1..=MOST)?;
+    Ok(usize::try_from(count).unwrap_or(1))
 }
 
 /// Longest run of zeroes that is looked for, as in qemu-img.
@@ -463,12 +471,8 @@ const MAX_ZERO_RUN: usize = 16 << 20;
 
 /// Zeroes are looked for sector by sector.
 fn zero_run(text: &str) -> Result<usize, Failure> {
-    let size = anydisk::parse_size(text).and_then(|size| usize::try_from(size).ok());
-    let Some(size) = size else {
-        return Err(Failure::new(format!(
-            "Invalid buffer size for sparse output specified: '{text}'."
-        )));
-    };
+    let size = options::number_of_bytes(text, "buffer size for sparse output")?;
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
     if size.is_multiple_of(512) && size <= MAX_ZERO_RUN {
         return Ok(size);
     }

@@ -2,11 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anydisk::convert::{NewImage, Settings, Sources, Unwatched, copy_to_file};
+use anydisk::node::Node;
 use anydisk::storage::name;
-use anydisk::{Disk, Format, Location, Reference, Role};
+use anydisk::{Disk, Format, Location, Reference, Role, path_like_qemu};
 use clap::Args;
 
 use crate::args::{Reading, Telling};
@@ -61,11 +63,13 @@ impl Create {
             Some(file) => unknown(&self.format).in_file(file),
             None => unknown(&self.format),
         })?;
-        if options::asks_for_help(&self.options) {
+        if options::asks_for_help(&self.options)? {
             output::print(&option_help::creation(format, self.file.is_some()))?;
             return Ok(0);
         }
-        let file = self.file.as_deref().ok_or_else(|| Failure::new("Expecting image file name"))?;
+        let file = self.file.as_deref().ok_or_else(|| {
+            Failure::new("Expecting image file name").with_advice(&output::where_help_is())
+        })?;
         self.reading.naming.objects()?;
         let size = self.size.as_deref().map(options::size).transpose()?;
         self.create(format, file, size).map_err(|failure| failure.in_file(file))?;
@@ -78,6 +82,9 @@ impl Create {
         given.backing_format = self.backing_format.clone().or(given.backing_format);
         let mut backing =
             backing(&given, format).map_err(|failure| self.with_detected(failure, file, &given))?;
+        if let Some(reference) = &backing {
+            refuse_same_file(reference, Path::new(&naming::without_protocol(file)))?;
+        }
         let below = match &mut backing {
             Some(reference) if !self.unchecked => {
                 Some(look_below(reference, Path::new(file), &self.reading)?.size())
@@ -155,6 +162,23 @@ pub(crate) fn backing(given: &Given, format: &dyn Format) -> Result<Option<Refer
     let mut reference = Reference::new(Role::Backing, name.as_bytes());
     reference.format = given.backing_format.clone();
     Ok(Some(reference))
+}
+
+/// Fails if the image below is the file that the new one would replace.
+pub(crate) fn refuse_same_file(reference: &Reference, file: &Path) -> Result<(), Failure> {
+    let from = Location::Path(file.to_owned());
+    let path = match Node::in_image(&reference.name, None) {
+        Ok(Some(node)) => node.path().to_owned(),
+        _ => path_like_qemu(reference, &from).into(),
+    };
+    let id = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    let is_same = path == file || id(Path::new(&path)).is_some_and(|one| Some(one) == id(file));
+    match is_same {
+        true => Err(Failure::new(
+            "Error: Trying to create an image with the same filename as the backing file",
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Opens the disk that a new image at `file` will have below it, and notes the state of its content

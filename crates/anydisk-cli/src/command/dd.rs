@@ -101,13 +101,7 @@ impl Operands {
         match name {
             b"if" => self.inputs.push(value.to_owned()),
             b"of" => self.output = Some(value.to_owned()),
-            b"bs" => match number("bs")? {
-                block @ 1..=MAX_BLOCK => self.block = block,
-                _ => {
-                    let why = format!("Invalid bs specified. Must be between 1 and {MAX_BLOCK}.");
-                    return Err(Failure::new(why));
-                }
-            },
+            b"bs" => self.block = options::number_in(&name::of(value), "bs", 1..=MAX_BLOCK)?,
             b"count" => self.count = Some(number("count")?),
             b"skip" => self.skip = number("skip")?,
             _ => {

@@ -40,10 +40,10 @@ pub(crate) struct Map {
     #[arg(long, value_name = "SVG", conflicts_with_all = ["output", "picture"])]
     svg: Option<PathBuf>,
     /// Where to begin
-    #[arg(short, long, default_value = "0", allow_hyphen_values = true)]
+    #[arg(short, long, default_value = "0")]
     start_offset: String,
     /// How much to show; all if it is not given
-    #[arg(short = 'l', long, allow_hyphen_values = true)]
+    #[arg(short = 'l', long)]
     max_length: Option<String>,
     /// The image; with --member the disks of one machine
     #[arg(required = true, value_name = "FILE")]

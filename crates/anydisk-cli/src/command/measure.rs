@@ -39,7 +39,7 @@ pub(crate) struct Measure {
     #[arg(short = 'o', long)]
     options: Vec<OsString>,
     /// Of an empty disk of this size
-    #[arg(short, long, allow_hyphen_values = true)]
+    #[arg(short, long)]
     size: Option<String>,
     /// The format of the image there is, instead of looking at its bytes
     #[arg(short, long)]
@@ -71,7 +71,7 @@ impl Measure {
         let format = registry
             .by_name(&self.target_format)
             .map_err(|_| create::unknown(&self.target_format))?;
-        if options::asks_for_help(&self.options) {
+        if options::asks_for_help(&self.options)? {
             output::print(&option_help::creation(format, false))?;
             return Ok(0);
         }
@@ -103,13 +103,21 @@ impl Measure {
             (None, [_, _, ..]) if self.part.member.is_none() => {
                 Err(Failure::new("At most one filename argument is allowed."))
             }
-            (Some(size), _) => Ok(Content { size: options::size(size)?, ..Content::default() }),
             (None, files @ [_, ..]) => {
                 let format = self.format.as_deref();
                 let disk = self.reading.part(&self.part, files, format, false)?;
                 let disk = snapshot::disk_at(disk, self.snapshot.as_deref())?;
                 Ok(Content { size: disk.size(), data: data(&disk)?, bitmaps: bitmaps_of(&disk)? })
             }
+            (Some(_), [])
+                if self.format.is_some()
+                    || self.snapshot.is_some()
+                    || self.reading.naming.image_opts =>
+            {
+                let why = "--image-opts, -f, and -l require a filename argument.";
+                Err(Failure::new(why))
+            }
+            (Some(size), []) => Ok(Content { size: options::size(size)?, ..Content::default() }),
             (None, []) => Err(Failure::new("Either --size N or one filename must be specified.")),
         }
     }

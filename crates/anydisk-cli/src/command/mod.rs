@@ -26,7 +26,7 @@ mod usage;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{Arg, CommandFactory, FromArgMatches};
 
 use crate::args::{Command, CommandLine};
 use crate::failure::Outcome;
@@ -51,10 +51,19 @@ pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
 
 /// The command line, of a program of the name by which it was called.
 fn parsed(arguments: &[OsString]) -> Result<CommandLine, clap::Error> {
-    let mut command = CommandLine::command().display_name(output::program());
+    let command = CommandLine::command().display_name(output::program());
+    let mut command = command.mut_subcommands(|command| command.mut_args(as_getopt));
     let mut matches = command.try_get_matches_from_mut(arguments)?;
     let line = CommandLine::from_arg_matches_mut(&mut matches);
     line.map_err(|error| error.format(&mut command))
+}
+
+/// The word behind an option that takes a value is that value, whatever it looks like.
+fn as_getopt(arg: Arg) -> Arg {
+    let takes_value = !arg.is_positional()
+        && arg.get_action().takes_values()
+        && arg.get_num_args().is_none_or(|count| count.takes_values());
+    if takes_value { arg.allow_hyphen_values(true) } else { arg }
 }
 
 fn perform(command: Command) -> Outcome {

@@ -27,7 +27,8 @@ pub(crate) struct Rebase {
     #[arg(short, long)]
     format: Option<String>,
     /// The new image below; empty for none
-    #[arg(short, long)]
+    #[arg(short, long, default_value = "", hide_default_value = true)]
+    #[arg(required_unless_present = "unchecked")]
     backing: OsString,
     /// The format of the new image below
     #[arg(short = 'F', long)]
@@ -69,8 +70,10 @@ impl Rebase {
         }
         let direct = self.cache.is_direct();
         let format = self.format.as_deref();
+        // Only the images below may be shared.
+        let reading = Reading { force_share: false, ..self.reading.clone() };
         if self.unchecked {
-            let top = self.reading.top_to_write(&self.file, format, direct)?;
+            let top = reading.top_to_write(&self.file, format, direct)?;
             if let Some(reference) = &mut reference {
                 self.note_ids(reference, &top);
             }
@@ -78,7 +81,7 @@ impl Rebase {
             drop(top);
             return self.telling.tell(&self.reading, &self.file, format);
         }
-        let disk = self.reading.disk_to_write(&self.file, format, direct)?;
+        let disk = reading.disk_to_write(&self.file, format, direct)?;
         let new =
             reference.as_mut().map(|reference| self.open_new(reference, &disk)).transpose()?;
         let mut settings = Settings::default();

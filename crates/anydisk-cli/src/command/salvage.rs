@@ -63,7 +63,7 @@ impl Salvage {
         let format = registry
             .by_name(&self.target_format)
             .map_err(|_| create::unknown(&self.target_format))?;
-        if options::asks_for_help(&self.options) {
+        if options::asks_for_help(&self.options)? {
             output::print(&option_help::creation(format, false))?;
             return Ok(0);
         }

@@ -144,8 +144,12 @@ fn apply(snapshots: &dyn Snapshots, name: &str) -> Result<(), Error> {
     snapshots.apply(&which(name))
 }
 
+/// As in qemu-img a name counts first here: one may look like the ID of another snapshot.
 fn delete(snapshots: &dyn Snapshots, name: &str) -> Result<(), Error> {
-    snapshots.delete(&which(name))
+    match snapshots.delete(&SnapshotRef::Name(name.to_owned())) {
+        Err(Error::NotFound { .. }) => snapshots.delete(&SnapshotRef::Id(name.to_owned())),
+        done => done,
+    }
 }
 
 fn which(name: &str) -> SnapshotRef {

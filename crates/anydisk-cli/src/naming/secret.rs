@@ -67,6 +67,7 @@ impl Objects {
             None => return Err(Failure::new("Parameter 'qom-type' is missing")),
         }
         let id = text.id.take().ok_or_else(|| Failure::new("Parameter 'id' is missing"))?;
+        check_id(&id)?;
         let secret = self.secret_of(text)?;
         if self.0.insert(id.clone(), secret).is_some() {
             let id = name::of(&id);
@@ -142,10 +143,24 @@ fn pairs(list: &OsStr) -> Result<Vec<(String, OsString)>, Failure> {
     // Every copy that may hold the passphrase is wiped.
     let items = options::split(list).into_iter().map(|item| Secret::new(item.into_vec()));
     let mut pairs: Vec<_> = items.map(|item| options::named_value(item.as_bytes())).collect();
-    if let Some(first) = pairs.first_mut().filter(|(name, _)| name != "qom-type") {
+    // A word alone at the beginning is the type.
+    let begin = list.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
+    if let Some(first) = pairs.first_mut().filter(|_| !begin.contains(&b'=')) {
         *first = ("qom-type".into(), std::mem::take(&mut first.0).into());
     }
     Ok(pairs)
+}
+
+/// Names are plain, so that other options can name them.
+fn check_id(id: &OsStr) -> Result<(), Failure> {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte);
+    match id.as_bytes() {
+        [first, rest @ ..] if first.is_ascii_alphabetic() && rest.iter().all(is_plain) => Ok(()),
+        _ => Err(Failure::new(
+            "Parameter 'id' expects an identifier\nIdentifiers consist of letters, digits, '-', \
+             '.', '_', starting with a letter.",
+        )),
+    }
 }
 
 fn unknown(kind: &OsStr) -> Failure {
@@ -198,7 +213,8 @@ fn unwrapped(key: &[u8], iv: &[u8], wrapped: &[u8]) -> Result<Secret, Failure> {
         return Err(Failure::new(format!("IV should be 16 bytes in length not {len}")));
     }
     if wrapped.is_empty() || !wrapped.len().is_multiple_of(BLOCK) {
-        return Err(Failure::new("Length of the encrypted secret must be a multiple of 16"));
+        let len = wrapped.len();
+        return Err(Failure::new(format!("Length {len} must be a multiple of block size 16")));
     }
     let plain = Secret::new(cbc(key, iv, wrapped)?);
     let padding = plain.as_bytes().last().map_or(0, |byte| usize::from(*byte));

@@ -76,6 +76,32 @@ fn a_backing_file_needs_its_format() {
 }
 
 #[test]
+fn no_image_is_made_over_the_file_that_it_would_replace() {
+    let bench = Bench::new();
+    bench.raw("base", 1 << 20, &[(0, b"begin")]);
+    std::os::unix::fs::symlink("base", bench.path("link")).unwrap();
+    let before = std::fs::read(bench.path("base")).unwrap();
+    let json = "json:{\"driver\":\"raw\",\"file.filename\":\"base\"}";
+    for (backing, target) in [
+        ("base", "base"),
+        ("./base", "base"),
+        ("link", "base"),
+        (json, "base"),
+        ("base", "file:base"),
+    ] {
+        for line in [
+            &["create", "-f", "qcow2", "-b", backing, "-F", "raw", target][..],
+            &["create", "-f", "qcow2", "-u", "-b", backing, "-F", "raw", target, "1M"],
+            &["convert", "-f", "raw", "-O", "qcow2", "-B", backing, "-F", "raw", "base", target],
+        ] {
+            let error = bench.fails(line, 1);
+            assert!(error.contains("same filename as the backing file"), "{line:?}: {error}");
+        }
+    }
+    assert!(std::fs::read(bench.path("base")).unwrap() == before);
+}
+
+#[test]
 fn help_lists_the_options_of_the_format() {
     let bench = Bench::new();
     let text = bench.prints(&["create", "-f", "qcow2", "-o", "help"]);

@@ -241,6 +241,15 @@ impl Node {
         number.map(Some).ok_or_else(|| unclear(expected()))
     }
 
+    /// The text of an option.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&OsStr> {
+        match self.options.get(name) {
+            Some(Scalar::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
     /// Whether an option is on.
     #[must_use]
     pub fn flag(&self, name: &str) -> bool {
