@@ -67,7 +67,7 @@ pub use capability::compact::Compact;
 pub use capability::resize::{NewSize, Preallocation, Resize};
 pub use capability::snapshot::{NewSnapshot, SnapshotInfo, SnapshotRef, Snapshots};
 pub use claim::{Claim, Claims};
-pub use container::{Container, ContainerRequest, Member, Members};
+pub use container::{Container, ContainerRequest, Member, Members, one_line};
 pub use disk::{Disk, DiskExtent, DiskLookup, DiskNeed, Layer};
 pub use error::{Error, Invalid, Result, Value};
 pub use extent::{Encoded, Extent, Source};

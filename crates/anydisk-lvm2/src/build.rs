@@ -17,7 +17,7 @@ use crate::raid::superblock::{self, Trust};
 use crate::segment::{Area, Kind, Raid, Segment};
 use crate::text::invalid;
 use crate::thin::Pool;
-use crate::{NAME, limits};
+use crate::{NAME, limits, segment};
 
 /// What was found of a physical volume.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ impl Role {
     /// Whether a segment of this kind may play the role.
     fn allows(self, kind: &Kind) -> bool {
         match kind {
-            Kind::Striped { .. } | Kind::Mirror { .. } | Kind::Zero | Kind::Error => true,
+            Kind::Striped { .. } | Kind::Mirror(_) | Kind::Zero | Kind::Error => true,
             Kind::Raid(_) => self != Self::Leg,
             // Refused by its name further on.
             Kind::Refused(_) => true,
@@ -172,12 +172,7 @@ impl<'a> Builder<'a> {
         }
         Ok(match kind {
             Kind::Striped { chunk, areas } => self.striped(segment, *chunk, areas, role)?,
-            Kind::Mirror { legs, log, region } => Box::new(self.mirror(
-                volume,
-                segment,
-                legs,
-                log.as_deref().map(|l| (l, *region)),
-            )?),
+            Kind::Mirror(mirror) => Box::new(self.mirror(volume, segment, mirror)?),
             Kind::Raid(raid) => Box::new(self.raid(volume, segment, raid)?),
             Kind::Error if role == Role::Leg => {
                 return Err(unusable(&volume.name, "its segment is of type error"));
@@ -227,25 +222,25 @@ impl<'a> Builder<'a> {
         &mut self,
         volume: &Volume,
         segment: &Segment,
-        legs: &[Area],
-        log: Option<(&str, u64)>,
+        mirror: &segment::Mirror,
     ) -> Result<Mirror> {
         let mut gone = Vec::new();
-        let parts = legs.iter().map(|leg| {
+        let parts = legs_in_use(mirror, segment.len).iter().map(|leg| {
             let part = self.part(leg, segment.len, Role::Leg);
             or_gone(part, &mut gone)
         });
         let legs = parts.collect::<Result<Vec<_>>>()?;
-        let sync = match log {
+        let sync = match &mirror.log {
             // Only the first leg is read, so the log is of no interest.
             _ if legs.first().is_some_and(Option::is_some) => Sync::Everywhere,
             _ if volume.has_status("NOTSYNCED") => Sync::Nowhere,
-            None => Sync::Everywhere,
+            // What is in sync was known to the kernel alone.
+            None => Sync::Nowhere,
             Some((log, region)) => {
                 let log = or_gone(self.volume(log, View::Raw, Role::Table), &mut gone)?;
                 let limit = self.limits.table_cache as u64;
                 match log {
-                    Some(log) => Sync::from_log(&*log, region, segment.len, limit)?,
+                    Some(log) => Sync::from_log(&*log, *region, segment.len, limit)?,
                     None => Sync::Nowhere,
                 }
             }
@@ -292,6 +287,15 @@ impl<'a> Builder<'a> {
         }
         let store = self.volume(name, View::Raw, Role::Leg)?;
         whole(&store, name, len)
+    }
+}
+
+/// The legs that are read, the one that all others are filled from first. Once all is moved LVM
+/// writes to the destination alone: the source grows old.
+fn legs_in_use(mirror: &segment::Mirror, len: u64) -> &[Area] {
+    match mirror.legs.get(1..2) {
+        Some(destination) if mirror.moved == Some(len) => destination,
+        _ => &mirror.legs,
     }
 }
 

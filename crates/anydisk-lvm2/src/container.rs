@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use anydisk_core::{
     Changes, Container, ContainerRequest, Error, Limits, Member, Members, Result, Sample, Storage,
-    Verdict,
+    Verdict, one_line,
 };
 
 use crate::build::{Builder, Found};
 use crate::label::has_label;
-use crate::scan::{Known, Scan, scan};
+use crate::scan::{Known, Physical, Scan, scan};
 use crate::{NAME, label, listing};
 
 /// LVM2 volume groups.
@@ -38,8 +38,7 @@ impl Container for Lvm2Container {
 
 /// The volume groups that a number of stores hold.
 ///
-/// A volume's path is `group/volume`. If two groups have the same name, that of the second is its
-/// UUID.
+/// A volume's path is `group/volume`. Groups of the same name go by their UUIDs.
 #[derive(Debug)]
 pub struct VolumeGroups {
     groups: Vec<Known>,
@@ -59,8 +58,11 @@ impl VolumeGroups {
         let Scan { groups, unused } = scan(stores, limits)?;
         let mut open =
             Self { groups, volumes: HashMap::new(), members: Vec::new(), limits: limits.clone() };
-        open.list();
+        open.list(&unused);
         open.members.extend(unused.iter().map(listing::unused_member));
+        for member in &mut open.members {
+            member.note = member.note.take().map(|note| one_line(&note));
+        }
         Ok(open)
     }
 
@@ -84,15 +86,10 @@ impl VolumeGroups {
         self.groups[group].builder(&self.limits)
     }
 
-    fn list(&mut self) {
-        let mut names = Vec::new();
-        for (index, known) in self.groups.iter().enumerate() {
+    fn list(&mut self, unused: &[Physical]) {
+        let names = listing::group_names(&self.groups, unused);
+        for (index, (known, name)) in self.groups.iter().zip(names).enumerate() {
             let group = &known.group;
-            let name = match names.contains(&&group.name) {
-                true => group.id.clone(),
-                false => group.name.clone(),
-            };
-            names.push(&group.name);
             self.members.extend(listing::group_members(known, &name, &self.limits));
             for volume in listing::shown(group) {
                 let path = listing::path(&name, volume);

@@ -1,13 +1,13 @@
 //! A volume group as its text describes it: names, sizes, segments. Pure: nothing is looked for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anydisk_core::{Invalid, Result, Value};
 
 use crate::layout::SECTOR;
-use crate::limits;
 use crate::segment::{Kind, Segment, Snapshot, Thin};
 use crate::text::{Section, invalid};
+use crate::{limits, uuid};
 
 /// A volume group.
 #[derive(Clone, Debug)]
@@ -77,11 +77,12 @@ impl Group {
             .ok_or_else(|| too_large(section, "extent_size"))?;
         let volumes = volumes(section, extent)?;
         let devices = devices(section)?;
+        check_identities(&devices)?;
         let by_name = volumes.iter().enumerate().map(|(index, v)| (v.name.clone(), index));
         let devices_by_name = devices.iter().enumerate().map(|(index, d)| (d.name.clone(), index));
         Ok(Self {
             name: item.name.to_owned(),
-            id: section.text("id")?.to_owned(),
+            id: identity(section)?,
             seqno: section.number("seqno")?,
             extent,
             by_name: by_name.collect(),
@@ -140,14 +141,18 @@ fn devices(group: &Section<'_>) -> Result<Vec<Device>, Invalid> {
     let Some(section) = group.section("physical_volumes") else {
         return Err(group.missing("physical_volumes", "a section"));
     };
-    section.sections().map(|(item, section)| device(item.name, section)).collect()
+    let devices = section.sections().map(|(item, section)| {
+        check_name(item.name, item.at)?;
+        device(item.name, section)
+    });
+    devices.collect()
 }
 
 fn device(name: &str, section: &Section<'_>) -> Result<Device, Invalid> {
     let start = section.number("pe_start")?;
     Ok(Device {
         name: name.to_owned(),
-        id: section.text("id")?.to_owned(),
+        id: identity(section)?,
         start: bytes_of(start, SECTOR).ok_or_else(|| too_large(section, "pe_start"))?,
         extents: section.number("pe_count")?,
         // Older LVM writes it as a status.
@@ -155,6 +160,27 @@ fn device(name: &str, section: &Section<'_>) -> Result<Device, Invalid> {
             .iter()
             .any(|list| section.words(list).iter().any(|word| word == "MISSING")),
     })
+}
+
+/// The `id` of a group or of a device.
+fn identity(section: &Section<'_>) -> Result<String, Invalid> {
+    let found = section.text("id")?;
+    uuid::parse(found).ok_or_else(|| {
+        let expected = "32 letters, digits, ! and #, in groups";
+        invalid("id", section.at, Value::from(found.as_bytes()), expected)
+    })
+}
+
+/// Two devices of one identity would be one device.
+fn check_identities(devices: &[Device]) -> Result<(), Invalid> {
+    let mut seen = HashSet::new();
+    match devices.iter().find(|device| !seen.insert(&device.id)) {
+        None => Ok(()),
+        Some(device) => {
+            let found = Value::from(device.id.as_bytes());
+            Err(invalid("id of a physical volume", 0, found, "no other like it"))
+        }
+    }
 }
 
 fn volumes(group: &Section<'_>, extent: u64) -> Result<Vec<Volume>, Invalid> {

@@ -60,19 +60,24 @@ impl Builder<'_> {
     }
 
     /// The pool of this name, opened once.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] for one that LVM would not use either: its metadata is of another time.
     fn pool(&mut self, name: &str) -> Result<Arc<thin::Pool>> {
         if let Some(pool) = self.pools.get(name) {
             return Ok(Arc::clone(pool));
         }
         let volume = self.group.volume(name).ok_or_else(|| not_found(name))?;
-        let Some(Kind::ThinPool(ThinPool { metadata, data, chunk, .. })) = volume.only_kind()
-        else {
+        let Some(Kind::ThinPool(said)) = volume.only_kind() else {
             return Err(wrong_type(name, "a thin pool"));
         };
+        let ThinPool { metadata, data, chunk, .. } = said;
         limits::check("chunk of a thin pool in bytes", *chunk, limits::CHUNK)?;
         let metadata = self.volume(metadata, View::Raw, Role::Table)?;
         let data = self.volume(data, View::Raw, Role::Data)?;
-        let pool = Arc::new(thin::Pool::open(metadata, data, *chunk, self.limits)?);
+        let mut pool = thin::Pool::open(metadata, data, *chunk, self.limits)?;
+        pool.creates = pending(name, said, pool.transaction)?.to_vec();
+        let pool = Arc::new(pool);
         self.pools.insert(name.to_owned(), Arc::clone(&pool));
         Ok(pool)
     }
@@ -204,11 +209,30 @@ enum Lineage {
     Thin(Volume, Thin),
 }
 
-/// The root of a thin volume's mappings. A volume that was never in use is not in the pool yet.
+/// The volumes that a pool, whose metadata is of transaction `found`, has still to make.
+fn pending<'p>(name: &str, said: &'p ThinPool, found: u64) -> Result<&'p [String]> {
+    match said.transaction {
+        // What the text asks for was done.
+        Some(said) if said == found => Ok(&[]),
+        Some(expected) if found.checked_add(1) != Some(expected) => {
+            let why = format!("its metadata is of transaction {found}, its text of {expected}");
+            Err(Error::Unusable { what: "thin pool", name: name.to_owned(), why: why.into() })
+        }
+        _ => Ok(&said.creates),
+    }
+}
+
+/// The root of a thin volume's mappings. `None` for a volume that its pool has still to make, and
+/// that will be empty.
 fn root_of(pool: &thin::Pool, name: &str, thin: &Thin) -> Result<Option<u64>> {
     match pool.root_of(thin.device)? {
+        Some(root) => Ok(Some(root)),
+        None if !pool.creates.iter().any(|pending| pending == name) => {
+            let why = format!("its pool does not know its number, {}", thin.device);
+            Err(Error::Unusable { what: "logical volume", name: name.to_owned(), why: why.into() })
+        }
         None if thin.is_snapshot => Err(unusable(name, "it was not made in its pool yet")),
-        root => Ok(root),
+        None => Ok(None),
     }
 }
 

@@ -10,6 +10,26 @@ use crate::partial::partial;
 use crate::scan::{Known, Physical};
 use crate::segment::{Kind, Snapshot};
 
+/// The path of each group: its name, or its UUID where several have the name or a physical volume's
+/// identity is the same. No two members have one path, and none is its own parent.
+pub(crate) fn group_names(groups: &[Known], unused: &[Physical]) -> Vec<String> {
+    let devices = groups.iter().flat_map(|known| known.group.devices.iter().map(|one| &one.id));
+    let mut taken: HashSet<&str> =
+        devices.chain(unused.iter().map(|device| &device.id)).map(String::as_str).collect();
+    let mut count: HashMap<&str, usize> = HashMap::new();
+    for known in groups {
+        *count.entry(&known.group.name).or_default() += 1;
+    }
+    let mut names = Vec::new();
+    for (number, Known { group, .. }) in (1..).zip(groups) {
+        let is_alone = count.get(group.name.as_str()) == Some(&1);
+        let named = [Some(&group.name).filter(|_| is_alone), Some(&group.id)];
+        let free = named.into_iter().flatten().find(|name| taken.insert(name));
+        names.push(free.cloned().unwrap_or_else(|| format!("group {number}")));
+    }
+    names
+}
+
 /// All members of a group whose path is `name`: itself, its devices, its volumes.
 pub(crate) fn group_members(known: &Known, name: &str, limits: &Limits) -> Vec<Member> {
     let mut members = vec![group_member(known, name)];
@@ -34,6 +54,9 @@ fn group_member(known: &Known, name: &str) -> Member {
     let mut member = Member::new(name, "volume group");
     let missing = known.found.iter().filter(|found| !matches!(found, Found::Here(_))).count();
     let mut notes = known.problems.clone();
+    if name != known.group.name {
+        notes.insert(0, format!("named {}", known.group.name));
+    }
     if missing > 0 {
         let all = known.found.len();
         notes.insert(0, format!("{missing} of {all} physical volumes missing or ambiguous"));

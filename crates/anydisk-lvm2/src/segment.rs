@@ -26,7 +26,7 @@ pub(crate) enum Kind {
     /// Areas laid end to end in turns of `chunk` bytes; one area: as it is.
     Striped { chunk: u64, areas: Vec<Area> },
     /// Copies, of which all others are filled from the first.
-    Mirror { legs: Vec<Area>, log: Option<String>, region: u64 },
+    Mirror(Mirror),
     /// An array.
     Raid(Raid),
     /// Ties a snapshot to its origin.
@@ -47,6 +47,16 @@ pub(crate) enum Kind {
     Error,
     /// A type, or a flag of a type, that is not read here.
     Refused(String),
+}
+
+/// A mirror of the old style.
+#[derive(Clone, Debug)]
+pub(crate) struct Mirror {
+    pub(crate) legs: Vec<Area>,
+    /// The volume with the log, and the bytes of a region.
+    pub(crate) log: Option<(String, u64)>,
+    /// Bytes that were copied, as far as LVM noted it: a move from the first leg to the second.
+    pub(crate) moved: Option<u64>,
 }
 
 /// An array of images, each a logical volume.
@@ -82,6 +92,8 @@ pub(crate) struct ThinPool {
     pub(crate) transaction: Option<u64>,
     /// Changes that the pool was not told of yet.
     pub(crate) has_messages: bool,
+    /// Names of the volumes that these changes make.
+    pub(crate) creates: Vec<String>,
 }
 
 /// A thin volume.
@@ -129,7 +141,7 @@ impl Segment {
     pub(crate) fn parse(section: &Section<'_>, start: u64, len: u64, extent: u64) -> Self {
         let full = section.optional_text("type").ok().flatten().unwrap_or("no type");
         let (name, flags) = full.split_once('+').unwrap_or((full, ""));
-        let kind = kind(section, name, flags, len / extent);
+        let kind = kind(section, name, flags, len, extent);
         Self { start, len, type_name: name.to_owned(), kind }
     }
 
@@ -147,9 +159,9 @@ impl Kind {
     pub(crate) fn parts(&self) -> Vec<&str> {
         match self {
             Self::Striped { areas, .. } => areas.iter().map(|area| area.on.as_str()).collect(),
-            Self::Mirror { legs, log, .. } => {
-                let legs = legs.iter().map(|leg| leg.on.as_str());
-                legs.chain(log.as_deref()).collect()
+            Self::Mirror(mirror) => {
+                let legs = mirror.legs.iter().map(|leg| leg.on.as_str());
+                legs.chain(mirror.log.iter().map(|(log, _)| log.as_str())).collect()
             }
             Self::Raid(raid) => {
                 let images = raid.images.iter().map(|(image, _)| image);
@@ -177,14 +189,20 @@ const KNOWN_FLAGS: [(&str, &str); 3] = [
     ("thin-pool", "CROP_METADATA"),
 ];
 
-fn kind(section: &Section<'_>, name: &str, flags: &str, extents: u64) -> Result<Kind, Invalid> {
+fn kind(
+    section: &Section<'_>,
+    name: &str,
+    flags: &str,
+    len: u64,
+    extent: u64,
+) -> Result<Kind, Invalid> {
     // A flag was put there so that whoever does not know it leaves the volume alone.
     if !flags.is_empty() && !flags.split('+').all(|flag| KNOWN_FLAGS.contains(&(name, flag))) {
         return Ok(Kind::Refused(format!("segment type {name} with {flags}")));
     }
     match name {
-        "striped" | "linear" => striped(section, extents),
-        "mirror" => mirror(section),
+        "striped" | "linear" => striped(section, len / extent),
+        "mirror" => mirror(section, extent),
         "snapshot" => snapshot(section),
         "thin-pool" => thin_pool(section),
         "thin" => thin(section),
@@ -203,15 +221,19 @@ fn kind(section: &Section<'_>, name: &str, flags: &str, extents: u64) -> Result<
     }
 }
 
-fn mirror(section: &Section<'_>) -> Result<Kind, Invalid> {
+fn mirror(section: &Section<'_>, extent: u64) -> Result<Kind, Invalid> {
     let legs = areas(section, "mirrors")?;
     let count = section.optional_number("mirror_count")?.unwrap_or(legs.len() as u64);
     if count == 0 || count != legs.len() as u64 {
         return Err(invalid("mirror_count", section.at, count.into(), legs.len().to_string()));
     }
-    let log = section.optional_text("mirror_log")?.map(str::to_owned);
-    let region = if log.is_some() { sectors(section, "region_size")? } else { SECTOR };
-    Ok(Kind::Mirror { legs, log, region })
+    let log = match section.optional_text("mirror_log")? {
+        Some(log) => Some((log.to_owned(), sectors(section, "region_size")?)),
+        None => None,
+    };
+    let moved = section.optional_number("extents_moved")?;
+    let moved = moved.map(|extents| extents.saturating_mul(extent));
+    Ok(Kind::Mirror(Mirror { legs, log, moved }))
 }
 
 fn raid(section: &Section<'_>, level: Level) -> Result<Kind, Invalid> {
@@ -272,8 +294,18 @@ fn thin_pool(section: &Section<'_>) -> Result<Kind, Invalid> {
         data: section.text("pool")?.to_owned(),
         chunk: sectors(section, "chunk_size")?,
         transaction: section.optional_number("transaction_id")?,
-        has_messages: section.sections().any(|(item, _)| item.name.starts_with("message")),
+        has_messages: messages(section).next().is_some(),
+        creates: messages(section)
+            .filter_map(|message| message.optional_text("create").ok().flatten())
+            .map(str::to_owned)
+            .collect(),
     }))
+}
+
+/// What a pool was not told of yet.
+fn messages<'s, 't>(pool: &'s Section<'t>) -> impl Iterator<Item = &'s Section<'t>> {
+    let sections = pool.sections().filter(|(item, _)| item.name.starts_with("message"));
+    sections.map(|(_, message)| message)
 }
 
 fn thin(section: &Section<'_>) -> Result<Kind, Invalid> {

@@ -59,6 +59,8 @@ pub(crate) struct Pool {
     mapping_root: u64,
     /// The number of the last change that it was told of.
     pub(crate) transaction: u64,
+    /// Names of the volumes that it has still to make.
+    pub(crate) creates: Vec<String>,
     data: Arc<dyn Storage>,
     /// Bytes of a chunk.
     pub(crate) chunk: u64,
@@ -81,7 +83,8 @@ impl Pool {
         let bytes = blocks.read(0, kind::THIN_SUPERBLOCK, 8)?;
         let (mapping_root, transaction) = parse(&bytes[..], chunk)?;
         let chunks = data.len()? / chunk;
-        Ok(Self { blocks: Arc::new(blocks), mapping_root, transaction, data, chunk, chunks })
+        let (blocks, creates) = (Arc::new(blocks), Vec::new());
+        Ok(Self { blocks, mapping_root, transaction, creates, data, chunk, chunks })
     }
 
     /// The root of a volume's mappings; `None` if the pool does not know it.

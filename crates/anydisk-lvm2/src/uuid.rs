@@ -16,6 +16,34 @@ pub(crate) fn dashed(raw: &[u8; 32]) -> String {
     text
 }
 
+/// The identity that a text names, as [`dashed`] writes it; `None` for what is none. LVM passes over
+/// dashes wherever they stand.
+pub(crate) fn parse(text: &str) -> Option<String> {
+    let letters: Vec<u8> = text.bytes().filter(|byte| *byte != b'-').collect();
+    let raw: &[u8; 32] = letters.as_slice().try_into().ok()?;
+    raw.iter().all(|byte| is_letter(*byte)).then(|| dashed(raw))
+}
+
+/// Whether LVM uses this character in identities.
+fn is_letter(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#".contains(&byte)
+}
+
 fn printable(byte: u8) -> char {
-    if byte.is_ascii_graphic() { byte.into() } else { '?' }
+    if is_letter(byte) { byte.into() } else { '?' }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_thirty_two_letters_digits_or_marks_are_an_identity() {
+        let good = "abc!ef-0123-WXYZ-#pqr-stuv-wxyz-012345";
+        assert_eq!(parse(good).as_deref(), Some(good));
+        assert_eq!(parse(&good.replace('-', "")).as_deref(), Some(good));
+        for bad in ["", "vg", &good[1..], &format!("{good}0"), &good.replace('!', "/")] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
 }

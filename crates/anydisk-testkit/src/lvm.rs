@@ -9,6 +9,9 @@ const AREA_LEN: usize = (1 << 20) - AREA;
 /// Where extents begin, in bytes: the text says `pe_start = 2048`.
 pub const EXTENTS: usize = 1 << 20;
 
+/// The id of every group of [`text`].
+pub const GROUP: &str = "groupg-roup-grou-pgro-upgr-oupg-roupgr";
+
 /// A device with the identity `id` (32 characters), whose metadata area holds `text`, and whose
 /// extents hold `data`.
 ///
@@ -39,7 +42,7 @@ pub fn text(ids: &[&str], seqno: u64, volumes: &str) -> String {
     });
     let devices: String = devices.collect();
     format!(
-        "contents = \"Text Format Volume Group\"\nversion = 1\nvg {{\nid = \"vg-id\"\n\
+        "contents = \"Text Format Volume Group\"\nversion = 1\nvg {{\nid = \"{GROUP}\"\n\
          seqno = {seqno}\nextent_size = 128\nphysical_volumes {{\n{devices}}}\n\
          logical_volumes {{\n{volumes}\n}}\n}}\n"
     )

@@ -61,7 +61,9 @@ impl Mapping for Mirror {
         };
         let good = if number == 0 { limit } else { self.sync.run(at, limit) };
         match good {
-            0 => Err(self.lost("the first leg of the mirror is gone and the others not in sync")),
+            0 => Err(self.lost(
+                "the first leg of the mirror is gone and the others are not known to be in sync",
+            )),
             len => Ok(MappedPiece { len, from: part.place(at) }),
         }
     }

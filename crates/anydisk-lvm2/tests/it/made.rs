@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anydisk_core::{HostOffset, Limits, Members, Result, Storage, StorageExt};
 use anydisk_lvm2::VolumeGroups;
 use anydisk_storage::MemoryStorage;
-use anydisk_testkit::lvm::{device, linear, text, volume};
+use anydisk_testkit::lvm::{GROUP, dashed, device, linear, text, volume};
 
 const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
@@ -95,13 +95,25 @@ fn a_device_that_is_not_there_is_named_and_the_rest_reads() {
     assert!(error.contains("pv1 bbbbbb-bbbb-bbbb-bbbb-bbbb-bbbb-bbbbbb"), "{error}");
 }
 
-/// A mirror of two extents with a leg on each of two devices, and what else lies on them.
+/// A mirror of two extents with a leg on each of two devices and its log on the second, and what else
+/// lies on them.
 fn mirrored() -> String {
-    let legs = "mirrors = [\"pv0\", 2, \"pv1\", 2]";
+    let legs = "mirrors = [\"pv0\", 2, \"pv1\", 2] mirror_log = \"log\" region_size = 128";
     volume("mirror", 2, &format!("type = \"mirror\" mirror_count = 2 {legs}"))
+        + &linear("log", 1, "pv1", 6)
         + &linear("here", 1, "pv0", 5)
         + &linear("away", 1, "pv1", 5)
         + &linear("above", 1, "away", 0)
+}
+
+/// The extents of the second device of [`mirrored`]: all of the mirror is in sync.
+fn with_log() -> Vec<u8> {
+    let mut extents = extents(100, 10);
+    let log = &mut extents[6 * EXTENT..7 * EXTENT];
+    log.fill(0);
+    log[..4].copy_from_slice(b"rRiM");
+    (log[4], log[8], log[1024]) = (2, 2, 3);
+    extents
 }
 
 fn notes_of(groups: &VolumeGroups) -> Vec<(String, String)> {
@@ -113,7 +125,8 @@ fn notes_of(groups: &VolumeGroups) -> Vec<(String, String)> {
 fn volumes_with_a_part_on_a_device_that_is_away_are_told_as_partial() {
     let disk = store(device(A, &text(&[A, B], 1, &mirrored()), &extents(0, 10)));
     let groups = VolumeGroups::open(&[disk], &Limits::default()).unwrap();
-    let partial = ["vg/mirror", "vg/away", "vg/above"].map(|path| (path.into(), "partial".into()));
+    let partial =
+        ["vg/mirror", "vg/log", "vg/away", "vg/above"].map(|path| (path.into(), "partial".into()));
     assert_eq!(notes_of(&groups), partial);
     let group = groups.members()[0].note.clone().unwrap();
     assert_eq!(group, "1 of 2 physical volumes missing or ambiguous");
@@ -128,7 +141,7 @@ fn a_leg_on_a_device_that_the_group_went_on_without_is_not_read() {
         let whole = text(&[A, B], 1, &mirrored());
         let marked = format!("pv0 {{ {list} = [\"MISSING\"] ");
         let text = whole.replacen("pv0 { ", &marked, 1);
-        let disks = [device(A, &text, &extents(0, 10)), device(B, &text, &extents(100, 10))];
+        let disks = [device(A, &text, &extents(0, 10)), device(B, &text, &with_log())];
         let groups = VolumeGroups::open(&disks.map(store), &Limits::default()).unwrap();
         let mirror = Members::open(&groups, "vg/mirror").unwrap();
         assert_eq!(byte_at(&*mirror, 0), 102, "{list}");
@@ -137,6 +150,96 @@ fn a_leg_on_a_device_that_the_group_went_on_without_is_not_read() {
         let note = groups.members()[1].note.clone().unwrap();
         assert!(note.ends_with("the group went on without it"), "{note}");
     }
+}
+
+/// A mirror without a log over `legs` extents 2 and 3 of `pv0` and of `pv1`, opened with the devices
+/// of these numbers. The first byte of each extent, or the refusal.
+fn without_log(items: &str, disks: &[usize]) -> Result<[u8; 2], String> {
+    let legs = "mirrors = [\"pv0\", 2, \"pv1\", 2]";
+    let volumes = volume("m", 2, &format!("type = \"mirror\" mirror_count = 2 {items} {legs}"));
+    let text = text(&[A, B], 1, &volumes);
+    let all = [device(A, &text, &extents(0, 10)), device(B, &text, &extents(100, 10))].map(store);
+    let disks: Vec<_> = disks.iter().map(|index| Arc::clone(&all[*index])).collect();
+    let groups = VolumeGroups::open(&disks, &Limits::default()).expect("the group opens");
+    let mirror = Members::open(&groups, "vg/m").map_err(|error| error.to_string())?;
+    let mut byte = [0];
+    match mirror.read_exact_at(HostOffset::ZERO, &mut byte) {
+        Ok(()) => Ok([0, EXTENT].map(|at| byte_at(&*mirror, at))),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+// With the source of a move away the destination was read, though nothing had been copied to it.
+#[test]
+fn a_move_under_way_is_read_from_its_source_and_refused_without_it() {
+    for items in ["extents_moved = 0", "extents_moved = 1"] {
+        assert_eq!(without_log(items, &[0, 1]), Ok([2, 3]));
+        let error = without_log(items, &[1]).unwrap_err();
+        assert!(error.contains("not known to be in sync"), "{error}");
+    }
+}
+
+#[test]
+fn a_move_of_which_all_was_copied_is_read_from_its_destination_as_lvm_does() {
+    assert_eq!(without_log("extents_moved = 2", &[0, 1]), Ok([102, 103]));
+    assert_eq!(without_log("extents_moved = 2", &[1]), Ok([102, 103]));
+    assert!(without_log("extents_moved = 2", &[0]).is_err());
+}
+
+#[test]
+fn a_mirror_that_kept_its_log_in_memory_is_not_read_without_its_first_leg() {
+    assert_eq!(without_log("", &[0]), Ok([2, 3]));
+    let error = without_log("", &[1]).unwrap_err();
+    assert!(error.contains("not known to be in sync"), "{error}");
+}
+
+#[test]
+fn identities_that_lvm_would_not_write_are_refused_with_the_copy_of_the_text() {
+    let whole = text(&[A, B], 1, "");
+    for (id, other) in [(dashed(A), "vg".to_owned()), (dashed(B), dashed(A))] {
+        let disk = store(device(A, &whole.replacen(&id, &other, 1), &[]));
+        let groups = VolumeGroups::open(&[disk], &Limits::default()).expect("opens");
+        let [member] = groups.members() else { panic!("{:?}", groups.members()) };
+        assert!(member.note.as_deref().unwrap().contains("lvm2: id"), "{member:?}");
+    }
+}
+
+// A group that was named as one of its devices was its own child, and a list as a tree never ended.
+#[test]
+fn no_member_has_the_path_of_another_whatever_groups_and_devices_are_called() {
+    let named = |name: &str| text(&[A], 1, "").replacen("vg {", &format!("{name} {{"), 1);
+    let twin =
+        |id: &str| named("vg").replacen(GROUP, &dashed(id), 1).replacen(&dashed(A), &dashed(B), 1);
+    let other = "cccccccccccccccccccccccccccccccc";
+    for (first, second, paths) in [
+        (named(&dashed(A)), twin(other), [GROUP.to_owned(), "vg".to_owned()]),
+        (
+            named("vg").replacen(GROUP, &dashed(A), 1),
+            twin(other),
+            ["group 1".to_owned(), dashed(other)],
+        ),
+        (named("vg"), twin(other), [GROUP.to_owned(), dashed(other)]),
+    ] {
+        let disks = [device(A, &first, &[]), device(B, &second, &[])].map(store);
+        let groups = VolumeGroups::open(&disks, &Limits::default()).expect("opens");
+        let found = groups.members().iter().filter(|one| one.parent.is_none());
+        let found: Vec<_> =
+            found.map(|member| (member.path.clone(), member.note.clone())).collect();
+        for ((path, note), expected) in found.iter().zip(paths) {
+            assert_eq!(*path, expected);
+            let name = if path == "vg" { None } else { Some("named ") };
+            assert_eq!(note.as_deref().and_then(|note| note.get(..6)), name);
+        }
+    }
+}
+
+#[test]
+fn nothing_that_a_terminal_acts_upon_reaches_a_note() {
+    let volumes = "v { status = [] tags = [\"a\u{1b}[2Jb\nc\"] segment1 { start_extent = 0 \
+                   extent_count = 1 type = \"zero\" } }";
+    let groups = group(volumes);
+    let note = groups.members()[2].note.as_deref().unwrap();
+    assert_eq!(note, "hidden; tags: a\\u{1b}[2Jb\\nc");
 }
 
 #[test]

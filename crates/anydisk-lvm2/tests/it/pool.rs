@@ -9,7 +9,7 @@ use anydisk_core::{GuestOffset, HostOffset, Limits, Members, Result, Storage, St
 use anydisk_lvm2::VolumeGroups;
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::Random;
-use anydisk_testkit::lvm::{EXTENTS, block_checksum, dashed, device, linear, text, volume};
+use anydisk_testkit::lvm::{EXTENTS, GROUP, block_checksum, dashed, device, linear, text, volume};
 
 const ID: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const BLOCK: usize = 4096;
@@ -60,13 +60,15 @@ fn group(nodes: &[Vec<u8>]) -> VolumeGroups {
     extents.extend(nodes.concat());
     extents.resize(2 << 16, 0);
     extents.extend((10..20_u8).flat_map(|number| [number; 1 << 16]));
-    let pool = "type = \"thin-pool\" metadata = \"m\" pool = \"d\" chunk_size = 128";
+    let pool = "type = \"thin-pool\" metadata = \"m\" pool = \"d\" chunk_size = 128 \
+                message1 { create = \"late\" } message2 { create = \"snap\" }";
     let volumes = linear("m", 2, "pv0", 0)
         + &linear("d", 10, "pv0", 2)
         + &volume("p", 10, pool)
         + &volume("t", 8, "type = \"thin\" thin_pool = \"p\" device_id = 1")
         + &volume("late", 8, "type = \"thin\" thin_pool = \"p\" device_id = 9")
-        + &volume("snap", 8, "type = \"thin\" thin_pool = \"p\" device_id = 9 origin = \"t\"");
+        + &volume("snap", 8, "type = \"thin\" thin_pool = \"p\" device_id = 9 origin = \"t\"")
+        + &volume("lost", 8, "type = \"thin\" thin_pool = \"p\" device_id = 7");
     let disk: Arc<dyn Storage> =
         Arc::new(MemoryStorage::new(device(ID, &text(&[ID], 1, &volumes), &extents)));
     VolumeGroups::open(&[disk], &Limits::default()).expect("the group opens")
@@ -109,41 +111,73 @@ fn chunks_of_several_leaves_are_found_and_the_rest_is_zero() {
     assert!(runs[4].0);
 }
 
+// The kernel would not find a volume that the tree does not name. Read as zeroes, a damaged or
+// restored pool gave an empty disk for a full one.
 #[test]
-fn a_volume_that_the_pool_does_not_know_is_zero_and_a_snapshot_of_such_is_refused() {
+fn a_volume_that_the_pool_does_not_know_is_refused_unless_the_pool_has_still_to_make_it() {
     let nodes = [top(), node(2, true, &[])];
     assert_eq!(chunks(&nodes, "late").unwrap(), [0; 8]);
     let error = chunks(&nodes, "snap").unwrap_err().to_string();
     assert!(error.contains("it was not made in its pool yet"), "{error}");
+    let error = chunks(&nodes, "lost").unwrap_err().to_string();
+    assert!(error.contains("its pool does not know its number, 7"), "{error}");
+    let groups = group(&nodes);
+    assert!(
+        groups.changes("vg/t", "vg/lost").is_err() && groups.changes("vg/t", "vg/late").is_ok()
+    );
     assert!(Members::open(&group(&nodes), "vg/p").is_err());
 }
 
-/// What is told of the pool and of its volume `t`, if the text says this of the pool.
-fn told(items: &str) -> [Option<String>; 2] {
+/// A group whose text says this of the pool, which knows the volume `t` and not `u`.
+fn pool_with(items: &str) -> VolumeGroups {
     let pool = "type = \"thin-pool\" metadata = \"m\" pool = \"d\" chunk_size = 128";
     let volumes = linear("m", 2, "pv0", 0)
         + &linear("d", 10, "pv0", 2)
         + &volume("p", 10, &format!("{pool} {items}"))
-        + &volume("t", 8, "type = \"thin\" thin_pool = \"p\" device_id = 1");
+        + &volume("t", 8, "type = \"thin\" thin_pool = \"p\" device_id = 1")
+        + &volume("u", 8, "type = \"thin\" thin_pool = \"p\" device_id = 2");
     let mut extents = superblock();
     extents.extend(top());
     extents.extend(node(2, true, &[]));
     extents.resize(12 << 16, 0);
     let disk = MemoryStorage::new(device(ID, &text(&[ID], 1, &volumes), &extents));
-    let groups = VolumeGroups::open(&[Arc::new(disk)], &Limits::default()).unwrap();
+    VolumeGroups::open(&[Arc::new(disk)], &Limits::default()).unwrap()
+}
+
+/// What is told of the pool and of its volume `t`, if the text says this of the pool.
+fn told(items: &str) -> [Option<String>; 2] {
+    let groups = pool_with(items);
     let note = |path: &str| groups.members().iter().find(|one| one.path == path)?.note.clone();
     [note("vg/p"), note("vg/t")]
 }
 
 #[test]
-fn a_pool_whose_metadata_is_of_another_time_than_the_text_is_told() {
+fn a_pool_whose_metadata_is_of_another_time_than_the_text_is_refused_as_lvm_does() {
     assert_eq!(told("transaction_id = 0"), [None, None]);
     assert_eq!(told(""), [None, None]);
-    let other = Some("its metadata is of transaction 0, its text of 3".to_owned());
-    assert_eq!(told("transaction_id = 3"), [other.clone(), other]);
+    let other = "thin pool \"p\" cannot be used: its metadata is of transaction 0, its text of 3";
+    for items in ["transaction_id = 3", "transaction_id = 3 message1 { create = \"u\" }"] {
+        for note in told(items) {
+            assert!(note.as_deref().unwrap_or_default().contains(other), "{note:?}");
+        }
+        let error = Members::open(&pool_with(items), "vg/t").unwrap_err().to_string();
+        assert!(error.contains(other), "{error}");
+    }
     let [under_way, _] = told("transaction_id = 1 message1 { create = \"t\" }");
     let expected = "its metadata is of transaction 0, its text of 1, a change was under way";
     assert_eq!(under_way.as_deref(), Some(expected));
+}
+
+#[test]
+fn a_message_is_one_that_the_pool_was_not_told_of_only_if_the_text_is_one_transaction_ahead() {
+    let opens = |transaction: u64, message: &str, name: &str| {
+        let groups = pool_with(&format!("transaction_id = {transaction} {message}"));
+        Members::open(&groups, &format!("vg/{name}")).is_ok()
+    };
+    let creates = "message1 { create = \"u\" }";
+    assert_eq!([1, 0].map(|number| opens(number, creates, "u")), [true, false]);
+    assert_eq!([1, 0].map(|number| opens(number, creates, "t")), [true, true]);
+    assert!(!opens(1, "message1 { delete = 2 }", "u"));
 }
 
 #[test]
@@ -338,7 +372,7 @@ fn large() -> (Arc<Generated>, VolumeGroups) {
         + &volume("u", data, &thin(2));
     let (id, extents, sectors) = (dashed(ID), META + data, LARGE / 512);
     let text = format!(
-        "contents = \"Text Format Volume Group\" version = 1 vg {{ id = \"x\" seqno = 1 \
+        "contents = \"Text Format Volume Group\" version = 1 vg {{ id = \"{GROUP}\" seqno = 1 \
          extent_size = {sectors} physical_volumes {{ pv0 {{ id = \"{id}\" pe_start = 2048 \
          pe_count = {extents} }} }} logical_volumes {{ {volumes} }} }}"
     );
