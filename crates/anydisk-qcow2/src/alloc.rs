@@ -16,7 +16,7 @@
 //! cluster whose count thereby falls to 0 stays under **embargo** until nobody can be using it
 //! any more; see [`Quarantine`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -209,20 +209,10 @@ impl Allocator {
         let Some(last) = state.table.blocks.iter().rposition(|block| *block != 0) else {
             return Ok(());
         };
-        let per_slice = self.per_slice();
-        let first = last as u64 * self.per_block();
-        for slice in (0..self.per_block() / per_slice).rev() {
-            let from = first + slice * per_slice;
-            let Some((at, _)) = self.slot(&state, from) else { continue };
-            let words = self.read_slice(at)?;
-            let used = (0..self.width.per_words(words.len()))
-                .rposition(|index| self.width.get(words.as_slice(), index) != 0);
-            if let Some(used) = used {
-                state.end = (from + used as u64 + 1).max(1);
-                return Ok(());
-            }
-        }
-        state.end = first.max(1);
+        state.end = match self.last_counted(&state, last, &BTreeSet::new())? {
+            Some(used) => used + 1,
+            None => (last as u64 * self.per_block()).max(1),
+        };
         Ok(())
     }
 

@@ -47,7 +47,7 @@ impl RefcountTable {
         self.changed.is_none()
     }
 
-    fn note(&mut self, entries: Range<usize>) {
+    pub(super) fn note(&mut self, entries: Range<usize>) {
         self.changed = Some(match self.changed.take() {
             Some(old) => old.start.min(entries.start)..old.end.max(entries.end),
             None => entries,

@@ -102,6 +102,7 @@ mod reserve;
 mod resize;
 mod rules;
 mod run;
+mod shorten;
 mod snapshot;
 mod survey;
 mod table;

@@ -2,7 +2,7 @@
 //!
 //! Growing makes everything ready that the new size needs, and names it last. Shrinking drops what
 //! lies behind the new end first and names the new size last, so that nobody who grows the image
-//! later, with whatever program, finds old bytes there.
+//! later, with whatever program, finds old bytes there; then the file is [cut](crate::shorten).
 
 use anydisk_core::{
     Error, GuestOffset, GuestRange, HostOffset, Image, NewSize, Preallocation, Resize, Result,
@@ -30,7 +30,9 @@ impl Resize for WritableImage {
         let has_bitmaps = self.suspend_bitmaps(new.size)?;
         let resized = if old < new.size { self.grow(old, new) } else { self.shrink(old, new) };
         let resumed = if has_bitmaps { self.resume_bitmaps() } else { Ok(()) };
-        resized.and(resumed)
+        resized.and(resumed)?;
+        // Growing gives space back too, that of the old L1 table, but wants more.
+        if new.size < old { self.shorten(&self.freeze()) } else { Ok(()) }
     }
 }
 

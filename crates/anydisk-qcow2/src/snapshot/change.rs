@@ -139,7 +139,8 @@ impl WritableImage {
         };
         beside.name(named)?;
         drop(alone);
-        self.write_back()
+        self.write_back()?;
+        self.shorten(&frozen)
     }
 
     /// See [`Snapshots::rename`](anydisk_core::Snapshots::rename).

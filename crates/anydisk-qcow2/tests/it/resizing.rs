@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::common::{Dump, create, disk, load, memory, open, save};
-use anydisk_core::{Disk, GuestOffset, Image, Preallocation, Storage};
+use crate::common::{Dump, create, disk, load, memory, open, range, save};
+use anydisk_core::{
+    Disk, GuestOffset, Image, NewSnapshot, Preallocation, SnapshotRef, Source, Storage,
+};
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::oracle::{Checked, Qemu};
@@ -138,6 +140,85 @@ fn a_shrunk_disk_gives_its_clusters_back_and_keeps_those_of_snapshots() {
     qemu.io(&path, "qcow2", &["read -P 1 0 200k"]);
 }
 
+/// Whether the image in the store opens, is clean, and holds this.
+fn assert_holds(store: &Arc<dyn Storage>, expected: &[u8], what: &str) {
+    assert!(contents(&disk(&open(store), None)) == expected, "{what}");
+    if let Some(qemu) = Qemu::find() {
+        assert_clean(&qemu, &**store);
+    }
+}
+
+/// Refcount blocks that count nothing any more go too, or the file would end behind the last of them.
+#[test]
+fn the_file_of_a_disk_that_shrinks_gets_shorter_by_what_is_free_at_its_end() {
+    let kinds: [crate::common::Given<'_>; 5] = [
+        &[],
+        &[("cluster_size", "512")],
+        &[("cluster_size", "4k"), ("refcount_bits", "64")],
+        &[("cluster_size", "4k"), ("refcount_bits", "1")],
+        &[("cluster_size", "512"), ("compat", "0.10")],
+    ];
+    for given in kinds {
+        let store = memory();
+        let top = disk(&create(&store, 4 << 20, given), None);
+        let data = noise(7, 4 << 20);
+        top.write(GuestOffset(0), &data).expect("written");
+        top.flush().expect("flushed");
+        top.resize(256 * KIB, Preallocation::Off).expect("it shrinks");
+        let len = store.len().expect("a length");
+        assert!(len < 704 * KIB, "{given:?}: {len}");
+        assert_holds(&store, &data[..256 << 10], "shrunk");
+        // What is written then goes where the file was cut.
+        top.resize(2 << 20, Preallocation::Off).expect("it grows");
+        let more = noise(8, 1 << 20);
+        top.write(GuestOffset(512 * KIB), &more).expect("written");
+        top.flush().expect("flushed");
+        drop(top);
+        let zeroes = |len: usize| vec![0; len << 10];
+        let expected = [data[..256 << 10].to_vec(), zeroes(256), more, zeroes(512)].concat();
+        assert_holds(&store, &expected, "grown");
+    }
+}
+
+#[test]
+fn what_a_snapshot_keeps_at_the_end_of_the_file_is_cut_off_when_it_is_deleted() {
+    let store = memory();
+    let image = create(&store, 4 << 20, &[("cluster_size", "4k")]);
+    let top = disk(&image, None);
+    top.write(GuestOffset(0), &noise(7, 4 << 20)).expect("written");
+    let snapshots = image.snapshots().expect("qcow2 has snapshots");
+    let new = NewSnapshot { name: "full".into(), ..NewSnapshot::default() };
+    snapshots.create(&new).expect("a snapshot");
+    top.resize(64 * KIB, Preallocation::Off).expect("it shrinks");
+    let before = store.len().expect("a length");
+    assert!(before > 4 << 20, "the snapshot needs it");
+    snapshots.delete(&SnapshotRef::Name("full".into())).expect("it is there");
+    // The new tables lie where there was room for them.
+    let len = store.len().expect("a length");
+    assert!(len < before / 4 * 3, "{len} of {before}");
+    assert_holds(&store, &noise(7, 64 * KIB), "deleted");
+}
+
+/// Whoever looked before the shrink may still be reading where it looked.
+#[test]
+fn a_file_is_not_cut_where_somebody_may_be_reading() {
+    let store = memory();
+    let image = create(&store, 1 << 20, &[("cluster_size", "4k")]);
+    let top = disk(&image, None);
+    let data = noise(7, 1 << 20);
+    top.write(GuestOffset(0), &data).expect("written");
+    top.flush().expect("flushed");
+    let last = image.map(range((1 << 20) - 4096, 4096)).expect("it is mapped");
+    top.resize(64 * KIB, Preallocation::Off).expect("it shrinks");
+    let Source::Data { store: data_store, at, .. } = &last.source else { panic!("it is data") };
+    let mut bytes = vec![0; 4096];
+    let count = data_store.read_at(*at, &mut bytes).expect("read");
+    assert!(count == 4096 && bytes == data[(1 << 20) - 4096..]);
+    drop(last);
+    top.resize(60 * KIB, Preallocation::Off).expect("it shrinks");
+    assert!(store.len().expect("a length") < 256 * KIB);
+}
+
 #[test]
 fn what_is_new_has_the_space_that_was_asked_for() {
     let Some(qemu) = Qemu::find() else { return };
@@ -235,5 +316,7 @@ fn no_power_failure_during_a_resize_shows_old_bytes_or_damages_the_image() {
         crash(&given, &[20 * KIB + 512, 4 << 20]);
         crash(&given, &[64 * KIB, 10 * KIB + 512]);
         crash(&given, &[64 * KIB, 10 * KIB + 512, 48 * KIB]);
+        // Refcount blocks and the end of the file go, and come again.
+        crash(&given, &[500 * KIB, 10 * KIB, 300 * KIB]);
     }
 }

@@ -5,9 +5,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use crate::common::{create, disk, load, memory, open, range, save};
+use crate::common::{Dump, create, disk, load, memory, open, range, save, try_open};
 use anydisk_core::{
-    CheckReport, CheckRequest, Disk, Error, Format, GuestOffset, HostOffset, Image, Limits,
+    Access, CheckReport, CheckRequest, Disk, Error, Format, GuestOffset, HostOffset, Image, Limits,
     Location, NewSnapshot, OpenRequest, Preallocation, SnapshotRef, Snapshots, Storage,
 };
 use anydisk_qcow2::{QCOW2, Qcow2Image, WritableImage};
@@ -376,7 +376,7 @@ fn an_image_opened_for_reading_lists_and_opens_and_changes_nothing() {
     let image = create(&store, 64 * KIB, &[]);
     snapshots(&image).create(&named("kept")).expect("created");
     let before = bytes_of(&*store);
-    let image = crate::common::try_open(&store, anydisk_core::Access::Read).expect("it opens");
+    let image = try_open(&store, Access::Read).expect("it opens");
     let all = snapshots(&image);
     assert_eq!(all.list().expect("a list").len(), 1);
     assert_eq!(all.open(&id("1")).expect("it opens").size(), 64 * KIB);
@@ -472,7 +472,7 @@ fn machine_state_and_unknown_extra_data_are_kept_and_can_be_read() {
     let store = golden("snap-extra-40");
     let image = open(&store);
     let extra = |store: &dyn Storage| {
-        let at = crate::common::Dump::of(store).header.snapshots_offset;
+        let at = Dump::of(store).header.snapshots_offset;
         let mut bytes = vec![0; 40];
         store.read_at(at.saturating_add(40), &mut bytes).expect("read");
         bytes
@@ -541,4 +541,36 @@ fn many_snapshots_of_an_image_cost_no_more_each_than_the_first() {
     }
     assert_eq!(snapshots(&image).list().expect("a list").len(), 150);
     assert_clean(&store, &"after all");
+}
+
+/// The format and all its readers know no more than 65,536.
+#[test]
+fn more_snapshots_than_the_format_knows_are_refused_with_both_numbers() {
+    let store = memory();
+    create(&store, 1 << 20, &[]);
+    let end = store.len().expect("a length").next_multiple_of(1 << 16);
+    let mut table = Vec::new();
+    for number in 1..=65_536_u32 {
+        let id = number.to_string();
+        let strings = [u16::try_from(id.len()).expect("short"), 0].map(u16::to_be_bytes).concat();
+        table.extend([&[0; 12][..], &strings, &[0; 20], &16_u32.to_be_bytes()].concat());
+        table.extend([[0; 8], (1_u64 << 20).to_be_bytes()].concat());
+        table.extend(id.as_bytes());
+        table.resize(table.len().next_multiple_of(8), 0);
+    }
+    store.write_at(HostOffset(end), &table).expect("a write to memory");
+    let named = [&65_536_u32.to_be_bytes()[..], &end.to_be_bytes()].concat();
+    store.write_at(HostOffset(60), &named).expect("a write to memory");
+    let image = open(&store);
+    let snapshots = image.snapshots().expect("qcow2 has snapshots");
+    assert_eq!(snapshots.list().expect("a list").len(), 65_536);
+    let one_more = NewSnapshot { name: "one more".into(), ..NewSnapshot::default() };
+    let error = snapshots.create(&one_more).expect_err("there are too many");
+    let told = "qcow2: number of snapshots is 65537, more than the limit of 65536";
+    assert_eq!(error.to_string(), told);
+    assert_eq!(Dump::of(&*store).header.nb_snapshots, 65_536);
+    // One that says that it has more is not opened.
+    store.write_at(HostOffset(60), &65_537_u32.to_be_bytes()).expect("a write to memory");
+    let error = try_open(&store, Access::Read).expect_err("there are too many");
+    assert_eq!(error.to_string(), told);
 }

@@ -34,7 +34,7 @@ impl<'a> Pace<'a> {
     pub(super) fn step(&self, len: u64) -> Result<()> {
         self.done.set(self.done.get() + len);
         let (done, all) = (self.done.get(), self.all.get());
-        if (self.progress)(done, all.max(done)) { Ok(()) } else { Err(Error::Cancelled) }
+        if (self.progress)(done, all.max(done).max(1)) { Ok(()) } else { Err(Error::Cancelled) }
     }
 
     /// Before anything is written to a place that was free, or cut off.
