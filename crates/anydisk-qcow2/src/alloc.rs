@@ -14,15 +14,14 @@
 //! A reference that is dropped lowers no refcount at once. It is [retired](Allocator::retire), and
 //! when the tables without it are on the medium the refcount is [lowered](Allocator::lower). A
 //! cluster whose count thereby falls to 0 stays under **embargo** until nobody can be using it
-//! any more; see [`Quarantine`].
+//! any more; see [`Quarantine`](anydisk_core::Quarantine).
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anydisk_core::{
-    DirtySlice, Error, HostOffset, Inserted, Leases, Quarantine, Result, Storage, StorageExt,
-    Supplied, TableCache, Ticket, Updated,
+    DirtySlice, Error, HostOffset, Inserted, Leases, Result, Storage, StorageExt, Supplied,
+    TableCache, Ticket, Updated,
 };
 use byteorder::{BigEndian, ByteOrder};
 
@@ -31,9 +30,8 @@ use crate::guard::{Clusters, Guard, Metadata, Overlap};
 use crate::layout::entry::HOST_END;
 use crate::live::LiveHeader;
 use crate::refcount::Width;
+pub(super) use crate::state::{RefcountTable, State};
 
-/// Slices of refcounts that are read for one allocation before it gives up looking for holes.
-const PATIENCE: u32 = 8;
 /// Binary logarithm of the largest slice of refcounts in bytes.
 const SLICE_BITS: u32 = 12;
 
@@ -51,39 +49,6 @@ pub(crate) struct Allocator {
     pub(super) guard: Guard,
     pub(super) leases: Leases,
     pub(super) state: Mutex<State>,
-}
-
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) table: RefcountTable,
-    pub(super) hunt: u64,
-    patience: u32,
-    /// No cluster from here on has a refcount.
-    pub(super) end: u64,
-    /// No cluster from here on was ever written.
-    pub(super) virgin: u64,
-    /// Where the last packed stream ended, if its cluster has room left.
-    pub(super) packed: Option<u64>,
-    /// References dropped in memory only.
-    pub(super) retired: Vec<Freed>,
-    /// Clusters without a refcount that are still in use: first -> end.
-    pub(super) embargo: BTreeMap<u64, u64>,
-    pub(super) quarantine: Quarantine<Freed>,
-    /// The refcounts contradict the tables: nothing more is handed out.
-    damage: Option<String>,
-}
-
-/// The refcount table in memory.
-#[derive(Clone, Debug)]
-pub(super) struct RefcountTable {
-    pub(super) at: HostOffset,
-    pub(super) clusters: u64,
-    /// Places of the refcount blocks; 0 where there is none.
-    pub(super) blocks: Vec<u64>,
-    /// Entries that are not in the file yet.
-    pub(super) changed: Option<Range<usize>>,
-    /// The header still names another place.
-    pub(super) moved: bool,
 }
 
 /// References that were dropped, one to each of the clusters.
@@ -134,7 +99,7 @@ pub(crate) struct Fresh {
 }
 
 /// What one look at the refcounts found.
-enum Look {
+pub(super) enum Look {
     Free(Clusters),
     /// Nothing before this cluster.
     Next(u64),
@@ -161,18 +126,6 @@ impl Allocator {
         });
         let slice_bits = cluster_bits.min(SLICE_BITS);
         let virgin = store.len()?.div_ceil(1 << cluster_bits);
-        let state = State {
-            table: table?,
-            hunt: 1,
-            patience: 0,
-            end: 1,
-            virgin,
-            packed: None,
-            retired: Vec::new(),
-            embargo: BTreeMap::new(),
-            quarantine: Quarantine::default(),
-            damage: None,
-        };
         let allocator = Self {
             store: Arc::clone(store),
             live: Arc::clone(live),
@@ -182,7 +135,7 @@ impl Allocator {
             counts: TableCache::new(1 << (slice_bits - 3), cache),
             guard,
             leases,
-            state: Mutex::new(state),
+            state: Mutex::new(State::new(table?, virgin)),
         };
         allocator.guard_blocks()?;
         allocator.find_end()?;
@@ -396,65 +349,6 @@ impl Allocator {
             self.counts.settle(&picture);
         }
         Ok(())
-    }
-}
-
-impl State {
-    /// Where to look next.
-    fn position(&self) -> u64 {
-        let hunting = self.hunt < self.end && self.patience < PATIENCE;
-        if hunting { self.hunt } else { self.end }
-    }
-
-    /// There is nothing between `from` and `next` any more.
-    fn pass(&mut self, from: u64, next: u64) {
-        if from == self.hunt {
-            self.hunt = next;
-        }
-        self.end = self.end.max(if from >= self.end { next } else { 0 });
-    }
-
-    /// Clusters come into use. Whether they still read as zero.
-    pub(super) fn enter(&mut self, run: Clusters) -> bool {
-        let zeroed = run.first >= self.virgin;
-        self.virgin = self.virgin.max(run.end());
-        self.end = self.end.max(run.end());
-        zeroed
-    }
-
-    /// The part of `run` before the first cluster under embargo.
-    fn allowed(&self, run: Clusters) -> Look {
-        if let Some((_, end)) = self.embargo.range(..=run.first).next_back()
-            && *end > run.first
-        {
-            return Look::Next(*end);
-        }
-        let next = self.embargo.range(run.first..run.end()).next();
-        let count = next.map_or(run.count, |(first, _)| first - run.first);
-        Look::Free(Clusters::new(run.first, count))
-    }
-
-    /// Forgets where space was sought, in a file of which clusters from `virgin` on were never written.
-    pub(super) fn forget_places(&mut self, virgin: u64) {
-        (self.hunt, self.patience, self.end, self.virgin) = (1, 0, 1, virgin);
-        self.packed = None;
-    }
-
-    /// Whether a cluster without a refcount may be used.
-    pub(super) fn is_under_embargo(&self, cluster: u64) -> bool {
-        self.embargo.range(..=cluster).next_back().is_some_and(|(_, end)| *end > cluster)
-    }
-
-    /// Notes that refcounts contradict the tables.
-    pub(super) fn damage(&mut self, why: String) {
-        self.damage.get_or_insert(why);
-    }
-
-    pub(super) fn check(&self) -> Result<()> {
-        match &self.damage {
-            Some(why) => Err(needs_repair(why.clone())),
-            None => Ok(()),
-        }
     }
 }
 

@@ -8,10 +8,11 @@ use anydisk_core::{Error, HostOffset, NewSnapshot, Result, SnapshotInfo, Snapsho
 use super::table::{self, Entry};
 use super::view::check_l1;
 use crate::alloc::{bytes_of, words_of};
-use crate::beside::{Beside, Named, Plan};
+use crate::beside::{Beside, Named};
 use crate::entry::{Fault, L1Entry, L2Entry, Rule};
 use crate::guard::{Clusters, Metadata};
 use crate::layout::entry::COPIED;
+use crate::room::Plan;
 use crate::table::Geometry;
 use crate::write::WritableImage;
 use crate::{Header, NAME, limits};

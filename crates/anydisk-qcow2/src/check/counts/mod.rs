@@ -1,11 +1,15 @@
-//! The refcounts in the file: where they are, whether they can be read, and whether they agree with
-//! what is named.
+//! The refcounts in the file: where they are, and whether they can be read. `reader` reads them,
+//! `compare` tells whether they agree with what is named.
+
+mod compare;
+mod reader;
 
 use std::collections::HashSet;
 
 use anydisk_core::{HostOffset, Result, Storage};
 
-use super::progress::Progress;
+pub(super) use self::reader::Reader;
+use self::reader::Units;
 use super::references::{PAGE, References};
 use super::roots::tell_unreadable;
 use super::subject::Subject;
@@ -37,16 +41,6 @@ pub(super) enum State {
 pub(super) struct Blocks {
     entries: Vec<u64>,
     states: Vec<State>,
-}
-
-/// Refcounts that are read block by block.
-pub(super) struct Reader<'a> {
-    subject: &'a Subject,
-    blocks: &'a Blocks,
-    block: Vec<u8>,
-    /// The block that is in memory.
-    held: Option<usize>,
-    counts: Vec<u64>,
 }
 
 impl Blocks {
@@ -132,73 +126,6 @@ impl Blocks {
                     format!("refcount block {number} is named {count} times, expected once")
                 });
             }
-        }
-    }
-
-    /// Notes which refcounts are exactly one.
-    pub(super) fn note_ones(
-        &self,
-        subject: &Subject,
-        references: &References,
-        teller: &mut Teller<'_>,
-        progress: &Progress<'_>,
-    ) -> Result<()> {
-        let mut reader = Reader::new(subject, self);
-        for unit in Units::of(subject, references) {
-            match reader.read(unit) {
-                Ok(Some(counts)) => references.note_ones(unit.first, counts),
-                Ok(None) => {}
-                Err(error) => tell_unreadable(teller, subject.offset(unit.first), &error),
-            }
-            if unit.first % PAGE == 0 {
-                progress.step(0)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Compares refcounts with references. Returns the end of what is in use.
-    pub(super) fn compare(
-        &self,
-        subject: &Subject,
-        references: &References,
-        teller: &mut Teller<'_>,
-    ) -> u64 {
-        let mut reader = Reader::new(subject, self);
-        let (mut page, mut page_at, mut end) = (Vec::new(), None, 0);
-        let mut named_in_page = false;
-        for whole in Units::of(subject, references) {
-            let unit = Clusters::new(whole.first, whole.count.min(subject.end() - whole.first));
-            let first = unit.first - unit.first % PAGE;
-            if page_at != Some(first) {
-                named_in_page = references.page_counts(first, &mut page).is_some();
-                page_at = Some(first);
-            }
-            let within = usize::try_from(unit.first - first).unwrap_or(0);
-            let len = usize::try_from(unit.count).unwrap_or(0);
-            let named = named_in_page.then(|| &page[within..within + len]);
-            let state = self.state(subject, unit.first);
-            // That a block cannot be read was told when its ones were noted.
-            let counts = reader.read(whole).unwrap_or_default().map(|counts| &counts[..len]);
-            let pairs = Pairs { unit, named, counts };
-            end = end.max(pairs.end());
-            if state.is_readable() && !pairs.are_equal() {
-                pairs.tell(subject, references, state, teller);
-            }
-            if named.is_some() && references.page_overlaps(first) {
-                tell_overlaps(subject, references, &pairs, teller);
-            }
-        }
-        end
-    }
-
-    /// Tells of refcounts of clusters behind the end of the file.
-    pub(super) fn tell_past_end(&self, subject: &Subject, teller: &mut Teller<'_>) {
-        let mut reader = Reader::new(subject, self);
-        for unit in self.units_past_end(subject) {
-            let Ok(Some(counts)) = reader.read(unit) else { continue };
-            let past = (unit.first..).zip(counts).filter(|(at, _)| *at >= subject.end());
-            past.for_each(|(cluster, count)| tell_leak(subject, cluster, (*count, 0), teller));
         }
     }
 
@@ -323,176 +250,5 @@ fn tell_state(teller: &mut Teller<'_>, place: HostOffset, entry: u64, state: Sta
 impl State {
     fn is_readable(self) -> bool {
         !matches!(self, Self::Unaligned | Self::Again)
-    }
-}
-
-/// The clusters of a window in pieces that lie in one block and in one page of references.
-struct Units {
-    next: u64,
-    end: u64,
-    size: u64,
-}
-
-impl Units {
-    fn of(subject: &Subject, references: &References) -> Self {
-        let window = references.window();
-        let size = Blocks::per_block(subject).min(PAGE);
-        Self { next: window.start, end: window.end.min(subject.end()), size }
-    }
-}
-
-impl Iterator for Units {
-    type Item = Clusters;
-
-    fn next(&mut self) -> Option<Clusters> {
-        if self.next >= self.end {
-            return None;
-        }
-        let unit = Clusters::new(self.next, self.size);
-        self.next += self.size;
-        Some(unit)
-    }
-}
-
-impl<'a> Reader<'a> {
-    pub(super) fn new(subject: &'a Subject, blocks: &'a Blocks) -> Self {
-        Self { subject, blocks, block: Vec::new(), held: None, counts: Vec::new() }
-    }
-
-    /// The refcounts of clusters of one block; `None`: all are 0.
-    pub(super) fn read(&mut self, unit: Clusters) -> Result<Option<&[u64]>> {
-        let per_block = Blocks::per_block(self.subject);
-        let number = usize::try_from(unit.first / per_block).unwrap_or(usize::MAX);
-        let state = self.blocks.states.get(number).copied().unwrap_or(State::Absent);
-        if !matches!(state, State::Good | State::Reserved) {
-            return Ok(None);
-        }
-        if self.held != Some(number) {
-            self.load(number)?;
-        }
-        if self.block.is_empty() {
-            return Ok(None);
-        }
-        let bytes = |clusters: u64| {
-            usize::try_from(clusters * u64::from(self.subject.width.bits()) / 8).unwrap_or(0)
-        };
-        let (from, len) = (bytes(unit.first % per_block), bytes(unit.count));
-        self.subject.width.decode(&self.block[from..from + len], &mut self.counts);
-        Ok(Some(&self.counts))
-    }
-
-    /// As [`read`](Self::read), with zeroes for what is a hole in the file.
-    pub(super) fn read_or_zero(&mut self, unit: Clusters) -> Result<Option<&[u64]>> {
-        if self.read(unit)?.is_none() {
-            let good = self.blocks.state(self.subject, unit.first) == State::Good;
-            self.counts.clear();
-            self.counts.resize(usize::try_from(unit.count).unwrap_or(0), 0);
-            return Ok(good.then_some(&self.counts));
-        }
-        Ok(Some(&self.counts))
-    }
-
-    /// Reads a block; one that is a hole is kept as no bytes.
-    fn load(&mut self, number: usize) -> Result<()> {
-        let (at, len) = (self.blocks.entries[number], self.subject.cluster_size());
-        self.held = None;
-        self.block.clear();
-        if !self.subject.is_hole(at, len) {
-            self.block.resize(usize::try_from(len).unwrap_or(0), 0);
-            self.subject.read(at, &mut self.block)?;
-        }
-        self.held = Some(number);
-        Ok(())
-    }
-}
-
-/// References and refcounts of some clusters; `None`: all 0.
-struct Pairs<'a> {
-    unit: Clusters,
-    named: Option<&'a [u64]>,
-    counts: Option<&'a [u64]>,
-}
-
-impl Pairs<'_> {
-    fn get(&self, index: usize) -> (u64, u64) {
-        let of = |all: Option<&[u64]>| all.map_or(0, |all| all[index]);
-        (of(self.counts), of(self.named))
-    }
-
-    fn are_equal(&self) -> bool {
-        let zero = |all: &[u64]| all.iter().all(|count| *count == 0);
-        match (self.counts, self.named) {
-            (Some(counts), Some(named)) => counts == named,
-            (counts, named) => counts.is_none_or(zero) && named.is_none_or(zero),
-        }
-    }
-
-    /// Behind the last cluster that is counted or named.
-    fn end(&self) -> u64 {
-        let last = |all: Option<&[u64]>| all?.iter().rposition(|count| *count != 0);
-        let last = last(self.counts).max(last(self.named));
-        last.map_or(0, |last| self.unit.first + last as u64 + 1)
-    }
-
-    fn tell(
-        &self,
-        subject: &Subject,
-        references: &References,
-        state: State,
-        teller: &mut Teller<'_>,
-    ) {
-        let len = usize::try_from(self.unit.count).unwrap_or(0);
-        for (cluster, index) in (self.unit.first..).zip(0..len) {
-            let (count, named) = self.get(index);
-            if count > named {
-                tell_leak(subject, cluster, (count, named), teller);
-            } else if count < named && !references.overlaps(cluster) {
-                tell_low(subject, cluster, (count, named), state, teller);
-            }
-        }
-    }
-}
-
-fn tell_leak(subject: &Subject, cluster: u64, (count, named): (u64, u64), teller: &mut Teller<'_>) {
-    if count > named {
-        teller.tell(Trouble::Leak, subject.offset(cluster), || {
-            format!(
-                "the refcount of cluster {cluster} is {count}, expected {named}: it is lost space"
-            )
-        });
-    }
-}
-
-fn tell_low(
-    subject: &Subject,
-    cluster: u64,
-    (count, named): (u64, u64),
-    state: State,
-    teller: &mut Teller<'_>,
-) {
-    let trouble = match state {
-        _ if named > subject.width.max() => Trouble::RefcountOverflow,
-        State::Good => Trouble::RefcountLow,
-        _ => Trouble::RefcountMissing,
-    };
-    teller.tell(trouble, subject.offset(cluster), || {
-        format!("the refcount of cluster {cluster} is {count}, expected {named}")
-    });
-}
-
-fn tell_overlaps(
-    subject: &Subject,
-    references: &References,
-    pairs: &Pairs<'_>,
-    teller: &mut Teller<'_>,
-) {
-    let Some(named) = pairs.named else { return };
-    for (index, (cluster, named)) in (pairs.unit.first..).zip(named).enumerate() {
-        if *named > 1 && references.overlaps(cluster) {
-            let (count, _) = pairs.get(index);
-            teller.tell(Trouble::Overlap, subject.offset(cluster), || {
-                format!("cluster {cluster} holds metadata and is named {named} times, as something else too; its refcount is {count}")
-            });
-        }
     }
 }
