@@ -1,4 +1,4 @@
-//! The last grain of an extent, which writers pack in two forms.
+//! How grains are packed; the last one of an extent, in two forms.
 
 use anydisk_codec::Decode;
 use anydisk_core::{Codec, DecodeError, Decoded};
@@ -6,10 +6,15 @@ use anydisk_core::{Codec, DecodeError, Decoded};
 /// A zlib stream of the sectors that are left, or of a whole grain filled up with zeroes.
 ///
 /// The unit to decode is the short form. qemu writes that one, VirtualBox the other.
-pub(crate) const SHORT_OR_WHOLE: Codec = Codec::Custom(&ShortOrWhole);
+const SHORT_OR_WHOLE: Codec = Codec::Custom(&ShortOrWhole);
 
 /// Bytes of a zlib stream before the deflate data (RFC 1950).
 const ZLIB_HEAD: usize = 2;
+
+/// How a grain is packed of which the extent has `stored` bytes, where whole ones have `grain`.
+pub(crate) fn of_grain(stored: u64, grain: u64) -> Codec {
+    if stored == grain { Codec::Zlib } else { SHORT_OR_WHOLE }
+}
 
 #[derive(Debug)]
 struct ShortOrWhole;

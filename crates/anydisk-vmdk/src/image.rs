@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use anydisk_core::{
-    Access, BackingLink, Codec, Encoded, Error, Extent, GuestOffset, GuestRange, HostOffset, Id,
-    Image, ImageInfo, ImageWrite, Lease, Limits, Lookup, Need, OpenRequest, Reference, Resize,
-    Result, Role, Source, Supplied, TableCache, Ticket,
+    Access, BackingLink, Encoded, Error, Extent, GuestOffset, GuestRange, HostOffset, Id, Image,
+    ImageInfo, ImageWrite, Lease, Limits, Lookup, Need, OpenRequest, Reference, Resize, Result,
+    Role, Source, Supplied, TableCache, Ticket,
 };
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
-use crate::codec::SHORT_OR_WHOLE;
 use crate::descriptor::Descriptor;
 use crate::extent::{Body, File, Packed, Part, Sparse};
 use crate::growing::Growing;
@@ -20,7 +19,7 @@ use crate::open::{self, Assembly};
 use crate::table::{Grain, SLICE, SliceAt, WIDE_ENTRY, run};
 use crate::unwritten::Unwritten;
 use crate::write::Writer;
-use crate::{info, limits};
+use crate::{codec, info, limits};
 
 /// Memory for the places and lengths of packed grains, in bytes: those of 256 MiB of disk.
 const MARKER_CACHE: usize = 64 << 10;
@@ -321,7 +320,7 @@ impl VmdkImage {
         let stored = grain.min(sparse.geometry().capacity() - from_start);
         let unit = GuestRange::between(start, GuestOffset(start.get().saturating_add(stored)));
         let unit = unit.before(part.range().end());
-        let codec = if unit.len() == grain { Codec::Zlib } else { SHORT_OR_WHOLE };
+        let codec = codec::of_grain(unit.len(), grain);
         let at = at.saturating_add(head);
         let source = Source::Encoded(Encoded { store, at, len, codec, unit });
         Ok(Lookup::Found(Extent { len: range.len(), source, lease }))

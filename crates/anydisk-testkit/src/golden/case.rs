@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::MemoryFolder;
 use crate::digest::file_sha256;
 use crate::places;
 use crate::unpack::{Unpacked, unpack_tar_xz, unpack_xz};
@@ -181,6 +182,20 @@ impl Case {
             folder: folder.to_owned(),
             json,
         })
+    }
+
+    /// Its files in memory.
+    ///
+    /// # Panics
+    /// As [`unpack`](Self::unpack).
+    #[must_use]
+    pub fn in_memory(&self) -> MemoryFolder {
+        let (folder, unpacked) = (MemoryFolder::default(), self.unpack());
+        for file in &self.files {
+            let bytes = fs::read(unpacked.file(&file.name)).expect("it was unpacked");
+            folder.put(&file.name, bytes);
+        }
+        folder
     }
 
     /// Unpacks the files into a folder of their own.

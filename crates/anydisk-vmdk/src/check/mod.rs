@@ -27,11 +27,12 @@ mod table;
 
 use anydisk_core::{
     Access, CheckReport, CheckRequest, Error, Finding, GuestOffset, GuestRange, HostOffset,
-    OpenRequest, Repair, Result, Severity,
+    OpenRequest, Repair, Result, Severity, Storage, StorageExt,
 };
 
 use self::sparse::SparseCheck;
 use self::stream::Headless;
+use crate::codec;
 use crate::extent::{Body, Flat, Part};
 use crate::image::backing;
 use crate::open::{self, Assembly};
@@ -166,6 +167,21 @@ fn check_parent(request: &OpenRequest<'_>, assembly: &Assembly, teller: &mut Tel
         );
         teller.tell(Finding::new(Severity::Corruption, "parent-mismatch", at, text));
     }
+}
+
+/// What is wrong with a packed grain, its place and length being `packed`, of which the extent has
+/// `stored` bytes, where whole ones have `grain`.
+fn unpack(
+    store: &dyn Storage,
+    packed: (HostOffset, usize),
+    stored: u64,
+    grain: u64,
+) -> Result<Option<String>> {
+    let mut bytes = vec![0; packed.1];
+    store.read_padded_at(packed.0, &mut bytes)?;
+    let mut out = vec![0; usize::try_from(stored).expect("the limit of a unit")];
+    let decoded = codec::of_grain(stored, grain).decode(&bytes, &mut out);
+    Ok(decoded.err().map(|error| error.to_string()))
 }
 
 /// A part of the disk: `len` bytes from `from_start` on in `part`, cut at its end.

@@ -8,10 +8,10 @@
 //! Tables, directory and footer of a stream come last, so one that was cut short has no directory. But
 //! each grain stands behind its guest sector and its length.
 
-use anydisk_core::{Codec, HostOffset, Limits, Result, Storage, StorageExt};
+use anydisk_core::{HostOffset, Limits, Result, Storage, StorageExt};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::codec::SHORT_OR_WHOLE;
+use super::unpack;
 use crate::header::{Header, limit};
 use crate::layout::{GrainMarker, MetadataMarker, SECTOR, SparseHeader, flags, marker};
 use crate::limits;
@@ -159,23 +159,15 @@ impl<'a> Headless<'a> {
             return Ok(None);
         }
         let next = HostOffset(end.get().next_multiple_of(SECTOR));
-        if self.unpacks(data, len, from_start)? {
+        let rest = (self.header.capacity - from_start).min(self.header.grain);
+        let data = (data, usize::try_from(len).expect("the limit of a grain"));
+        if unpack(self.store, data, rest, self.header.grain)?.is_none() {
             limit("grains of a stream without an end", found.grains.len() as u64, GRAINS)?;
             let sector = u32::try_from(at.get() / SECTOR).unwrap_or(u32::MAX);
             found.grains.push((from_start / self.header.grain, sector));
             found.end = next;
         }
         Ok(Some(next))
-    }
-
-    /// Whether a grain is whole.
-    fn unpacks(&self, at: HostOffset, len: u64, from_start: u64) -> Result<bool> {
-        let mut packed = vec![0; usize::try_from(len).expect("the limit of a grain")];
-        self.store.read_padded_at(at, &mut packed)?;
-        let rest = (self.header.capacity - from_start).min(self.header.grain);
-        let codec = if rest == self.header.grain { Codec::Zlib } else { SHORT_OR_WHOLE };
-        let mut out = vec![0; usize::try_from(rest).expect("the limit of a unit")];
-        Ok(codec.decode(&packed, &mut out).is_ok())
     }
 }
 

@@ -78,7 +78,10 @@ impl Writer {
             return Err(read_only("its file was opened for reading"));
         }
         if image.parts.iter().all(|part| !part.writable) {
-            return Err(read_only("none of its extents can be written"));
+            return Err(read_only(match image.parts.get(0) {
+                Some(part) if !descriptor.extents.is_empty() => why_not(part),
+                _ => "it is an extent without the descriptor that names it",
+            }));
         }
         if descriptor.value("changeTrackPath").is_some() {
             return Err(read_only("it has a change tracking file, which would no longer be true"));
@@ -217,6 +220,17 @@ impl Sparse {
     }
 }
 
+/// Why a part cannot be written.
+fn why_not(part: &Part) -> &'static str {
+    match &part.body {
+        Body::Zero => "an extent of zeroes, or one without access, has no file",
+        Body::Sparse(sparse) if !sparse.has_sector_entries() => {
+            "of a seSparse extent, the bitmap, the back map and the journal beside its tables are not known"
+        }
+        Body::Flat(_) | Body::Sparse(_) => "an extent is marked read-only",
+    }
+}
+
 fn read_only(why: &'static str) -> Error {
     Error::ReadOnly { why: why.into() }
 }
@@ -236,7 +250,7 @@ impl VmdkImage {
             return Err(read_only("it was opened for reading"));
         };
         if !part.writable {
-            return Err(read_only("an extent is marked read-only, or has no file"));
+            return Err(read_only(why_not(part)));
         }
         Ok(Target { index, part, range, writer })
     }

@@ -7,7 +7,6 @@ use anydisk_core::{
     OpenRequest, Repair, Storage, StorageExt,
 };
 use anydisk_storage::MemoryStorage;
-use anydisk_testkit::MemoryFolder;
 use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::golden::cases;
 use anydisk_testkit::vmdk::ByHand;
@@ -285,11 +284,7 @@ fn a_repaired_image_can_be_written_again() {
 #[test]
 fn a_redo_log_that_was_not_closed_is_clean_after_a_repair_whatever_marks_it() {
     let case = cases("vmdk").into_iter().find(|case| case.name == "vmfsSparse-grain8").expect("it");
-    let (folder, unpacked) = (MemoryFolder::default(), case.unpack());
-    for file in &case.files {
-        let bytes = std::fs::read(unpacked.file(&file.name)).expect("it was unpacked");
-        folder.put(&file.name, bytes);
-    }
+    let folder = case.in_memory();
     let log = case.files.iter().find(|file| file.name != case.open).expect("a redo log");
     let log = folder.file(&log.name).expect("it was put there");
     log.write_at(HostOffset(1648), &[0, 0, 1, 0]).expect("memory");

@@ -10,6 +10,7 @@ use anydisk_core::{
     Storage, StorageExt,
 };
 use anydisk_storage::MemoryStorage;
+use anydisk_testkit::golden::cases;
 use anydisk_testkit::vmdk::ByHand;
 use anydisk_vmdk::VMDK;
 
@@ -371,6 +372,29 @@ fn an_extent_of_esx_without_its_descriptor_is_read_with_a_warning_and_not_writte
     assert_eq!(opened.image.size(), 64 * 512);
     assert_eq!(
         files.refusal("a", Access::ReadWrite),
-        "the image cannot be written: none of its extents can be written"
+        "the image cannot be written: it is an extent without the descriptor that names it"
+    );
+}
+
+#[test]
+fn an_image_of_extents_that_cannot_be_written_is_refused_with_the_reason() {
+    let refusal = |name: &str| {
+        let case = cases("vmdk").into_iter().find(|case| case.name == name).expect("a case");
+        let folder = case.in_memory();
+        let (location, limits) = (Location::Other("a".to_owned()), Limits::default());
+        let store = folder.file(&case.open).expect("it was put there");
+        let request = OpenRequest::new(store, &location, &limits);
+        let access = Access::ReadWrite;
+        let opened = VMDK.open(OpenRequest { access, resolver: &folder, ..request });
+        opened.err().map(|error| error.to_string())
+    };
+    assert_eq!(
+        refusal("seSparse-chain").expect("a refusal"),
+        "the image cannot be written: of a seSparse extent, the bitmap, the back map and the \
+         journal beside its tables are not known"
+    );
+    assert_eq!(
+        refusal("streamOptimized-footer").expect("a refusal"),
+        "the image cannot be written: compressed grains are written in one pass only"
     );
 }

@@ -1,11 +1,11 @@
 //! What the entries of tables name.
 
-use anydisk_core::{Codec, Error, Finding, GuestRange, HostOffset, Result, Severity, StorageExt};
+use anydisk_core::{Error, Finding, GuestRange, HostOffset, Result, Severity, StorageExt};
 
 use super::super::table::Entries;
 use super::super::{guest, sector};
 use super::{SparseCheck, Walk};
-use crate::codec::SHORT_OR_WHOLE;
+use crate::check::unpack;
 use crate::extent::Packed;
 use crate::image::marker;
 use crate::layout::SECTOR;
@@ -173,8 +173,10 @@ impl SparseCheck<'_> {
                 if let Some(met) = self.mark(walk, at, head + len as u64) {
                     findings.push(self.used_twice(at, met, at).costing(cost));
                 }
-                let check =
-                    walk.first.then(|| self.unpack(at.saturating_add(head), len, from_start));
+                let grain = self.sparse.geometry().grain();
+                let rest = (self.sparse.geometry().capacity() - from_start).min(grain);
+                let data = (at.saturating_add(head), len);
+                let check = walk.first.then(|| unpack(self.store, data, rest, grain));
                 check.transpose()?.flatten()
             }
             Err(error) => walk.first.then(|| error.to_string()),
@@ -187,16 +189,5 @@ impl SparseCheck<'_> {
                 .push(Finding::new(Severity::Corruption, "packed-grain", at, text).costing(cost));
         }
         Ok(())
-    }
-
-    /// What is wrong with a packed grain.
-    fn unpack(&self, at: HostOffset, len: usize, from_start: u64) -> Result<Option<String>> {
-        let mut packed = vec![0; len];
-        self.store.read_padded_at(at, &mut packed)?;
-        let grain = self.sparse.geometry().grain();
-        let rest = (self.sparse.geometry().capacity() - from_start).min(grain);
-        let codec = if rest == grain { Codec::Zlib } else { SHORT_OR_WHOLE };
-        let mut out = vec![0; usize::try_from(rest).expect("the limit of a unit")];
-        Ok(codec.decode(&packed, &mut out).err().map(|error| error.to_string()))
     }
 }

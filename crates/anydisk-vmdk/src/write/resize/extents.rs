@@ -67,43 +67,60 @@ impl VmdkImage {
         limit("number of extents", count, limits::FILES.min(writer.limits.extents as u64))?;
         let last = writer.descriptor.read(|descriptor| descriptor.extents.last().cloned());
         let last = last.ok_or_else(|| unsupported("adding to a disk without extents"))?;
+        let first = self.files.len();
+        self.make_files(&last, lens, new, made)?;
+        let mut start = self.parts.last().map_or(0, |part| part.range().end().get());
+        let mut parts = Vec::new();
+        for (len, file) in lens.iter().zip(first..) {
+            let body = self.new_body(writer, &last, (file, *len), new.preallocation)?;
+            let end = start.saturating_add(*len);
+            let range = GuestRange::between(GuestOffset(start), GuestOffset(end));
+            parts.push(Part::new(range, true, last.kind.word(), body));
+            start = end;
+        }
+        self.parts.extend(parts);
+        Ok(())
+    }
+
+    /// Makes files behind the last extent.
+    fn make_files(
+        &self,
+        last: &ExtentLine,
+        lens: &[u64],
+        new: &NewSize<'_>,
+        made: &mut Vec<(u64, Vec<u8>)>,
+    ) -> Result<()> {
+        let mut files = Vec::new();
         for (len, step) in lens.iter().zip(1..) {
             let name = next_name(&last.name, step)?;
             let reference = Reference::new(Role::Extent, name.clone());
             let located = new.companions.make(&reference)?;
             made.push((*len, name));
             let used = AtomicBool::new(true);
-            let file = File { store: located.store, name: located.location.to_string(), used };
-            self.files.extend(vec![file]);
-            self.add_extent(writer, &last, *len, new.preallocation)?;
+            files.push(File { store: located.store, name: located.location.to_string(), used });
         }
+        self.files.extend(files);
         Ok(())
     }
 
-    /// Fills the last file with an empty extent, and puts that behind the disk.
-    fn add_extent(
+    /// Fills file number `file` with an empty extent of `len` bytes, as the last one is.
+    fn new_body(
         &self,
         writer: &Writer,
         last: &ExtentLine,
-        len: u64,
+        (file, len): (usize, u64),
         how: Preallocation,
-    ) -> Result<()> {
-        let number = self.files.len() - 1;
-        let store = &*self.files[number].store;
-        let body = match last.kind {
+    ) -> Result<Body> {
+        match last.kind {
             ExtentKind::Flat => {
                 // The line says what the last one does, also where the data begins.
-                let flat = Flat::new(number, last.start, last.start.saturating_add(len));
-                flat::grow(&flat, store, (0, len), how)?;
-                Body::Flat(flat)
+                let flat = Flat::new(file, last.start, last.start.saturating_add(len));
+                flat::grow(&flat, &*self.files[file].store, (0, len), how)?;
+                Ok(Body::Flat(flat))
             }
-            ExtentKind::Sparse => Body::Sparse(self.new_sparse(writer, number, len)?),
-            _ => return Err(unsupported("adding an extent of this type")),
-        };
-        let start = self.parts.last().map_or(0, |part| part.range().end().get());
-        let range = GuestRange::between(GuestOffset(start), GuestOffset(start.saturating_add(len)));
-        self.parts.extend(vec![Part::new(range, true, last.kind.word(), body)]);
-        Ok(())
+            ExtentKind::Sparse => Ok(Body::Sparse(self.new_sparse(writer, file, len)?)),
+            _ => Err(unsupported("adding an extent of this type")),
+        }
     }
 
     /// An empty sparse extent in file number `number`, divided as the last one is.
