@@ -4,6 +4,8 @@
 //! Any error is a good answer. A panic, an endless loop, too much memory, or two answers that
 //! contradict each other are findings.
 
+pub mod story;
+
 use std::sync::Arc;
 
 use anydisk_core::{

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use anydisk_testkit::Random;
 use anydisk_testkit::golden::cases;
 
 /// Larger files teach a fuzzer nothing that smaller ones do not, and slow it down.
@@ -28,6 +29,9 @@ const FEEDS: &[Feed] = &[
     ("vmdk_descriptor", "vmdk", descriptor),
     ("luks1_header", "luks", without_payload),
     ("luks2_header", "luks", json_of_luks2),
+    ("resize_image", "qcow2", |file| resized(0, file)),
+    ("resize_image", "vmdk", |file| resized(1, file)),
+    ("resize_image", "vdi", |file| resized(2, file)),
     ("probe", "luks", first_4k),
     ("ovf_archive", "ova", whole),
     ("ovf_descriptor", "ova", ovf),
@@ -44,6 +48,11 @@ const FEEDS: &[Feed] = &[
 
 fn whole(file: &[u8]) -> Option<Vec<u8>> {
     (file.len() <= LARGEST).then(|| file.to_vec())
+}
+
+/// The number of a format and three sizes: 16, 2 and 64 MiB.
+fn resized(format: u8, file: &[u8]) -> Option<Vec<u8>> {
+    Some([&[format, 0, 32, 0, 4, 0, 128], &*whole(file)?].concat())
 }
 
 fn first_4k(file: &[u8]) -> Option<Vec<u8>> {
@@ -74,7 +83,8 @@ fn snapshot_table(file: &[u8]) -> Option<Vec<u8>> {
 /// How many bitmaps there are, and their directory.
 fn bitmap_directory(file: &[u8]) -> Option<Vec<u8>> {
     let head = &file[..file.len().min(4 << 10)];
-    let extension = 8 * head.chunks(8).position(|words| words.starts_with(&[0x23, 0x85, 0x28, 0x75]))?;
+    let extension =
+        8 * head.chunks(8).position(|words| words.starts_with(&[0x23, 0x85, 0x28, 0x75]))?;
     let (len, at) = (number_at(file, extension + 16)?, number_at(file, extension + 24)?);
     counted(*file.get(extension + 11)?, file, at, len.min(4 << 10))
 }
@@ -132,13 +142,22 @@ fn made(corpus: &Path) -> io::Result<()> {
         ("partition_table", mbr()),
         ("partition_table", gpt()),
     ];
-    for (number, (target, seed)) in seeds.into_iter().enumerate() {
+    let stories = (0..13).map(|kind| ("resize", story(kind)));
+    for (number, (target, seed)) in seeds.into_iter().chain(stories).enumerate() {
         fs::create_dir_all(corpus.join(target))?;
         fs::write(corpus.join(target).join(format!("made-{number}")), seed)?;
         let count = fs::read_dir(corpus.join(target))?.count();
         println!("{target}: {count} seeds");
     }
     Ok(())
+}
+
+/// Operations at random on an image of the kind, of which there are 13.
+fn story(kind: u64) -> Vec<u8> {
+    let mut random = Random::new(kind);
+    let choice = u32::try_from(((kind << 32) + (1 << 31)) / 13).expect("less than all of them");
+    let noise = (0..400).flat_map(|_| random.below(1 << 32).to_le_bytes());
+    choice.to_le_bytes().into_iter().chain(noise.step_by(2)).collect()
 }
 
 /// Puts little-endian numbers of 8 bytes at places.
