@@ -8,7 +8,7 @@ use crate::{NAME, checksum, limits};
 
 /// Where a text is on its device, in one piece or two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+pub(crate) struct Place {
     /// Position of the area.
     area: HostOffset,
     /// Bytes of the area.
@@ -16,39 +16,49 @@ struct Place {
     /// From the start of the area to the text.
     offset: u64,
     /// Bytes of text, with the final NUL.
-    len: u64,
+    pub(crate) len: u64,
     checksum: u32,
 }
 
-/// The current text of the metadata area at `at`; `None` if the area holds none (the physical
+/// Where the current text of the metadata area at `at` is; `None` if the area holds none (the physical
 /// volume belongs to no group, or the area is switched off).
 ///
 /// # Errors
-/// [`Invalid`] for a header or text that breaks a rule, [`Error::Limit`](anydisk_core::Error::Limit)
-/// for a text that is too long.
-pub(crate) fn read_text(
+/// [`Invalid`] for a header that breaks a rule, [`Error::Limit`](anydisk_core::Error::Limit) for a text
+/// that is too long.
+pub(crate) fn place_of_text(
     store: &dyn Storage,
     at: HostOffset,
     size: u64,
     limits: &Limits,
-) -> Result<Option<Vec<u8>>> {
+) -> Result<Option<Place>> {
     let mut header = [0; SECTOR_LEN];
     store.read_exact_at(at, &mut header)?;
     let Some(place) = parse(&header, at, size, store.len()?)? else { return Ok(None) };
     limits::check("size of a volume group's text in bytes", place.len, limits::text(limits))?;
-    let mut text = vec![0; usize::try_from(place.len).unwrap_or(usize::MAX)];
-    // The ring begins behind the header: what passes the end of the area goes on there.
-    let until_end = usize::try_from(place.size - place.offset).unwrap_or(usize::MAX);
-    let until_end = until_end.min(text.len());
-    let (head, tail) = text.split_at_mut(until_end);
-    store.read_exact_at(place.area.saturating_add(place.offset), head)?;
-    store.read_exact_at(place.area.saturating_add(SECTOR), tail)?;
-    if checksum::lvm(&text) != place.checksum || text.last() != Some(&0) {
-        let found = Value::Hex(checksum::lvm(&text).into());
-        let expected = format!("{:#x}, and a final NUL", place.checksum);
-        return Err(invalid("checksum of the text", at, found, expected).into());
+    Ok(Some(place))
+}
+
+impl Place {
+    /// The text.
+    ///
+    /// # Errors
+    /// [`Invalid`] for one whose checksum is wrong.
+    pub(crate) fn read(&self, store: &dyn Storage) -> Result<Vec<u8>> {
+        let mut text = vec![0; usize::try_from(self.len).unwrap_or(usize::MAX)];
+        // The ring begins behind the header: what passes the end of the area goes on there.
+        let until_end = usize::try_from(self.size - self.offset).unwrap_or(usize::MAX);
+        let until_end = until_end.min(text.len());
+        let (head, tail) = text.split_at_mut(until_end);
+        store.read_exact_at(self.area.saturating_add(self.offset), head)?;
+        store.read_exact_at(self.area.saturating_add(SECTOR), tail)?;
+        if checksum::lvm(&text) != self.checksum || text.last() != Some(&0) {
+            let found = Value::Hex(checksum::lvm(&text).into());
+            let expected = format!("{:#x}, and a final NUL", self.checksum);
+            return Err(invalid("checksum of the text", self.area, found, expected).into());
+        }
+        Ok(text)
     }
-    Ok(Some(text))
 }
 
 /// The place of the committed text. Pure.
@@ -149,7 +159,9 @@ mod tests {
     }
 
     fn read(device: Vec<u8>) -> Result<Option<Vec<u8>>> {
-        read_text(&MemoryStorage::new(device), HostOffset(AT), SIZE, &Limits::default())
+        let store = MemoryStorage::new(device);
+        let place = place_of_text(&store, HostOffset(AT), SIZE, &Limits::default())?;
+        place.map(|place| place.read(&store)).transpose()
     }
 
     #[test]

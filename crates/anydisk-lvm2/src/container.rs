@@ -1,6 +1,6 @@
 //! The container: which members there are, and opening one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use anydisk_core::{
@@ -10,7 +10,7 @@ use anydisk_core::{
 
 use crate::build::{Builder, Found};
 use crate::label::has_label;
-use crate::scan::{Known, Physical, Scan, scan};
+use crate::scan::{Known, Scan, scan};
 use crate::{NAME, label, listing};
 
 /// LVM2 volume groups.
@@ -36,6 +36,9 @@ impl Container for Lvm2Container {
     }
 }
 
+/// A store, and its place among those given.
+type PlacedStore = (usize, Arc<dyn Storage>);
+
 /// The volume groups that a number of stores hold.
 ///
 /// A volume's path is `group/volume`. Groups of the same name go by their UUIDs.
@@ -44,6 +47,8 @@ pub struct VolumeGroups {
     groups: Vec<Known>,
     /// Index of the group and name of the volume, by path.
     volumes: HashMap<String, (usize, String)>,
+    /// The stores of each physical volume, by identity, and their places among those given.
+    devices: HashMap<String, Vec<PlacedStore>>,
     members: Vec<Member>,
     limits: Limits,
 }
@@ -55,15 +60,28 @@ impl VolumeGroups {
     /// # Errors
     /// What the stores say.
     pub fn open(stores: &[Arc<dyn Storage>], limits: &Limits) -> Result<Self> {
-        let Scan { groups, unused } = scan(stores, limits)?;
-        let mut open =
-            Self { groups, volumes: HashMap::new(), members: Vec::new(), limits: limits.clone() };
-        open.list(&unused);
-        open.members.extend(unused.iter().map(listing::unused_member));
-        for member in &mut open.members {
-            member.note = member.note.take().map(|note| one_line(&note));
+        let scan = scan(stores, limits)?;
+        let mut devices: HashMap<String, Vec<_>> = HashMap::new();
+        for device in &scan.devices {
+            let stores = devices.entry(device.id.clone()).or_default();
+            stores.push((device.index, Arc::clone(&device.store)));
         }
+        let mut open = Self {
+            volumes: HashMap::new(),
+            devices,
+            members: Vec::new(),
+            limits: limits.clone(),
+            groups: Vec::new(),
+        };
+        open.list(&scan);
+        open.groups = scan.groups;
         Ok(open)
+    }
+
+    /// Which of the stores given is the physical volume at this path: several where it was copied,
+    /// none where it is missing.
+    pub fn places_of(&self, path: &str) -> impl Iterator<Item = usize> + '_ {
+        self.devices.get(path).into_iter().flatten().map(|(index, _)| *index)
     }
 
     /// Names and UUIDs of the physical volumes that were not among the stores, with their groups.
@@ -86,14 +104,33 @@ impl VolumeGroups {
         self.groups[group].builder(&self.limits)
     }
 
-    fn list(&mut self, unused: &[Physical]) {
-        let names = listing::group_names(&self.groups, unused);
-        for (index, (known, name)) in self.groups.iter().zip(names).enumerate() {
+    fn list(&mut self, scan: &Scan) {
+        let unused = scan.unused();
+        let names = listing::group_names(&scan.groups, &unused);
+        for (index, (known, name)) in scan.groups.iter().zip(names).enumerate() {
             let group = &known.group;
             self.members.extend(listing::group_members(known, &name, &self.limits));
             for volume in listing::shown(group) {
                 let path = listing::path(&name, volume);
                 self.volumes.insert(path, (index, volume.name.clone()));
+            }
+        }
+        self.members.extend(unused.iter().map(|device| listing::unused_member(device)));
+        self.settle_members();
+    }
+
+    /// Notes are one line each. A physical volume that came before, in another group or on another
+    /// disk, is told once more and opened by its first path.
+    fn settle_members(&mut self) {
+        let mut taken = HashSet::new();
+        for (number, member) in self.members.iter_mut().enumerate() {
+            member.note = member.note.take().map(|note| one_line(&note));
+            if self.devices.get(&member.path).is_some_and(|stores| stores.len() > 1) {
+                member.size = None;
+            }
+            if !taken.insert(member.path.clone()) {
+                member.path = format!("{} ({number})", member.path);
+                member.size = None;
             }
         }
     }
@@ -105,6 +142,9 @@ impl Members for VolumeGroups {
     }
 
     fn open(&self, path: &str) -> Result<Arc<dyn Storage>> {
+        if let Some([(_, store)]) = self.devices.get(path).map(Vec::as_slice) {
+            return Ok(Arc::clone(store));
+        }
         let (group, name) = self.volume(path)?;
         self.builder(group).open(name).map_err(|error| error.within(path))
     }

@@ -288,6 +288,15 @@ impl Volume {
         self.segments.as_ref().is_ok_and(|segments| segments.iter().all(readable))
     }
 
+    /// Why one of its segments is refused, as far as the text tells.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        self.segments.iter().flatten().find_map(|segment| match &segment.kind {
+            Err(error) => Some(error.to_string()),
+            Ok(Kind::Refused(feature)) => Some(format!("{feature} is not supported")),
+            Ok(_) => None,
+        })
+    }
+
     /// Whether it is a part of other volumes and not meant for users.
     pub(crate) fn is_hidden(&self) -> bool {
         !self.has_status("VISIBLE")

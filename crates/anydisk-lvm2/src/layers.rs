@@ -10,26 +10,59 @@ use crate::NAME;
 use crate::build::{Builder, Role, View, not_found, unusable};
 use crate::cache::{WriteCache, cached_chunks};
 use crate::changes::{All, Copied, Remapped};
-use crate::group::Volume;
+use crate::group::{Group, Volume};
 use crate::overlay::Overlay;
 use crate::place::whole;
 use crate::plain::{Linear, Part};
-use crate::run_map::RunMap;
 use crate::segment::{Cache, CacheVolume, Kind, Snapshot, Thin, ThinPool};
-use crate::snapshot::Exceptions;
+use crate::snapshot::{Exceptions, State};
 use crate::text::invalid;
 use crate::{limits, thin};
 
 impl Builder<'_> {
-    /// The origin with a snapshot's chunks over it, for a reader of either.
+    /// The origin with a snapshot's chunks over it, for a reader of either. A snapshot that was lost
+    /// before it was merged leaves the origin as it is, as with the kernel.
     pub(crate) fn snapshot(&mut self, name: &str, snapshot: &Snapshot) -> Result<Arc<dyn Storage>> {
         let origin = self.volume(&snapshot.origin, View::Raw, Role::Data)?;
         let store = self.volume(&snapshot.store, View::Raw, Role::Data)?;
         let size = origin.len()?;
-        let Exceptions { chunk, map } =
-            Exceptions::read(&*store, size, snapshot.chunk, self.limits)?;
+        let Some(Exceptions { chunk, map }) = self.exceptions(snapshot, size)? else {
+            return Ok(origin);
+        };
         let (base, top) = (Part::whole(origin), Part::whole(store));
         Ok(self.opened(name, size, Box::new(Overlay { base, top, chunk, map })))
+    }
+
+    /// The chunks of a snapshot whose origin has `size` bytes; `None` for one that was lost before it
+    /// was merged.
+    fn exceptions(&mut self, snapshot: &Snapshot, size: u64) -> Result<Option<Exceptions>> {
+        let store = self.volume(&snapshot.store, View::Raw, Role::Data)?;
+        match Exceptions::read(&*store, size, snapshot.chunk, self.limits)? {
+            None if !snapshot.merging => {
+                let (name, why) = (snapshot.store.clone(), LOST.into());
+                Err(Error::Unusable { what: "snapshot", name, why })
+            }
+            read => Ok(read),
+        }
+    }
+
+    /// What should be known of a snapshot before it is read: that it was lost.
+    pub(crate) fn snapshot_note(&mut self, snapshot: &Snapshot) -> Option<String> {
+        let store = self.volume(&snapshot.store, View::Raw, Role::Data).ok()?;
+        match State::read(&*store) {
+            Ok(State::Lost) if snapshot.merging => {
+                Some(format!("reads without {}, the snapshot to be merged: {LOST}", snapshot.store))
+            }
+            Ok(State::Lost) => Some(LOST.to_owned()),
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    /// What should be known of a thin volume before it is read: that its pool does not know it.
+    pub(crate) fn thin_note(&mut self, volume: &Volume, thin: &Thin) -> Option<String> {
+        let pool = self.pool(&thin.pool).ok()?;
+        root_of(&pool, &volume.name, thin).err().map(|error| error.to_string())
     }
 
     /// A thin volume.
@@ -137,12 +170,17 @@ impl Builder<'_> {
     /// [`Error::Unsupported`] for two volumes that do not share a pool or an origin.
     pub(crate) fn changes(&mut self, since: &str, name: &str) -> Result<Box<dyn Changes>> {
         let (then, now) = (self.lineage(since)?, self.lineage(name)?);
-        match (then, now) {
+        match (&then, &now) {
             (Lineage::Thin(then, a), Lineage::Thin(now, b)) if a.pool == b.pool => {
                 self.remapped([(then, a), (now, b)])
             }
-            (Lineage::Classic(then, a), Lineage::Classic(now, b)) if then == now => {
-                self.copied(&now, [a, b])
+            _ if then.origin() == now.origin() => {
+                self.copied(now.origin(), [then.snapshot(), now.snapshot()])
+            }
+            // One is known by its chunks of a store, the other by those of the pool.
+            _ if self.pool_below(&then).is_some_and(|pool| self.pool_below(&now) == Some(pool)) => {
+                let size = now.volume(self.group).and_then(Volume::size);
+                Ok(Box::new(All(size.unwrap_or(0))))
             }
             _ => {
                 let feature = format!("comparing {since} and {name}, which share nothing,");
@@ -151,10 +189,13 @@ impl Builder<'_> {
         }
     }
 
+    /// In the order in which a reader asks: a classic snapshot that is to be merged lies over
+    /// whatever its origin is.
     fn lineage(&self, name: &str) -> Result<Lineage> {
         let relations = &self.group.relations;
         let volume = self.group.volume(name).ok_or_else(|| not_found(name))?;
-        if let Some(snapshot) = relations.snapshots.get(name) {
+        let snapshot = relations.snapshots.get(name).or_else(|| relations.merging.get(name));
+        if let Some(snapshot) = snapshot {
             return Ok(Lineage::Classic(snapshot.origin.clone(), Some(snapshot.clone())));
         }
         let standing = match relations.thin_merging.get(name) {
@@ -163,19 +204,27 @@ impl Builder<'_> {
         };
         Ok(match standing.only_kind() {
             Some(Kind::Thin(thin)) => Lineage::Thin(standing.clone(), thin.clone()),
-            _ => Lineage::Classic(name.to_owned(), relations.merging.get(name).cloned()),
+            _ => Lineage::Classic(name.to_owned(), None),
         })
     }
 
-    fn remapped(&mut self, [then, now]: [(Volume, Thin); 2]) -> Result<Box<dyn Changes>> {
+    /// The pool that a volume's chunks are in, as far as they are in one.
+    fn pool_below(&self, lineage: &Lineage) -> Option<&str> {
+        match lineage.volume(self.group)?.only_kind() {
+            Some(Kind::Thin(thin)) => Some(&thin.pool),
+            _ => None,
+        }
+    }
+
+    fn remapped(&mut self, [then, now]: [(&Volume, &Thin); 2]) -> Result<Box<dyn Changes>> {
         let size = now.0.size().unwrap_or(0);
         // Where nothing is mapped, something else shows through.
         if then.1.external != now.1.external {
             return Ok(Box::new(All(size)));
         }
         let pool = self.pool(&now.1.pool)?;
-        let root = |(volume, thin): &(Volume, Thin)| root_of(&pool, &volume.name, thin);
-        let roots = [root(&then)?, root(&now)?];
+        let root = |(volume, thin): (&Volume, &Thin)| root_of(&pool, &volume.name, thin);
+        let roots = [root(then)?, root(now)?];
         let sizes = [then.0.size().unwrap_or(0), size];
         Ok(Box::new(Remapped::new(pool, roots, sizes)))
     }
@@ -183,16 +232,15 @@ impl Builder<'_> {
     fn copied(
         &mut self,
         origin: &str,
-        snapshots: [Option<Snapshot>; 2],
+        snapshots: [Option<&Snapshot>; 2],
     ) -> Result<Box<dyn Changes>> {
         let size = self.volume(origin, View::Raw, Role::Data)?.len()?;
         let [then, now] = snapshots;
-        let same = then.as_ref().map(|s| &s.store) == now.as_ref().map(|s| &s.store);
+        let same = then.map(|s| &s.store) == now.map(|s| &s.store);
         let differing = if same { [None, None] } else { [then, now] };
-        let maps = differing.into_iter().flatten().map(|snapshot| -> Result<(u64, RunMap)> {
-            let store = self.volume(&snapshot.store, View::Raw, Role::Data)?;
-            let read = Exceptions::read(&*store, size, snapshot.chunk, self.limits)?;
-            Ok((read.chunk, read.map))
+        let maps = differing.into_iter().flatten().filter_map(|snapshot| {
+            let read = self.exceptions(snapshot, size).transpose()?;
+            Some(read.map(|read| (read.chunk, read.map)))
         });
         Ok(Box::new(Copied { size, maps: maps.collect::<Result<_>>()? }))
     }
@@ -205,9 +253,34 @@ type OpenCache = (Cache, Arc<dyn Storage>, Arc<dyn Storage>);
 enum Lineage {
     /// An origin by name, and which snapshot of it the volume is or is becoming.
     Classic(String, Option<Snapshot>),
-    /// A thin volume.
+    /// A thin volume, or the one that takes its place.
     Thin(Volume, Thin),
 }
+
+impl Lineage {
+    /// The volume that its snapshot, if it is one, lies over.
+    fn origin(&self) -> &str {
+        match self {
+            Self::Classic(origin, _) => origin,
+            Self::Thin(volume, _) => &volume.name,
+        }
+    }
+
+    fn snapshot(&self) -> Option<&Snapshot> {
+        match self {
+            Self::Classic(_, snapshot) => snapshot.as_ref(),
+            Self::Thin(..) => None,
+        }
+    }
+
+    /// The volume of its origin.
+    fn volume<'g>(&self, group: &'g Group) -> Option<&'g Volume> {
+        group.volume(self.origin())
+    }
+}
+
+/// Why a snapshot cannot be read.
+const LOST: &str = "its store ran full or failed, so it was lost";
 
 /// The volumes that a pool, whose metadata is of transaction `found`, has still to make.
 fn pending<'p>(name: &str, said: &'p ThinPool, found: u64) -> Result<&'p [String]> {

@@ -26,6 +26,17 @@ pub(crate) const CHUNK: u64 = 1 << 30;
 /// Largest volume, in bytes: offsets are signed.
 pub(crate) const VOLUME: u64 = i64::MAX.unsigned_abs();
 
+/// Metadata areas of a physical volume: LVM makes two at most.
+pub(crate) const AREAS: usize = 2;
+
+/// Texts of the largest size that are read of all disks together.
+const TEXTS: u64 = 16;
+
+/// Most bytes of all texts that are read.
+pub(crate) fn texts(limits: &Limits) -> u64 {
+    TEXTS * text(limits)
+}
+
 /// Most bytes of a group's text.
 pub(crate) fn text(limits: &Limits) -> u64 {
     TEXT_FACTOR * limits.descriptor as u64

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use anydisk_core::{Limits, Member};
 
-use crate::build::Found;
+use crate::build::{Builder, Found};
 use crate::group::{Group, Volume};
 use crate::partial::partial;
 use crate::scan::{Known, Physical};
@@ -12,7 +12,7 @@ use crate::segment::{Kind, Snapshot};
 
 /// The path of each group: its name, or its UUID where several have the name or a physical volume's
 /// identity is the same. No two members have one path, and none is its own parent.
-pub(crate) fn group_names(groups: &[Known], unused: &[Physical]) -> Vec<String> {
+pub(crate) fn group_names(groups: &[Known], unused: &[&Physical]) -> Vec<String> {
     let devices = groups.iter().flat_map(|known| known.group.devices.iter().map(|one| &one.id));
     let mut taken: HashSet<&str> =
         devices.chain(unused.iter().map(|device| &device.id)).map(String::as_str).collect();
@@ -71,7 +71,9 @@ fn device_members(known: &Known, group: &str) -> Vec<Member> {
         .map(|(device, found)| {
             let mut member = Member::new(device.id.clone(), "physical volume");
             member.parent = Some(group.to_owned());
-
+            if let Found::Here(store) = found {
+                member.size = store.len().ok();
+            }
             member.note = Some(match found {
                 Found::Here(store) if device.missing => {
                     format!("{}; the group went on without it", store.name())
@@ -88,10 +90,26 @@ fn device_members(known: &Known, group: &str) -> Vec<Member> {
 /// A physical volume that no group names.
 pub(crate) fn unused_member(device: &Physical) -> Member {
     let mut member = Member::new(device.id.clone(), "physical volume");
+    member.size = device.store.len().ok();
     let why =
         if device.problems.is_empty() { "in no group".into() } else { device.problems.join("; ") };
     member.note = Some(format!("{}: {why}", device.store.name()));
     member
+}
+
+/// What the first blocks of a volume's own tables say against reading it.
+fn read_note(builder: &mut Builder<'_>, volume: &Volume) -> Option<String> {
+    let relations = &builder.group.relations;
+    let name = &volume.name;
+    if let Some(snapshot) = relations.snapshots.get(name).or_else(|| relations.merging.get(name)) {
+        return builder.snapshot_note(snapshot);
+    }
+    match volume.only_kind() {
+        Some(Kind::Thin(thin)) if !relations.thin_merging.contains_key(name) => {
+            builder.thin_note(volume, thin)
+        }
+        _ => None,
+    }
 }
 
 /// What is known of the volumes of a group beyond their text.
@@ -101,6 +119,8 @@ struct VolumeNotes<'k> {
     partial: HashSet<&'k str>,
     /// What is wrong with thin pools, by name.
     pools: HashMap<&'k str, String>,
+    /// What was read of other volumes: why they cannot be opened, or are not what one expects.
+    read: HashMap<&'k str, String>,
 }
 
 impl<'k> VolumeNotes<'k> {
@@ -116,7 +136,11 @@ impl<'k> VolumeNotes<'k> {
             _ => None,
         });
         let pools = pools.collect();
-        Self { group, partial: partial(group, &is_here), pools }
+        let read = group.volumes.iter();
+        let read =
+            read.filter_map(|volume| Some((&*volume.name, read_note(&mut builder, volume)?)));
+        let read = read.collect();
+        Self { group, partial: partial(group, &is_here), pools, read }
     }
 
     fn member(&self, volume: &Volume, parent: &str) -> Member {
@@ -153,6 +177,8 @@ impl<'k> VolumeNotes<'k> {
             notes.push("partial".to_owned());
         }
         notes.extend(self.pool_of(volume).cloned());
+        notes.extend(self.read.get(volume.name.as_str()).cloned());
+        notes.extend(volume.refusal());
         if !volume.tags.is_empty() {
             notes.push(format!("tags: {}", volume.tags.join(", ")));
         }

@@ -1,20 +1,22 @@
 //! Finding physical volumes among stores, and the groups they belong to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use anydisk_core::{Error, HostOffset, Limits, Result, Storage, StorageExt};
 
-use crate::area::read_text;
+use crate::area::place_of_text;
 use crate::build::{Builder, Found};
 use crate::group::Group;
 use crate::label::{Label, SEARCHED};
-use crate::{checksum, text};
+use crate::{checksum, limits, text};
 
 /// A store with the label of a physical volume.
 #[derive(Clone, Debug)]
 pub(crate) struct Physical {
     pub(crate) id: String,
+    /// Which of the stores it is.
+    pub(crate) index: usize,
     pub(crate) store: Arc<dyn Storage>,
     /// What is wrong with its metadata areas; another copy may serve.
     pub(crate) problems: Vec<String>,
@@ -41,66 +43,100 @@ impl Known {
 #[derive(Debug)]
 pub(crate) struct Scan {
     pub(crate) groups: Vec<Known>,
-    /// Physical volumes that no group names.
-    pub(crate) unused: Vec<Physical>,
+    /// All physical volumes.
+    pub(crate) devices: Vec<Physical>,
 }
 
-/// Texts by checksum and length, so that the many copies of one are parsed once.
-#[derive(Default)]
-struct Texts {
-    seen: HashMap<(u32, usize), ()>,
-    newest: Vec<Group>,
-}
-
-/// Reads the labels and texts of all stores, which may be of several groups.
+/// Reads the labels of all stores, which may be of several groups, and then the texts.
 ///
 /// # Errors
 /// What the stores say. A store without a label is passed over, a broken copy of a text is a
 /// problem to be told.
 pub(crate) fn scan(stores: &[Arc<dyn Storage>], limits: &Limits) -> Result<Scan> {
-    let mut devices = Vec::new();
-    let mut texts = Texts::default();
-    for store in stores {
+    let mut labels = Vec::new();
+    for (index, store) in stores.iter().enumerate() {
         let mut head = [0; SEARCHED];
         store.read_padded_at(HostOffset::ZERO, &mut head)?;
         if let Some(label) = Label::find(&head)? {
-            devices.push(physical(store, label, &mut texts, limits)?);
+            labels.push((index, Arc::clone(store), label));
         }
+    }
+    let mut texts = Texts::new(limits);
+    let mut devices = Vec::new();
+    for (index, store, label) in labels {
+        let problems = texts.of_device(&store, &label)?;
+        devices.push(Physical { id: label.id, index, store, problems });
     }
     Ok(settle(texts.newest, devices))
 }
 
-fn physical(
-    store: &Arc<dyn Storage>,
-    label: Label,
-    texts: &mut Texts,
-    limits: &Limits,
-) -> Result<Physical> {
-    let mut problems = Vec::new();
-    for (at, size) in label.areas {
-        match read_text(&**store, at, size, limits).and_then(|text| texts.take(text)) {
-            Ok(()) => {}
-            Err(error @ (Error::Invalid(_) | Error::Limit { .. })) => {
-                problems.push(error.to_string());
-            }
-            // The area lies behind the end of the store.
-            Err(Error::Storage(error @ anydisk_storage::Error::OutOfRange { .. })) => {
-                problems.push(error.to_string());
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(Physical { id: label.id, store: Arc::clone(store), problems })
+/// The newest text of each group. What is read is bounded however many labels there are, and however
+/// many of them lie over each other.
+struct Texts<'a> {
+    limits: &'a Limits,
+    /// Bytes that may still be read.
+    left: u64,
+    /// Devices whose texts were read and good, by identity: another store of the same one is a copy.
+    read: HashSet<String>,
+    /// Texts by checksum and length, so that the many copies of one are parsed once.
+    seen: HashSet<(u32, usize)>,
+    newest: Vec<Group>,
 }
 
-impl Texts {
+impl<'a> Texts<'a> {
+    fn new(limits: &'a Limits) -> Self {
+        let (read, seen, newest) = (HashSet::new(), HashSet::new(), Vec::new());
+        Self { limits, left: limits::texts(limits), read, seen, newest }
+    }
+
+    /// Reads the texts of a device. What is wrong with them; another copy may serve.
+    fn of_device(&mut self, store: &Arc<dyn Storage>, label: &Label) -> Result<Vec<String>> {
+        let mut problems = Vec::new();
+        if self.read.contains(&label.id) {
+            return Ok(problems);
+        }
+        let (areas, others) = label.areas.split_at(label.areas.len().min(limits::AREAS));
+        if !others.is_empty() {
+            problems.push(format!(
+                "{} metadata areas, of which {} count",
+                label.areas.len(),
+                limits::AREAS
+            ));
+        }
+        for &(at, size) in areas {
+            match self.of_area(&**store, at, size) {
+                Ok(()) => {}
+                Err(error @ (Error::Invalid(_) | Error::Limit { .. })) => {
+                    problems.push(error.to_string());
+                }
+                // The area lies behind the end of the store.
+                Err(Error::Storage(error @ anydisk_storage::Error::OutOfRange { .. })) => {
+                    problems.push(error.to_string());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if problems.is_empty() {
+            self.read.insert(label.id.clone());
+        }
+        Ok(problems)
+    }
+
+    fn of_area(&mut self, store: &dyn Storage, at: HostOffset, size: u64) -> Result<()> {
+        let Some(place) = place_of_text(store, at, size, self.limits)? else { return Ok(()) };
+        let all = limits::texts(self.limits);
+        let found = (all - self.left).saturating_add(place.len);
+        limits::check("bytes of all texts of volume groups", found, all)?;
+        self.left -= place.len;
+        self.take(&place.read(store)?)
+    }
+
     /// Keeps the group of a text if it is the newest one of that group.
-    fn take(&mut self, text: Option<Vec<u8>>) -> Result<()> {
-        let Some(text) = text else { return Ok(()) };
-        if self.seen.insert((checksum::lvm(&text), text.len()), ()).is_some() {
+    fn take(&mut self, text: &[u8]) -> Result<()> {
+        if !self.seen.insert((checksum::lvm(text), text.len())) {
             return Ok(());
         }
-        let group = Group::parse(&text::parse(&text)?)?;
+        let group = Group::parse(&text::parse(text)?)?;
         match self.newest.iter_mut().find(|known| known.id == group.id) {
             Some(known) if known.seqno >= group.seqno => {}
             Some(known) => *known = group,
@@ -129,9 +165,14 @@ fn settle(groups: Vec<Group>, devices: Vec<Physical>) -> Scan {
         let problems = problems.flat_map(|device| device.problems.iter().cloned()).collect();
         known.push(Known { found, problems, group });
     }
-    let named = |id: &str| {
-        known.iter().any(|known| known.group.devices.iter().any(|device| device.id == id))
-    };
-    let unused = devices.iter().filter(|device| !named(&device.id)).cloned().collect();
-    Scan { groups: known, unused }
+    Scan { groups: known, devices }
+}
+
+impl Scan {
+    /// Physical volumes that no group names.
+    pub(crate) fn unused(&self) -> Vec<&Physical> {
+        let devices = self.groups.iter().flat_map(|known| &known.group.devices);
+        let named: HashSet<&str> = devices.map(|device| device.id.as_str()).collect();
+        self.devices.iter().filter(|device| !named.contains(device.id.as_str())).collect()
+    }
 }

@@ -46,23 +46,22 @@ pub(crate) struct Exceptions {
 
 impl Exceptions {
     /// Reads the list of a store whose origin has `origin` bytes. A store that was never used is
-    /// empty; the text's chunk, `said` bytes, then counts.
+    /// empty; the text's chunk, `said` bytes, then counts. `None`: the store ran full or failed, and
+    /// the snapshot was lost.
     ///
     /// # Errors
-    /// [`Error::Unusable`] for a snapshot that was lost, [`Invalid`] for a list that breaks a rule,
-    /// [`Error::Limit`] for one that is too long.
+    /// [`Invalid`] for a list that breaks a rule, [`Error::Limit`] for one that is too long.
     pub(crate) fn read(
         store: &dyn Storage,
         origin: u64,
         said: u64,
         limits: &Limits,
-    ) -> Result<Self> {
-        let mut head = [0; size_of::<StoreHeader>()];
-        store.read_exact_at(HostOffset::ZERO, &mut head)?;
-        if is_zero(&head) {
-            return Ok(Self { chunk: said, map: RunMap::default() });
-        }
-        let chunk = chunk_of(&head, store.name())?;
+    ) -> Result<Option<Self>> {
+        let chunk = match State::read(store)? {
+            State::Unused => return Ok(Some(Self { chunk: said, map: RunMap::default() })),
+            State::Lost => return Ok(None),
+            State::InUse { chunk } => chunk,
+        };
         let mut list = List { store, chunk, origin, len: store.len()? };
         let mut builder = RunMapBuilder::new("exceptions of a snapshot", limits.table_cache);
         let mut area = 0;
@@ -72,12 +71,35 @@ impl Exceptions {
         let map = builder.finish().map_err(|old| {
             invalid("old chunk of an exception", HostOffset::ZERO, old.into(), "no other like it")
         })?;
-        Ok(Self { chunk, map })
+        Ok(Some(Self { chunk, map }))
     }
 }
 
-/// The chunk of a store in use. Pure.
-fn chunk_of(head: &[u8; size_of::<StoreHeader>()], name: &str) -> Result<u64> {
+/// What a store is to its snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Nothing was copied yet.
+    Unused,
+    /// It ran full or failed.
+    Lost,
+    /// With chunks of so many bytes.
+    InUse { chunk: u64 },
+}
+
+impl State {
+    /// The state of a store, by its first bytes.
+    ///
+    /// # Errors
+    /// [`Invalid`], [`Error::Unsupported`] for another version, [`Error::Limit`].
+    pub(crate) fn read(store: &dyn Storage) -> Result<Self> {
+        let mut head = [0; size_of::<StoreHeader>()];
+        store.read_exact_at(HostOffset::ZERO, &mut head)?;
+        if is_zero(&head) { Ok(Self::Unused) } else { state(&head) }
+    }
+}
+
+/// The state of a store that was used. Pure.
+fn state(head: &[u8; size_of::<StoreHeader>()]) -> Result<State> {
     let missing = || invalid("header", HostOffset::ZERO, Value::Missing, "16 bytes");
     let header = StoreHeader::read_from_bytes(head).map_err(|_| missing())?;
     if header.magic != MAGIC {
@@ -85,8 +107,7 @@ fn chunk_of(head: &[u8; size_of::<StoreHeader>()], name: &str) -> Result<u64> {
         return Err(invalid("magic", HostOffset::ZERO, found, "\"SnAp\"").into());
     }
     if header.valid.get() == 0 {
-        let why = "its store ran full or failed, so it was lost".into();
-        return Err(Error::Unusable { what: "snapshot", name: name.to_owned(), why });
+        return Ok(State::Lost);
     }
     if header.version.get() != 1 {
         let feature = format!("version {} of a snapshot's store", header.version);
@@ -99,7 +120,7 @@ fn chunk_of(head: &[u8; size_of::<StoreHeader>()], name: &str) -> Result<u64> {
         let at = HostOffset(12);
         return Err(invalid("chunk_size", at, sectors.into(), "a power of two").into());
     }
-    Ok(chunk)
+    Ok(State::InUse { chunk })
 }
 
 struct List<'a> {
@@ -188,7 +209,7 @@ mod tests {
         bytes
     }
 
-    fn read(bytes: Vec<u8>) -> Result<Exceptions> {
+    fn read(bytes: Vec<u8>) -> Result<Option<Exceptions>> {
         Exceptions::read(&MemoryStorage::new(bytes), ORIGIN, 4096, &Limits::default())
     }
 
@@ -200,7 +221,7 @@ mod tests {
     #[test]
     fn exceptions_of_several_areas_are_found() {
         let all: Vec<_> = (0..70).map(|index| (99 - index, data(index))).collect();
-        let read = read(store(&all)).unwrap();
+        let read = read(store(&all)).unwrap().unwrap();
         assert_eq!(read.chunk, 512);
         for (old, new) in all {
             assert_eq!(read.map.look(old).to, Some(new), "{old}");
@@ -210,15 +231,15 @@ mod tests {
 
     #[test]
     fn a_store_that_was_never_used_is_empty() {
-        let read = read(vec![0; 4096]).unwrap();
+        let read = read(vec![0; 4096]).unwrap().unwrap();
         assert_eq!((read.chunk, read.map), (4096, RunMap::default()));
     }
 
     #[test]
-    fn a_snapshot_that_was_lost_is_refused() {
+    fn a_snapshot_that_was_lost_has_no_exceptions() {
         let mut lost = store(&[]);
         lost[4] = 0;
-        assert!(read(lost).unwrap_err().to_string().contains("ran full or failed"));
+        assert!(read(lost).unwrap().is_none());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anydisk_core::{
     Container, ContainerRequest, Error, HostOffset, Invalid, Limits, Member, Members, Result,
-    Sample, Storage, Value, Verdict,
+    Sample, Storage, Value, Verdict, one_line,
 };
 use anydisk_storage::Window;
 
@@ -129,12 +129,14 @@ fn member(partition: &Partition, len: u64, problem: Option<&str>) -> Member {
     let mut member = Member::new(partition.number.to_string(), kind);
     let end = partition.start.checked_add(partition.len);
     let inside = end.is_some_and(|end| end <= len);
-    member.size = inside.then_some(partition.len);
+    member.size = (inside && partition.problem.is_none()).then_some(partition.len);
     let name = partition.name.as_ref().map(|name| format!("name: {name}"));
     let outside = (!inside).then(|| "reaches past the end of the disk".to_owned());
-    let notes: Vec<String> =
-        [name, outside, problem.map(str::to_owned)].into_iter().flatten().collect();
-    member.note = (!notes.is_empty()).then(|| notes.join("; "));
+    let notes: Vec<String> = [name, partition.problem.clone(), outside, problem.map(str::to_owned)]
+        .into_iter()
+        .flatten()
+        .collect();
+    member.note = (!notes.is_empty()).then(|| one_line(&notes.join("; ")));
     member
 }
 
@@ -148,6 +150,10 @@ impl Members for Partitions {
         let Some(partition) = found else {
             return Err(Error::NotFound { what: "partition", name: path.to_owned() });
         };
+        if let Some(why) = &partition.problem {
+            let (name, why) = (path.to_owned(), why.clone().into());
+            return Err(Error::Unusable { what: "partition", name, why });
+        }
         let start = HostOffset(partition.start);
         Ok(Arc::new(Window::new(Arc::clone(&self.disk), start, partition.len)?))
     }

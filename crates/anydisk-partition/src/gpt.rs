@@ -93,9 +93,9 @@ fn copy(disk: &dyn Storage, sector: u64, number: u64, limits: &Limits) -> Result
     let entries = entries.chunks_exact(size);
     let read = (1..).zip(entries).filter_map(|(number, bytes)| {
         let (entry, _) = GptEntry::read_from_prefix(bytes).ok()?;
-        partition(number, &entry, sector).transpose()
+        partition(number, &entry, sector)
     });
-    let partitions = read.collect::<Result<_>>()?;
+    let partitions = read.collect();
     Ok(Some(Copy { partitions, other: header.alternate_lba.get() }))
 }
 
@@ -155,30 +155,30 @@ fn read_entries(
 }
 
 /// The partition of an entry; `None` for one that is not in use.
-fn partition(number: u32, entry: &GptEntry, sector: u64) -> Result<Option<Partition>> {
+fn partition(number: u32, entry: &GptEntry, sector: u64) -> Option<Partition> {
     if entry.type_guid == [0; 16] {
-        return Ok(None);
+        return None;
     }
     let (first, last) = (entry.first_lba.get(), entry.last_lba.get());
     let count = last.checked_sub(first).and_then(|count| count.checked_add(1));
     let start = first.checked_mul(sector);
     let len = count.and_then(|count| count.checked_mul(sector));
-    let (Some(start), Some(len)) = (start, len) else {
-        let found = Value::Text(format!("{first} to {last}").into_bytes());
-        let expected = "a first sector that is not behind the last";
-        return Err(invalid("sectors of a partition", HostOffset::ZERO, found, expected).into());
-    };
+    let place = start.zip(len);
+    // The others are as good as if it were not there.
+    let problem = place.is_none().then(|| format!("its sectors are {first} to {last}"));
+    let (start, len) = place.unwrap_or_default();
     let units: Vec<u16> =
         entry.name.iter().map(|unit| unit.get()).take_while(|u| *u != 0).collect();
     let name = String::from_utf16_lossy(&units);
-    Ok(Some(Partition {
+    Some(Partition {
         number,
         start,
         len,
         kind: kinds::of_gpt(&entry.type_guid),
         name: (!name.is_empty()).then_some(name),
         extended: false,
-    }))
+        problem,
+    })
 }
 
 fn invalid(

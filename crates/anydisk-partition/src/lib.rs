@@ -55,4 +55,6 @@ pub struct Partition {
     pub name: Option<String>,
     /// An extended partition: it holds the chain of the logical ones.
     pub extended: bool,
+    /// Why it cannot be opened; start and length are 0.
+    pub problem: Option<String>,
 }

@@ -34,6 +34,7 @@ impl MbrEntry {
             kind: kinds::of_mbr(self.kind),
             name: None,
             extended: kinds::is_extended(self.kind),
+            problem: None,
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use anydisk_core::{HostOffset, Limits, Members, Result, Storage, StorageExt};
+use anydisk_core::{GuestOffset, HostOffset, Limits, Members, Result, Storage, StorageExt};
 use anydisk_lvm2::VolumeGroups;
 use anydisk_storage::MemoryStorage;
-use anydisk_testkit::lvm::{GROUP, dashed, device, linear, text, volume};
+use anydisk_testkit::lvm::{GROUP, dashed, device, linear, reseal, text, volume};
 
 const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
@@ -301,4 +301,125 @@ fn writing_is_refused() {
     assert!(!volume.is_writable());
     assert!(volume.write_at(HostOffset(0), &[1]).is_err());
     assert!(volume.set_len(5).is_err());
+}
+
+/// A volume `o` of chunks 0 to 3 (of 64 KiB), over which the store `s` has chunk 2; `tie` says what the
+/// store is to it. The store's header begins with `head`.
+fn with_store(tie: &str, head: &[u8; 16]) -> VolumeGroups {
+    let volumes = linear("o", 4, "pv0", 0)
+        + &linear("s", 4, "pv0", 4)
+        + &volume(
+            "snapshot0",
+            4,
+            &format!("type = \"snapshot\" chunk_size = 128 origin = \"o\" {tie} = \"s\""),
+        );
+    let mut extents = extents(0, 8);
+    let store = &mut extents[4 * EXTENT..];
+    store[..2 * EXTENT].fill(0);
+    store[..16].copy_from_slice(head);
+    (store[EXTENT], store[EXTENT + 8]) = (2, 2);
+    let disk = store_of(&text(&[A], 1, &volumes), &extents);
+    VolumeGroups::open(&[disk], &Limits::default()).expect("the group opens")
+}
+
+fn store_of(text: &str, extents: &[u8]) -> Arc<dyn Storage> {
+    store(device(A, text, extents))
+}
+
+const GOOD: &[u8; 16] = b"SnAp\x01\0\0\0\x01\0\0\0\x80\0\0\0";
+const LOST: &[u8; 16] = b"SnAp\0\0\0\0\x01\0\0\0\x80\0\0\0";
+
+fn note(groups: &VolumeGroups, path: &str) -> String {
+    let member = groups.members().iter().find(|member| member.path == path).expect("listed");
+    member.note.clone().unwrap_or_default()
+}
+
+// The kernel sends all reads of an origin to the origin once the snapshot to be merged was lost.
+#[test]
+fn an_origin_whose_snapshot_was_lost_before_it_was_merged_reads_alone_and_that_is_told() {
+    let third = |groups: &VolumeGroups| {
+        byte_at(&*Members::open(groups, "vg/o").expect("it opens"), 2 * EXTENT)
+    };
+    let good = with_store("merging_store", GOOD);
+    assert_eq!((third(&good), note(&good, "vg/o")), (6, String::new()));
+    let lost = with_store("merging_store", LOST);
+    assert_eq!(third(&lost), 2);
+    assert!(
+        note(&lost, "vg/o").starts_with("reads without s, the snapshot to be merged: its store")
+    );
+    let mut changes = lost.changes("vg/o", "vg/o").expect("nothing changed");
+    assert_eq!(changes.next(GuestOffset::ZERO).expect("told"), None);
+}
+
+#[test]
+fn volumes_that_will_not_open_say_so_in_the_list() {
+    let lost = with_store("cow_store", LOST);
+    assert!(Members::open(&lost, "vg/s").is_err());
+    assert_eq!(note(&lost, "vg/s"), "of o; its store ran full or failed, so it was lost");
+    let good = with_store("cow_store", GOOD);
+    assert_eq!((note(&good, "vg/s").as_str(), note(&good, "vg/o").as_str()), ("of o", ""));
+    let broken = with_store("merging_store", b"SnAp\x01\0\0\0\x01\0\0\0\x03\0\0\0");
+    assert!(note(&broken, "vg/o").contains("chunk_size"), "{}", note(&broken, "vg/o"));
+    let volumes =
+        volume("v", 1, "type = \"vdo\"") + &volume("w", 1, "type = \"striped\" stripes = 7");
+    let groups = group(&volumes);
+    assert_eq!(note(&groups, "vg/v"), "segment type vdo is not supported");
+    assert!(note(&groups, "vg/w").contains("stripes"), "{}", note(&groups, "vg/w"));
+}
+
+/// An identity for each number.
+fn identity(number: usize) -> String {
+    format!("{number:032}")
+}
+
+// Thousands of partitions over one physical volume, each with the same large text, took hours.
+#[test]
+fn the_texts_of_all_disks_together_are_bounded_and_copies_are_read_once() {
+    let mut limits = Limits::default();
+    limits.descriptor = 1 << 10;
+    let ids: Vec<_> = (0..40).map(identity).collect();
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    let text = text(&ids, 1, &linear("v", 1, "pv0", 1)) + &" ".repeat(4 << 10);
+    assert!(text.len() < 16 << 10 && 40 * text.len() > 256 << 10);
+    let disks: Vec<_> = ids.iter().map(|id| store(device(id, &text, &extents(0, 2)))).collect();
+    let groups = VolumeGroups::open(&disks, &limits).expect("the group opens");
+    let told = groups.members()[0].note.clone().unwrap();
+    assert!(told.contains("bytes of all texts of volume groups"), "{told}");
+    assert_eq!(byte_at(&*Members::open(&groups, "vg/v").expect("it opens"), 0), 1);
+    let copies = vec![Arc::clone(&disks[3]); 40];
+    let groups = VolumeGroups::open(&copies, &limits).expect("the group opens");
+    assert_eq!(
+        groups.members()[0].note.as_deref(),
+        Some("40 of 40 physical volumes missing or ambiguous")
+    );
+}
+
+#[test]
+fn of_many_metadata_areas_two_are_read() {
+    let mut disk = device(A, &text(&[A], 1, ""), &[]);
+    // The list of metadata areas of the label, twice longer than LVM makes it.
+    let area = disk[512 + 104..512 + 120].to_vec();
+    for number in 1..4 {
+        disk[512 + 104 + 16 * number..][..16].copy_from_slice(&area);
+    }
+    reseal(&mut disk);
+    let groups = VolumeGroups::open(&[store(disk)], &Limits::default()).expect("it opens");
+    assert_eq!(groups.members()[0].note.as_deref(), Some("4 metadata areas, of which 2 count"));
+}
+
+#[test]
+fn a_physical_volume_has_the_size_of_its_store_and_says_which_one_that_is() {
+    let whole = text(&[A, B], 1, "");
+    let disks = [store(vec![0; 1 << 20]), store_of(&whole, &[7; 512])];
+    let groups = VolumeGroups::open(&disks, &Limits::default()).expect("it opens");
+    let [_, here, away] = groups.members() else { panic!("{:?}", groups.members()) };
+    assert_eq!((here.size, away.size), (Some((1 << 20) + 512), None));
+    let places = |path: &str| groups.places_of(path).collect::<Vec<_>>();
+    assert_eq!([places(&here.path), places(&away.path), places("vg")], [vec![1], vec![], vec![]]);
+    assert_eq!(Members::open(&groups, &here.path).unwrap().len().unwrap(), (1 << 20) + 512);
+    assert!(Members::open(&groups, &away.path).is_err());
+    let twice = [&disks[1], &disks[1]].map(Arc::clone);
+    let groups = VolumeGroups::open(&twice, &Limits::default()).expect("it opens");
+    assert_eq!(groups.places_of(&dashed(A)).collect::<Vec<_>>(), [0, 1]);
+    assert!(Members::open(&groups, &dashed(A)).is_err());
 }

@@ -79,10 +79,11 @@ fn damage(text: &str, random: &mut Random) -> String {
     words.concat()
 }
 
-/// Opens every member and reads at both ends of it. How many opened.
+/// Opens every volume and reads at both ends of it. How many opened.
 fn use_all(groups: &VolumeGroups) -> usize {
     let opens = |path: &str| Members::open(groups, path).ok();
-    let stores = groups.members().iter().filter_map(|member| opens(&member.path));
+    let volumes = groups.members().iter().filter(|member| member.kind != "physical volume");
+    let stores = volumes.filter_map(|member| opens(&member.path));
     stores
         .map(|store| {
             let len = store.len().expect("a volume has a length");

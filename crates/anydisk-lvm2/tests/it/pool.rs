@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::common::{bytes, ranges};
 use anydisk_core::{GuestOffset, HostOffset, Limits, Members, Result, Storage, StorageExt};
 use anydisk_lvm2::VolumeGroups;
 use anydisk_storage::MemoryStorage;
@@ -178,6 +179,64 @@ fn a_message_is_one_that_the_pool_was_not_told_of_only_if_the_text_is_one_transa
     assert_eq!([1, 0].map(|number| opens(number, creates, "u")), [true, false]);
     assert_eq!([1, 0].map(|number| opens(number, creates, "t")), [true, true]);
     assert!(!opens(1, "message1 { delete = 2 }", "u"));
+}
+
+/// A pool with the volume `t`, its thin snapshot `s`, and a classic snapshot of `t` whose store `c` has
+/// chunk 3 (of 64 KiB); `tie` says what that is to `t`.
+fn thin_and_classic(tie: &str) -> VolumeGroups {
+    let thin = |device| format!("type = \"thin\" thin_pool = \"p\" device_id = {device}");
+    let tie = format!("type = \"snapshot\" chunk_size = 128 origin = \"t\" {tie} = \"c\"");
+    let volumes = linear("m", 2, "pv0", 0)
+        + &linear("d", 10, "pv0", 2)
+        + &linear("c", 4, "pv0", 12)
+        + &volume("p", 10, "type = \"thin-pool\" metadata = \"m\" pool = \"d\" chunk_size = 128")
+        + &volume("t", 8, &thin(1))
+        + &volume("s", 8, &thin(2))
+        + &volume("snapshot0", 8, &tie);
+    let mut extents = superblock();
+    extents.extend(node(1, true, &[(1, 2), (2, 3)]));
+    extents.extend(node(2, true, &[(1, chunk(1)), (5, chunk(2))]));
+    extents.extend(node(3, true, &[(1, chunk(1)), (5, chunk(4))]));
+    extents.resize(2 << 16, 0);
+    extents.extend((10..20_u8).flat_map(|number| [number; 1 << 16]));
+    extents.resize(16 << 16, 0);
+    let store = &mut extents[12 << 16..];
+    store[..16].copy_from_slice(b"SnAp\x01\0\0\0\x01\0\0\0\x80\0\0\0");
+    (store[1 << 16], store[(1 << 16) + 8]) = (3, 2);
+    store[2 << 16..3 << 16].fill(0xCC);
+    let disk = MemoryStorage::new(device(ID, &text(&[ID], 1, &volumes), &extents));
+    VolumeGroups::open(&[Arc::new(disk)], &Limits::default()).expect("the group opens")
+}
+
+/// What differs, in chunks; all that does is known to be told.
+fn differing(groups: &VolumeGroups, since: &str, now: &str) -> Vec<(u64, u64)> {
+    let read = |name: &str| bytes(&*Members::open(groups, &format!("vg/{name}")).expect("opens"));
+    let changes = groups.changes(&format!("vg/{since}"), &format!("vg/{now}")).expect("told");
+    let told = ranges(changes);
+    let (mut then, now) = (read(since), read(now));
+    for (at, len) in &told {
+        let range = usize::try_from(*at).unwrap()..usize::try_from(at + len).unwrap();
+        then[range.clone()].copy_from_slice(&now[range]);
+    }
+    assert!(then == now, "a change was not told");
+    told.into_iter().map(|(at, len)| (at >> 16, len >> 16)).collect()
+}
+
+// The pool's mappings alone were compared, while the volume reads as its classic snapshot leaves it.
+#[test]
+fn a_thin_volume_that_a_classic_snapshot_is_merged_into_is_compared_as_a_whole() {
+    let merging = thin_and_classic("merging_store");
+    assert_eq!(differing(&merging, "s", "t"), [(0, 8)]);
+    assert_eq!(differing(&merging, "t", "s"), [(0, 8)]);
+}
+
+#[test]
+fn a_classic_snapshot_of_a_thin_volume_differs_from_it_where_its_store_has_chunks() {
+    let classic = thin_and_classic("cow_store");
+    assert_eq!(differing(&classic, "c", "t"), [(3, 1)]);
+    assert_eq!(differing(&classic, "t", "c"), [(3, 1)]);
+    assert_eq!(differing(&classic, "s", "t"), [(5, 1)]);
+    assert_eq!(differing(&classic, "s", "c"), [(0, 8)]);
 }
 
 #[test]
