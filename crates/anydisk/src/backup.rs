@@ -1,9 +1,9 @@
 //! Incremental backups as files: each over the one before.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anydisk_convert::{NewImage, Report, Result, Settings, Watch, copy_changes_to_overlay};
-use anydisk_core::{Changes, Disk, Options, Reference, Role};
+use anydisk_core::{Changes, Disk, Error, Options, Reference, Role};
 use anydisk_qcow2::QCOW2;
 
 use crate::OpenDisk;
@@ -13,11 +13,11 @@ use crate::OpenDisk;
 ///
 /// `changes` tells what changed: a dirty bitmap of the disk
 /// ([`Bitmaps::changes`](anydisk_core::Bitmaps::changes)), or two states of a logical volume
-/// ([`Inside::changes`](anydisk_core::Members::changes)). All backups lie in one folder. The new
-/// file gets its name when it is whole and durable.
+/// ([`Inside::changes`](anydisk_core::Members::changes)). The new file gets its name when it is whole
+/// and durable, and knows the last one by its name alone, so both lie in one folder.
 ///
 /// # Errors
-/// What opening `last` says, and as
+/// [`Error::Unusable`] for a `last` in another folder, what opening it says, and as
 /// [`copy_changes_to_overlay`](anydisk_convert::copy_changes_to_overlay).
 pub fn back_up_changes(
     source: &Disk,
@@ -26,6 +26,12 @@ pub fn back_up_changes(
     next: &Path,
     watch: &dyn Watch,
 ) -> Result<Report> {
+    if folder_of(last) != folder_of(next) {
+        let why = "the next one is to lie in another folder, and would not find it".into();
+        return Err(
+            Error::Unusable { what: "backup", name: last.display().to_string(), why }.into()
+        );
+    }
     let below = OpenDisk::new().path(last)?;
     let name = last.file_name().unwrap_or(last.as_os_str());
     let mut reference = Reference::new(Role::Backing, name.as_encoded_bytes());
@@ -35,4 +41,10 @@ pub fn back_up_changes(
     let image = NewImage { backing: Some(&reference), ..image };
     let settings = Settings::default();
     copy_changes_to_overlay(source, changes, next, &image, below.layers(), &settings, watch)
+}
+
+/// The folder in which a file lies or is to lie, whatever way leads there; `None` if it is not there.
+fn folder_of(file: &Path) -> Option<PathBuf> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new(".")).canonicalize().ok()
 }

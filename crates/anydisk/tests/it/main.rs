@@ -1,5 +1,6 @@
 //! The tests of the crate, in one program: that links once.
 
+mod backup;
 mod inspect;
 mod json_names;
 mod packages;
