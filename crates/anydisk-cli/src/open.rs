@@ -55,13 +55,14 @@ impl Reading {
         direct: bool,
     ) -> Result<Inside, Failure> {
         // A stranger's disk is not looked into further than was asked for.
-        self.inside_to(paths, format, !self.untrusted, direct)
+        self.inside_to(paths, format, None, !self.untrusted, direct)
     }
 
     fn inside_to(
         &self,
         paths: &[OsString],
         format: Option<&str>,
+        member: Option<&str>,
         deep: bool,
         direct: bool,
     ) -> Result<Inside, Failure> {
@@ -78,7 +79,10 @@ impl Reading {
             check_format(first, format)?;
             options = options.format(format);
         }
-        let inside = options.inside(&paths, deep);
+        let inside = match member {
+            Some(member) => options.inside_for(&paths, member, deep),
+            None => options.inside(&paths, deep),
+        };
         let inside = inside.map_err(|error| self.failure(first, error))?;
         inside.disks().for_each(|disk| warn_if_guessed(&disk.layers()[0]));
         Ok(inside)
@@ -99,7 +103,8 @@ impl Reading {
                 Err(failure.with_advice(&output::where_help_is()))
             }
             (Some(member), files) => {
-                let inside = self.inside(files, format, direct)?;
+                let deep = !self.untrusted;
+                let inside = self.inside_to(files, format, Some(member), deep, direct)?;
                 let disk = inside.disk(member, part.member_format.as_deref());
                 disk.map_err(|error| about_member(part, error))
             }
@@ -157,7 +162,7 @@ impl Reading {
         deep: bool,
     ) -> Result<Located, Failure> {
         let member = part.member.as_deref().unwrap_or_default();
-        let inside = self.inside_to(files, format, deep, false)?;
+        let inside = self.inside_to(files, format, Some(member), deep, false)?;
         let store = anydisk::Members::open(&inside, member);
         let store = store.map_err(|error| about_member(part, error))?;
         Ok(Located { store, location: Location::Other(member.to_owned()) })

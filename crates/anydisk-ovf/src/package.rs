@@ -1,6 +1,5 @@
 //! An open package: its disks, its files, and each of them as a store.
 
-use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 
@@ -14,6 +13,7 @@ use crate::descriptor::{Descriptor, File};
 use crate::disk::package_disk;
 use crate::files::{Files, certificate_name, manifest_name, must_cover};
 use crate::manifest::Manifest;
+use crate::packed::Kept;
 use crate::{PackageDisk, Scratch, invalid, text};
 
 /// A package.
@@ -28,8 +28,7 @@ pub struct Package {
     members: Vec<Member>,
     pub(crate) limits: Limits,
     pub(crate) scratch: Option<Arc<dyn Scratch>>,
-    /// What was unpacked into room of the caller's, by name.
-    pub(crate) unpacked: Mutex<HashMap<String, Arc<dyn Storage>>>,
+    pub(crate) unpacked: Mutex<Kept>,
 }
 
 impl Package {
@@ -166,7 +165,7 @@ impl Package {
             return self.empty_disk(path);
         }
         let file = self.file(path)?;
-        self.unpacked(file, self.files.packed(file)?)
+        self.unpacked_to_look(file, self.files.packed(file)?)
     }
 
     fn is_empty_disk(&self, path: &str) -> bool {

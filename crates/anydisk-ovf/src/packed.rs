@@ -1,5 +1,6 @@
 //! Files packed with gzip: unpacked into memory, or into room that the caller has.
 
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, PoisonError};
 
@@ -16,6 +17,32 @@ pub trait Scratch: Send + Sync + Debug {
     /// # Errors
     /// What making it says.
     fn make(&self) -> Result<Arc<dyn Storage>>;
+}
+
+/// What was unpacked and is kept.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    /// By name.
+    stores: HashMap<String, Arc<dyn Storage>>,
+    /// Bytes of them that are in memory.
+    in_memory: u64,
+}
+
+impl Kept {
+    /// Unpacks a file into memory, of which all that is kept may take `most` bytes.
+    fn unpack(
+        &mut self,
+        file: &File,
+        store: &Arc<dyn Storage>,
+        most: u64,
+    ) -> Result<Arc<dyn Storage>> {
+        let memory = MemoryStorage::default();
+        gzip::unpack(&file.href, store, &memory, most.saturating_sub(self.in_memory))?;
+        self.in_memory = self.in_memory.saturating_add(memory.len()?);
+        let memory: Arc<dyn Storage> = Arc::new(memory);
+        self.stores.insert(file.href.clone(), Arc::clone(&memory));
+        Ok(memory)
+    }
 }
 
 impl Package {
@@ -41,6 +68,12 @@ impl Package {
         Ok(file.gzip)
     }
 
+    /// Whether a member is packed with gzip.
+    #[must_use]
+    pub fn is_packed(&self, path: &str) -> bool {
+        self.file(path).is_ok_and(|file| file.gzip)
+    }
+
     /// A file of the package as it is in `store`, or out of its packing.
     pub(crate) fn unpacked(
         &self,
@@ -52,28 +85,48 @@ impl Package {
         }
         // Also a second one who asks waits until it is unpacked.
         let mut kept = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = kept.get(&file.href) {
+        if let Some(known) = kept.stores.get(&file.href) {
             return Ok(Arc::clone(known));
         }
-        let memory = MemoryStorage::default();
-        match gzip::unpack(&file.href, &store, &memory, self.limits.unit) {
-            Err(Error::Limit { .. }) => {}
-            outcome => return outcome.map(|()| Arc::new(memory) as Arc<dyn Storage>),
+        match (kept.unpack(file, &store, self.limits.unit), &self.scratch, self.most_of(file)) {
+            (Err(Error::Limit { .. }), Some(scratch), Some(most)) => {
+                let room = scratch.make()?;
+                gzip::unpack(&file.href, &store, &*room, most)?;
+                kept.stores.insert(file.href.clone(), Arc::clone(&room));
+                Ok(room)
+            }
+            // Alone it may fit. It is unpacked for whoever asks.
+            (Err(Error::Limit { .. }), ..) => {
+                let memory = MemoryStorage::default();
+                gzip::unpack(&file.href, &store, &memory, self.limits.unit).map_err(|error| {
+                    match error {
+                        Error::Limit { limit, .. } => too_large(&file.href, limit),
+                        other => other,
+                    }
+                })?;
+                Ok(Arc::new(memory))
+            }
+            (unpacked, ..) => unpacked,
         }
-        drop(memory);
-        let room = self.room_for(file, &store)?;
-        kept.insert(file.href.clone(), Arc::clone(&room));
-        Ok(room)
     }
 
-    /// A file that is too large for memory.
-    fn room_for(&self, file: &File, store: &Arc<dyn Storage>) -> Result<Arc<dyn Storage>> {
-        let (Some(scratch), Some(most)) = (&self.scratch, self.most_of(file)) else {
-            return Err(too_large(&file.href, self.limits.unit));
-        };
-        let room = scratch.make()?;
-        gzip::unpack(&file.href, store, &*room, most)?;
-        Ok(room)
+    /// As [`unpacked`](Self::unpacked), in what memory is left for all members together.
+    pub(crate) fn unpacked_to_look(
+        &self,
+        file: &File,
+        store: Arc<dyn Storage>,
+    ) -> Result<Arc<dyn Storage>> {
+        if !file.gzip {
+            return Ok(store);
+        }
+        let mut kept = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+        match kept.stores.get(&file.href) {
+            Some(known) => Ok(Arc::clone(known)),
+            None => kept.unpack(file, &store, self.limits.unit).inspect_err(|_| {
+                // Nor is there time for more: each of many would be unpacked up to here.
+                kept.in_memory = self.limits.unit;
+            }),
+        }
     }
 
     /// Bytes that an unpacked file can have at most: the image of a disk is hardly larger than the

@@ -85,16 +85,25 @@ fn add(below: &Below<'_>, member: &Member, depth: usize, lines: &mut Vec<[String
         None => member.kind.clone().into_owned(),
     };
     lines.push([
-        format!("{}{}", "  ".repeat(depth), member.path),
+        format!("{}{}", "  ".repeat(depth), printable(&member.path)),
         kind,
         member.size.map(human::size).unwrap_or_default(),
-        member.note.clone().unwrap_or_default(),
+        member.note.as_deref().map(printable).unwrap_or_default(),
     ]);
     if depth < DEPTH {
         for child in below.get(&Some(member.path.as_str())).into_iter().flatten() {
             add(below, child, depth + 1, lines);
         }
     }
+}
+
+/// What a stranger wrote moves no cursor and begins no line.
+fn printable(text: &str) -> String {
+    let escaped = |letter: char| match letter.is_control() {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    };
+    text.chars().map(escaped).collect()
 }
 
 fn value(member: &Member) -> Value {
@@ -125,6 +134,13 @@ mod tests {
         assert_eq!(tree(&members).lines().count(), 100_001);
         // Looking for each among all of them would take minutes.
         assert!(start.elapsed().as_secs() < 10, "took {:?}", start.elapsed());
+    }
+
+    #[test]
+    fn control_characters_in_names_and_notes_are_told_and_not_obeyed() {
+        let mut member = Member::new("a\u{1b}[31m", "disk");
+        member.note = Some("one\nb.raw  disk".into());
+        assert_eq!(tree(&[member]), "a\\u{1b}[31m  disk    one\\nb.raw  disk\n");
     }
 
     #[test]

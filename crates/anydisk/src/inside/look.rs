@@ -1,4 +1,4 @@
-//! Looking into files, partitions and volumes, and listing what is found.
+//! Looking into files, partitions and volumes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,33 +9,52 @@ use anydisk_ovf::OVF;
 use anydisk_partition::{PARTITIONS, Partitions};
 use anydisk_storage::HostOffset;
 
-use super::{Inside, Open, Place};
+use super::{Depth, Found, Inside, Open, Place, Spot};
 
 impl Inside {
-    /// Opens a file, as a package or as a disk, and lists it. What may hold more is answered.
-    pub(super) fn add_file(&mut self, path: &Path, deep: bool) -> Result<Vec<Place>> {
+    /// Opens a file, as a package or as a disk. One that is said to have a format is a disk.
+    pub(super) fn add_file(&mut self, path: &Path) -> Result<()> {
         let file = self.options.file_at(path, Access::Read)?;
-        let name = self.free_name(path);
-        if looks_like(&OVF, &*file.store)? {
-            return self.add_package(name, file, deep);
-        }
-        let disk = Arc::new(self.options.located(file)?);
-        let format = disk.top().info().format;
-        let mut member = Member::new(name.clone(), "disk");
-        (member.size, member.format) = (Some(disk.size()), Some(format.to_owned()));
-        self.add(member, Open::Disk(Arc::clone(&disk)), &name);
-        Ok(vec![Place { name, store: disk, verify: Vec::new() }])
+        let (open, members) = match self.options.said_format() {
+            None if looks_like(&OVF, &*file.store)? => {
+                let package = self.open_package(&file);
+                let package = package.map_err(|error| error.within(&file.location.to_string()))?;
+                let members = super::package::members_of(&package);
+                (Open::Package(package), members)
+            }
+            _ => {
+                let disk = self.options.located(file)?;
+                let mut member = Member::new("", "disk");
+                member.size = Some(disk.size());
+                member.format = Some(disk.top().info().format.to_owned());
+                (Open::Disk(Arc::new(disk)), vec![member])
+            }
+        };
+        self.add(Found { open, members, under: None, verify: Vec::new() });
+        Ok(())
     }
 
-    /// Lists partitions, and the volume groups over all places.
-    pub(super) fn look_into(&mut self, places: Vec<Place>, deep: bool) -> Result<()> {
+    /// What may hold more, in a file that was given.
+    pub(super) fn places_in(&mut self, file: usize, depth: Depth) -> Vec<Place> {
+        match &self.found[file].open {
+            Open::Disk(disk) => {
+                let at = Spot { found: file, member: 0 };
+                vec![Place { at, store: Arc::clone(disk) as Arc<dyn Storage>, verify: Vec::new() }]
+            }
+            Open::Package(_) if depth != Depth::Files => self.package_places(file, depth),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Finds partitions, and the volume groups over all places.
+    pub(super) fn look_into(&mut self, places: Vec<Place>, depth: Depth) -> Result<()> {
         let mut physical = Vec::new();
         for place in places {
             let partitions = self.add_partitions(&place)?;
             match partitions.is_empty() {
                 // The system that partitioned a disk has overruled a label in front.
                 true => physical.push(place),
-                false if deep => physical.extend(partitions),
+                false if depth != Depth::Files => physical.extend(partitions),
                 false => {}
             }
         }
@@ -50,21 +69,25 @@ impl Inside {
         let table = match Partitions::open(Arc::clone(&place.store), limits) {
             Ok(table) => table,
             Err(error) => {
-                self.note(&place.name, &error.to_string());
+                self.note(place.at, &error.to_string());
                 return Ok(Vec::new());
             }
         };
-        let number = self.containers.len();
-        let mut places = Vec::new();
-        for member in table.members() {
-            let name = format!("{}/{}", place.name, member.path);
-            self.list(number, member, &name, &place.name, place.verify.clone());
-            if let (Some(_), Ok(store)) = (member.size, table.open(&member.path)) {
-                places.push(Place { name, store, verify: place.verify.clone() });
-            }
-        }
-        self.containers.push(Open::Partitions(table));
-        Ok(places)
+        let (members, verify) = (table.members().to_vec(), place.verify.clone());
+        let found = self.add(Found {
+            open: Open::Partitions(table),
+            members,
+            under: Some(place.at),
+            verify: verify.clone(),
+        });
+        let Open::Partitions(table) = &self.found[found].open else { return Ok(Vec::new()) };
+        let openable =
+            table.members().iter().enumerate().filter(|(_, member)| member.size.is_some());
+        let places = openable.filter_map(|(member, partition)| {
+            let store = table.open(&partition.path).ok()?;
+            Some(Place { at: Spot { found, member }, store, verify: verify.clone() })
+        });
+        Ok(places.collect())
     }
 
     /// Volume groups may lie over any of the places.
@@ -85,7 +108,7 @@ impl Inside {
                 physical.retain(|place| match self.groups_over(std::slice::from_ref(place)) {
                     Ok(_) => true,
                     Err(error) => {
-                        self.note(&place.name, &error.to_string());
+                        self.note(place.at, &error.to_string());
                         false
                     }
                 });
@@ -93,12 +116,9 @@ impl Inside {
             }
         };
         // Which of the packages' disks a volume reads is not known: all are verified.
-        let verify: Vec<_> = physical.into_iter().flat_map(|place| place.verify).collect();
-        let number = self.containers.len();
-        for member in groups.members() {
-            self.list(number, member, &member.path, "", verify.clone());
-        }
-        self.containers.push(Open::Groups(groups));
+        let verify = physical.into_iter().flat_map(|place| place.verify).collect();
+        let members = groups.members().to_vec();
+        self.add(Found { open: Open::Groups(groups), members, under: None, verify });
         Ok(())
     }
 
@@ -111,16 +131,9 @@ impl Inside {
     /// the others are looked at.
     fn looks_like(&mut self, container: &dyn Container, place: &Place) -> bool {
         looks_like(container, &*place.store).unwrap_or_else(|error| {
-            self.note(&place.name, &error.to_string());
+            self.note(place.at, &error.to_string());
             false
         })
-    }
-
-    /// The last part of a path, or the whole where that is taken.
-    fn free_name(&self, path: &Path) -> String {
-        let short = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        let short = short.filter(|name| !self.entries.contains_key(name));
-        short.unwrap_or_else(|| path.display().to_string())
     }
 }
 

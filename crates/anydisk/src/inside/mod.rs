@@ -1,6 +1,7 @@
 //! What lies in disks: packages, partitions, volume groups, as a tree; and opening a member.
 
 mod look;
+mod names;
 mod package;
 
 use std::collections::HashMap;
@@ -27,62 +28,122 @@ use crate::OpenDisk;
 ///     vg0/root             logical volume
 /// ```
 ///
-/// A member is asked for by its [path](Member::path). With a single disk, `1` is its first
-/// partition as well.
+/// A member is asked for by its [path](Member::path), which no other has: files of one name have
+/// the paths by which they were given, and where packages, volume groups and files would share
+/// names, those of a package begin with the package's, and those of groups with `lvm2/`. Of a
+/// single file, `1` is the first partition as well.
 #[derive(Debug)]
 pub struct Inside {
     options: OpenDisk,
-    containers: Vec<Open>,
+    found: Vec<Found>,
+    /// How many of them are the files that were given; they come first.
+    files: usize,
     members: Vec<Member>,
     entries: HashMap<String, Entry>,
+    /// Something packed was too large to be looked into.
+    left_out: bool,
 }
 
-/// An open container.
+/// A file that was given, or what was found in one.
+#[derive(Debug)]
+struct Found {
+    open: Open,
+    /// As it calls them itself. The first one of a package is the package.
+    members: Vec<Member>,
+    /// What it lies in.
+    under: Option<Spot>,
+    /// Members of packages that it lies in, which must be verified before it is read.
+    verify: Vec<(usize, String)>,
+}
+
+/// A member of what was found, both by number.
+#[derive(Clone, Copy, Debug)]
+struct Spot {
+    found: usize,
+    member: usize,
+}
+
+/// What was opened.
 #[derive(Debug)]
 enum Open {
+    /// An image, which is its only member.
+    Disk(Arc<Disk>),
     Package(Package),
     Partitions(Partitions),
     Groups(VolumeGroups),
-    /// An image that was opened, which has one member.
-    Disk(Arc<Disk>),
 }
 
 /// Where a member is.
 #[derive(Clone, Debug)]
 struct Entry {
-    container: usize,
-    /// Its path in the container.
+    found: usize,
+    /// Its path in there.
     path: String,
-    /// Members of packages that it lies in, which must be verified before it is read.
+}
+
+/// A store that may hold more: where it is, and the members of packages that it lies in.
+struct Place {
+    at: Spot,
+    store: Arc<dyn Storage>,
     verify: Vec<(usize, String)>,
 }
 
-/// A store that may hold more: what it is called, and the members of packages that it lies in.
-struct Place {
-    name: String,
-    store: Arc<dyn Storage>,
-    verify: Vec<(usize, String)>,
+/// What is looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Depth {
+    /// The files themselves.
+    Files,
+    /// What is found as well; of what is packed, only what fits in memory.
+    Found,
+    /// All of what is packed, unpacked into files.
+    Packed,
 }
 
 impl OpenDisk {
     /// Opens the disks of one machine and lists what lies in them. `deep`: also in what was found
     /// (volume groups in partitions, partitions in the disks of a package); else only in the
-    /// files themselves.
+    /// files themselves. Packed disks of a package that do not fit in memory, all together, are
+    /// listed and not looked into.
     ///
     /// # Errors
     /// What opening the disks says. A container that is broken is told as a note of its disk.
     pub fn inside(&self, paths: &[impl AsRef<Path>], deep: bool) -> Result<Inside> {
+        self.inside_to(paths, if deep { Depth::Found } else { Depth::Files })
+    }
+
+    /// As [`inside`](Self::inside), for the sake of one member: what is packed is unpacked into
+    /// [scratch files](Self::scratch) if that is what it takes to find it.
+    ///
+    /// # Errors
+    /// As [`inside`](Self::inside). Whether the member is there is told when it is opened.
+    pub fn inside_for(
+        &self,
+        paths: &[impl AsRef<Path>],
+        member: &str,
+        deep: bool,
+    ) -> Result<Inside> {
+        let inside = self.inside(paths, deep)?;
+        match inside.left_out && inside.entry(member).is_err() {
+            true => self.inside_to(paths, Depth::Packed),
+            false => Ok(inside),
+        }
+    }
+
+    fn inside_to(&self, paths: &[impl AsRef<Path>], depth: Depth) -> Result<Inside> {
         let mut inside = Inside {
             options: self.clone().write(false),
-            containers: Vec::new(),
+            found: Vec::new(),
+            files: paths.len(),
             members: Vec::new(),
             entries: HashMap::new(),
+            left_out: false,
         };
-        let mut places = Vec::new();
         for path in paths {
-            places.extend(inside.add_file(path.as_ref(), deep)?);
+            inside.add_file(path.as_ref())?;
         }
-        inside.look_into(places, deep)?;
+        let places = (0..paths.len()).flat_map(|file| inside.places_in(file, depth)).collect();
+        inside.look_into(places, depth)?;
+        inside.name_all(paths);
         Ok(inside)
     }
 }
@@ -95,11 +156,11 @@ impl Inside {
     /// [`Error::NotFound`], and what opening it says.
     pub fn disk(&self, path: &str, format: Option<&str>) -> Result<Disk> {
         let entry = self.entry(path)?;
-        if let (Open::Disk(disk), None) = (&self.containers[entry.container], format) {
+        if let (Open::Disk(disk), None) = (&self.found[entry.found].open, format) {
             self.verify(entry)?;
             return Ok(Disk::from_layers(disk.layers().to_vec(), self.options.limits_in_force()));
         }
-        let package = match &self.containers[entry.container] {
+        let package = match &self.found[entry.found].open {
             Open::Package(package) => Some(package),
             _ => None,
         };
@@ -113,7 +174,7 @@ impl Inside {
 
     /// The disks that were opened, in the order in which they were given; not those in packages.
     pub fn disks(&self) -> impl Iterator<Item = &Disk> {
-        self.containers.iter().filter_map(|open| match open {
+        self.found.iter().filter_map(|found| match &found.open {
             Open::Disk(disk) => Some(&**disk),
             _ => None,
         })
@@ -140,66 +201,44 @@ impl Inside {
 
     fn entry(&self, path: &str) -> Result<&Entry> {
         let found = self.entries.get(path).or_else(|| {
-            // With one disk its name may be left out.
-            let mut disks = self.members.iter().filter(|member| member.parent.is_none());
-            let only = disks.next().filter(|_| disks.all(|member| member.kind == GROUP))?;
+            // Of a single file the name may be left out.
+            let only = self.members.first().filter(|_| self.files == 1)?;
             self.entries.get(&format!("{}/{path}", only.path))
         });
         found.ok_or_else(|| Error::NotFound { what: "member", name: path.to_owned() })
     }
 
     fn verify(&self, entry: &Entry) -> Result<()> {
-        entry.verify.iter().try_for_each(|(container, path)| match &self.containers[*container] {
+        let mut verify = self.found[entry.found].verify.iter();
+        verify.try_for_each(|(found, path)| match &self.found[*found].open {
             Open::Package(package) => package.verify(path),
             _ => Ok(()),
         })
     }
 
-    fn add(&mut self, member: Member, open: Open, inner: &str) {
-        let (container, path) = (self.containers.len(), inner.to_owned());
-        let entry = Entry { container, path, verify: Vec::new() };
-        self.entries.insert(member.path.clone(), entry);
-        self.members.push(member);
-        self.containers.push(open);
+    /// Keeps what was found; its number.
+    fn add(&mut self, found: Found) -> usize {
+        self.found.push(found);
+        self.found.len() - 1
     }
 
-    /// Puts a member of a container into the tree, under another path.
-    fn list(
-        &mut self,
-        container: usize,
-        member: &Member,
-        path: &str,
-        parent: &str,
-        verify: Vec<(usize, String)>,
-    ) {
-        let mut listed = member.clone();
-        path.clone_into(&mut listed.path);
-        // What belongs to nothing in its container belongs to what the container lies in.
-        if listed.parent.is_none() {
-            listed.parent = (!parent.is_empty()).then(|| parent.to_owned());
-        }
-        let entry = Entry { container, path: member.path.clone(), verify };
-        self.entries.entry(path.to_owned()).or_insert(entry);
-        self.members.push(listed);
-    }
-
-    fn note(&mut self, path: &str, note: &str) {
-        if let Some(member) = self.members.iter_mut().find(|member| member.path == path) {
-            member.note = Some(note.to_owned());
-        }
+    /// Adds to what is to be known of a member.
+    fn note(&mut self, at: Spot, note: &str) {
+        let member = &mut self.found[at.found].members[at.member];
+        member.note = Some(match member.note.take() {
+            Some(known) => format!("{known}; {note}"),
+            None => note.to_owned(),
+        });
     }
 }
-
-/// The kind of a member that lies over all disks.
-const GROUP: &str = "volume group";
 
 impl Open {
     fn open(&self, path: &str) -> Result<Arc<dyn Storage>> {
         match self {
+            Self::Disk(disk) => Ok(Arc::clone(disk) as Arc<dyn Storage>),
             Self::Package(package) => package.open(path),
             Self::Partitions(table) => table.open(path),
             Self::Groups(groups) => groups.open(path),
-            Self::Disk(disk) => Ok(Arc::clone(disk) as Arc<dyn Storage>),
         }
     }
 }
@@ -212,13 +251,13 @@ impl Members for Inside {
     fn open(&self, path: &str) -> Result<Arc<dyn Storage>> {
         let entry = self.entry(path)?;
         self.verify(entry)?;
-        self.containers[entry.container].open(&entry.path)
+        self.found[entry.found].open.open(&entry.path)
     }
 
     fn changes(&self, since: &str, path: &str) -> Result<Box<dyn Changes + '_>> {
         let (then, now) = (self.entry(since)?, self.entry(path)?);
-        match &self.containers[now.container] {
-            Open::Groups(groups) if then.container == now.container => {
+        match &self.found[now.found].open {
+            Open::Groups(groups) if then.found == now.found => {
                 groups.changes(&then.path, &now.path)
             }
             _ => {

@@ -11,7 +11,7 @@ use anydisk_core::{
 use anydisk_ovf::{Package, PackageDisk, Scratch};
 use anydisk_storage::{MemoryStorage, OpenOptions, PendingFile};
 
-use super::{Inside, Place};
+use super::{Depth, Inside, Open, Place, Spot};
 use crate::OpenDisk;
 
 /// Files without a name in a folder.
@@ -36,38 +36,43 @@ enum Digests {
 }
 
 impl Inside {
-    pub(super) fn add_package(
-        &mut self,
-        name: String,
-        file: Located,
-        deep: bool,
-    ) -> Result<Vec<Place>> {
-        let package = self.open_package(&file);
-        let package = package.map_err(|error| error.within(&file.location.to_string()))?;
-        let number = self.containers.len();
-        let mut member = Member::new(name.clone(), "package");
-        member.note = note_of(&package);
-        self.members.push(member);
-        for member in package.members() {
-            self.list(number, member, &member.path, &name, Vec::new());
-        }
-        let disks = package.disks().iter().filter(|disk| deep && !disk.is_empty());
-        let by_id = by_id(&package);
-        // What is no image holds no partitions; asking for it tells why.
-        let places = disks.filter_map(|disk| {
-            let chain = self.chain(&by_id, disk).ok()?;
-            let image = self.disk_of(&package, &chain, None, Digests::Unseen).ok()?;
+    /// The disks of a package as places that may hold more. What is no image holds no partitions;
+    /// asking for it tells why.
+    pub(super) fn package_places(&mut self, found: usize, depth: Depth) -> Vec<Place> {
+        let Open::Package(package) = &self.found[found].open else { return Vec::new() };
+        let by_id = by_id(package);
+        let mut places = Vec::new();
+        let mut left_out = Vec::new();
+        for (number, disk) in
+            package.disks().iter().enumerate().filter(|(_, disk)| !disk.is_empty())
+        {
+            // The package itself is its first member, then come the disks.
+            let at = Spot { found, member: 1 + number };
+            let Ok(chain) = self.chain(&by_id, disk) else { continue };
+            let first = self.disk_of(package, &chain, None, Digests::Unseen);
+            let image = match first {
+                Err(Error::Limit { .. }) if is_packed(package, &chain) => {
+                    if depth != Depth::Packed || self.options.scratch_folder().is_none() {
+                        left_out.push(at);
+                        continue;
+                    }
+                    self.disk_of(package, &chain, None, Digests::Verified)
+                }
+                first => first,
+            };
+            let Ok(image) = image else { continue };
             let files = chain.into_iter().filter_map(|disk| disk.file.clone());
-            let verify = files.map(|file| (number, file)).collect();
-            let name = disk.file.clone().unwrap_or_else(|| disk.id.clone());
-            Some(Place { name, store: Arc::new(image), verify })
-        });
-        let places = places.collect();
-        self.containers.push(super::Open::Package(package));
-        Ok(places)
+            let verify = files.map(|file| (found, file)).collect();
+            places.push(Place { at, store: Arc::new(image), verify });
+        }
+        for at in left_out {
+            self.left_out = true;
+            self.note(at, "too large to be looked into without being asked for");
+        }
+        places
     }
 
-    fn open_package(&self, file: &Located) -> Result<Package> {
+    pub(super) fn open_package(&self, file: &Located) -> Result<Package> {
         let limits = self.options.limits_in_force();
         let package = match is_descriptor(&file.location) {
             true => {
@@ -179,6 +184,18 @@ impl Inside {
         }
         opener.open_one(file, format, Access::Read)
     }
+}
+
+/// A package as the first of its members.
+pub(super) fn members_of(package: &Package) -> Vec<Member> {
+    let mut whole = Member::new("", "package");
+    whole.note = note_of(package);
+    std::iter::once(whole).chain(package.members().iter().cloned()).collect()
+}
+
+/// Whether a file of a chain must be unpacked.
+fn is_packed(package: &Package, chain: &[&PackageDisk]) -> bool {
+    chain.iter().filter_map(|disk| disk.file.as_deref()).any(|file| package.is_packed(file))
 }
 
 /// The disks of a package by their names for each other.

@@ -103,6 +103,79 @@ fn a_chain_of_disks_longer_than_the_limit_is_refused_and_the_others_are_listed()
 }
 
 #[test]
+fn members_of_one_name_have_paths_of_their_own_in_any_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let package = |name: &str, byte: u8| {
+        let folder = folder.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        stream(&raw(&folder.join("disk.raw"), byte, &[0]), &folder.join("disk.vmdk"));
+        let files = "<File id=\"f\" href=\"disk.vmdk\"/>";
+        let disks = "<Disk diskId=\"d\" fileRef=\"f\" capacity=\"4194304\"/>";
+        descriptor(&folder, files, disks)
+    };
+    let (one, two) = (package("one", 1), package("two", 2));
+    for order in [[&one, &two], [&two, &one]] {
+        let inside = OpenDisk::new().inside(&order, true).unwrap();
+        assert!(inside.disk("disk.vmdk", None).unwrap_err().to_string().contains("disk.vmdk"));
+        for (package, byte) in [(&one, 1), (&two, 2)] {
+            let disk = inside.disk(&format!("{}/disk.vmdk", package.display()), None).unwrap();
+            assert_eq!(bytes_of(&disk), [byte, 0, 0, 0]);
+        }
+        let mut paths: Vec<_> = inside.members().iter().map(|member| &member.path).collect();
+        let all = paths.len();
+        paths.sort();
+        paths.dedup();
+        assert_eq!(paths.len(), all);
+    }
+}
+
+#[test]
+fn what_is_packed_is_looked_into_as_far_as_memory_goes_and_for_a_member_further() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (mut files, mut disks) = (String::new(), String::new());
+    for number in 0..4 {
+        // An MBR with one partition of 1 MiB, in the middle of which a byte tells the disks apart.
+        let disk = raw(&path("disk.raw"), number, &[2]);
+        drop(disk);
+        let mut bytes = fs::read(path("disk.raw")).unwrap();
+        bytes[450] = 0x83;
+        bytes[454..462].copy_from_slice(&[0, 16, 0, 0, 0, 8, 0, 0]);
+        bytes[510..512].copy_from_slice(&[0x55, 0xAA]);
+        fs::write(path("disk.raw"), bytes).unwrap();
+        let name = format!("{number}.qcow2");
+        let format = anydisk::formats().by_name("qcow2").unwrap();
+        let options = Options::of(format);
+        let disk = OpenDisk::new().format("raw").path(path("disk.raw")).unwrap();
+        let image = NewImage::new(format, &options, disk.size());
+        let settings = Settings::default();
+        copy_to_file(&Sources::one(&disk), &path(&name), &image, &settings, &Unwatched).unwrap();
+        gzip(&path(&name));
+        files += &format!("<File id=\"f{number}\" href=\"{name}\" compression=\"gzip\"/>");
+        disks +=
+            &format!("<Disk diskId=\"d{number}\" fileRef=\"f{number}\" capacity=\"4194304\"/>");
+    }
+    let package = descriptor(folder.path(), &files, &disks);
+    let mut limits = Limits::default();
+    // For two and a half of them.
+    limits.unit = fs::metadata(path("0.qcow2")).map(|_| 3 << 20).unwrap();
+    let options = OpenDisk::new().limits(limits);
+    let inside = options.inside(&[&package], true).unwrap();
+    let listed = |inside: &anydisk::Inside| {
+        inside.members().iter().filter(|member| member.path.ends_with(".qcow2/1")).count()
+    };
+    assert!((1..4).contains(&listed(&inside)), "{}", listed(&inside));
+    let notes = inside.members().iter().filter_map(|member| member.note.as_deref());
+    let left_out = notes.filter(|note| note.contains("too large to be looked into")).count();
+    assert_eq!(left_out, 4 - listed(&inside));
+    let inside = options.inside_for(&[&package], "3.qcow2/1", true).unwrap();
+    assert_eq!(listed(&inside), 4);
+    assert_eq!(bytes_of(&inside.disk("3.qcow2/1", None).unwrap()), [3]);
+    let inside = options.scratch(None).inside_for(&[&package], "3.qcow2/1", true).unwrap();
+    assert!(inside.disk("3.qcow2/1", None).is_err());
+}
+
+#[test]
 fn a_packed_disk_larger_than_memory_is_read_through_a_file_without_a_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);

@@ -155,3 +155,45 @@ fn a_damaged_label_is_told_and_hides_no_other_group() {
     let note = damaged.note.as_deref().unwrap_or_default();
     assert!(note.contains("physical volume header"), "{note}");
 }
+
+#[test]
+fn files_and_groups_of_one_name_are_told_apart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let id = "abcdef-ghij-klmn-opqr-stuv-wxyz-012345".replace('-', "");
+    let volume = lvm::linear("1", 4, "pv0", 0);
+    let bytes = lvm::device(&id, &lvm::text(&[&id], 1, &volume), &[7; 4 << 16]);
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir(path("other")).expect("a folder");
+    std::fs::write(path("vg"), bytes).expect("written");
+    std::fs::write(path("other/vg"), [0; 4096]).expect("written");
+    let one = OpenDisk::new().format("raw").inside(&[path("vg")], true).expect("listed");
+    assert!(Members::open(&one, "vg/1").is_err());
+    let volume = Members::open(&one, "lvm2/vg/1").expect("it opens");
+    assert_eq!(sha256(&*volume).unwrap().0, 4 << 16);
+    let both = [path("vg"), path("other/vg")];
+    let both_inside = OpenDisk::new().format("raw").inside(&both, true).expect("listed");
+    for (path, size) in both.iter().zip([(1 << 20) + (4 << 16), 4096]) {
+        let disk = both_inside.disk(&path.display().to_string(), None).expect("it opens");
+        assert_eq!(disk.size(), size);
+    }
+    // Nothing else has that name any more.
+    assert!(Members::open(&both_inside, "vg/1").is_ok());
+}
+
+#[test]
+fn of_a_single_disk_the_name_may_be_left_out_whatever_lies_in_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("disk.raw");
+    // One partition, with the label of a physical volume that no group names.
+    let id = "abcdefghijklmnopqrstuvwxyz012345";
+    let mut bytes = vec![0; 1 << 20];
+    bytes[450] = 0x8E;
+    bytes[454..462].copy_from_slice(&[0, 8, 0, 0, 0, 8, 0, 0]);
+    bytes[510..512].copy_from_slice(&[0x55, 0xAA]);
+    bytes.extend(lvm::device(id, "", &[]));
+    std::fs::write(&path, bytes).expect("written");
+    let inside = OpenDisk::new().format("raw").inside(&[path], true).expect("listed");
+    let kinds: Vec<_> = inside.members().iter().map(|member| &*member.kind).collect();
+    assert!(kinds.iter().any(|kind| kind.contains("physical volume")), "{kinds:?}");
+    assert_eq!(inside.disk("1", None).expect("it opens").size(), 1 << 20);
+}
