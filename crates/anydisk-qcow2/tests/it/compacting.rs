@@ -250,6 +250,32 @@ fn the_work_grows_with_what_moves_and_no_faster() {
     assert!(large < 200, "{large} hundredths of the file are read");
 }
 
+/// A file may have more clusters than memory holds counts: then its end moves in parts.
+#[test]
+fn with_little_memory_a_file_becomes_as_short_in_several_passes() {
+    let little = |store: &Arc<dyn Storage>| {
+        let mut limits = Limits::default();
+        limits.table_cache = 64 << 10;
+        let image = anydisk_qcow2::WritableImage::open(Arc::clone(store), &limits);
+        let image: Arc<dyn Image> = Arc::new(image.expect("it opens"));
+        image.compactor().expect("it is open for writing").compact(&|_, _| true)
+    };
+    let given: Given<'_> = &[("cluster_size", "512")];
+    for store in [
+        holey(given, 16 << 20, 1024),
+        packed(given, 6 << 20),
+        with_everything_at_the_end(given, 12 << 20),
+    ] {
+        let other: Arc<dyn Storage> = of_bytes(&bytes_of(&store));
+        let before = contents(&store);
+        little(&store).expect("it is in order");
+        assert!(contents(&store) == before && check(&store, Repair::Nothing).is_clean());
+        shorten(&other).expect("it is in order");
+        let lengths = [&store, &other].map(|store| store.len().expect("a length"));
+        assert!(lengths[0] <= lengths[1] + lengths[1] / 50, "{lengths:?}");
+    }
+}
+
 #[test]
 fn whoever_stops_it_finds_nothing_lost_and_is_told_how_far_it_is() {
     let store = holey(&[("cluster_size", "4096")], 8 << 20, 128);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anydisk_core::{HostOffset, Result};
 
+use super::free::Free;
 use crate::alloc::words_of;
 use crate::bitmap::Directory;
 use crate::check::judge::{Named as Names, Rules};
@@ -22,6 +23,8 @@ pub(super) enum What {
     Free,
     /// What will move here.
     Taken,
+    /// Something that was not looked at.
+    Unknown,
     /// Something that stays.
     Fixed,
     Data,
@@ -65,10 +68,13 @@ pub(super) struct Stream {
     pub(super) times: u64,
 }
 
-/// What lies where.
+/// What lies where, in the part of the file that is to be moved; and what is free.
 #[derive(Debug)]
 pub(super) struct Atlas {
+    /// The first cluster of that part.
+    pub(super) first: u64,
     pub(super) what: Vec<What>,
+    pub(super) free: Free,
     /// By their last clusters, rising.
     pub(super) larges: Vec<Large>,
     /// By their last clusters, rising.
@@ -78,24 +84,25 @@ pub(super) struct Atlas {
 }
 
 impl Atlas {
-    /// Looks at everything. `moves_data`: data reads the same elsewhere. `memory`: bytes that streams
-    /// may take.
+    /// Looks at the part of the file whose `references` were counted. `moves_data`: data reads the
+    /// same elsewhere. `memory`: bytes that streams may take.
     pub(super) fn draw(
         image: &Named<'_>,
-        references: &References,
+        (references, free): (&References, Free),
         moves_data: bool,
         memory: usize,
     ) -> Result<Self> {
-        let subject = image.subject;
+        let (subject, first) = (image.subject, references.window().start);
         let what = |cluster| match references.get(cluster) {
-            0 if image.blocks.is_counted(subject, cluster) => What::Free,
+            0 if free.contains(cluster) => What::Free,
             0 => What::Nothing,
             _ if moves_data => What::Data,
             _ => What::Fixed,
         };
-        let what = (0..subject.end()).map(what).collect();
-        let mut atlas =
-            Self { what, larges: large_tables(image)?, streams: Vec::new(), known_from: 0 };
+        let end = references.window().end.min(subject.end());
+        let what = (first..end).map(what).collect();
+        let larges = large_tables(image)?;
+        let mut atlas = Self { first, what, free, larges, streams: Vec::new(), known_from: 0 };
         for table in &image.tables {
             atlas.put(Clusters::new(table.at >> subject.bits(), 1), What::L2Table);
         }
@@ -114,13 +121,27 @@ impl Atlas {
     }
 
     pub(super) fn what(&self, cluster: u64) -> What {
-        let found = usize::try_from(cluster).ok().and_then(|cluster| self.what.get(cluster));
+        let Some(index) = cluster.checked_sub(self.first) else {
+            return if self.free.contains(cluster) { What::Free } else { What::Unknown };
+        };
+        let found = usize::try_from(index).ok().and_then(|index| self.what.get(index));
         found.copied().unwrap_or(What::Nothing)
     }
 
+    /// Behind the last cluster.
+    pub(super) fn end(&self) -> u64 {
+        self.first + self.what.len() as u64
+    }
+
+    /// Takes a cluster that is free.
+    pub(super) fn take(&mut self, cluster: u64) {
+        self.free.remove(cluster);
+        self.put(Clusters::new(cluster, 1), What::Taken);
+    }
+
     fn put(&mut self, run: Clusters, what: What) {
-        let place =
-            |cluster: u64| usize::try_from(cluster).unwrap_or(usize::MAX).min(self.what.len());
+        let index = |cluster: u64| usize::try_from(cluster.saturating_sub(self.first));
+        let place = |cluster| index(cluster).unwrap_or(usize::MAX).min(self.what.len());
         let (first, end) = (place(run.first), place(run.end()));
         self.what[first..end].fill(what);
     }
@@ -134,7 +155,7 @@ impl Atlas {
         if let Some((at, len)) = image.subject.header.crypto_header() {
             self.put(Clusters::touched(at.get(), len, image.subject.bits()), What::Fixed);
         }
-        for (what, cluster) in self.what.iter_mut().zip(0..) {
+        for (what, cluster) in self.what.iter_mut().zip(self.first..) {
             if *what != What::Nothing && references.overlaps(cluster) {
                 *what = What::Fixed;
             }
@@ -152,6 +173,9 @@ impl Atlas {
                 let Names::Stream { at, len } = rules.judge(entry, None).0 else { continue };
                 let run = Clusters::touched(at, len, subject.bits());
                 self.put(run, What::Streams);
+                if run.first < self.first {
+                    continue; // What else lies where it begins was not counted.
+                }
                 let stream = Stream { at, len, word: entry.word, times: 0 };
                 last.entry((run.end() - 1, entry.word)).or_insert(stream).times += times;
                 // One that went and comes again is the first again, and goes again.

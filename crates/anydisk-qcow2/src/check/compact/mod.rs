@@ -14,18 +14,22 @@
 //! ```
 //!
 //! So after a power failure each thing is named where it is whole, and at worst space is lost. Then
-//! everything is looked at again, as long as something can move: what was large may fit now. The
+//! everything is looked at again, as long as something can move: what was large may fit now. Memory
+//! goes with what moves, and with a bit for each cluster of the file; where more moves than fits,
+//! the end of the file moves first. The
 //! header and a crypto header stay; the file ends behind the last thing that is in the way.
 //!
 //! | module | |
 //! |---|---|
-//! | `atlas` | what lies where |
+//! | `free` | which clusters are free |
+//! | `atlas` | what lies where, at the end of the file |
 //! | `plan` | where it goes; pure |
 //! | `act` | copying and naming, in order |
 //! | `pace` | who is told, and who is waited for |
 
 mod act;
 mod atlas;
+mod free;
 mod pace;
 mod plan;
 
@@ -35,18 +39,20 @@ use anydisk_core::{Error, Limits, Repair, Result, Storage};
 
 use self::act::Act;
 use self::atlas::Atlas;
+use self::free::Free;
 pub(crate) use self::pace::Pace;
 use self::plan::Plan;
 use super::progress::Progress;
-use super::references::References;
+use super::references::{PAGE, References};
 use super::repair::repair;
 use super::subject::Subject;
 use super::trouble::Teller;
-use super::{Named, Settings, refuse_damage, survey};
+use super::{Named, Settings, Window, refuse_damage, survey};
 use crate::NAME;
 
-/// Looks at everything, at most: each after the first moves what is left.
-const PASSES: usize = 32;
+/// Looks at everything, at most. One is enough where what moves fits in memory, and others move what
+/// was too large for the gaps then.
+const PASSES: usize = 1 << 10;
 
 /// Makes the file of an image, to which nobody writes, as short as what it holds, and returns the
 /// bytes by which it became shorter. What the disk and its snapshots hold stays as it is, also after
@@ -55,7 +61,8 @@ const PASSES: usize = 32;
 ///
 /// # Errors
 /// [`Error::NeedsRepair`] for an image that is not in order (lost space is given back);
-/// [`Error::Limit`] for one with more clusters than may be counted at once; [`Error::Cancelled`];
+/// [`Error::Limit`] for a file of which not even a bit for each cluster fits in memory;
+/// [`Error::Cancelled`];
 /// those of the store.
 pub(crate) fn compact(
     store: &Arc<dyn Storage>,
@@ -75,12 +82,18 @@ pub(crate) fn compact(
         pace.step(0)?;
         let subject = Subject::open(store, limits)?;
         let image = Named::find_surely(&subject, settings)?;
-        let references = counted(&image, settings, progress)?;
+        let found = Free::len(subject.end());
+        if found > settings.memory as u64 {
+            let what = "bytes for which clusters of the file are free".into();
+            return Err(Error::Limit { format: NAME, what, found, limit: settings.memory as u64 });
+        }
+        let free = Free::of(&image)?;
+        let references = counted(&image, &free, settings, progress)?;
         let moves_data = data.is_some() || subject.header.crypt_method != 2;
-        let mut atlas = Atlas::draw(&image, &references, moves_data, settings.memory)?;
+        let mut atlas = Atlas::draw(&image, (&references, free), moves_data, settings.memory)?;
         let plan = Plan::new(&mut atlas, &subject.geometry, subject.width.max());
         if plan.is_empty() || pass > PASSES {
-            cut(&subject, &references)?;
+            cut(&subject, &atlas.free)?;
             break;
         }
         pace.expect(plan.len(subject.bits()));
@@ -103,22 +116,27 @@ pub(super) fn give_back(
     repair(&subject, Repair::Leaks, settings, progress, &mut |_| {}).map(drop)
 }
 
-/// How often each cluster is named.
-fn counted(image: &Named<'_>, settings: Settings, progress: &Progress<'_>) -> Result<References> {
-    let window = image.window(0, settings);
-    let (limit, found) = (window.references.window().end, image.subject.end());
-    if limit < found {
-        let what = "clusters in the file, for the memory that compacting may take".into();
-        return Err(Error::Limit { format: NAME, what, found, limit });
-    }
+/// How often each cluster at the end of the file is named: of those behind as many as are in use,
+/// and of no more of them than fit in memory.
+fn counted(
+    image: &Named<'_>,
+    free: &Free,
+    settings: Settings,
+    progress: &Progress<'_>,
+) -> Result<References> {
+    // The file is cut at last: behind what is in use lies what has moved.
+    let (end, size) = (free.end.min(image.subject.end()), image.touched.window(0).end);
+    let first = free.used.max(end.saturating_sub(size));
+    let first = first.min(end) / PAGE * PAGE;
+    let references = References::new(first..end.next_multiple_of(PAGE));
+    let window = Window { image, references, first: true, settings };
     window.count_surely(settings.threads, progress)?;
     Ok(window.references)
 }
 
-/// Cuts the file behind the last cluster that is named.
-fn cut(subject: &Subject, references: &References) -> Result<()> {
-    let last = (0..subject.end()).rev().find(|at| references.get(*at) != 0);
-    let end = subject.offset(last.map_or(1, |last| last + 1)).get();
+/// Cuts the file behind the last cluster in use.
+fn cut(subject: &Subject, free: &Free) -> Result<()> {
+    let end = subject.offset(free.end.max(1)).get();
     if end < subject.file_len {
         subject.store.flush()?;
         subject.store.set_len(end)?;

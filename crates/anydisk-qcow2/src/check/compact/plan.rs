@@ -34,16 +34,11 @@ impl Plan {
     pub(super) fn new(atlas: &mut Atlas, geometry: &Geometry, most: u64) -> Self {
         let (larges, streams) =
             (std::mem::take(&mut atlas.larges), std::mem::take(&mut atlas.streams));
-        let gaps = Gaps { what: &mut atlas.what, hunt: 1, hunts: HashMap::new() };
+        let known_from = atlas.known_from;
+        let gaps = Gaps { atlas, hunt: 1, hunts: HashMap::new() };
         let packer = Packer { next: 0, end: 0, most, geometry };
-        let mut planner = Planner {
-            plan: Self::default(),
-            gaps,
-            packer,
-            larges,
-            streams,
-            known_from: atlas.known_from,
-        };
+        let mut planner =
+            Planner { plan: Self::default(), gaps, packer, larges, streams, known_from };
         planner.run();
         let mut plan = planner.plan;
         // The same clusters, in the order of the file.
@@ -83,12 +78,12 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn run(&mut self) {
-        let mut cluster = self.gaps.what.len() as u64;
+        let mut cluster = self.gaps.atlas.end();
         while cluster > 1 {
             cluster -= 1;
             let moved = match self.gaps.get(cluster) {
                 What::Nothing | What::Free => continue,
-                What::Fixed | What::Taken => None,
+                What::Fixed | What::Taken | What::Unknown => None,
                 What::Large => self.move_large(cluster),
                 What::Streams => self.move_streams(cluster),
                 What::Data | What::L2Table | What::RefcountBlock | What::Bits => {
@@ -140,7 +135,7 @@ impl Planner<'_> {
 
 /// Free clusters, given away once.
 struct Gaps<'a> {
-    what: &'a mut [What],
+    atlas: &'a mut Atlas,
     /// No cluster before it is free.
     hunt: u64,
     /// The same for runs, by their length.
@@ -149,28 +144,25 @@ struct Gaps<'a> {
 
 impl Gaps<'_> {
     fn get(&self, cluster: u64) -> What {
-        let found = usize::try_from(cluster).ok().and_then(|cluster| self.what.get(cluster));
-        found.copied().unwrap_or(What::Nothing)
+        self.atlas.what(cluster)
     }
 
     /// Takes a cluster, if it is free.
     fn take(&mut self, cluster: u64) -> bool {
         let free = self.get(cluster) == What::Free;
-        if free
-            && let Some(what) = usize::try_from(cluster).ok().and_then(|at| self.what.get_mut(at))
-        {
-            *what = What::Taken;
+        if free {
+            self.atlas.take(cluster);
         }
         free
     }
 
     /// The first free cluster before `below`, taken.
     fn first(&mut self, below: u64) -> Option<u64> {
-        while self.hunt < below {
-            if self.take(self.hunt) {
-                return Some(self.hunt);
+        while let Some(found) = self.atlas.free.next(self.hunt, below) {
+            self.hunt = found + 1;
+            if self.take(found) {
+                return Some(found);
             }
-            self.hunt += 1;
         }
         None
     }
@@ -182,11 +174,15 @@ impl Gaps<'_> {
         }
         let mut first = self.hunts.get(&count).copied().unwrap_or(1);
         let mut len = 0;
-        while len < count && first + len < below {
-            if self.get(first + len) == What::Free {
-                len += 1;
-            } else {
-                (first, len) = (first + len + 1, 0);
+        while let Some(free) = self.atlas.free.next(first + len, below) {
+            if len == 0 || free > first + len {
+                (first, len) = (free, 0);
+            }
+            len = if self.get(free) == What::Free { len + 1 } else { 0 };
+            if len == 0 {
+                first = free + 1;
+            } else if len == count {
+                break;
             }
         }
         self.hunts.insert(count, first);
@@ -266,6 +262,7 @@ impl Packer<'_> {
 #[expect(clippy::indexing_slicing, reason = "a test that is out of bounds fails")]
 mod tests {
     use super::super::atlas::Kind;
+    use super::super::free::Free;
     use super::*;
     use crate::Header;
     use crate::header::tests::header;
@@ -279,8 +276,14 @@ mod tests {
 
     /// Pieces of a file, one behind the other: what, and how long.
     fn atlas(pieces: &[(u8, u64)]) -> Atlas {
-        let mut atlas =
-            Atlas { what: vec![What::Fixed], larges: vec![], streams: vec![], known_from: 0 };
+        let mut atlas = Atlas {
+            first: 0,
+            what: vec![What::Fixed],
+            free: Free::default(),
+            larges: vec![],
+            streams: vec![],
+            known_from: 0,
+        };
         for (kind, len) in pieces {
             let first = atlas.what.len() as u64;
             let mut put = |what, count| (0..count).for_each(|_| atlas.what.push(what));
@@ -308,6 +311,9 @@ mod tests {
         }
         let last = |stream: &Stream| (stream.at + stream.len - 1) / CLUSTER;
         atlas.streams.sort_by_key(last);
+        let is_free = |(_, what): &(u64, &What)| **what == What::Free;
+        let free = (0..).zip(&atlas.what).filter(is_free).map(|(cluster, _)| cluster);
+        atlas.free = Free::of_clusters(free, atlas.end());
         atlas
     }
 

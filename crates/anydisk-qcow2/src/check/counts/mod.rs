@@ -166,11 +166,6 @@ impl Blocks {
             .filter(move |unit| self.state(subject, unit.first) == State::Good)
     }
 
-    /// Whether a block counts a cluster.
-    pub(super) fn is_counted(&self, subject: &Subject, cluster: u64) -> bool {
-        self.state(subject, cluster) == State::Good
-    }
-
     /// Sets refcounts of clusters that have blocks, given by rising clusters.
     pub(super) fn set(&self, subject: &Subject, mut counts: &[(u64, u64)]) -> Result<()> {
         let mut reader = Reader::new(subject, self);
