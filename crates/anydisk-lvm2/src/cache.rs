@@ -68,7 +68,7 @@ pub(crate) fn cached_chunks(
         let expected = format!("at most the {} chunks of the cache", data / chunk);
         return Err(invalid("cache_blocks", HostOffset(240), count.into(), expected).into());
     }
-    let mut builder = RunMapBuilder::new("scattered chunks of a cache", limits.table_cache);
+    let mut builder = RunMapBuilder::new("scattered chunks of a cache", limits::table(limits));
     array::for_each(&blocks, root, count, |index, value| match value & VALID {
         0 => Ok(()),
         _ => builder.push(value >> FLAG_BITS, index),
@@ -147,7 +147,7 @@ impl WriteCache {
         let mut head = [0; size_of::<WriteHeader>()];
         store.read_exact_at(HostOffset::ZERO, &mut head)?;
         let (block, count, committed) = write_header(&head, store.len()?)?;
-        let most = limits.table_cache / size_of::<(u64, u64, u64)>();
+        let most = limits::table(limits) / size_of::<(u64, u64, u64)>();
         let mut newest = Vec::new();
         let mut bytes = vec![0; 64 << 10];
         let mut index = 0;
@@ -170,12 +170,9 @@ impl WriteCache {
         // Of several blocks for one place the one with the highest number is the newest.
         newest.sort_unstable();
         newest.dedup_by_key(|(number, ..)| *number);
-        let mut builder = RunMapBuilder::new("blocks of a write cache", limits.table_cache);
-        for (number, _, index) in newest {
-            builder.push(number, index)?;
-        }
+        let map = RunMap::of(newest.into_iter().map(|(number, _, index)| (number, index)));
         let start = data_start(count, block);
-        Ok(Self { start, block, map: builder.finish().map_err(twice)? })
+        Ok(Self { start, block, map: map.map_err(twice)? })
     }
 }
 
@@ -263,6 +260,24 @@ mod tests {
         assert_eq!(cache.map.look(7), Looked { to: Some(1), len: 1 });
         assert_eq!(cache.map.look(8).to, None);
         assert_eq!(cache.map.look(9).to, Some(4));
+    }
+
+    // A write cache of 6 GiB was refused for its size.
+    #[test]
+    fn a_million_and_a_half_of_scattered_blocks_are_held() {
+        let count = 1_500_000_u64;
+        let mut bytes = vec![0; usize::try_from((64 + 16 * count).next_multiple_of(512)).unwrap()];
+        bytes[..16].copy_from_slice(&[0x2348_9321_u32, 1, 512, 0].map(u32::to_le_bytes).concat());
+        bytes[16..32].copy_from_slice(&[count, 10].map(u64::to_le_bytes).concat());
+        for (index, entry) in (0..count).zip(bytes[64..].chunks_exact_mut(16)) {
+            entry[..8].copy_from_slice(&(index * 16).to_le_bytes());
+        }
+        let store = MemoryStorage::new(bytes);
+        store.set_len(800 << 20).unwrap();
+        let cache = WriteCache::read(&store, &Limits::default()).unwrap();
+        assert_eq!(cache.map.look(16 * 1_234_567), Looked { to: Some(1_234_567), len: 1 });
+        let error = WriteCache::read(&store, &Limits::strict()).unwrap_err();
+        assert!(error.to_string().contains("blocks of a write cache"), "{error}");
     }
 
     #[test]

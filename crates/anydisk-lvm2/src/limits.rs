@@ -37,6 +37,15 @@ pub(crate) fn texts(limits: &Limits) -> u64 {
     TEXTS * text(limits)
 }
 
+/// A table that has no order of its own is in memory as a whole. It may have this many times what
+/// tables have that are read as they are needed: a cache of 40 GiB in scattered blocks of 4 KiB fits.
+const TABLE_FACTOR: usize = 8;
+
+/// Most bytes of memory of a table that is in memory as a whole.
+pub(crate) fn table(limits: &Limits) -> usize {
+    TABLE_FACTOR.saturating_mul(limits.table_cache)
+}
+
 /// Most bytes of a group's text.
 pub(crate) fn text(limits: &Limits) -> u64 {
     TEXT_FACTOR * limits.descriptor as u64

@@ -62,21 +62,35 @@ impl RunMapBuilder {
     /// The map, or the first number that was given twice.
     pub(crate) fn finish(mut self) -> Result<RunMap, u64> {
         self.runs.sort_unstable_by_key(|run| run.from);
-        let mut runs: Vec<Run> = Vec::with_capacity(self.runs.len());
-        for run in self.runs {
-            match runs.last_mut() {
-                Some(last) if run.from < last.from + last.len => return Err(run.from),
-                Some(last) if run.from == last.from + last.len && run.to == last.to + last.len => {
-                    last.len += run.len;
-                }
-                _ => runs.push(run),
-            }
-        }
-        Ok(RunMap { runs })
+        RunMap::of_runs(self.runs)
     }
 }
 
 impl RunMap {
+    /// The map of pairs in order, or the first number that was given twice. Takes no more memory than
+    /// a vector of three numbers for each pair.
+    pub(crate) fn of(pairs: impl Iterator<Item = (u64, u64)>) -> Result<Self, u64> {
+        Self::of_runs(pairs.map(|(from, to)| Run { from, to, len: 1 }).collect())
+    }
+
+    /// Joins runs, which are in order, in place.
+    fn of_runs(mut runs: Vec<Run>) -> Result<Self, u64> {
+        let mut twice = None;
+        runs.dedup_by(|run, last| {
+            let end = last.from + last.len;
+            if run.from < end {
+                twice = twice.or(Some(run.from));
+            }
+            let follows = run.from == end && run.to == last.to + last.len;
+            if follows {
+                last.len += run.len;
+            }
+            follows
+        });
+        runs.shrink_to_fit();
+        twice.map_or(Ok(Self { runs }), Err)
+    }
+
     /// What the map says of `number`.
     pub(crate) fn look(&self, number: u64) -> Looked {
         let next = self.runs.partition_point(|run| run.from <= number);

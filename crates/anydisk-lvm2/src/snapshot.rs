@@ -63,7 +63,7 @@ impl Exceptions {
             State::InUse { chunk } => chunk,
         };
         let mut list = List { store, chunk, origin, len: store.len()? };
-        let mut builder = RunMapBuilder::new("exceptions of a snapshot", limits.table_cache);
+        let mut builder = RunMapBuilder::new("exceptions of a snapshot", limits::table(limits));
         let mut area = 0;
         while list.read_area(area, &mut builder)? {
             area += 1;

@@ -181,9 +181,12 @@ fn is_utf16(bytes: &[u8]) -> bool {
     starts.iter().any(|start| bytes.starts_with(start))
 }
 
+/// Bytes that tell whether a file is a descriptor.
+pub(crate) const HEAD: usize = 1024;
+
 /// Whether the start of a file is that of a descriptor, also of one that is refused.
 pub(crate) fn begins(head: &[u8]) -> bool {
-    let head = head.get(..head.len().min(1024)).unwrap_or_default();
+    let head = head.get(..head.len().min(HEAD)).unwrap_or_default();
     let plain: Vec<u8> = match is_utf16(head) {
         true => head.iter().copied().filter(u8::is_ascii).filter(|byte| *byte != 0).collect(),
         false => head.strip_prefix(UTF8_MARK).unwrap_or(head).to_vec(),

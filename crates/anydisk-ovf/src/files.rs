@@ -9,7 +9,7 @@ use anydisk_storage::Window;
 use crate::chunks::joined;
 use crate::descriptor::File;
 use crate::manifest::Manifest;
-use crate::{invalid, limits, tar, text};
+use crate::{descriptor, invalid, limits, tar, text};
 
 /// The files of a package by name.
 #[derive(Debug, Default)]
@@ -42,6 +42,19 @@ impl Files {
 
     pub(crate) fn get(&self, name: &str) -> Option<&Arc<dyn Storage>> {
         self.stores.get(name)
+    }
+
+    /// Whether a file begins as a descriptor does.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(crate) fn is_descriptor(&self, name: &str) -> Result<bool> {
+        let mut head = [0; descriptor::HEAD];
+        let count = match self.get(name) {
+            Some(store) => store.read_at(HostOffset::ZERO, &mut head)?,
+            None => 0,
+        };
+        Ok(descriptor::begins(&head[..count]))
     }
 
     /// All bytes of a small file.
@@ -147,7 +160,7 @@ pub(crate) fn certificate_name(descriptor: &str) -> String {
 
 /// The name of a file that goes with a descriptor.
 fn with_extension(descriptor: &str, extension: &str) -> String {
-    format!("{}.{extension}", descriptor.strip_suffix(".ovf").unwrap_or(descriptor))
+    format!("{}.{extension}", descriptor.rsplit_once('.').map_or(descriptor, |(stem, _)| stem))
 }
 
 /// All chunks but the last have the size that the descriptor says.

@@ -1,6 +1,6 @@
 //! What is told of a package's disks and files.
 
-use anydisk_core::Member;
+use anydisk_core::{Member, one_line};
 
 use crate::descriptor::File;
 use crate::{Package, PackageDisk};
@@ -13,7 +13,12 @@ impl Package {
             self.disks().iter().any(|disk| disk.file.as_deref() == Some(file.href.as_str()))
         };
         let others = self.descriptor.files.iter().filter(|file| !is_disk(file));
-        disks.chain(others.map(|file| self.file_member(file, "package member (file)"))).collect()
+        let others = others.map(|file| self.file_member(file, "package member (file)"));
+        let all = disks.chain(others).map(|mut member| {
+            member.note = member.note.map(|note| one_line(&note));
+            member
+        });
+        all.collect()
     }
 
     fn disk_member(&self, disk: &PackageDisk) -> Member {

@@ -32,7 +32,7 @@ pub struct Package {
 }
 
 impl Package {
-    /// Opens an archive. Its descriptor is the first member.
+    /// Opens an archive. Its descriptor is the first member, known by its name or by its content.
     ///
     /// # Errors
     /// [`Invalid`](anydisk_core::Invalid) for an archive, descriptor or manifest that breaks a
@@ -40,7 +40,9 @@ impl Package {
     pub fn open_ova(archive: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
         let (files, first) = Files::of_archive(&archive, limits)?;
         match first {
-            Some(first) if first.ends_with(".ovf") => Self::open(files, &first, limits),
+            Some(first) if first.ends_with(".ovf") || files.is_descriptor(&first)? => {
+                Self::open(files, &first, limits)
+            }
             other => {
                 let found = text(other.as_deref().unwrap_or("nothing"));
                 Err(invalid("first member", 0, found, "a descriptor, NAME.ovf").into())

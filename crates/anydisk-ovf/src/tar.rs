@@ -33,6 +33,27 @@ struct Extended {
     len: Option<u64>,
 }
 
+/// The first file of an archive, as far as its head has it: its name, and where its bytes begin. Pure.
+pub(crate) fn first(head: &[u8]) -> Option<(String, usize)> {
+    let mut extended = Extended::default();
+    let mut at = 0_usize;
+    loop {
+        let block = head.get(at..)?.first_chunk().filter(|_| is_header(&head[at..]))?;
+        let (kind, data) = (block[156], at.checked_add(block.len())?);
+        if is_file(kind) {
+            return Some((extended.name.unwrap_or_else(|| name_of(block)), data));
+        }
+        let len = usize::try_from(size(block)?).ok()?;
+        let end = data.checked_add(len)?;
+        match kind {
+            b'x' | b'L' => extended.add(head.get(data..end)?, kind)?,
+            b'g' | b'K' => {}
+            _ => return None,
+        }
+        at = end.checked_next_multiple_of(block.len())?;
+    }
+}
+
 /// All files of an archive, in order.
 ///
 /// # Errors
@@ -167,26 +188,31 @@ fn read_extended(
     limits::check("size of an extended header in bytes", len, EXTENDED)?;
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
     archive.read_exact_at(HostOffset(at), &mut bytes)?;
-    if kind == b'L' {
-        let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-        extended.name = Some(String::from_utf8_lossy(name).into_owned());
-        return Ok(());
-    }
-    let broken = || invalid("extended header", at, Value::Missing, "records LEN KEY=VALUE");
-    let mut rest = bytes.as_slice();
-    while !rest.is_empty() {
-        let (key, value, behind) = record(rest).ok_or_else(broken)?;
-        match key {
-            b"path" => extended.name = Some(String::from_utf8_lossy(value).into_owned()),
-            b"size" => {
-                let len = str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-                extended.len = Some(len.ok_or_else(broken)?);
-            }
-            _ => {}
+    extended.add(&bytes, kind).ok_or_else(|| {
+        invalid("extended header", at, Value::Missing, "records LEN KEY=VALUE").into()
+    })
+}
+
+impl Extended {
+    /// Adds what the bytes behind an extended header say; `None` for what are no records.
+    fn add(&mut self, bytes: &[u8], kind: u8) -> Option<()> {
+        if kind == b'L' {
+            let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+            self.name = Some(String::from_utf8_lossy(name).into_owned());
+            return Some(());
         }
-        rest = behind;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (key, value, behind) = record(rest)?;
+            match key {
+                b"path" => self.name = Some(String::from_utf8_lossy(value).into_owned()),
+                b"size" => self.len = Some(str::from_utf8(value).ok()?.parse().ok()?),
+                _ => {}
+            }
+            rest = behind;
+        }
+        Some(())
     }
-    Ok(())
 }
 
 /// The first record: key, value, and what follows it.

@@ -77,9 +77,11 @@ impl PackageWriter {
     /// Begins a package of so many disks, for a machine of this name, in an empty store.
     ///
     /// # Errors
-    /// [`Denied`](anydisk_core::Error::Denied) for a name that is none of a plain file.
+    /// [`Denied`](anydisk_core::Error::Denied) for a name that is none of a plain file,
+    /// [`Invalid`](anydisk_core::Invalid) for one that is too long for its members.
     pub fn new(out: Arc<dyn Storage>, name: &str, disks: usize) -> Result<Self> {
         let name = name::plain(name)?.to_owned();
+        check_member(&file_of(&name, disks), 0)?;
         let kept = DESCRIPTOR + 1024 * disks as u64 + 4 * name.len() as u64 * (disks as u64 + 4);
         let kept = kept.next_multiple_of(BLOCK);
         Ok(Self { out, name, kept, at: BLOCK + kept, disks: Vec::new() })
@@ -99,7 +101,7 @@ impl PackageWriter {
     /// What the store says.
     pub fn end(&mut self, disk: &DiskStream, capacity: u64) -> Result<()> {
         let stream = disk.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = format!("{}-disk{}.vmdk", self.name, self.disks.len() + 1);
+        let file = file_of(&self.name, self.disks.len() + 1);
         let (len, digest) = (stream.len, hex(&stream.hasher.clone().finalize()));
         self.member(&file, self.at, len)?;
         self.at = stream.start + len.next_multiple_of(BLOCK);
@@ -142,14 +144,14 @@ impl PackageWriter {
 
     /// Writes the header of a member.
     fn member(&self, name: &str, at: u64, len: u64) -> Result<()> {
-        if name.len() > 100 {
-            return Err(invalid("name of a member", at, text(name), "at most 100 bytes").into());
-        }
+        check_member(name, at)?;
         Ok(self.out.write_at(HostOffset(at), &header(name, len))?)
     }
 
     fn descriptor(&self) -> String {
-        let (mut files, mut disks, mut items) = (String::new(), String::new(), String::new());
+        let controllers = self.disks.len().div_ceil(UNITS).max(1);
+        let mut items: String = (0..controllers).map(controller).collect();
+        let (mut files, mut disks) = (String::new(), String::new());
         for (index, disk) in self.disks.iter().enumerate() {
             let (number, file) = (index + 1, escaped(&disk.file));
             let Written { capacity, len, .. } = disk;
@@ -165,12 +167,14 @@ impl PackageWriter {
             );
             let _ = writeln!(
                 items,
-                "      <Item><rasd:AddressOnParent>{index}</rasd:AddressOnParent>\
+                "      <Item><rasd:AddressOnParent>{}</rasd:AddressOnParent>\
                  <rasd:ElementName>Hard Disk {number}</rasd:ElementName>\
                  <rasd:HostResource>ovf:/disk/vmdisk{number}</rasd:HostResource>\
-                 <rasd:InstanceID>{}</rasd:InstanceID><rasd:Parent>3</rasd:Parent>\
+                 <rasd:InstanceID>{}</rasd:InstanceID><rasd:Parent>{}</rasd:Parent>\
                  <rasd:ResourceType>17</rasd:ResourceType></Item>",
-                number + 3
+                unit(index),
+                CONTROLLER + controllers + index,
+                CONTROLLER + index / UNITS,
             );
         }
         let name = escaped(&self.name);
@@ -204,10 +208,47 @@ const MACHINE: &str = "    <OperatingSystemSection ovf:id=\"1\"><Info>Unknown</I
       <Item><rasd:AllocationUnits>byte * 2^20</rasd:AllocationUnits>\
 <rasd:ElementName>1024 MiB of memory</rasd:ElementName><rasd:InstanceID>2</rasd:InstanceID>\
 <rasd:ResourceType>4</rasd:ResourceType><rasd:VirtualQuantity>1024</rasd:VirtualQuantity></Item>
-      <Item><rasd:Address>0</rasd:Address><rasd:ElementName>SCSI controller</rasd:ElementName>\
-<rasd:InstanceID>3</rasd:InstanceID><rasd:ResourceSubType>lsilogic</rasd:ResourceSubType>\
-<rasd:ResourceType>6</rasd:ResourceType></Item>
 ";
+
+/// The instance of the first controller.
+const CONTROLLER: usize = 3;
+
+/// Disks on a controller, which is itself one of its sixteen units.
+const UNITS: usize = 15;
+
+/// The unit of the controller itself.
+const INITIATOR: usize = 7;
+
+/// The unit of a disk on its controller.
+fn unit(index: usize) -> usize {
+    match index % UNITS {
+        unit if unit < INITIATOR => unit,
+        unit => unit + 1,
+    }
+}
+
+fn controller(number: usize) -> String {
+    format!(
+        "      <Item><rasd:Address>{number}</rasd:Address>\
+         <rasd:ElementName>SCSI controller</rasd:ElementName>\
+         <rasd:InstanceID>{}</rasd:InstanceID><rasd:ResourceSubType>lsilogic</rasd:ResourceSubType>\
+         <rasd:ResourceType>6</rasd:ResourceType></Item>\n",
+        CONTROLLER + number
+    )
+}
+
+/// The file of a disk, counted from 1.
+fn file_of(name: &str, disk: usize) -> String {
+    format!("{name}-disk{disk}.vmdk")
+}
+
+/// Refuses a name that has no room in the header of a member.
+fn check_member(name: &str, at: u64) -> Result<()> {
+    if name.len() <= 100 {
+        return Ok(());
+    }
+    Err(invalid("name of a member", at, text(name), "at most 100 bytes").into())
+}
 
 fn escaped(text: &str) -> String {
     quick_xml::escape::escape(text).into_owned()
@@ -283,6 +324,39 @@ mod tests {
     #[test]
     fn the_same_disks_give_the_same_bytes() {
         assert_eq!(package(&[b"abc"]).to_vec(), package(&[b"abc"]).to_vec());
+    }
+
+    // Two disks, or a disk and the controller, had one place: an importer lost the eighth disk.
+    #[test]
+    fn each_disk_has_a_unit_of_its_own_and_none_that_of_its_controller() {
+        let out = package(&vec![&b""[..]; 31]);
+        let text = String::from_utf8_lossy(&out.to_vec()).into_owned();
+        let values = |name: &str| -> Vec<usize> {
+            let tag = format!("<rasd:{name}>");
+            let parts = text.split(&tag).skip(1);
+            parts.map(|part| part.split('<').next().unwrap().parse().unwrap()).collect()
+        };
+        let (units, parents) = (values("AddressOnParent"), values("Parent"));
+        let expected: Vec<_> = [0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15].into();
+        assert_eq!((&units[..15], &units[15..30], units[30]), (&expected[..], &expected[..], 0));
+        assert_eq!((&parents[..15], parents[15], parents[30]), (&[3; 15][..], 4, 5));
+        let mut instances = values("InstanceID");
+        assert_eq!(instances.len(), 2 + 3 + 31);
+        instances.sort_unstable();
+        instances.dedup();
+        assert_eq!(instances.len(), 2 + 3 + 31);
+    }
+
+    // The first disk was read and packed before its name was refused.
+    #[test]
+    fn a_name_that_is_too_long_for_the_last_disk_is_refused_at_the_start() {
+        let new = |len: usize, disks| {
+            let out: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
+            PackageWriter::new(out, &"x".repeat(len), disks).map(|_| ())
+        };
+        assert!(new(89, 9).is_ok());
+        let error = new(89, 10).unwrap_err().to_string();
+        assert!(error.contains("name of a member") && error.contains("at most 100"), "{error}");
     }
 
     #[test]
