@@ -13,7 +13,7 @@ use crate::args::{Cache, Form, Part, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::INTERRUPTED;
 use crate::output::json::{Object, Value, document};
-use crate::output::{self, findings};
+use crate::output::{self, Few, findings};
 use crate::progress::Progress;
 
 const EXAMPLES: &str = "\
@@ -92,11 +92,13 @@ impl Check {
         how.progress = Some(&progress);
         let done = if self.dry_run { "would be repaired" } else { "repaired" };
         let mut kept = Kept::default();
+        let lines = Few::new(output::note);
         let mut tell = |finding: Finding| {
-            output::note(&line(&finding, done));
+            lines.tell(|| line(&finding, done));
             kept.add(&finding);
         };
         let checked = self.check(&how, &mut tell);
+        drop(lines);
         drop(shown);
         let checked = checked?;
         let text = match self.output {

@@ -20,6 +20,7 @@ use super::{create, snapshot};
 use crate::args::{Cache, Part, Reading, Telling, refuse};
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
+use crate::output::Few;
 use crate::progress::Progress;
 use crate::{naming, option_help, output, stream};
 
@@ -235,7 +236,8 @@ impl Convert {
     ) -> Result<(), Failure> {
         let settings = self.settings()?;
         self.check_bitmaps(disks)?;
-        let lost = |range: GuestRange, why: &Error| self.tell_lost(range, why);
+        let lines = Few::new(output::warn);
+        let lost = |range: GuestRange, why: &Error| self.tell_lost(&lines, range, why);
         let sources = self.salvaging(Sources::concatenated(disks), &lost);
         if self.no_create {
             self.refuse_creation_options()?;
@@ -282,10 +284,10 @@ impl Convert {
         if self.salvage { sources.salvaging(lost) } else { sources }
     }
 
-    fn tell_lost(&self, range: GuestRange, why: &Error) {
+    fn tell_lost(&self, lines: &Few, range: GuestRange, why: &Error) {
         if !self.quiet {
             let (start, len) = (range.start().get(), range.len());
-            output::warn(&format!("error while reading offset {start}: {len} bytes: {why}"));
+            lines.tell(|| format!("error while reading offset {start}: {len} bytes: {why}"));
         }
     }
 
@@ -355,7 +357,8 @@ impl Convert {
             let target = name::of(target);
             Failure::new(format!("Could not open '{target}': Could not open backing file: {why}"))
         })?;
-        let lost = |range: GuestRange, why: &Error| self.tell_lost(range, why);
+        let lines = Few::new(output::warn);
+        let lost = |range: GuestRange, why: &Error| self.tell_lost(&lines, range, why);
         let sources = self.salvaging(self.above(source, &below), &lost);
         let image = NewImage { backing: Some(&backing), ..image.clone() };
         copy_to_overlay(&sources, target, &image, below.layers(), settings, progress)?;
@@ -392,7 +395,6 @@ impl Convert {
         }
     }
 
-    /// Copies into an image that is there.
     /// How the target is named, and its format where the name does not say it.
     fn as_target<'f>(&self, format: &'f dyn Format) -> (Reading, Option<&'f str>) {
         let mut reading = self.reading.clone();
@@ -400,6 +402,7 @@ impl Convert {
         (reading, (!self.target_image_opts).then(|| format.name()))
     }
 
+    /// Copies into an image that is there.
     fn copy_into(
         &self,
         sources: &Sources<'_>,
@@ -411,6 +414,11 @@ impl Convert {
         let direct = self.target_cache.is_direct();
         let (reading, format) = self.as_target(format);
         let disk = reading.disk_to_write(target.as_os_str(), format, direct)?;
+        if settings.target_is_zero && disk.layers().len() > 1 {
+            return Err(Failure::new(
+                "Cannot use --target-is-zero when the destination image has a backing file",
+            ));
+        }
         // The image's tables reach its file only when it is flushed.
         settings.durable = true;
         copy_to_disk(sources, &disk, &settings, progress)?;

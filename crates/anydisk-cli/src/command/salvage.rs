@@ -11,6 +11,7 @@ use super::create;
 use crate::args::{Form, Part, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
+use crate::output::Few;
 use crate::output::human::{one_line, size};
 use crate::output::json::{self, Object, Value};
 use crate::progress::Progress;
@@ -75,13 +76,15 @@ impl Salvage {
         let keys = given.keys(&self.reading.naming)?;
         let disk = self.reading.part(&self.part, sources, self.format.as_deref(), false)?;
         let image = given.image(format, disk.size(), &keys);
-        let mut account = Account { print: self.output == Form::Human, ..Account::default() };
+        let mut account = Account::default();
+        account.lines = (self.output == Form::Human).then(|| Few::new(output::note));
         let progress = Progress::new(self.progress, self.quiet)?;
         let target = naming::without_protocol(target);
         let path = Path::new(&target);
         let told = salvage_to_file(&disk, path, &image, &mut |lost| account.add(lost), &progress)?;
         progress.finish();
         drop(progress);
+        drop(account.lines.take());
         match self.output {
             Form::Json => output::print(&account.json(&sources[0], &target, &told))?,
             Form::Human if self.quiet => {}
@@ -95,7 +98,7 @@ impl Salvage {
 #[derive(Default)]
 struct Account {
     /// Each loss is told as soon as it is known.
-    print: bool,
+    lines: Option<Few>,
     list: Vec<Value>,
     /// So many more there were.
     omitted: u64,
@@ -107,9 +110,9 @@ impl Account {
 
     fn add(&mut self, lost: Lost) {
         let (start, length) = (lost.range.start().get(), lost.range.len());
-        if self.print {
-            let why = one_line(&lost.why.to_string());
-            output::note(&format!("Lost {} at {start:#x}: {why}", size(length)));
+        if let Some(lines) = &self.lines {
+            let why = || one_line(&lost.why.to_string());
+            lines.tell(|| format!("Lost {} at {start:#x}: {}", size(length), why()));
         } else if self.list.len() == Self::MOST {
             self.omitted += 1;
         } else {

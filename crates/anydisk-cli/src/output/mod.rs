@@ -6,8 +6,8 @@ pub(crate) mod json;
 pub(crate) mod snapshots;
 
 use std::io::{self, Write};
-
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use anydisk::storage::{HostOffset, OpenOptions, PendingFile, Storage, name};
 
@@ -51,6 +51,38 @@ pub(crate) fn error(text: &str) {
 pub(crate) fn note(text: &str) {
     let mut err = io::stderr().lock();
     let _ = err.write_all(&name::bytes(text)).and_then(|()| err.write_all(b"\n"));
+}
+
+/// Lines of one kind on standard error, of which an image can cause as many as it has units: the
+/// first of them, and when that is all, how many more there were.
+#[derive(Debug)]
+pub(crate) struct Few {
+    print: fn(&str),
+    wanted: AtomicU64,
+}
+
+impl Few {
+    const MOST: u64 = 1000;
+
+    pub(crate) fn new(print: fn(&str)) -> Self {
+        Self { print, wanted: AtomicU64::new(0) }
+    }
+
+    /// Prints a line, or counts it.
+    pub(crate) fn tell(&self, line: impl FnOnce() -> String) {
+        if self.wanted.fetch_add(1, Relaxed) < Self::MOST {
+            (self.print)(&line());
+        }
+    }
+}
+
+impl Drop for Few {
+    fn drop(&mut self) {
+        match self.wanted.load(Relaxed).saturating_sub(Self::MOST) {
+            0 => {}
+            more => (self.print)(&format!("and {more} more like these")),
+        }
+    }
 }
 
 /// Prints a warning of one line.

@@ -129,3 +129,27 @@ fn what_is_printed_is_what_qemu_prints() {
     let [qemu, ours] = repaired.map(|output| String::from_utf8(output.stdout).expect("text"));
     assert_eq!(ours, qemu);
 }
+
+#[test]
+fn of_very_many_findings_the_first_are_told_and_how_many_more_there_were() {
+    let bench = Bench::new();
+    bench.prints(&["create", "-q", "-f", "qcow2", "-o", "cluster_size=512", "a.qcow2", "64M"]);
+    // 2048 entries of the L1 table that are no places of tables.
+    let mut bytes = std::fs::read(bench.path("a.qcow2")).expect("read");
+    let at = u64::from_be_bytes(bytes[40..48].try_into().expect("eight bytes"));
+    let at = usize::try_from(at).expect("small");
+    bytes[at..at + 8 * 2048].fill(0x81);
+    std::fs::write(bench.path("a.qcow2"), bytes).expect("written");
+    let output = bench.anydisk(&["check", "a.qcow2"]);
+    assert_eq!(output.status.code(), Some(2));
+    let told = said(&output);
+    assert_eq!(told.lines().filter(|line| line.starts_with("ERROR")).count(), 1000);
+    let more =
+        told.lines().find_map(|line| line.strip_prefix("and ")?.strip_suffix(" more like these"));
+    assert!(
+        more.and_then(|more| more.parse::<u64>().ok()).is_some_and(|more| more > 500),
+        "{told}"
+    );
+    let output = bench.anydisk(&["convert", "--salvage", "-O", "raw", "a.qcow2", "b"]);
+    assert!(said(&output).lines().count() <= 1001, "{}", said(&output));
+}

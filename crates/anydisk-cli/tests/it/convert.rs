@@ -217,3 +217,17 @@ fn a_vdi_over_another_one_finds_it_by_its_uuid() {
     let error = bench.fails(&["compare", "-f", "raw", "-F", "vdi", "source", "child.vdi"], 2);
     assert!(error.contains("no image with this ID was found in"), "{error}");
 }
+
+#[test]
+fn a_target_over_another_image_is_not_taken_for_zero() {
+    let bench = Bench::new();
+    bench.raw("base", 1 << 20, &[(0, &[7; 4096])]);
+    bench.raw("zero", 1 << 20, &[]);
+    bench.prints(&["create", "-q", "-f", "qcow2", "-F", "raw", "-b", "base", "over.qcow2"]);
+    let line = ["convert", "-n", "--target-is-zero", "-f", "raw", "-O", "qcow2"];
+    for more in [&["zero", "over.qcow2"][..], &["-B", "base", "-F", "raw", "zero", "over.qcow2"]] {
+        let told = bench.fails(&[&line[..], more].concat(), 1);
+        assert!(told.contains("when the destination image has a backing file"), "{told}");
+    }
+    bench.prints(&["compare", "-f", "raw", "-F", "qcow2", "base", "over.qcow2"]);
+}

@@ -10,6 +10,7 @@ use anydisk::{Format, GuestRange, Location, Sink, SinkRequest, copy_to_ova_in};
 use super::Convert;
 use crate::args::refuse;
 use crate::failure::{Failure, Outcome};
+use crate::output::{self, Few};
 use crate::progress::Progress;
 use crate::stream;
 
@@ -21,7 +22,8 @@ impl Convert {
         given.refuse_backing()?;
         let out = stream::output()?;
         let disks = self.open_sources(paths)?;
-        let lost = |range: GuestRange, why: &Error| self.tell_lost(range, why);
+        let lines = Few::new(output::warn);
+        let lost = |range: GuestRange, why: &Error| self.tell_lost(&lines, range, why);
         let sources = self.salvaging(Sources::concatenated(&disks), &lost);
         let size = given.size.unwrap_or(sources.size());
         let location = &Location::Other("standard output".into());
