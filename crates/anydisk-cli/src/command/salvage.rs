@@ -76,8 +76,8 @@ impl Salvage {
         let keys = given.keys(&self.reading.naming)?;
         let disk = self.reading.part(&self.part, sources, self.format.as_deref(), false)?;
         let image = given.image(format, disk.size(), &keys);
-        let mut account = Account::default();
-        account.lines = (self.output == Form::Human).then(|| Few::new(output::note));
+        let lines = (self.output == Form::Human).then(|| Few::new(output::note));
+        let mut account = Account { lines, ..Account::default() };
         let progress = Progress::new(self.progress, self.quiet)?;
         let target = naming::without_protocol(target);
         let path = Path::new(&target);
