@@ -16,8 +16,8 @@
 //! So after a power failure each thing is named where it is whole, and at worst space is lost. Then
 //! everything is looked at again, as long as something can move: what was large may fit now. Memory
 //! goes with what moves, and with a bit for each cluster of the file; where more moves than fits,
-//! the end of the file moves first. The
-//! header and a crypto header stay; the file ends behind the last thing that is in the way.
+//! the end of the file moves first. The header and a crypto header stay; the file ends behind the
+//! last thing that is in the way.
 //!
 //! | module | |
 //! |---|---|
@@ -62,47 +62,64 @@ const PASSES: usize = 1 << 10;
 /// # Errors
 /// [`Error::NeedsRepair`] for an image that is not in order (lost space is given back);
 /// [`Error::Limit`] for a file of which not even a bit for each cluster fits in memory;
-/// [`Error::Cancelled`];
-/// those of the store.
+/// [`Error::Cancelled`]; those of the store.
 pub(crate) fn compact(
     store: &Arc<dyn Storage>,
     limits: &Limits,
     data: Option<&dyn Storage>,
     pace: &Pace<'_>,
 ) -> Result<u64> {
-    let progress = &Progress::new(None);
     let settings = Settings { threads: 1, memory: limits.table_cache, ..Settings::default() };
     let before = store.len()?;
-    if !is_clean(store, limits, progress)? {
-        give_back(store, limits, settings, progress)?;
+    if !is_clean(store, limits)? {
+        give_back(store, limits, settings, &Progress::new(None))?;
         refuse_damage(store, limits)?;
     }
-    for pass in 1.. {
+    for number in 1.. {
         pace.settle()?;
         pace.step(0)?;
         let subject = Subject::open(store, limits)?;
         let image = Named::find_surely(&subject, settings)?;
-        let found = Free::len(subject.end());
-        if found > settings.memory as u64 {
-            let what = "bytes for which clusters of the file are free".into();
-            return Err(Error::Limit { format: NAME, what, found, limit: settings.memory as u64 });
-        }
-        let free = Free::of(&image)?;
-        let references = counted(&image, &free, settings, progress)?;
-        let moves_data = data.is_some() || subject.header.crypt_method != 2;
-        let mut atlas = Atlas::draw(&image, (&references, free), moves_data, settings.memory)?;
-        let plan = Plan::new(&mut atlas, &subject.geometry, subject.width.max());
-        if plan.is_empty() || pass > PASSES {
-            cut(&subject, &atlas.free)?;
+        let free = free(&image, settings)?;
+        let end = free.end;
+        if number > PASSES || !pass(&image, free, data, settings, pace)? {
+            cut(&subject, end)?;
             break;
         }
-        pace.expect(plan.len(subject.bits()));
-        let data = data.unwrap_or(&*subject.store);
-        let act =
-            Act { image: &image, references: &references, atlas: &atlas, plan: &plan, data, pace };
-        act.perform()?;
     }
     Ok(before.saturating_sub(store.len()?))
+}
+
+/// Moves what can move now; whether there was something.
+fn pass(
+    image: &Named<'_>,
+    free: Free,
+    data: Option<&dyn Storage>,
+    settings: Settings,
+    pace: &Pace<'_>,
+) -> Result<bool> {
+    let subject = image.subject;
+    let references = &counted(image, &free, settings)?;
+    let moves_data = data.is_some() || subject.header.crypt_method != 2;
+    let mut atlas = Atlas::draw(image, (references, free), moves_data, settings.memory)?;
+    let plan = Plan::new(&mut atlas, &subject.geometry, subject.width.max());
+    if plan.is_empty() {
+        return Ok(false);
+    }
+    pace.expect(plan.len(subject.bits()));
+    let data = data.unwrap_or(&*subject.store);
+    Act { image, references, atlas: &atlas, plan: &plan, data, pace }.perform()?;
+    Ok(true)
+}
+
+/// Which clusters are free.
+fn free(image: &Named<'_>, settings: Settings) -> Result<Free> {
+    let (found, limit) = (Free::len(image.subject.end()), settings.memory as u64);
+    if found > limit {
+        let what = "bytes for which clusters of the file are free".into();
+        return Err(Error::Limit { format: NAME, what, found, limit });
+    }
+    Free::of(image)
 }
 
 /// Lowers the refcounts of what is not named any more.
@@ -118,25 +135,20 @@ pub(super) fn give_back(
 
 /// How often each cluster at the end of the file is named: of those behind as many as are in use,
 /// and of no more of them than fit in memory.
-fn counted(
-    image: &Named<'_>,
-    free: &Free,
-    settings: Settings,
-    progress: &Progress<'_>,
-) -> Result<References> {
+fn counted(image: &Named<'_>, free: &Free, settings: Settings) -> Result<References> {
     // The file is cut at last: behind what is in use lies what has moved.
     let (end, size) = (free.end.min(image.subject.end()), image.touched.window(0).end);
     let first = free.used.max(end.saturating_sub(size));
     let first = first.min(end) / PAGE * PAGE;
     let references = References::new(first..end.next_multiple_of(PAGE));
     let window = Window { image, references, first: true, settings };
-    window.count_surely(settings.threads, progress)?;
+    window.count_surely(settings.threads, &Progress::new(None))?;
     Ok(window.references)
 }
 
-/// Cuts the file behind the last cluster in use.
-fn cut(subject: &Subject, free: &Free) -> Result<()> {
-    let end = subject.offset(free.end.max(1)).get();
+/// Cuts the file before cluster `end`, from which on nothing is in use.
+fn cut(subject: &Subject, end: u64) -> Result<()> {
+    let end = subject.offset(end.max(1)).get();
     if end < subject.file_len {
         subject.store.flush()?;
         subject.store.set_len(end)?;
@@ -145,9 +157,9 @@ fn cut(subject: &Subject, free: &Free) -> Result<()> {
 }
 
 /// Whether nothing is to be repaired.
-fn is_clean(store: &Arc<dyn Storage>, limits: &Limits, progress: &Progress<'_>) -> Result<bool> {
+fn is_clean(store: &Arc<dyn Storage>, limits: &Limits) -> Result<bool> {
     let subject = Subject::open(store, limits)?;
     let mut teller = Teller::quiet();
-    survey(&subject, Settings::of(limits), progress, &mut teller)?;
+    survey(&subject, Settings::of(limits), &Progress::new(None), &mut teller)?;
     Ok(teller.report.is_clean())
 }
