@@ -167,8 +167,13 @@ impl VmdkImage {
     /// Where `len` bytes lie that are `from_start` bytes into an extent, if they are part of one grain
     /// that is stored plainly and the tables are in memory. This is the way of nearly every small
     /// read; whatever else there is, the long way tells.
-    #[inline]
-    fn plain_grain(&self, sparse: &Sparse, from_start: u64, len: u64) -> Option<HostOffset> {
+    #[inline(always)]
+    pub(crate) fn plain_grain(
+        &self,
+        sparse: &Sparse,
+        from_start: u64,
+        len: u64,
+    ) -> Option<HostOffset> {
         let geometry = sparse.division();
         let place = geometry.locate(from_start);
         if sparse.packed != Packed::No || place.within + len > geometry.grain() {

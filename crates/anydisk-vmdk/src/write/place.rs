@@ -1,8 +1,8 @@
 //! Places for data: in place, or new grains that are reserved and then committed.
 
 use anydisk_core::{
-    Attempt, Committed, GuestRange, Lease, Placement, Reservation, Reserved, Result, TakenRun,
-    Updated, WriteLease,
+    Attempt, Committed, GuestRange, HostOffset, Lease, Placement, Reservation, Reserved, Result,
+    TakenRun, Updated, WriteLease,
 };
 
 use super::table::Added;
@@ -30,16 +30,19 @@ impl VmdkImage {
         sparse: &'a Sparse,
     ) -> Result<Attempt<'a>> {
         let lease = sparse.lease();
+        let (from_start, len) = (target.part.offset_of(target.range), target.range.len());
+        if let Some(at) = self.plain_grain(sparse, from_start, len) {
+            self.begin_sparse(target, sparse)?;
+            return Ok(self.in_place(sparse, at, len, lease));
+        }
         let look = self.look(target.part, sparse, target.range)?;
         if let Look::Need(need) = look {
             return Ok(Attempt::Need(need));
         }
-        self.begin(target, sparse.file)?;
-        let extent = sparse.writer()?;
-        extent.mark(sparse, &*self.files[sparse.file].store)?;
+        let extent = self.begin_sparse(target, sparse)?;
         let Look::Run { answer, len, slice } = look else {
             drop(lease);
-            let place = sparse.geometry().locate(target.part.offset_of(target.range));
+            let place = sparse.geometry().locate(from_start);
             return match self.add_table(sparse, extent, place.table)? {
                 Added::Done => self.place_sparse(target, sparse),
                 Added::Need(need) => Ok(Attempt::Need(need)),
@@ -48,7 +51,10 @@ impl VmdkImage {
         };
         match answer {
             Grain::Sector(sector) => {
-                self.in_place(target, sparse, InPlace { sector, len, slice, lease })
+                let within = sparse.geometry().locate(from_start).within;
+                let count = sparse.grains_of(within + len);
+                let at = sparse.grain_at(sector, count, slice.entry_at())?;
+                Ok(self.in_place(sparse, at.saturating_add(within), len, lease))
             }
             Grain::Absent | Grain::Zero => {
                 drop(lease);
@@ -58,19 +64,28 @@ impl VmdkImage {
         }
     }
 
-    fn in_place<'a>(
-        &'a self,
+    /// What must be done before the first byte of a file of grains is changed.
+    fn begin_sparse<'a>(
+        &self,
         target: &Target<'_>,
         sparse: &'a Sparse,
-        found: InPlace<'a>,
-    ) -> Result<Attempt<'a>> {
-        let InPlace { sector, len, slice, lease } = found;
-        let within = sparse.geometry().locate(target.part.offset_of(target.range)).within;
-        let count = sparse.grains_of(within + len);
-        let at = sparse.grain_at(sector, count, slice.entry_at())?.saturating_add(within);
+    ) -> Result<&'a SparseWriter> {
+        self.begin(target, sparse.file)?;
+        let extent = sparse.writer()?;
+        extent.mark(sparse, &*self.files[sparse.file].store)?;
+        Ok(extent)
+    }
+
+    fn in_place<'a>(
+        &'a self,
+        sparse: &Sparse,
+        at: HostOffset,
+        len: u64,
+        lease: Lease<'a>,
+    ) -> Attempt<'a> {
         let store = &self.files[sparse.file].store;
         let lease = WriteLease::new(lease);
-        Ok(Attempt::Placed(Placement::InPlace { store, at, len, lease }))
+        Attempt::Placed(Placement::InPlace { store, at, len, lease })
     }
 
     /// New space for the grains from the start of the range on that have none.
@@ -169,12 +184,4 @@ impl VmdkImage {
             }
         }
     }
-}
-
-/// A grain that has its place.
-struct InPlace<'a> {
-    sector: u64,
-    len: u64,
-    slice: SliceAt,
-    lease: Lease<'a>,
 }

@@ -198,7 +198,7 @@ mod vmfs {
 
 mod vmfs_sparse {
     anydisk_testkit::behaviour_tests! {
-        super::Created { subformat: "vmfsSparse", split: "", unit: 512, room: 4 << 20 };
+        super::Created { subformat: "vmfsSparse", split: "", unit: 512, room: 1 << 20 };
         contents::disks_of_all_sizes_hold_their_last_byte,
         contents::map_and_read_agree,
         contents::a_grown_disk_reads_zero_behind_its_old_end,
