@@ -95,15 +95,7 @@ impl<'a> Texts<'a> {
         if self.read.contains(&label.id) {
             return Ok(problems);
         }
-        let (areas, others) = label.areas.split_at(label.areas.len().min(limits::AREAS));
-        if !others.is_empty() {
-            problems.push(format!(
-                "{} metadata areas, of which {} count",
-                label.areas.len(),
-                limits::AREAS
-            ));
-        }
-        for &(at, size) in areas {
+        for &(at, size) in label.areas.iter().take(limits::AREAS) {
             match self.of_area(&**store, at, size) {
                 Ok(()) => {}
                 Err(error @ (Error::Invalid(_) | Error::Limit { .. })) => {
@@ -118,6 +110,10 @@ impl<'a> Texts<'a> {
         }
         if problems.is_empty() {
             self.read.insert(label.id.clone());
+        }
+        let (found, most) = (label.areas.len(), limits::AREAS);
+        if found > most {
+            problems.push(format!("{found} metadata areas, of which {most} count"));
         }
         Ok(problems)
     }
