@@ -96,6 +96,7 @@ impl World {
             (2, "bitmaps merged", Self::merge_bitmaps),
             (2, "an overlay committed", Self::commit),
             (1, "lazy refcounts switched", Self::amend),
+            (2, "compacted", Self::compact),
             (1, "opened again", Self::reopen),
             (3, "a flush", |world| world.disk.flush().expect("a flush in memory")),
         ];
@@ -297,6 +298,15 @@ impl World {
             self.bitmaps().merge(&name, &mut *changes).expect("it is there");
         }
         self.records[to].merge(&source);
+    }
+
+    /// The file gets no longer by it, and nothing else changes.
+    fn compact(&mut self) {
+        self.disk.flush().expect("a flush in memory");
+        let before = self.store.len().expect("a length");
+        let compactor = self.image.compactor().expect("it is open for writing");
+        let gained = compactor.compact(&|_, _| true).expect("it is in order");
+        assert_eq!(self.store.len().expect("a length"), before - gained);
     }
 
     /// Makes an overlay, which may be longer, writes to it, and commits it.
