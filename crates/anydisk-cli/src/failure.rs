@@ -4,8 +4,10 @@ use std::ffi::OsStr;
 use std::io;
 
 use anydisk::storage::{self, name};
+use anydisk::{Expected, Feature, OptionKind, SecretProblem};
 
 use crate::interrupt::INTERRUPTED;
+use crate::options;
 
 /// What is printed after the program's name, and the exit code.
 #[derive(Debug)]
@@ -15,6 +17,8 @@ pub(crate) struct Failure {
     /// For people, with what to do next where there is something to do; empty if everything was
     /// said.
     pub(crate) text: String,
+    /// It is about a file that was to be made, or what it was to be.
+    is_at_creation: bool,
 }
 
 /// What a command returns: its exit code.
@@ -23,7 +27,13 @@ pub(crate) type Outcome = Result<u8, Failure>;
 impl Failure {
     /// A failure with the usual exit code.
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self { code: 1, text: text.into() }
+        Self { code: 1, text: text.into(), is_at_creation: false }
+    }
+
+    /// The same about a file that was to be made.
+    fn at_creation(mut self) -> Self {
+        self.is_at_creation = true;
+        self
     }
 
     /// The same with another exit code.
@@ -51,9 +61,10 @@ impl Failure {
 
     /// The same as qemu-img says it of an image that could not be made at `target`.
     pub(crate) fn in_creation(mut self, target: &OsStr, format: &str) -> Self {
-        if self.text.starts_with("Could not create '") || self.text.contains(": option ") {
-            let target = name::of(target);
-            self.text = format!("{target}: error while converting {format}: {}", self.text);
+        if self.is_at_creation {
+            self = self.cause_of_open(target);
+            let (target, text) = (name::of(target), &self.text);
+            self.text = format!("{target}: error while converting {format}: {text}");
         }
         self
     }
@@ -82,21 +93,27 @@ impl Failure {
     fn from_ref(error: &anydisk::Error) -> Self {
         match error.kind() {
             anydisk::Error::Option { format, option, value, expected } => {
-                Self::new(option_text(format, option, value, expected))
+                let failure = Self::new(option_text(format, option, value, expected));
+                // What is no option, or not of its kind, is known before anything is made.
+                let is_value =
+                    matches!(expected, Expected::Value(_) | Expected::Kind(OptionKind::Word(_)));
+                if is_value { failure.at_creation() } else { failure }
             }
-            anydisk::Error::Unsupported { feature, .. } if feature == "compressed writing" => {
+            anydisk::Error::Unsupported { feature: Feature::Compress, .. } => {
                 Self::new("Compression not supported for this file format")
             }
-            anydisk::Error::Unsupported { format, feature }
-                if feature == "keeping dirty bitmaps"
-                    || feature == "bitmaps in a version 2 image" =>
-            {
+            anydisk::Error::Unsupported { format, feature: Feature::Bitmaps } => {
                 Self::new(format!("Format driver '{format}' does not support bitmaps"))
             }
             anydisk::Error::Protocol { protocol, .. } => {
                 Self::new(format!("Unknown protocol '{protocol}'"))
             }
-            anydisk::Error::Secret { option, why } => Self::new(secret_text(option, why)),
+            anydisk::Error::Secret { option, why: SecretProblem::Missing(_) } => {
+                Self::new(format!("Parameter '{option}' is required for cipher"))
+            }
+            anydisk::Error::Secret { .. } => {
+                Self::new("Invalid password, cannot unlock any keyslot")
+            }
             anydisk::Error::Storage(cause) => Self::from_storage(cause),
             anydisk::Error::NeedsRepair { .. } => {
                 Self::new(error.to_string()).with_advice("Repair it with: anydisk check -r all")
@@ -113,12 +130,12 @@ impl Failure {
 }
 
 /// qemu-img's words for an option, where it has some.
-fn option_text(format: &str, option: &str, value: &str, expected: &str) -> String {
+fn option_text(format: &str, option: &str, value: &str, expected: &Expected) -> String {
     match expected {
-        "on or off" => format!("Parameter '{option}' expects 'on' or 'off'"),
-        _ if expected.starts_with("one of the options") => {
-            format!("Invalid parameter '{option}'\n{format} takes {expected}")
-        }
+        Expected::Kind(OptionKind::Flag) => format!("Parameter '{option}' expects 'on' or 'off'"),
+        Expected::Kind(OptionKind::Number) => format!("Parameter '{option}' expects a number"),
+        Expected::Kind(OptionKind::Size) => options::no_size(option),
+        Expected::Name(_) => format!("Invalid parameter '{option}'\n{format} takes {expected}"),
         _ => format!("{format}: option {option}={value}: expected {expected}"),
     }
 }
@@ -133,14 +150,6 @@ fn advice(error: &anydisk::Error) -> Option<&'static str> {
             Some("Name another image below with: anydisk rebase -u -b NAME -F FORMAT FILE")
         }
         _ => None,
-    }
-}
-
-/// qemu-img's words for a passphrase that is missing or wrong.
-fn secret_text(option: &str, why: &str) -> String {
-    match why.ends_with(" is needed") {
-        true => format!("Parameter '{option}' is required for cipher"),
-        false => "Invalid password, cannot unlock any keyslot".into(),
     }
 }
 
@@ -173,7 +182,11 @@ impl Failure {
             storage::Error::Locked { store, what } => format!("Could not open '{store}': {what}"),
             _ => error.to_string(),
         };
-        let failure = Self::new(without_numbers(&text));
+        let mut failure = Self::new(without_numbers(&text));
+        failure.is_at_creation = match error {
+            storage::Error::Io(io) => io.operation == "create",
+            error => matches!(error, storage::Error::Locked { .. }),
+        };
         match error.hint() {
             Some(hint) => failure.with_advice(&hint),
             None => failure,

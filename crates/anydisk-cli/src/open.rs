@@ -9,9 +9,9 @@ use anydisk::inspect::{Inspection, Rules};
 use anydisk::node::{Below, Child, NameError, Node};
 use anydisk::storage::{LockMode, name};
 use anydisk::{
-    Access, Checked, Checking, Chosen, Compacted, Detail, DetailValue, Disk, Error, Finding,
-    GuestRange, Inside, Layer, Limits, Located, Location, OpenDisk, OptionSpec, Policy, Registry,
-    Source,
+    Access, Checked, Checking, Chosen, Compacted, Detail, DetailValue, Disk, Error, Feature,
+    Finding, GuestRange, Inside, Layer, Limits, Located, Location, OpenDisk, OptionSpec, Policy,
+    Registry, Source,
 };
 
 use crate::args::{Part, Reading};
@@ -224,7 +224,7 @@ impl Reading {
         let options = opening.of_format(self.options()).secrets(Arc::new(keys));
         let amended = options.amend_located(file, given, force);
         amended.map_err(|error| match error.kind() {
-            Error::Unsupported { format, feature } if feature == "amending an image" => {
+            Error::Unsupported { format, feature: Feature::Amend } => {
                 Failure::new(format!("Format driver '{format}' does not support option amendment"))
             }
             Error::Option { format, option, .. } if is_for_creation(format, option) => {

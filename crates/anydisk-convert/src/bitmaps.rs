@@ -1,6 +1,6 @@
 //! Dirty bitmaps that go along with a copy.
 
-use anydisk_core::{BitmapInfo, Bitmaps, Disk, Error as CoreError, NewBitmap};
+use anydisk_core::{BitmapInfo, Bitmaps, Disk, Error as CoreError, Feature, NewBitmap};
 
 use crate::{CopyBitmaps, Result, Sources};
 
@@ -53,7 +53,7 @@ fn bitmaps_of(disk: &Disk) -> Result<&dyn Bitmaps> {
 }
 
 pub(crate) fn no_bitmaps(what: &'static str) -> CoreError {
-    CoreError::Unsupported { format: what, feature: "keeping dirty bitmaps".into() }
+    CoreError::Unsupported { format: what, feature: Feature::Bitmaps }
 }
 
 fn refused(broken: &BitmapInfo) -> CoreError {

@@ -1,8 +1,8 @@
 //! A disk as the target of a copy: places in order, bytes in any order.
 
 use anydisk_core::{
-    Disk, Error as CoreError, GuestOffset, GuestRange, HostOffset, ImageWrite, Packing, Placement,
-    Storage,
+    Disk, Error as CoreError, Feature, GuestOffset, GuestRange, HostOffset, ImageWrite, Packing,
+    Placement, Storage,
 };
 use anydisk_storage::is_zero;
 
@@ -44,7 +44,7 @@ impl<'a> DiskTarget<'a> {
         if settings.compress && writer.packing().is_none() {
             return Err(Error::Target(CoreError::Unsupported {
                 format: disk.top().info().format,
-                feature: "compressed writing".into(),
+                feature: Feature::Compress,
             }));
         }
         Ok(Self {

@@ -9,8 +9,8 @@ use anydisk_storage::{Holes, HostOffset, Identity, Run, Space, Storage, StorageE
 use crate::decoded::{DecodedCache, UnitKey};
 use crate::image::{check_range, read_only};
 use crate::{
-    Attempt, Below, Chosen, Companions, Encoded, Error, Extent, GuestOffset, GuestRange, Handled,
-    Image, ImageWrite, Limits, Location, Lookup, Need, NewSize, NoCompanions, Placement,
+    Attempt, Below, Chosen, Companions, Encoded, Error, Extent, Feature, GuestOffset, GuestRange,
+    Handled, Image, ImageWrite, Limits, Location, Lookup, Need, NewSize, NoCompanions, Placement,
     Preallocation, Reference, Reservation, Reserved, Result, SnapshotRef, Source, Supplied,
     Zeroing,
 };
@@ -124,7 +124,7 @@ impl Disk {
         let top = Arc::clone(&self.layers[0].image);
         let Some(snapshots) = top.snapshots() else {
             let format = top.info().format;
-            return Err(Error::Unsupported { format, feature: "internal snapshots".into() });
+            return Err(Error::Unsupported { format, feature: Feature::Snapshots });
         };
         self.layers[0].image = snapshots.open(which)?;
         self.decoded.clear();
@@ -550,7 +550,7 @@ impl Disk {
         self.writer()?;
         let Some(resizer) = self.top().resizer() else {
             let format = self.top().info().format;
-            return Err(Error::Unsupported { format, feature: "changing the size".into() });
+            return Err(Error::Unsupported { format, feature: Feature::Resize });
         };
         let below = self.layers.get(1).map_or(0, |layer| layer.image.size());
         let zero = |range| self.zero(range, false);

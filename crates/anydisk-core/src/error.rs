@@ -7,6 +7,7 @@ use anydisk_codec::DecodeError;
 use anydisk_storage::HostOffset;
 
 use crate::GuestRange;
+use crate::reason::{Expected, Feature, SecretProblem};
 
 /// The result of an operation on an image.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -27,7 +28,7 @@ pub enum Error {
         /// Name of the format.
         format: &'static str,
         /// The feature.
-        feature: Cow<'static, str>,
+        feature: Feature,
     },
     /// Legal, and refused for its size.
     #[error("{format}: {what} is {found}, more than the limit of {limit}")]
@@ -102,7 +103,7 @@ pub enum Error {
         /// The value given.
         value: String,
         /// What it takes.
-        expected: Cow<'static, str>,
+        expected: Expected,
     },
     /// Something inside the image that was asked for by name is not there.
     #[error("there is no {what} {name:?}")]
@@ -136,7 +137,7 @@ pub enum Error {
         /// The option that names the secret.
         option: &'static str,
         /// What is wrong with it.
-        why: Cow<'static, str>,
+        why: SecretProblem,
     },
     /// The caller asked to stop.
     #[error("cancelled")]

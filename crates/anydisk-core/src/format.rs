@@ -9,9 +9,9 @@ use anydisk_storage::{HostOffset, Storage};
 
 use crate::image::read_only;
 use crate::{
-    Access, CheckReport, CheckRequest, Companions, Error, Finding, GuestRange, Id, Image, Limits,
-    Location, NoCompanions, NoReferences, NoSecrets, OnlyNames, PassphraseChange, Reference,
-    Resolver, Result, Role, Secrets, Sink,
+    Access, BitmapInfo, CheckReport, CheckRequest, Companions, Error, Expected, Feature, Finding,
+    GuestRange, Id, Image, Limits, Location, NoCompanions, NoReferences, NoSecrets, OnlyNames,
+    PassphraseChange, Reference, Resolver, Result, Role, Secrets, Sink,
 };
 
 /// A disk image format.
@@ -105,7 +105,7 @@ pub trait Format: Send + Sync + Debug {
     /// become.
     fn amend(&self, request: AmendRequest<'_>) -> Result<()> {
         let _ = request;
-        Err(Error::Unsupported { format: self.name(), feature: "amending an image".into() })
+        Err(Error::Unsupported { format: self.name(), feature: Feature::Amend })
     }
 
     /// Adds or removes passphrases of an encrypted image that nobody has open for writing. Its data
@@ -144,13 +144,20 @@ pub trait Format: Send + Sync + Debug {
         found: &mut dyn FnMut(Finding),
     ) -> Result<CheckReport> {
         let (_, _) = (request, found);
-        Err(Error::Unsupported { format: self.name(), feature: "checking an image".into() })
+        Err(Error::Unsupported { format: self.name(), feature: Feature::Check })
     }
 
     /// Bytes that a new image would take for the given data ranges (rising, not overlapping).
     fn measure(&self, request: &MeasureRequest<'_>) -> Result<Measure> {
         let _ = request;
         Err(Error::Unsupported { format: self.name(), feature: "measuring".into() })
+    }
+
+    /// Bytes that these bitmaps would take besides in a new image with these options; `None`: it holds
+    /// none.
+    fn measure_bitmaps(&self, request: &MeasureRequest<'_>, bitmaps: &[BitmapInfo]) -> Option<u64> {
+        let (_, _) = (request, bitmaps);
+        None
     }
 }
 
@@ -383,25 +390,25 @@ impl Options {
     /// # Errors
     /// [`Error::Option`] if the format has no such option or it does not take this value.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
-        let refuse = |expected: String| Error::Option {
+        let refuse = |expected| Error::Option {
             format: self.format,
             option: name.to_owned(),
             value: value.to_owned(),
-            expected: expected.into(),
+            expected,
         };
         let Some(spec) = self.specs.iter().find(|spec| spec.name == name) else {
-            let names: Vec<_> = self.specs.iter().map(|spec| spec.name).collect();
-            return Err(refuse(format!("one of the options {}", names.join(", "))));
+            let names = self.specs.iter().map(|spec| spec.name).collect();
+            return Err(refuse(Expected::Name(names)));
         };
         let fits = match spec.kind {
-            OptionKind::Flag => matches!(value, "on" | "off" | "yes" | "no" | "true" | "false"),
+            OptionKind::Flag => flag(value).is_some(),
             OptionKind::Number => value.parse::<u64>().is_ok(),
             OptionKind::Size => parse_size(value).is_some(),
             OptionKind::Word(words) => words.contains(&value),
             OptionKind::Text => true,
         };
         if !fits {
-            return Err(refuse(spec.kind.expected()));
+            return Err(refuse(Expected::Kind(spec.kind)));
         }
         self.values.insert(spec.name, value.to_owned());
         Ok(())
@@ -417,7 +424,7 @@ impl Options {
     /// Whether a flag is on. False if there is no such option.
     #[must_use]
     pub fn flag(&self, name: &str) -> bool {
-        matches!(self.text(name), Some("on" | "yes" | "true"))
+        self.text(name).and_then(flag).unwrap_or(false)
     }
 
     /// A number or a number of bytes.
@@ -444,20 +451,17 @@ impl Options {
             format: self.format,
             option: name.to_owned(),
             value: self.text(name).unwrap_or_default().to_owned(),
-            expected: expected.into(),
+            expected: Expected::Value(expected.into()),
         }
     }
 }
 
-impl OptionKind {
-    fn expected(self) -> String {
-        match self {
-            Self::Flag => "on or off".into(),
-            Self::Number => "a number".into(),
-            Self::Size => "a size in bytes, or with a suffix k, M, G, T, P or E".into(),
-            Self::Word(words) => format!("one of {}", words.join(", ")),
-            Self::Text => "text".into(),
-        }
+/// A flag as people type it.
+fn flag(text: &str) -> Option<bool> {
+    match text {
+        "on" | "yes" | "true" | "y" => Some(true),
+        "off" | "no" | "false" | "n" => Some(false),
+        _ => None,
     }
 }
 

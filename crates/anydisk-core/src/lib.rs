@@ -49,6 +49,7 @@ mod limits;
 mod mapped;
 mod open;
 mod passphrase;
+mod reason;
 mod resolve;
 mod runs;
 mod secret;
@@ -87,6 +88,7 @@ pub use limits::Limits;
 pub use mapped::{MappedFrom, MappedPiece, MappedStorage, Mapping};
 pub use open::Opener;
 pub use passphrase::{PassphraseChange, PassphraseOptions};
+pub use reason::{Expected, Feature, SecretProblem};
 pub use resolve::{
     Access, Companions, Located, Location, NoCompanions, NoReferences, OnlyNames, Reference,
     Resolver, Role,

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    Error, Location, OptionKind, OptionSpec, Options, Result, Secret, SecretRequest, Secrets,
+    Error, Location, OptionKind, OptionSpec, Options, Result, Secret, SecretProblem, SecretRequest,
+    Secrets,
 };
 
 /// A change of the passphrases that open an image.
@@ -120,7 +121,7 @@ impl PassphraseOptions {
         refuse_set(options, &[self.old_secret], "nothing where a passphrase is added")?;
         let slot = self.slot(options)?;
         let needed = |option| {
-            let why = "a passphrase is needed".into();
+            let why = SecretProblem::Missing("a passphrase");
             secret(option)?.ok_or(Error::Secret { option, why })
         };
         let (current, new) = (needed(self.key_secret)?, needed(self.new_secret)?);

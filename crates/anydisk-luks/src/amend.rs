@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anydisk_core::{
     AmendRequest, Error, OpenRequest, OptionSpec, PassphraseChange, PassphraseOptions, Result,
-    Secret,
+    Secret, SecretProblem,
 };
 use anydisk_crypto::Error as Crypto;
 use anydisk_crypto::luks::{Luks, Payload};
@@ -41,9 +41,10 @@ pub(crate) fn change_passphrases(
     let mut luks = Luks::read(Arc::clone(&request.store), Payload::Behind).map_err(told)?;
     let limits = kdf_limits(request.limits);
     let of_old = |error| match error {
-        Crypto::WrongPassphrase => {
-            Error::Secret { option: PASSPHRASES.old_secret, why: error.to_string().into() }
-        }
+        Crypto::WrongPassphrase => Error::Secret {
+            option: PASSPHRASES.old_secret,
+            why: SecretProblem::Wrong(error.to_string().into()),
+        },
         error => told(error),
     };
     match change {

@@ -9,7 +9,7 @@ use std::sync::atomic::{
 use anydisk_core::{
     Attempt, Below, Claims, Committed, Error, Extent, GuestRange, Handled, HostOffset, Image,
     ImageInfo, ImageWrite, Lease, Lookup, Need, NewSize, Placement, Reserved, Resize, Result,
-    Source, Storage, Supplied, WriteLease, Zeroing,
+    SecretProblem, Source, Storage, Supplied, WriteLease, Zeroing,
 };
 use anydisk_crypto::Key;
 use anydisk_crypto::luks::{Luks, LuksInfo};
@@ -59,9 +59,9 @@ impl LuksImage {
     }
 
     fn runs(&self) -> Result<&[Run]> {
-        self.parts.as_deref().ok_or_else(|| Error::Secret {
+        self.parts.as_deref().ok_or(Error::Secret {
             option: KEY_SECRET,
-            why: "the passphrase of the image is needed".into(),
+            why: SecretProblem::Missing("the passphrase of the image"),
         })
     }
 

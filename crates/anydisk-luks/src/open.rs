@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use anydisk_core::{Error, Location, OpenRequest, Opened, Result, SecretRequest, Secrets, Storage};
+use anydisk_core::{
+    Error, Location, OpenRequest, Opened, Result, SecretProblem, SecretRequest, Secrets, Storage,
+};
 use anydisk_crypto::luks::{Luks, Payload};
 
 use crate::told::{kdf_limits, told};
@@ -60,5 +62,5 @@ pub(crate) fn needed(
     location: &Location,
 ) -> Result<anydisk_core::Secret> {
     let secret = passphrase(secrets, option, location)?;
-    secret.ok_or_else(|| Error::Secret { option, why: "a passphrase is needed".into() })
+    secret.ok_or(Error::Secret { option, why: SecretProblem::Missing("a passphrase") })
 }

@@ -1,6 +1,6 @@
 //! Errors of the crypto room in the words of a format.
 
-use anydisk_core::{Error, Invalid, Limits, Value};
+use anydisk_core::{Error, Invalid, Limits, SecretProblem, Value};
 use anydisk_crypto::{Error as Crypto, Found, KdfLimits};
 
 use crate::{KEY_SECRET, NAME};
@@ -17,13 +17,16 @@ pub(crate) fn told(error: Crypto) -> Error {
             expected: invalid.expected,
         }
         .into(),
-        Crypto::Unsupported(feature) => Error::Unsupported { format: NAME, feature },
+        Crypto::Unsupported(feature) => {
+            Error::Unsupported { format: NAME, feature: feature.into() }
+        }
         Crypto::Limit { what, found, limit } => {
             Error::Limit { format: NAME, what: what.into(), found, limit }
         }
-        wrong @ Crypto::WrongPassphrase => {
-            Error::Secret { option: KEY_SECRET, why: wrong.to_string().into() }
-        }
+        wrong @ Crypto::WrongPassphrase => Error::Secret {
+            option: KEY_SECRET,
+            why: SecretProblem::Wrong(wrong.to_string().into()),
+        },
         Crypto::Refused(why) => Error::Unusable { what: "header", name: NAME.into(), why },
         other => {
             let cause = std::io::Error::other(other);

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use anydisk_core::{Error, HostOffset, Location, Result, SecretRequest, Secrets, Storage};
+use anydisk_core::{
+    Error, HostOffset, Location, Result, SecretProblem, SecretRequest, Secrets, Storage,
+};
 use anydisk_crypto::{ByGuest, Error as Crypto, PastEnd, SectorCipher};
 
 use crate::NAME;
@@ -57,7 +59,7 @@ impl View {
 
 #[cold]
 pub(crate) fn locked() -> Error {
-    Error::Secret { option: KEY_SECRET, why: "the passphrase of the image is needed".into() }
+    Error::Secret { option: KEY_SECRET, why: SecretProblem::Missing("the passphrase of the image") }
 }
 
 #[cold]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anydisk_core::{
     Detail, DetailValue, Error, GuestOffset, HostOffset, Invalid, Limits, OpenRequest, Options,
-    Result, SecretRequest, Storage, Value,
+    Result, SecretProblem, SecretRequest, Storage, Value,
 };
 use anydisk_crypto::luks::{Field, Luks, LuksInfo, NewLuks, NewSlot, Payload, Words};
 use anydisk_crypto::{
@@ -186,7 +186,7 @@ impl View {
 
 #[cold]
 pub(crate) fn locked() -> Error {
-    let why = "the passphrase of the image is needed".into();
+    let why = SecretProblem::Missing("the passphrase of the image");
     Error::Secret { option: KEY_SECRET, why }
 }
 
@@ -244,13 +244,16 @@ pub(crate) fn told(error: Crypto) -> Error {
             expected: invalid.expected,
         }
         .into(),
-        Crypto::Unsupported(feature) => Error::Unsupported { format: NAME, feature },
+        Crypto::Unsupported(feature) => {
+            Error::Unsupported { format: NAME, feature: feature.into() }
+        }
         Crypto::Limit { what, found, limit } => {
             Error::Limit { format: NAME, what: what.into(), found, limit }
         }
-        wrong @ Crypto::WrongPassphrase => {
-            Error::Secret { option: KEY_SECRET, why: wrong.to_string().into() }
-        }
+        wrong @ Crypto::WrongPassphrase => Error::Secret {
+            option: KEY_SECRET,
+            why: SecretProblem::Wrong(wrong.to_string().into()),
+        },
         Crypto::Refused(why) => Error::Unusable { what: "header", name: "encryption".into(), why },
         other => {
             let cause = std::io::Error::other(other);

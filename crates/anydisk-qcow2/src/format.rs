@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, AmendRequest, CheckReport, CheckRequest, CreateRequest, Error, Finding, Format, Image,
-    Measure, MeasureRequest, OpenRequest, Opened, OptionSpec, PassphraseChange, Reference, Result,
-    Role, Sample, Verdict,
+    Access, AmendRequest, BitmapInfo, CheckReport, CheckRequest, CreateRequest, Error, Finding,
+    Format, Image, Measure, MeasureRequest, OpenRequest, Opened, OptionSpec, PassphraseChange,
+    Reference, Result, Role, Sample, Verdict,
 };
 
 use crate::layout::MAGIC;
@@ -87,6 +87,10 @@ impl Format for Qcow2Format {
 
     fn measure(&self, request: &MeasureRequest<'_>) -> Result<Measure> {
         measure::measure(request)
+    }
+
+    fn measure_bitmaps(&self, request: &MeasureRequest<'_>, bitmaps: &[BitmapInfo]) -> Option<u64> {
+        measure::bitmaps(request, bitmaps)
     }
 }
 

@@ -117,7 +117,6 @@ pub use extensions::Extension;
 pub use format::{QCOW2, Qcow2Format};
 pub use header::{Compression, Header};
 pub use image::Qcow2Image;
-pub use measure::bitmaps_len;
 pub use table::Geometry;
 pub use write::WritableImage;
 

@@ -167,11 +167,19 @@ pub(crate) fn measure(request: &MeasureRequest<'_>) -> Result<Measure> {
     Ok(Measure { required: fully_allocated - data + used, fully_allocated })
 }
 
+/// Bytes that bitmaps take in a new image; version 2 holds none.
+pub(crate) fn bitmaps(request: &MeasureRequest<'_>, bitmaps: &[BitmapInfo]) -> Option<u64> {
+    if matches!(request.options.text("compat"), Some("0.10" | "v2")) {
+        return None;
+    }
+    let cluster = request.options.number("cluster_size").filter(|size| *size > 0)?;
+    Some(bitmaps_len(bitmaps, request.size, cluster))
+}
+
 /// Bytes that bitmaps of a disk of `size` bytes take in an image whose clusters have `cluster`
 /// bytes (the formula of `qemu-img measure`): bits, their tables, and the directory. Those that
 /// cannot be trusted do not go along with a copy, and are not counted.
-#[must_use]
-pub fn bitmaps_len(bitmaps: &[BitmapInfo], size: u64, cluster: u64) -> u64 {
+fn bitmaps_len(bitmaps: &[BitmapInfo], size: u64, cluster: u64) -> u64 {
     let up = |bytes: u64| bytes.div_ceil(cluster).saturating_mul(cluster);
     let (mut bytes, mut directory) = (0_u64, 0_u64);
     for bitmap in bitmaps.iter().filter(|bitmap| !bitmap.inconsistent) {

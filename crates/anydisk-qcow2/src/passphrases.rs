@@ -3,7 +3,9 @@
 //! Only the LUKS header changes, which lies in clusters of its own: no table, no data. So the image
 //! need not be in order otherwise.
 
-use anydisk_core::{Error, OpenRequest, PassphraseChange, PassphraseOptions, Result, Secret};
+use anydisk_core::{
+    Error, OpenRequest, PassphraseChange, PassphraseOptions, Result, Secret, SecretProblem,
+};
 use anydisk_crypto::Error as Crypto;
 
 use crate::crypt::{KEY_SECRET, kdf_limits, luks_of, told};
@@ -37,9 +39,10 @@ pub(crate) fn change_passphrases(
     survey(&*request.store, &header)?;
     let limits = kdf_limits(request.limits);
     let of_old = |error| match error {
-        Crypto::WrongPassphrase => {
-            Error::Secret { option: PASSPHRASES.old_secret, why: error.to_string().into() }
-        }
+        Crypto::WrongPassphrase => Error::Secret {
+            option: PASSPHRASES.old_secret,
+            why: SecretProblem::Wrong(error.to_string().into()),
+        },
         error => told(error),
     };
     match change {

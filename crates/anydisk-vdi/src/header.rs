@@ -398,7 +398,7 @@ pub(crate) fn limit(what: &'static str, found: u64, limit: u64) -> Result<()> {
     Err(Error::Limit { format: NAME, what: what.into(), found, limit })
 }
 
-pub(crate) fn unsupported(feature: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+pub(crate) fn unsupported(feature: impl Into<anydisk_core::Feature>) -> Error {
     Error::Unsupported { format: NAME, feature: feature.into() }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, AmendRequest, CheckReport, CheckRequest, Error, Finding, Located, Options,
+    Access, AmendRequest, CheckReport, CheckRequest, Error, Feature, Finding, Located, Options,
     PassphraseChange, Preallocation, Repair, Result,
 };
 use anydisk_storage::Scratch;
@@ -164,7 +164,7 @@ impl OpenDisk {
         self.with_opener(|opener| {
             let (format, _) = opener.format(file, self.format_of(file)?)?;
             if format.amend_options().is_empty() {
-                let feature = "amending an image".into();
+                let feature = Feature::Amend;
                 return Err(Error::Unsupported { format: format.name(), feature });
             }
             let name = file.location.to_string();

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use anydisk::convert::Watch;
 use anydisk::storage::name;
-use anydisk::{CheckReport, Checked, Checking, Error, Finding, Repair, Severity};
+use anydisk::{CheckReport, Checked, Checking, Error, Feature, Finding, Repair, Severity};
 use clap::{Args, ValueEnum};
 
 use crate::args::{Cache, Form, Part, Reading};
@@ -138,7 +138,7 @@ impl Failure {
     /// Why an image was not checked.
     pub(crate) fn from_check(error: Error) -> Self {
         match error.kind() {
-            Error::Unsupported { feature, .. } if feature == "checking an image" => {
+            Error::Unsupported { feature: Feature::Check, .. } => {
                 Self::new("This image format does not support checks").with_code(NO_CHECK)
             }
             Error::Cancelled => Self::new("cancelled").with_code(INTERRUPTED),

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 
-use anydisk::qcow2::bitmaps_len;
 use anydisk::{
     BitmapInfo, Detail, DetailValue, Disk, GuestOffset, GuestRange, MeasureRequest,
     Result as CoreResult,
@@ -83,14 +82,8 @@ impl Measure {
         let request =
             MeasureRequest { size: content.size, options: &given.options, data: &content.data };
         let measure = format.measure(&request)?;
-        let is_old = matches!(given.options.text("compat"), Some("0.10" | "v2"));
-        let cluster = given.options.number("cluster_size").filter(|size| *size > 0);
-        let bitmaps = match (content.bitmaps, cluster) {
-            (Some(bitmaps), Some(cluster)) if format.name() == QCOW2 && !is_old => {
-                Some(bitmaps_len(&bitmaps, content.size, cluster))
-            }
-            _ => None,
-        };
+        let bitmaps = content.bitmaps.as_deref();
+        let bitmaps = bitmaps.and_then(|bitmaps| format.measure_bitmaps(&request, bitmaps));
         output::print(&text(measure, bitmaps, self.output))?;
         Ok(0)
     }

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 
 use anydisk::storage::{LockMode, OpenOptions};
-use anydisk::{Disk, Error, FilesBeside, Preallocation, parse_size};
+use anydisk::{Disk, Error, Feature, FilesBeside, Preallocation, parse_size};
 use clap::Args;
 
 use crate::args::{Reading, Telling};
@@ -84,7 +84,7 @@ fn resize(
     beside: &FilesBeside,
 ) -> Result<(), Failure> {
     disk.resize_with(size, how, beside).map_err(|error| match error.kind() {
-        Error::Unsupported { feature, .. } if feature == "changing the size" => {
+        Error::Unsupported { feature: Feature::Resize, .. } => {
             Failure::new("Image format driver does not support resize")
         }
         _ => Failure::from(error).about(file),

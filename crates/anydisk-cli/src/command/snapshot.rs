@@ -5,7 +5,7 @@ mod more;
 use std::ffi::OsString;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anydisk::{Disk, Error, Image, NewSnapshot, SnapshotRef, Snapshots};
+use anydisk::{Disk, Error, Feature, Image, NewSnapshot, SnapshotRef, Snapshots};
 use clap::Args;
 
 use crate::args::{Form, Part, Reading};
@@ -193,12 +193,10 @@ pub(crate) fn disk_at(disk: Disk, snapshot: Option<&str>) -> Result<Disk, Failur
     let Some(text) = snapshot else { return Ok(disk) };
     disk.at_snapshot(&named(text)?).map_err(|error| match error {
         Error::NotFound { .. } => Failure::new("Failed to load snapshot: Can't find snapshot"),
-        Error::Unsupported { format, feature } if feature == "internal snapshots" => {
-            Failure::new(format!(
-                "Failed to load snapshot: Block format '{format}' used by device '' does not \
+        Error::Unsupported { format, feature: Feature::Snapshots } => Failure::new(format!(
+            "Failed to load snapshot: Block format '{format}' used by device '' does not \
                  support temporarily loading internal snapshots"
-            ))
-        }
+        )),
         other => Failure::new(format!("Failed to load snapshot: {}", Failure::from(other).text)),
     })
 }

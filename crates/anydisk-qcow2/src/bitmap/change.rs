@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    BitmapInfo, Bitmaps, Changes, Error, GuestOffset, HostOffset, NewBitmap, Result, Storage,
+    BitmapInfo, Bitmaps, Changes, Error, Feature, GuestOffset, HostOffset, NewBitmap, Result,
+    Storage,
 };
 
 use super::bits::Bits;
@@ -134,8 +135,8 @@ impl WritableImage {
             why: why.into(),
         };
         if self.shared.header.version < 3 {
-            let feature = "bitmaps in a version 2 image".into();
-            return Err(Error::Unsupported { format: NAME, feature });
+            // They came with version 3.
+            return Err(Error::Unsupported { format: NAME, feature: Feature::Bitmaps });
         }
         refuse_empty(self.shared.size())?;
         if self.bitmaps.read().find(&new.name).is_some() {

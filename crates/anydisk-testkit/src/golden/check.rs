@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use anydisk_core::{Access, CheckReport, CheckRequest, Error, Finding, Opener, Registry, Result};
+use anydisk_core::{
+    Access, CheckReport, CheckRequest, Error, Feature, Finding, Opener, Registry, Result,
+};
 
 use super::{Case, NotYet, cases};
 use crate::folder::{FolderResolver, open_file};
@@ -85,8 +87,7 @@ fn check(case: &Case, registry: &Registry, unpacked: &Unpacked) -> Result<Checke
 }
 
 fn has_no_check(error: &Error) -> bool {
-    let Error::Unsupported { feature, .. } = error.kind() else { return false };
-    feature == NO_CHECK
+    matches!(error.kind(), Error::Unsupported { feature: Feature::Check, .. })
 }
 
 impl Checked {

@@ -125,7 +125,9 @@ pub fn a_grown_image_hides_a_longer_layer_below(fixture: &dyn Fixture) {
     for size in [size + unit / 2, size + 3 * unit, size - unit, size + 8 * unit] {
         let size = size / step * step;
         match rig.disk.resize(size, Preallocation::Off) {
-            Err(Error::Unsupported { feature, .. }) => return skipped(fixture, &feature),
+            Err(Error::Unsupported { feature, .. }) => {
+                return skipped(fixture, &feature.to_string());
+            }
             resized => resized.expect("a resize in memory"),
         }
         model.resize(size);

@@ -242,7 +242,7 @@ fn place(sector: u64) -> Option<HostOffset> {
 }
 
 /// A refusal of what is legal and not done.
-pub(crate) fn unsupported(feature: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+pub(crate) fn unsupported(feature: impl Into<anydisk_core::Feature>) -> Error {
     Error::Unsupported { format: NAME, feature: feature.into() }
 }
 
