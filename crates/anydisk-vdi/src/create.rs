@@ -86,7 +86,7 @@ impl Plan {
         }
         limit("size of the disk in bytes", size, limits::DISK)?;
         let size = size.next_multiple_of(SECTOR);
-        limit("number of blocks", size.div_ceil(block), limits::ENTRIES)?;
+        limit("number of blocks", size.div_ceil(block), limits::MADE)?;
         let plan = Self { size, block, is_fixed: options.flag("static") };
         limit("place of the first block", plan.first().get(), u32::MAX.into())?;
         Ok(plan)

@@ -10,5 +10,8 @@ pub(crate) const BLOCK: u64 = 128 << 20;
 /// once for that, with a bit in memory for each block of the file.
 pub(crate) const BLOCKS: u64 = 1 << 28;
 
+/// Most blocks of a disk that is made: qemu opens no more.
+pub(crate) const MADE: u64 = 0x1FFF_FF80;
+
 /// Most blocks of a disk: the two highest numbers have meanings of their own.
 pub(crate) const ENTRIES: u64 = 0xFFFF_FFFE;
