@@ -30,7 +30,7 @@ impl Reading {
         let opening = self.opening(name, format)?;
         let disk = opening.disk(self.options().direct(direct))?;
         check_unlocked(&disk).map_err(|error| self.failure(name, error))?;
-        warn_if_guessed(&disk.layers()[0]);
+        tell_if_guessed(&disk.layers()[0]);
         Ok(disk)
     }
 
@@ -84,7 +84,7 @@ impl Reading {
             None => options.inside(&paths, deep),
         };
         let inside = inside.map_err(|error| self.failure(first, error))?;
-        inside.disks().for_each(|disk| warn_if_guessed(&disk.layers()[0]));
+        inside.disks().for_each(|disk| tell_if_guessed(&disk.layers()[0]));
         Ok(inside)
     }
 
@@ -179,7 +179,7 @@ impl Reading {
     /// opened.
     pub(crate) fn top(&self, name: &OsStr, format: Option<&str>) -> Result<Layer, Failure> {
         let layer = self.opening(name, format)?.top(self.options().without_data(true))?;
-        warn_if_guessed(&layer);
+        tell_if_guessed(&layer);
         Ok(layer)
     }
 
@@ -590,6 +590,14 @@ fn is_for_creation(format: &str, option: &str) -> bool {
 pub(crate) fn known_formats() -> String {
     let names: Vec<&str> = anydisk::formats().formats().map(|format| format.name()).collect();
     format!("Formats: {}", names.join(", "))
+}
+
+/// As [`warn_if_guessed`], of a disk that is only read. qemu-img is silent then, and scripts take
+/// its standard error for a part of its JSON.
+fn tell_if_guessed(layer: &Layer) {
+    if output::program() != "qemu-img" {
+        warn_if_guessed(layer);
+    }
 }
 
 /// Whoever writes the first sector of a raw disk chooses what it is taken for next time.

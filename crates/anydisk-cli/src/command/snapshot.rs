@@ -47,8 +47,9 @@ pub(crate) struct Snapshot {
     /// What to print, of a list or differences; JSON also lists the snapshots that a change leaves
     #[arg(long, value_enum, default_value_t)]
     output: Form,
-    /// The image
-    file: OsString,
+    /// The image, or with --member the disks of one machine; with --export the new image is last
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<OsString>,
     #[command(flatten)]
     more: more::More,
     #[command(flatten)]
@@ -61,12 +62,9 @@ impl Snapshot {
     pub(crate) fn run(self) -> Outcome {
         match (&self.create, &self.apply, &self.delete) {
             (None, None, None) if self.more.is_asked() => {
-                let disk = self.disk()?;
-                return self.more.run(disk, &self);
-            }
-            _ if self.more.is_misplaced() => {
-                let failure = Failure::new("Expecting one image file name");
-                return Err(failure.with_advice(&output::where_help_is()));
+                let (files, target) = self.more.split(&self.files);
+                let disk = self.disk(files)?;
+                return self.more.run(disk, target, &self);
             }
             (None, None, None) => return self.list(),
             _ if self.list => return Err(mixed()),
@@ -85,19 +83,25 @@ impl Snapshot {
         }
     }
 
-    fn disk(&self) -> Result<Disk, Failure> {
-        self.reading.part(
-            &self.part,
-            std::slice::from_ref(&self.file),
-            self.format.as_deref(),
-            false,
-        )
+    fn disk(&self, files: &[OsString]) -> Result<Disk, Failure> {
+        self.reading.part(&self.part, files, self.format.as_deref(), false)
+    }
+
+    /// The image that is listed or changed.
+    fn file(&self) -> Result<&OsString, Failure> {
+        match &self.files[..] {
+            [file] => Ok(file),
+            _ => {
+                let failure = Failure::new("Expecting one image file name");
+                Err(failure.with_advice(&output::where_help_is()))
+            }
+        }
     }
 
     fn list(&self) -> Outcome {
         let list = match self.part.member {
-            Some(_) => listed(self.disk()?.top())?,
-            None => listed(&*self.reading.top(&self.file, self.format.as_deref())?.image)?,
+            Some(_) => listed(self.disk(&self.files)?.top())?,
+            None => listed(&*self.reading.top(self.file()?, self.format.as_deref())?.image)?,
         };
         let text = match self.output {
             Form::Human => snapshots::table(&list),
@@ -113,7 +117,7 @@ impl Snapshot {
         verb: &str,
         name: &str,
     ) -> Result<(), Failure> {
-        let disk: Disk = self.reading.disk_to_write(&self.file, self.format.as_deref(), false)?;
+        let disk: Disk = self.reading.disk_to_write(self.file()?, self.format.as_deref(), false)?;
         let refused =
             |why: &str| Failure::new(format!("Could not {verb} snapshot '{name}': {why}"));
         let Some(snapshots) = disk.top().snapshots() else {
@@ -144,12 +148,10 @@ fn apply(snapshots: &dyn Snapshots, name: &str) -> Result<(), Error> {
     snapshots.apply(&which(name))
 }
 
-/// As in qemu-img a name counts first here: one may look like the ID of another snapshot.
+/// As in qemu-img only a name counts here: who deletes what may be gone already shall not meet the
+/// ID of another one.
 fn delete(snapshots: &dyn Snapshots, name: &str) -> Result<(), Error> {
-    match snapshots.delete(&SnapshotRef::Name(name.to_owned())) {
-        Err(Error::NotFound { .. }) => snapshots.delete(&SnapshotRef::Id(name.to_owned())),
-        done => done,
-    }
+    snapshots.delete(&SnapshotRef::Name(name.to_owned()))
 }
 
 fn which(name: &str) -> SnapshotRef {

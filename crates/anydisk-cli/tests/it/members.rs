@@ -68,6 +68,7 @@ fn a_volume_is_converted_shown_mapped_and_compared_by_its_name() {
     assert!(run("map", &["--output=json"]).contains("\"length\": 262144"));
     assert_eq!(run("compare", &["wide.raw"]), "Images are identical.\n");
     assert!(run("measure", &["-O", "qcow2"]).contains("required size:"));
+    assert_eq!(run("snapshot", &["-l"]), "");
 }
 
 #[test]

@@ -22,7 +22,6 @@ use crate::{naming, output};
 pub(super) struct More {
     /// Copy this snapshot into a new image
     #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["list", "create", "apply", "delete"])]
-    #[arg(requires = "target")]
     export: Option<String>,
     /// With --export: the format of the new image
     #[arg(short = 'O', long, requires = "export", default_value = "raw")]
@@ -37,9 +36,6 @@ pub(super) struct More {
     /// With --diff: what they are in this one, instead of now
     #[arg(long, value_name = "SNAPSHOT", requires = "diff")]
     to: Option<String>,
-    /// With --export: the new image
-    #[arg(requires = "export")]
-    target: Option<OsString>,
 }
 
 impl More {
@@ -48,13 +44,19 @@ impl More {
         self.export.is_some() || self.diff.is_some()
     }
 
-    /// Whether there is a new image and nothing that is to become one.
-    pub(super) fn is_misplaced(&self) -> bool {
-        self.target.is_some() && self.export.is_none()
+    /// What is read, and the new image if there is to be one.
+    pub(super) fn split<'f>(
+        &self,
+        files: &'f [OsString],
+    ) -> (&'f [OsString], Option<&'f OsString>) {
+        match files.split_last() {
+            Some((target, sources)) if self.export.is_some() => (sources, Some(target)),
+            _ => (files, None),
+        }
     }
 
-    pub(super) fn run(&self, disk: Disk, how: &Snapshot) -> Outcome {
-        match (&self.export, &self.target, &self.diff) {
+    pub(super) fn run(&self, disk: Disk, target: Option<&OsString>, how: &Snapshot) -> Outcome {
+        match (&self.export, target, &self.diff) {
             (Some(snapshot), Some(target), _) => self.export(disk, snapshot, target, how),
             (_, _, Some(snapshot)) => self.diff(disk, snapshot, how),
             _ => Ok(0),
