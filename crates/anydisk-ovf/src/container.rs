@@ -32,9 +32,7 @@ impl Container for OvfContainer {
         let Some((first, others)) = request.stores.split_first() else {
             return Err(Error::NotFound { what: "package", name: String::new() });
         };
-        let mut head = [0; descriptor::HEAD];
-        let count = first.store.read_at(anydisk_core::HostOffset::ZERO, &mut head)?;
-        let package = match others.is_empty() && !descriptor::begins(&head[..count]) {
+        let package = match others.is_empty() && !Package::is_descriptor(&*first.store)? {
             true => Package::open_ova(Arc::clone(&first.store), request.limits)?,
             false => Package::open_folder(first, others, request.limits)?,
         };

@@ -9,7 +9,7 @@ use anydisk_storage::Window;
 use crate::chunks::joined;
 use crate::descriptor::File;
 use crate::manifest::Manifest;
-use crate::{descriptor, invalid, limits, tar, text};
+use crate::{Package, invalid, limits, tar, text};
 
 /// The files of a package by name.
 #[derive(Debug, Default)]
@@ -48,13 +48,8 @@ impl Files {
     ///
     /// # Errors
     /// What the store says.
-    pub(crate) fn is_descriptor(&self, name: &str) -> Result<bool> {
-        let mut head = [0; descriptor::HEAD];
-        let count = match self.get(name) {
-            Some(store) => store.read_at(HostOffset::ZERO, &mut head)?,
-            None => 0,
-        };
-        Ok(descriptor::begins(&head[..count]))
+    pub(crate) fn has_descriptor(&self, name: &str) -> Result<bool> {
+        self.get(name).map_or(Ok(false), |store| Package::is_descriptor(&**store))
     }
 
     /// All bytes of a small file.

@@ -4,12 +4,12 @@ use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 
 use anydisk_core::{
-    Access, Error, Limits, Located, Location, Member, Members, Reference, Resolver, Result, Role,
-    Storage,
+    Access, Error, HostOffset, Limits, Located, Location, Member, Members, Reference, Resolver,
+    Result, Role, Storage,
 };
 use anydisk_storage::MemoryStorage;
 
-use crate::descriptor::{Descriptor, File};
+use crate::descriptor::{Descriptor, File, HEAD, begins};
 use crate::disk::package_disk;
 use crate::files::{Files, certificate_name, manifest_name, must_cover};
 use crate::manifest::Manifest;
@@ -40,7 +40,7 @@ impl Package {
     pub fn open_ova(archive: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
         let (files, first) = Files::of_archive(&archive, limits)?;
         match first {
-            Some(first) if first.ends_with(".ovf") || files.is_descriptor(&first)? => {
+            Some(first) if first.ends_with(".ovf") || files.has_descriptor(&first)? => {
                 Self::open(files, &first, limits)
             }
             other => {
@@ -48,6 +48,16 @@ impl Package {
                 Err(invalid("first member", 0, found, "a descriptor, NAME.ovf").into())
             }
         }
+    }
+
+    /// Whether a file begins as a descriptor does, also one that would be refused.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn is_descriptor(file: &dyn Storage) -> Result<bool> {
+        let mut head = [0; HEAD];
+        let count = file.read_at(HostOffset::ZERO, &mut head)?;
+        Ok(begins(&head[..count]))
     }
 
     /// Opens a descriptor and the files beside it, which are matched by the last part of their

@@ -74,7 +74,7 @@ impl Inside {
 
     pub(super) fn open_package(&self, file: &Located) -> Result<Package> {
         let limits = self.options.limits_in_force();
-        let package = match is_descriptor(&file.location) {
+        let package = match is_descriptor(file)? {
             true => {
                 self.options.with_resolver(|resolver| Package::open_beside(file, resolver, limits))
             }
@@ -217,7 +217,12 @@ fn note_of(package: &Package) -> Option<String> {
     (!notes.is_empty()).then(|| notes.join("; "))
 }
 
-fn is_descriptor(location: &Location) -> bool {
-    let Location::Path(path) = location else { return false };
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("ovf"))
+/// Whether a file is a descriptor by its name, also where it is broken, or by its content.
+fn is_descriptor(file: &Located) -> Result<bool> {
+    let extension = match &file.location {
+        Location::Path(path) => path.extension(),
+        _ => None,
+    };
+    let named = extension.is_some_and(|extension| extension.eq_ignore_ascii_case("ovf"));
+    Ok(named || Package::is_descriptor(&*file.store)?)
 }

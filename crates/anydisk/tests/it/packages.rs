@@ -86,6 +86,18 @@ fn a_disk_that_changes_another_is_read_over_it() {
 }
 
 #[test]
+fn a_descriptor_is_known_by_its_content_whatever_its_file_is_called() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    stream(&raw(&path("disk.raw"), 5, &[1]), &path("disk.vmdk"));
+    let files = "<File id=\"f\" href=\"disk.vmdk\"/>";
+    let disks = "<Disk diskId=\"d\" fileRef=\"f\" capacity=\"4194304\"/>";
+    fs::rename(descriptor(folder.path(), files, disks), path("box.xml")).unwrap();
+    let inside = OpenDisk::new().inside(&[path("box.xml")], true).unwrap();
+    assert_eq!(bytes_of(&inside.disk("disk.vmdk", None).unwrap()), [0, 5, 0, 0]);
+}
+
+#[test]
 fn a_chain_of_disks_longer_than_the_limit_is_refused_and_the_others_are_listed() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
