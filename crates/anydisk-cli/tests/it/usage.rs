@@ -173,3 +173,26 @@ fn every_option_that_qemu_img_lists_is_known() {
     }
     assert!(unknown.is_empty(), "{unknown:?}");
 }
+
+#[test]
+fn progress_goes_from_nothing_to_all_on_one_line() {
+    let bench = Bench::new();
+    bench.raw("disk", 4 << 20, &[(0, &[7; 4 << 20])]);
+    for line in [
+        &["convert", "-p", "-f", "raw", "-O", "qcow2", "disk", "base"][..],
+        &["create", "-q", "-f", "qcow2", "-b", "base", "-F", "qcow2", "top"],
+        &["compare", "-p", "base", "top"],
+        &["amend", "-p", "-o", "lazy_refcounts=on", "top"],
+        &["rebase", "-p", "-b", "disk", "-F", "raw", "top"],
+        &["commit", "-p", "-q", "-f", "qcow2", "top"],
+        &["convert", "-p", "-q", "-f", "raw", "disk", "copy"],
+    ] {
+        let text = bench.prints(line);
+        if !line.contains(&"-p") || line.contains(&"-q") {
+            assert_eq!(text, "", "{line:?}");
+            continue;
+        }
+        let whole = text.starts_with("    (0.00/100%)\r") && text.contains("    (100.00/100%)\r");
+        assert!(whole, "{line:?}: {text:?}");
+    }
+}
