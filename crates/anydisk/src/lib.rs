@@ -27,6 +27,52 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! An image is made, written, kept as a snapshot, and converted into another format:
+//!
+//! ```
+//! # let folder = tempfile::tempdir()?;
+//! # let path = |name: &str| folder.path().join(name);
+//! use anydisk::convert::{NewImage, Settings, Sources, Unwatched, copy_to_file, create_file};
+//! use anydisk::{GuestOffset, NewSnapshot, OpenDisk, Options};
+//!
+//! let qcow2 = anydisk::formats().by_name("qcow2")?;
+//! let mut options = Options::of(qcow2);
+//! options.set("cluster_size", "64k")?;
+//! create_file(&path("a.qcow2"), &NewImage::new(qcow2, &options, 1 << 30))?;
+//!
+//! let disk = OpenDisk::new().write(true).path(path("a.qcow2"))?;
+//! disk.write(GuestOffset(1 << 20), b"hello")?;
+//! let snapshots = disk.top().snapshots().ok_or("a format without snapshots")?;
+//! snapshots.create(&NewSnapshot { name: "before".into(), ..NewSnapshot::default() })?;
+//! disk.flush()?;
+//!
+//! let vmdk = anydisk::formats().by_name("vmdk")?;
+//! let options = Options::of(vmdk);
+//! let image = NewImage::new(vmdk, &options, disk.size());
+//! let (sources, settings) = (Sources::one(&disk), Settings::default());
+//! copy_to_file(&sources, &path("a.vmdk"), &image, &settings, &Unwatched)?;
+//! # let copy = OpenDisk::new().path(path("a.vmdk"))?;
+//! # let mut bytes = [0; 5];
+//! # copy.read(GuestOffset(1 << 20), &mut bytes)?;
+//! # assert_eq!(&bytes, b"hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | to do | begin with |
+//! |---|---|
+//! | open a disk, with its chain | [`OpenDisk::path`], [`OpenDisk::untrusted`] |
+//! | read, write, zero, discard, flush | [`Disk`] |
+//! | see where data lies, with or without I/O | [`Disk::map`], [`Disk::map_cached`] |
+//! | make an image | [`formats`], [`Options`], [`create_file`](convert::create_file) |
+//! | convert, with progress and cancelling | [`copy_to_file`](convert::copy_to_file), [`Watch`](convert::Watch) |
+//! | snapshots: list, make, apply, open one | `disk.top()`, [`Image::snapshots`], [`Disk::at_snapshot`] |
+//! | dirty bitmaps, incremental backup | [`Image::bitmaps`], [`back_up_changes`] |
+//! | compare, commit, rebase, salvage | [`convert`] |
+//! | check, repair | [`OpenDisk::check`], [`Checking`] |
+//! | judge a stranger's image | [`inspect`] |
+//! | partitions, LVM2, packages | [`OpenDisk::inside`], [`Inside`] |
+//! | add a format or a store | [`Format`], [`Image`], [`storage::Storage`] |
+//!
 //! Formats are recognised by their bytes, but a file that nothing recognises is **not** taken for
 //! raw unless you say so, and files named inside an image are opened only as the
 //! [policy](Policy) allows. For bytes from strangers begin with [`OpenDisk::untrusted`].
