@@ -16,7 +16,6 @@
 //! cluster whose count thereby falls to 0 stays under **embargo** until nobody can be using it
 //! any more; see [`Quarantine`](anydisk_core::Quarantine).
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anydisk_core::{
@@ -162,7 +161,7 @@ impl Allocator {
         let Some(last) = state.table.blocks.iter().rposition(|block| *block != 0) else {
             return Ok(());
         };
-        state.end = match self.last_counted(&state, last, &BTreeSet::new())? {
+        state.end = match self.last_counted(&state, last, None)? {
             Some(used) => used + 1,
             None => (last as u64 * self.per_block()).max(1),
         };

@@ -40,7 +40,7 @@ impl Compact for WritableImage {
         // Also after an error: the medium is in order at each moment, and may have changed.
         let reloaded = self.settle().and_then(|()| self.reload());
         if let Err(error) = &reloaded {
-            self.space.distrust(format!("after compacting, its tables cannot be read: {error}"));
+            self.space.distrust(format!("after compacting ({error}) it must be opened anew"));
         }
         compacted.and_then(|gained| reloaded.map(|()| gained))
     }

@@ -29,13 +29,18 @@ impl Allocator {
     }
 
     /// Lowers the refcount of each cluster by one: nothing on the medium needs the reference. Does
-    /// not write. Returns the clusters that nothing refers to now.
+    /// not write. Returns the clusters that nothing refers to now. Where counts are known to be damaged,
+    /// or are not where they were, none is changed: the clusters are lost.
     ///
     /// # Errors
     /// Those of reading refcounts; `freed` is then shorter by what was done.
     pub(crate) fn lower(&self, freed: &mut Freed, free: &mut Vec<Clusters>) -> Result<()> {
         while freed.clusters.count > 0 {
             let mut state = self.lock();
+            if state.check().is_err() {
+                freed.clusters.count = 0;
+                return Ok(());
+            }
             match self.lower_slice(&mut state, freed, free) {
                 Ok(done) => {
                     freed.clusters.first += done;

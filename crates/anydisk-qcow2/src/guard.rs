@@ -143,6 +143,11 @@ impl Guard {
         if perhaps { self.find_exactly(clusters) } else { None }
     }
 
+    /// The last cluster that holds metadata.
+    pub(crate) fn last(&self) -> Option<u64> {
+        self.read().last_key_value().map(|(first, (count, _))| first + count - 1)
+    }
+
     #[cold]
     fn find_exactly(&self, clusters: Clusters) -> Option<Overlap> {
         overlap(&self.read(), clusters)

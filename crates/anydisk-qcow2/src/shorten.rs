@@ -9,8 +9,6 @@
 //! Before the first flush all blocks are whole, whether named or not; after it nothing refers to what
 //! is cut off.
 
-use std::collections::BTreeSet;
-
 use anydisk_core::{HostOffset, Result, Storage};
 
 use crate::alloc::{Allocator, Freed, State};
@@ -18,28 +16,29 @@ use crate::alone::Frozen;
 use crate::guard::Clusters;
 use crate::write::WritableImage;
 
-/// Refcount blocks at the end of the table that count nothing else.
+/// Refcount blocks at the end of the table that count nothing else, and are in nobody's range but
+/// their own or that of a block that stays.
 #[derive(Default)]
 struct Empty {
     numbers: Vec<usize>,
-    /// Where they are.
-    clusters: BTreeSet<u64>,
     /// Behind the last cluster that is counted.
     end: u64,
 }
 
 impl WritableImage {
-    /// Makes the file as short as its refcounts allow. Space in which somebody may be reading stays.
+    /// Makes the file as short as its refcounts allow. Space in which somebody may be reading stays, and
+    /// so does all of it if something is wrong with the counts.
     ///
     /// # Errors
-    /// Those of the store, of writing back first. A file that cannot be cut stays as long as it is.
+    /// Those of writing back first. A file that cannot be cut stays as long as it is: what was wanted
+    /// was done before.
     pub(crate) fn shorten(&self, frozen: &Frozen<'_>) -> Result<()> {
         loop {
             let spare = self.new_tables().spare.take();
             self.space.give_back(spare.map(|fresh| fresh.clusters));
             let alone = self.alone_in(frozen)?;
             self.space.release();
-            let freed = self.space.shorten()?;
+            let freed = self.space.shorten().unwrap_or(false);
             drop(alone);
             if !freed {
                 return Ok(());
@@ -60,6 +59,10 @@ impl Allocator {
         let freed = self.drop_blocks(&mut state, &empty)?;
         let waited_for = state.embargo.last_key_value().map_or(0, |(_, end)| *end);
         let end = empty.end.max(waited_for).max(1);
+        // Metadata that is not counted: the counts of data there are not to be believed either.
+        if self.guard().last().is_some_and(|last| last >= end) {
+            return Ok(freed);
+        }
         let len = self.offset(end).get();
         // Only the host's space is at stake: a block device, say, has one length.
         if self.store.len()? > len && self.store.set_len(len).is_ok() {
@@ -69,7 +72,9 @@ impl Allocator {
         Ok(freed)
     }
 
-    /// The blocks at the end of the table that count nothing but themselves and each other.
+    /// The blocks at the end of the table that count nothing but themselves. One that counts another
+    /// goes in a later round, when the count of that has been lowered. One for space that somebody
+    /// may still be using stays: without it that would look as if it were free.
     fn find_empty(&self, state: &State) -> Result<Empty> {
         let mut empty = Empty::default();
         for (number, block) in state.table.blocks.iter().enumerate().rev() {
@@ -77,12 +82,12 @@ impl Allocator {
                 continue;
             }
             let own = block >> self.cluster_bits;
-            empty.clusters.insert(own);
-            if let Some(last) = self.last_counted(state, number, &empty.clusters)? {
-                empty.clusters.remove(&own);
-                let first = number as u64 * self.per_block();
-                let itself = (first..first + self.per_block()).contains(&own);
-                empty.end = (last + 1).max(if itself { own + 1 } else { 0 });
+            let first = number as u64 * self.per_block();
+            let all = Clusters::new(first, self.per_block());
+            let last = self.last_counted(state, number, Some(own))?;
+            if last.is_some() || state.has_embargo(all) {
+                let itself = (first..all.end()).contains(&own);
+                empty.end = last.map_or(0, |last| last + 1).max(if itself { own + 1 } else { 0 });
                 break;
             }
             empty.numbers.push(number);
@@ -90,12 +95,12 @@ impl Allocator {
         Ok(empty)
     }
 
-    /// The last cluster that a block counts, apart from some.
+    /// The last cluster that a block counts, apart from one.
     pub(super) fn last_counted(
         &self,
         state: &State,
         number: usize,
-        apart_from: &BTreeSet<u64>,
+        apart_from: Option<u64>,
     ) -> Result<Option<u64>> {
         let (first, per_slice) = (number as u64 * self.per_block(), self.per_slice());
         for slice in (0..self.per_block() / per_slice).rev() {
@@ -107,7 +112,7 @@ impl Allocator {
             }
             let counted = |index: &usize| {
                 self.width.get(words.as_slice(), *index) != 0
-                    && !apart_from.contains(&(from + *index as u64))
+                    && apart_from != Some(from + *index as u64)
             };
             if let Some(index) = (0..self.width.per_words(words.len())).rev().find(counted) {
                 return Ok(Some(from + index as u64));

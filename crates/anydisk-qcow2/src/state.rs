@@ -102,7 +102,12 @@ impl State {
         self.packed = None;
     }
 
-    /// Whether a cluster without a refcount may be used.
+    /// Whether any of the clusters may still be in use without a refcount.
+    pub(super) fn has_embargo(&self, run: Clusters) -> bool {
+        self.embargo.range(..run.end()).next_back().is_some_and(|(_, end)| *end > run.first)
+    }
+
+    /// Whether the cluster may still be in use without a refcount.
     pub(super) fn is_under_embargo(&self, cluster: u64) -> bool {
         self.embargo.range(..=cluster).next_back().is_some_and(|(_, end)| *end > cluster)
     }

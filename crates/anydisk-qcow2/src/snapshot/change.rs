@@ -140,8 +140,7 @@ impl WritableImage {
         };
         beside.name(named)?;
         drop(alone);
-        self.write_back()?;
-        self.shorten(&frozen)
+        self.write_back()
     }
 
     /// See [`Snapshots::rename`](anydisk_core::Snapshots::rename).

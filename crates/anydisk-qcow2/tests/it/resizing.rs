@@ -4,9 +4,7 @@
 use std::sync::Arc;
 
 use crate::common::{Dump, create, disk, load, memory, open, range, save};
-use anydisk_core::{
-    Disk, GuestOffset, Image, NewSnapshot, Preallocation, SnapshotRef, Source, Storage,
-};
+use anydisk_core::{Disk, GuestOffset, Image, Preallocation, Source, Storage};
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::oracle::{Checked, Qemu};
@@ -180,25 +178,6 @@ fn the_file_of_a_disk_that_shrinks_gets_shorter_by_what_is_free_at_its_end() {
     }
 }
 
-#[test]
-fn what_a_snapshot_keeps_at_the_end_of_the_file_is_cut_off_when_it_is_deleted() {
-    let store = memory();
-    let image = create(&store, 4 << 20, &[("cluster_size", "4k")]);
-    let top = disk(&image, None);
-    top.write(GuestOffset(0), &noise(7, 4 << 20)).expect("written");
-    let snapshots = image.snapshots().expect("qcow2 has snapshots");
-    let new = NewSnapshot { name: "full".into(), ..NewSnapshot::default() };
-    snapshots.create(&new).expect("a snapshot");
-    top.resize(64 * KIB, Preallocation::Off).expect("it shrinks");
-    let before = store.len().expect("a length");
-    assert!(before > 4 << 20, "the snapshot needs it");
-    snapshots.delete(&SnapshotRef::Name("full".into())).expect("it is there");
-    // The new tables lie where there was room for them.
-    let len = store.len().expect("a length");
-    assert!(len < before / 4 * 3, "{len} of {before}");
-    assert_holds(&store, &noise(7, 64 * KIB), "deleted");
-}
-
 /// Whoever looked before the shrink may still be reading where it looked.
 #[test]
 fn a_file_is_not_cut_where_somebody_may_be_reading() {
@@ -217,6 +196,67 @@ fn a_file_is_not_cut_where_somebody_may_be_reading() {
     drop(last);
     top.resize(60 * KIB, Preallocation::Off).expect("it shrinks");
     assert!(store.len().expect("a length") < 256 * KIB);
+}
+
+/// Space that somebody may still be reading has no count, and keeps the refcount block that says so:
+/// without it, it would be the place for a new one.
+#[test]
+fn space_that_is_still_read_is_not_written_after_a_shrink() {
+    let store = memory();
+    let image = create(&store, 2 << 20, &[("cluster_size", "512"), ("refcount_bits", "64")]);
+    let top = disk(&image, None);
+    let data = noise(7, 2 << 20);
+    top.write(GuestOffset(0), &data).expect("written");
+    top.flush().expect("flushed");
+    let places: Vec<u64> = (0..(2 << 20) / 512).step_by(7).map(|number| number * 512).collect();
+    let read: Vec<_> =
+        places.iter().map(|at| image.map(range(*at, 512)).expect("it is mapped")).collect();
+    top.resize(4 * KIB, Preallocation::Off).expect("it shrinks");
+    top.resize(2 << 20, Preallocation::Off).expect("it grows");
+    top.write(GuestOffset(0), &noise(8, 1 << 20)).expect("written");
+    top.flush().expect("flushed");
+    for (at, found) in places.iter().zip(&read).skip(8) {
+        let Source::Data { store: data_store, at: place, .. } = &found.source else {
+            panic!("it is data")
+        };
+        let mut bytes = vec![0; 512];
+        data_store.read_at(*place, &mut bytes).expect("read");
+        let old = &data[usize::try_from(*at).expect("small")..][..512];
+        assert!(bytes == old, "{at:#x} at {place}");
+    }
+    drop(read);
+    top.write(GuestOffset(1 << 20), &noise(9, 1 << 20)).expect("written");
+    top.flush().expect("flushed");
+    drop(top);
+    assert_holds(&store, &[noise(8, 1 << 20), noise(9, 1 << 20)].concat(), "afterwards");
+}
+
+/// Compacting moves refcount blocks into the ranges of others, which go after them.
+#[test]
+fn a_compacted_image_that_shrinks_is_written_on() {
+    for given in [
+        [("cluster_size", "512"), ("refcount_bits", "64")],
+        [("cluster_size", "512"), ("refcount_bits", "16")],
+    ] {
+        let store = memory();
+        let image = create(&store, 4 << 20, &given);
+        let top = disk(&image, None);
+        top.write(GuestOffset(0), &noise(7, 4 << 20)).expect("written");
+        top.flush().expect("flushed");
+        top.discard(range(64 * KIB, 3 << 20)).expect("discarded");
+        top.flush().expect("flushed");
+        let compactor = image.compactor().expect("it can be compacted");
+        compactor.compact(&|_, _| true).expect("compacted");
+        top.resize(16 * KIB, Preallocation::Off).expect("it shrinks");
+        top.resize(1 << 20, Preallocation::Off).expect("it grows");
+        top.write(GuestOffset(16 * KIB), &noise(8, 512 * KIB)).expect("written");
+        top.flush().expect("flushed");
+        let mut expected = noise(7, 16 * KIB);
+        expected.extend(noise(8, 512 * KIB));
+        expected.resize(1 << 20, 0);
+        drop((top, image));
+        assert_holds(&store, &expected, "written on");
+    }
 }
 
 #[test]
