@@ -43,7 +43,14 @@ impl VmdkImage {
         let Look::Run { answer, len, slice } = look else {
             drop(lease);
             let place = sparse.geometry().locate(from_start);
-            return match self.add_table(sparse, extent, place.table)? {
+            // Nobody moves the directory meanwhile.
+            let grain = units(target, sparse, 1);
+            let Some(claim) = target.writer.claims.try_hold(grain) else {
+                return Ok(Attempt::Busy);
+            };
+            let added = self.add_table(sparse, extent, place.table)?;
+            drop(claim);
+            return match added {
                 Added::Done => self.place_sparse(target, sparse),
                 Added::Need(need) => Ok(Attempt::Need(need)),
                 Added::Full => Ok(Attempt::Full),
@@ -105,19 +112,36 @@ impl VmdkImage {
             return Ok(Attempt::Busy); // Someone was faster: the next look shows it.
         }
         let taken = extent.take(wanted)?;
-        let units = units(target, sparse, sparse.grains_of(taken.len));
-        if !target.writer.claims.try_claim(units) {
-            extent.space.untake(taken);
-            return Ok(Attempt::Busy);
-        }
-        // Nobody else changes these entries from now on. Did somebody since they were looked at?
         let count = sparse.grains_of(taken.len);
-        if self.vacant(sparse, slice, count) != Some(count) {
+        let units = units(target, sparse, count);
+        let Some(claim) = target.writer.claims.try_hold(units) else {
             extent.space.untake(taken);
-            target.writer.claims.release(units);
             return Ok(Attempt::Busy);
+        };
+        // Nobody else changes these entries, or where they are, from now on.
+        let as_before = self.is_still_vacant(target, sparse, slice, count);
+        if !matches!(as_before, Ok(true)) {
+            extent.space.untake(taken);
+            return as_before.map(|_| Attempt::Busy);
         }
+        claim.keep();
         Ok(self.reserved(target, sparse, taken, units))
+    }
+
+    /// Whether so many grains have no space, and their entries are where they were.
+    fn is_still_vacant(
+        &self,
+        target: &Target<'_>,
+        sparse: &Sparse,
+        slice: SliceAt,
+        count: u32,
+    ) -> Result<bool> {
+        Ok(match self.look(target.part, sparse, target.range)? {
+            Look::Run { slice: now, .. } if (now.at, now.index) == (slice.at, slice.index) => {
+                self.vacant(sparse, slice, count) == Some(count)
+            }
+            _ => false,
+        })
     }
 
     fn reserved<'a>(
