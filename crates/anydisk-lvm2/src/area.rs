@@ -17,7 +17,7 @@ pub(crate) struct Place {
     offset: u64,
     /// Bytes of text, with the final NUL.
     pub(crate) len: u64,
-    checksum: u32,
+    pub(crate) checksum: u32,
 }
 
 /// Where the current text of the metadata area at `at` is; `None` if the area holds none (the physical

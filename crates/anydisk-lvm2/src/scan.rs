@@ -76,8 +76,9 @@ struct Texts<'a> {
     limits: &'a Limits,
     /// Bytes that may still be read.
     left: u64,
-    /// Devices whose texts were read and good, by identity: another store of the same one is a copy.
-    read: HashSet<String>,
+    /// Texts that were read and good, by device, checksum and length: another store of that device
+    /// with such a text is a copy.
+    read: HashSet<(String, u32, u64)>,
     /// Texts by checksum and length, so that the many copies of one are parsed once.
     seen: HashSet<(u32, usize)>,
     newest: Vec<Group>,
@@ -92,11 +93,8 @@ impl<'a> Texts<'a> {
     /// Reads the texts of a device. What is wrong with them; another copy may serve.
     fn of_device(&mut self, store: &Arc<dyn Storage>, label: &Label) -> Result<Vec<String>> {
         let mut problems = Vec::new();
-        if self.read.contains(&label.id) {
-            return Ok(problems);
-        }
         for &(at, size) in label.areas.iter().take(limits::AREAS) {
-            match self.of_area(&**store, at, size) {
+            match self.of_area(&**store, &label.id, at, size) {
                 Ok(()) => {}
                 Err(error @ (Error::Invalid(_) | Error::Limit { .. })) => {
                     problems.push(error.to_string());
@@ -108,9 +106,6 @@ impl<'a> Texts<'a> {
                 Err(error) => return Err(error),
             }
         }
-        if problems.is_empty() {
-            self.read.insert(label.id.clone());
-        }
         let (found, most) = (label.areas.len(), limits::AREAS);
         if found > most {
             problems.push(format!("{found} metadata areas, of which {most} count"));
@@ -118,13 +113,25 @@ impl<'a> Texts<'a> {
         Ok(problems)
     }
 
-    fn of_area(&mut self, store: &dyn Storage, at: HostOffset, size: u64) -> Result<()> {
+    fn of_area(
+        &mut self,
+        store: &dyn Storage,
+        device: &str,
+        at: HostOffset,
+        size: u64,
+    ) -> Result<()> {
         let Some(place) = place_of_text(store, at, size, self.limits)? else { return Ok(()) };
+        let known = (device.to_owned(), place.checksum, place.len);
+        if self.read.contains(&known) {
+            return Ok(());
+        }
         let all = limits::texts(self.limits);
         let found = (all - self.left).saturating_add(place.len);
         limits::check("bytes of all texts of volume groups", found, all)?;
         self.left -= place.len;
-        self.take(&place.read(store)?)
+        self.take(&place.read(store)?)?;
+        self.read.insert(known);
+        Ok(())
     }
 
     /// Keeps the group of a text if it is the newest one of that group.

@@ -262,6 +262,20 @@ fn of_two_disks_with_the_same_identity_none_is_picked() {
 }
 
 #[test]
+fn of_two_disks_with_the_same_identity_the_newest_text_counts() {
+    let whole = |seqno: u64, extent: u64| text(&[A, B], seqno, &linear("v", 1, "pv1", extent));
+    let (old, new) = (whole(5, 2), whole(9, 3));
+    let clone = device(A, &old, &extents(0, 10));
+    let current = device(A, &new, &extents(0, 10));
+    let other = device(B, &old, &extents(100, 10));
+    for disks in [[&clone, &current, &other], [&current, &other, &clone]] {
+        let disks = disks.map(|disk| store(disk.clone()));
+        let groups = VolumeGroups::open(&disks, &Limits::default()).unwrap();
+        assert_eq!(byte_at(&*Members::open(&groups, "vg/v").unwrap(), 0), 103);
+    }
+}
+
+#[test]
 fn what_is_not_read_is_refused_by_its_name_and_the_rest_reads() {
     let volumes = volume("pool", 1, "type = \"vdo-pool\"")
         + &volume("new", 1, "type = \"striped+FUTURE\" stripe_count = 1 stripes = [\"pv0\", 0]")
