@@ -1,0 +1,299 @@
+//! How disks are opened.
+
+mod opening;
+mod part;
+
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anydisk::node::Node;
+use anydisk::storage::LockMode;
+use anydisk::{
+    Access, Checked, Checking, Chosen, Compacted, Disk, Error, Feature, Finding, GuestRange, Layer,
+    Limits, Location, OpenDisk, OptionSpec, Policy, Source,
+};
+
+use self::opening::{Opening, check_drivers};
+use crate::args::Reading;
+use crate::failure::Failure;
+use crate::naming::{self, Key};
+use crate::{output, stream};
+
+impl Reading {
+    /// Opens a disk with the chain below it; `direct`: past the page cache.
+    pub(crate) fn disk(
+        &self,
+        name: &OsStr,
+        format: Option<&str>,
+        direct: bool,
+    ) -> Result<Disk, Failure> {
+        let opening = self.opening(name, format)?;
+        let disk = opening.disk(self.options().direct(direct))?;
+        check_unlocked(&disk).map_err(|error| self.failure(name, error))?;
+        tell_if_guessed(&disk.layers()[0]);
+        Ok(disk)
+    }
+
+    /// As [`disk`](Self::disk), for writing; the chain below it is only read.
+    pub(crate) fn disk_to_write(
+        &self,
+        name: &OsStr,
+        format: Option<&str>,
+        direct: bool,
+    ) -> Result<Disk, Failure> {
+        let opening = self.opening_to_write(name, format)?;
+        let disk = opening.disk(self.options_to_write().direct(direct))?;
+        warn_if_guessed(&disk.layers()[0]);
+        Ok(disk)
+    }
+
+    /// Opens the top image alone, to see what it says of itself: a file that holds its data is not
+    /// opened.
+    pub(crate) fn top(&self, name: &OsStr, format: Option<&str>) -> Result<Layer, Failure> {
+        let layer = self.opening(name, format)?.top(self.options().without_data(true))?;
+        tell_if_guessed(&layer);
+        Ok(layer)
+    }
+
+    /// Opens the top image alone, for writing.
+    pub(crate) fn top_to_write(
+        &self,
+        name: &OsStr,
+        format: Option<&str>,
+        direct: bool,
+    ) -> Result<Layer, Failure> {
+        let options = self.options_to_write().direct(direct);
+        let layer = self.opening_to_write(name, format)?.top(options)?;
+        warn_if_guessed(&layer);
+        Ok(layer)
+    }
+
+    /// Where the image is that `above` names by a number alone, if the policy allows it to be looked
+    /// for.
+    pub(crate) fn path_below(&self, above: &Layer) -> Result<PathBuf, Failure> {
+        match self.options().below(above)?.map(|below| below.location) {
+            Some(Location::Path(path)) => Ok(path),
+            _ => Err(Failure::new("The image below is in no file")),
+        }
+    }
+
+    /// Changes options of an image. Those that end in `-secret` name secrets.
+    pub(crate) fn amend(
+        &self,
+        name: &OsStr,
+        format: Option<&str>,
+        direct: bool,
+        given: &[(String, String)],
+        force: bool,
+    ) -> Result<(), Failure> {
+        let opening = self.opening_to_write(name, format)?;
+        let file = opening.file(&self.options_to_write().direct(direct))?;
+        let mut keys = opening.keys()?;
+        for (option, id) in given.iter().filter(|(option, _)| option.ends_with("-secret")) {
+            let secret = opening.secret(OsStr::new(id))?.clone();
+            keys.0.push(Key { option: option.clone(), location: None, secret });
+        }
+        let options = opening.of_format(self.options()).secrets(Arc::new(keys));
+        let amended = options.amend_located(file, given, force);
+        amended.map_err(|error| match error.kind() {
+            Error::Unsupported { format, feature: Feature::Amend } => {
+                Failure::new(format!("Format driver '{format}' does not support option amendment"))
+            }
+            Error::Option { format, option, .. } if is_for_creation(format, option) => {
+                Failure::from(error)
+                    .after_first_line("This option is only supported for image creation")
+            }
+            Error::Option { .. } => Failure::from(error),
+            _ => self.failure(name, error),
+        })
+    }
+
+    /// Checks an image, and repairs it if asked to.
+    pub(crate) fn check(
+        &self,
+        name: &OsStr,
+        format: Option<&str>,
+        direct: bool,
+        how: &Checking<'_>,
+        found: &mut dyn FnMut(Finding),
+    ) -> Result<Checked, Failure> {
+        let (opening, options) = match how.access() {
+            Access::Read => (self.opening(name, format)?, self.options()),
+            Access::ReadWrite => (self.opening_to_write(name, format)?, self.options_to_write()),
+        };
+        let options = options.direct(direct);
+        let file = opening.file(&options)?;
+        let options = opening.of_format(options).secrets(Arc::new(opening.keys()?));
+        let checked = options.check_located(file.clone(), how, found);
+        checked.map_err(|error| match error.kind() {
+            Error::Storage(_) | Error::Invalid(_) => opening.failure_of_image(&file, error),
+            _ => Failure::from_check(error),
+        })
+    }
+
+    /// Makes the file of an image as short as what it holds.
+    pub(crate) fn compact(
+        &self,
+        name: &OsStr,
+        format: Option<&str>,
+        progress: &(dyn Fn(u64, u64) -> bool + Sync),
+    ) -> Result<Compacted, Failure> {
+        let opening = self.opening_to_write(name, format)?;
+        let file = opening.file(&self.options_to_write())?;
+        let options = opening.of_format(self.options_to_write()).secrets(Arc::new(opening.keys()?));
+        options.compact_located(file, progress).map_err(|error| match error.kind() {
+            Error::Unsupported { .. } => Failure::from(error).about(name),
+            _ => opening.failure(error),
+        })
+    }
+
+    /// Opens one of the nodes that `name` is made of, alone.
+    pub(crate) fn top_of(&self, name: &OsStr, node: &Node) -> Result<Layer, Failure> {
+        let (node, objects) = (node.clone(), self.naming.objects()?);
+        Opening { reading: self, name, node, objects }.top(self.options().without_data(true))
+    }
+
+    /// What a name stands for; `format`: instead of the driver that it names.
+    pub(crate) fn node(&self, name: &OsStr, format: Option<&str>) -> Result<Node, Failure> {
+        self.naming.node(name, format)
+    }
+
+    /// The same for names that are those of files, whatever is said of others.
+    pub(crate) fn of_files(&self) -> Self {
+        let mut reading = self.clone();
+        reading.naming.image_opts = false;
+        reading
+    }
+
+    /// The same for names that an image gives.
+    pub(crate) fn of_names_inside(&self) -> Self {
+        let mut reading = self.of_files();
+        reading.naming.plain = true;
+        reading
+    }
+
+    fn opening<'a>(
+        &'a self,
+        name: &'a OsStr,
+        format: Option<&str>,
+    ) -> Result<Opening<'a>, Failure> {
+        let node = self.naming.node(name, format)?;
+        check_drivers(name, &node)?;
+        Ok(Opening { reading: self, name, node, objects: self.naming.objects()? })
+    }
+
+    /// As [`opening`](Self::opening), for writing.
+    fn opening_to_write<'a>(
+        &'a self,
+        name: &'a OsStr,
+        format: Option<&str>,
+    ) -> Result<Opening<'a>, Failure> {
+        if stream::is_meant(name) {
+            return Err(Failure::new("Standard input cannot be changed")
+                .with_advice("Write the image into a file first."));
+        }
+        if self.force_share {
+            let why = "force-share=on can only be used with read-only images";
+            return Err(naming::cannot_open(name, why));
+        }
+        self.opening(name, format)
+    }
+
+    /// The way that was asked for.
+    fn options(&self) -> OpenDisk {
+        let options = self.options_with_locks();
+        if self.force_share { options.lock(LockMode::ForceShare) } else { options }
+    }
+
+    /// Who writes shares with nobody.
+    fn options_to_write(&self) -> OpenDisk {
+        self.options_with_locks().write(true)
+    }
+
+    fn options_with_locks(&self) -> OpenDisk {
+        match self.untrusted {
+            true => OpenDisk::untrusted(),
+            false => OpenDisk::new().guess_raw(true).policy(Policy::LikeQemu),
+        }
+    }
+
+    /// What opening may cost.
+    pub(crate) fn limits(&self) -> Limits {
+        if self.untrusted { Limits::strict() } else { Limits::default() }
+    }
+
+    fn failure(&self, name: &OsStr, error: Error) -> Failure {
+        let path = naming::without_protocol(name);
+        if error.io_kind() == Some(ErrorKind::NotFound)
+            && let Some(protocol) = naming::protocol(&path).filter(|word| *word != "json")
+        {
+            return naming::unknown_protocol(&path, protocol);
+        }
+        let is_denied = matches!(error.kind(), Error::Denied { .. });
+        let failure = Failure::from_open(&error, &path);
+        if is_denied && self.untrusted {
+            return failure.with_advice("If you trust the image, leave out --untrusted.");
+        }
+        failure
+    }
+}
+
+/// Fails if an image is encrypted and its passphrase was not given: its first data is read.
+fn check_unlocked(disk: &Disk) -> Result<(), Error> {
+    if !disk.layers().iter().any(|layer| layer.image.info().encrypted) {
+        return Ok(());
+    }
+    let mut rest = GuestRange::whole(disk.size());
+    while !rest.is_empty() {
+        let extent = disk.map(rest)?.extent;
+        if matches!(extent.source, Source::Data { .. } | Source::Encoded(_)) {
+            break;
+        }
+        let len = extent.len;
+        rest = rest.skip(len);
+    }
+    let mut sector = vec![0; usize::try_from(rest.len().min(512)).unwrap_or(512)];
+    disk.read(rest.start(), &mut sector)
+}
+
+/// Refuses a format that is not there, and tells those that are.
+fn check_format(path: &OsStr, format: &str) -> Result<(), Failure> {
+    if anydisk::formats().by_name(format).is_ok() {
+        return Ok(());
+    }
+    let why = format!("Unknown driver '{format}'");
+    Err(naming::cannot_open(path, &why).with_advice(&known_formats()))
+}
+
+/// Whether an option can be given when an image is made, and not changed later.
+fn is_for_creation(format: &str, option: &str) -> bool {
+    let has = |specs: &[OptionSpec]| specs.iter().any(|spec| spec.name == option);
+    let format = anydisk::formats().by_name(format);
+    format.is_ok_and(|format| has(format.create_options()) && !has(format.amend_options()))
+}
+
+/// A line that lists the formats.
+pub(crate) fn known_formats() -> String {
+    let names: Vec<&str> = anydisk::formats().formats().map(|format| format.name()).collect();
+    format!("Formats: {}", names.join(", "))
+}
+
+/// As [`warn_if_guessed`], of a disk that is only read. qemu-img is silent then, and scripts take
+/// its standard error for a part of its JSON.
+fn tell_if_guessed(layer: &Layer) {
+    if output::program() != "qemu-img" {
+        warn_if_guessed(layer);
+    }
+}
+
+/// Whoever writes the first sector of a raw disk chooses what it is taken for next time.
+fn warn_if_guessed(layer: &Layer) {
+    if layer.chosen == Chosen::Guessed {
+        output::warn(&format!(
+            "{}: no format recognises it, so it is taken for raw; say so with -f raw",
+            layer.location
+        ));
+    }
+}

@@ -1,0 +1,202 @@
+//! An image on its way to be opened: the names of its files, its keys, and why it does not open.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anydisk::node::{Below, Child, NameError, Node};
+use anydisk::storage::name;
+use anydisk::{Detail, DetailValue, Disk, Error, Layer, Located, Location, OpenDisk, Registry};
+
+use super::check_format;
+use crate::args::Reading;
+use crate::failure::Failure;
+use crate::naming::{self, Key, Keys, Objects};
+use crate::stream;
+
+/// An image on its way to be opened.
+pub(super) struct Opening<'a> {
+    pub(super) reading: &'a Reading,
+    /// As it stands on the command line.
+    pub(super) name: &'a OsStr,
+    pub(super) node: Node,
+    pub(super) objects: &'a Objects,
+}
+
+impl Opening<'_> {
+    /// Opens the disk.
+    pub(super) fn disk(&self, options: OpenDisk) -> Result<Disk, Failure> {
+        let file = self.file(&options)?;
+        let own = self.of_format(options.clone()).secrets(Arc::new(self.keys()?));
+        let below = match &self.node.backing {
+            Below::AsNamed => {
+                let disk = own.located(file.clone());
+                let disk = disk.map_err(|error| self.failure_in_chain(&own, file, error))?;
+                self.check_encryption(&disk.layers()[0])?;
+                return Ok(disk);
+            }
+            Below::Nothing => Vec::new(),
+            Below::Node(node) => {
+                let disk = self.of(node).disk(options.write(false))?;
+                disk.layers().to_vec()
+            }
+        };
+        let top = own.top_located(file.clone());
+        let top = top.map_err(|error| self.failure_of_image(&file, error))?;
+        self.check_encryption(&top)?;
+        let layers = std::iter::once(top).chain(below).collect();
+        Ok(Disk::from_layers(layers, &self.reading.limits()))
+    }
+
+    /// Opens the image alone.
+    pub(super) fn top(&self, options: OpenDisk) -> Result<Layer, Failure> {
+        let file = self.file(&options)?;
+        let options = self.of_format(options).secrets(Arc::new(self.keys()?));
+        let layer = options.top_located(file.clone());
+        let layer = layer.map_err(|error| self.failure_of_image(&file, error))?;
+        self.check_encryption(&layer)?;
+        Ok(layer)
+    }
+
+    /// Fails if the options say another encryption than the image has.
+    fn check_encryption(&self, layer: &Layer) -> Result<(), Failure> {
+        let Some(wanted) = self.node.text("encrypt.format") else { return Ok(()) };
+        let info = layer.image.info();
+        let found = info.details.iter().find_map(encryption);
+        match found {
+            Some(found) if wanted == found => Ok(()),
+            Some(found) => Err(self.refused(&format!(
+                "Header reported '{found}' encryption format but options specify '{}'",
+                name::of(wanted)
+            ))),
+            // Of some formats nothing is told but that they are encrypted.
+            None if info.encrypted => Ok(()),
+            None => Err(self.refused(&format!(
+                "No encryption in image header, but options specified format '{}'",
+                name::of(wanted)
+            ))),
+        }
+    }
+
+    /// Opens what the image lies in.
+    pub(super) fn file(&self, options: &OpenDisk) -> Result<Located, Failure> {
+        let located = match &self.node.child {
+            Child::File(path) => self.open_file(path, options)?,
+            Child::Node(node) if node.is_file() => self.of(node).file(options)?,
+            Child::Node(node) => {
+                let disk = self.of(node).disk(options.clone())?;
+                let location = Location::Path(PathBuf::from(node.path()));
+                Located { store: Arc::new(disk), location }
+            }
+        };
+        self.node.window(located).map_err(|error| match error {
+            NameError::Unclear(why) => self.refused(&why),
+            NameError::Storage(error) => self.failure(error.into()),
+        })
+    }
+
+    pub(super) fn open_file(&self, path: &OsStr, options: &OpenDisk) -> Result<Located, Failure> {
+        if stream::is_meant(path) {
+            return Ok(Located { store: stream::spooled_input()?, location: location(path) });
+        }
+        let options = match self.node.flag("cache.direct") {
+            true => options.clone().direct(true),
+            false => options.clone(),
+        };
+        options.file(path).map_err(|error| self.failure(error))
+    }
+
+    /// Reads it as what the name says it is. A file without more is a raw disk.
+    pub(super) fn of_format(&self, options: OpenDisk) -> OpenDisk {
+        match self.node.driver.as_deref() {
+            _ if self.node.is_file() => options.format("raw"),
+            Some(driver) => options.format(driver),
+            None => options,
+        }
+    }
+
+    /// The secrets that the options of this node name, for its image alone.
+    pub(super) fn keys(&self) -> Result<Keys, Failure> {
+        let location = location(self.node.path());
+        let key = |(option, id): (&str, &OsStr)| {
+            let secret = self.secret(id)?.clone();
+            Ok(Key { option: option.to_owned(), location: Some(location.clone()), secret })
+        };
+        self.node.secrets().map(key).collect::<Result<_, _>>().map(Keys)
+    }
+
+    pub(super) fn secret(&self, id: &OsStr) -> Result<&anydisk::Secret, Failure> {
+        self.objects.secret(id).map_err(|why| self.refused(&why))
+    }
+
+    pub(super) fn of(&self, node: &Node) -> Self {
+        Self { node: node.clone(), ..*self }
+    }
+
+    pub(super) fn refused(&self, why: &str) -> Failure {
+        naming::cannot_open(self.name, why)
+    }
+
+    pub(super) fn failure(&self, error: Error) -> Failure {
+        self.reading.failure(self.name, error)
+    }
+
+    /// Why the image in `file` does not open: first of all, because it is another format.
+    pub(super) fn failure_of_image(&self, file: &Located, error: Error) -> Failure {
+        let failure = self.failure(error);
+        let format = self.node.driver.as_deref();
+        match format.and_then(|name| anydisk::formats().by_name(name).ok()) {
+            Some(format) if Registry::new(&[format]).probe_store(&*file.store).is_err() => {
+                let cause = failure.cause_of_open(self.name).text;
+                let name = format.name();
+                self.refused(&format!("Image is not in {name} format")).with_advice(&cause)
+            }
+            _ => failure,
+        }
+    }
+
+    /// Why a chain does not open: because of its top, or of what lies below.
+    pub(super) fn failure_in_chain(
+        &self,
+        options: &OpenDisk,
+        file: Located,
+        error: Error,
+    ) -> Failure {
+        if options.top_located(file.clone()).is_err() {
+            return self.failure_of_image(&file, error);
+        }
+        let cause = self.failure(error).cause_of_open(self.name).text;
+        self.refused(&format!("Could not open backing file: {cause}"))
+    }
+}
+
+/// The kind of encryption, where a format tells it.
+fn encryption(detail: &Detail) -> Option<&str> {
+    let DetailValue::Map(members) = &detail.value else { return None };
+    if detail.name != "encrypt" {
+        return None;
+    }
+    members.iter().find_map(|member| match &member.value {
+        DetailValue::Text(text) if member.name == "format" => Some(&**text),
+        _ => None,
+    })
+}
+
+/// Where the file of this name is.
+fn location(path: &OsStr) -> Location {
+    match stream::is_meant(path) {
+        true => Location::Other("standard input".into()),
+        false => Location::Path(path.into()),
+    }
+}
+
+/// Refuses formats that are not there, of an image or of what it lies in.
+pub(super) fn check_drivers(path: &OsStr, node: &Node) -> Result<(), Failure> {
+    if let Some(driver) = node.driver.as_deref().filter(|_| !node.is_file()) {
+        check_format(path, driver)?;
+    }
+    match &node.child {
+        Child::File(_) => Ok(()),
+        Child::Node(child) => check_drivers(path, child),
+    }
+}
