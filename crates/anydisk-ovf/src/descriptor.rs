@@ -126,6 +126,14 @@ impl Descriptor {
             if let Some(id) = disk.file.as_ref().filter(|id| !known(id)) {
                 return Err(invalid("fileRef", 0, text(id), "the id of a file").into());
             }
+            // A disk without a file is asked for by its id.
+            if disk.file.is_none() {
+                name::plain(&disk.id)?;
+                if seen.contains(&("href ", &disk.id)) {
+                    let expected = "a name that no file of the package has";
+                    return Err(invalid("diskId", 0, text(&disk.id), expected).into());
+                }
+            }
         }
         self.check_parents()
     }
@@ -391,6 +399,17 @@ mod tests {
             ("<References><File id=\"f\" href=\"../x\"/></References>".into(), "not paths"),
             ("<References><File id=\"f\" href=\"http://x/y\"/></References>".into(), "not paths"),
             ("<References><File id=\"f\"/></References>".into(), "href at"),
+            (
+                format!(
+                    "<References>{file}</References><DiskSection><Disk diskId=\"d\" fileRef=\"f\" \
+                     capacity=\"1\"/><Disk diskId=\"x\" capacity=\"1\"/></DiskSection>"
+                ),
+                "diskId at 0x0 is \"x\", expected a name that no file of the package has",
+            ),
+            (
+                "<DiskSection><Disk diskId=\"a/b\" capacity=\"1\"/></DiskSection>".into(),
+                "not paths",
+            ),
             (
                 "<DiskSection><Disk diskId=\"d\" fileRef=\"z\" capacity=\"1\"/></DiskSection>"
                     .into(),

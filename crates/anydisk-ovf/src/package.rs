@@ -173,11 +173,10 @@ impl Package {
     /// # Errors
     /// As opening.
     pub fn open_unverified(&self, path: &str) -> Result<Arc<dyn Storage>> {
-        if self.is_empty_disk(path) {
-            return self.empty_disk(path);
+        match self.file(path) {
+            Err(_) if self.is_empty_disk(path) => self.empty_disk(path),
+            file => file.and_then(|file| self.unpacked_to_look(file, self.files.packed(file)?)),
         }
-        let file = self.file(path)?;
-        self.unpacked_to_look(file, self.files.packed(file)?)
     }
 
     fn is_empty_disk(&self, path: &str) -> bool {
@@ -221,10 +220,9 @@ impl Members for Package {
 
     /// Opens a file of the package, after its digest was verified, or an empty disk by its id.
     fn open(&self, path: &str) -> Result<Arc<dyn Storage>> {
-        if self.is_empty_disk(path) {
-            return self.empty_disk(path);
+        match self.file(path) {
+            Err(_) if self.is_empty_disk(path) => self.empty_disk(path),
+            file => file.and_then(|file| self.unpacked(file, self.verified(file)?)),
         }
-        let file = self.file(path)?;
-        self.unpacked(file, self.verified(file)?)
     }
 }
