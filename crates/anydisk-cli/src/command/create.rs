@@ -8,7 +8,7 @@ use std::path::Path;
 use anydisk::convert::{NewImage, Settings, Sources, Unwatched, copy_to_file};
 use anydisk::node::Node;
 use anydisk::storage::name;
-use anydisk::{Disk, Format, Location, Reference, Role, path_like_qemu};
+use anydisk::{Disk, Format, Layer, Location, Reference, Role, path_like_qemu};
 use clap::Args;
 
 use crate::args::{Reading, Telling};
@@ -171,14 +171,18 @@ pub(crate) fn refuse_same_file(reference: &Reference, file: &Path) -> Result<(),
         Ok(Some(node)) => node.path().to_owned(),
         _ => path_like_qemu(reference, &from).into(),
     };
-    let id = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-    let is_same = path == file || id(Path::new(&path)).is_some_and(|one| Some(one) == id(file));
-    match is_same {
+    match is_same_file(Path::new(&path), file) {
         true => Err(Failure::new(
             "Error: Trying to create an image with the same filename as the backing file",
         )),
         false => Ok(()),
     }
+}
+
+/// Whether two paths are those of one file, that is there or is to be made.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let id = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    one == other || id(one).is_some_and(|one| Some(one) == id(other))
 }
 
 /// Opens the disk that a new image at `file` will have below it, and notes the state of its content
@@ -196,6 +200,15 @@ pub(crate) fn look_below(
         .map_err(|failure| told(failure, OsStr::from_bytes(&reference.name)))?;
     let disk = reading.of_names_inside().disk(&name, reference.format.as_deref(), false);
     let disk = disk.map_err(|failure| told(failure, &name))?;
+    let is_replaced = |layer: &Layer| match &layer.location {
+        Location::Path(path) => is_same_file(path, file),
+        _ => false,
+    };
+    if disk.layers().iter().any(is_replaced) {
+        return Err(Failure::new(
+            "Error: Trying to create an image over a file in the chain of its backing file",
+        ));
+    }
     let below = disk.top().info();
     (reference.id, reference.content_id) = (below.id, below.content_id);
     Ok(disk)

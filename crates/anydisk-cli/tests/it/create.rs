@@ -123,3 +123,16 @@ fn an_overlay_shows_the_image_below_to_qemu() {
     bench.prints(&["create", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", "top.vmdk"]);
     qemu.assert_same((&bench.path("top.vmdk"), "vmdk"), (&bench.path("data"), "raw"));
 }
+
+#[test]
+fn no_image_is_made_over_one_further_down_the_chain() {
+    let bench = Bench::new();
+    bench.prints(&["create", "-q", "-f", "qcow2", "base.qcow2", "1M"]);
+    let over = ["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"];
+    bench.prints(&[&over[..], &["base.qcow2", "middle.qcow2"]].concat());
+    let before = std::fs::read(bench.path("base.qcow2")).expect("read");
+    let told = bench.fails(&[&over[..], &["middle.qcow2", "base.qcow2"]].concat(), 1);
+    assert!(told.contains("over a file in the chain of its backing file"), "{told}");
+    assert!(std::fs::read(bench.path("base.qcow2")).expect("read") == before);
+    bench.prints(&[&over[..], &["middle.qcow2", "top.qcow2"]].concat());
+}
