@@ -212,11 +212,13 @@ impl Plan {
     /// refcounts themselves, which may have to be built anew.
     pub(super) fn all(tally: &Tally, sound: bool) -> Self {
         let disturbed = [Class::Refcounts, Class::Structure].map(|class| tally.count(class));
+        let rebuild = sound && disturbed != [0, 0];
         Self {
-            protect: true,
+            // In the old place of a count there may be an entry of a table, or data.
+            protect: rebuild || tally.shared_blocks == 0,
             release: sound,
             entries: sound,
-            rebuild: sound && disturbed != [0, 0],
+            rebuild,
             snapshot_table: sound,
             bitmaps: false, // That was done before.
             marks: sound,
@@ -254,11 +256,15 @@ impl Plan {
 
 /// How often each class was met.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tally([u64; 11]);
+pub(super) struct Tally {
+    classes: [u64; 11],
+    /// Refcount blocks in whose place something else lies.
+    shared_blocks: u64,
+}
 
 impl Tally {
     pub(super) fn count(&self, class: Class) -> u64 {
-        self.0[class as usize]
+        self.classes[class as usize]
     }
 }
 
@@ -323,7 +329,8 @@ impl<'a> Teller<'a> {
         if self.only.is_some_and(|only| !only.contains(&class)) {
             return;
         }
-        self.tally.0[class as usize] += 1;
+        self.tally.classes[class as usize] += 1;
+        self.tally.shared_blocks += u64::from(matches!(trouble, Trouble::BlockShared));
         let told = self.found.is_some();
         let text = if told { text() } else { String::new() };
         let mut finding = Finding::new(trouble.severity(), word, at, text);

@@ -277,3 +277,33 @@ fn no_damage_makes_a_repair_change_what_can_be_read() {
     }
     assert!(repaired > 500 && clean > 300, "{repaired} repaired, {clean} clean");
 }
+
+/// Where a table of the disk and the counts have one place, raising a count would change an entry.
+#[test]
+fn no_count_is_written_where_something_else_lies() {
+    let store = memory();
+    let image = create(&store, 1 << 20, &[("cluster_size", "4k")]);
+    let top = disk(&image, None);
+    top.write(GuestOffset(0), &[7; 64 << 10]).expect("a write to memory");
+    top.flush().expect("a flush of memory");
+    drop((top, image));
+    let header = Dump::of(&*store).header;
+    let word = |at: HostOffset| {
+        let mut bytes = [0; 8];
+        store.read_at(at, &mut bytes).expect("a read of memory");
+        u64::from_be_bytes(bytes)
+    };
+    let put = |at: HostOffset, word: u64| {
+        store.write_at(at, &word.to_be_bytes()).expect("a write to memory");
+    };
+    let table = HostOffset(word(header.l1_table_offset) & 0x00FF_FFFF_FFFF_FE00);
+    put(header.refcount_table_offset, table.get());
+    // So that not all references are known, and the counts cannot be built anew.
+    put(table.saturating_add(8 * 40), 1 << 63 | 0x123);
+    let before = contents(&store);
+    assert!(before.iter().take(128).all(Option::is_some), "data can be read");
+    let (_, found) = check(&store, Repair::All).expect("it can be checked");
+    let kinds: Vec<&str> = found.iter().map(|one| one.kind).collect();
+    assert!(kinds.contains(&"refcount-block-shared"), "{kinds:?}");
+    assert!(is_kept(&before, &contents(&store)));
+}
