@@ -53,8 +53,8 @@ pub fn copy_to_disk(
     let preparer = Preparer::new(source, target.unit(), target.packing(), settings);
     let job = Job::new(source, shortcuts, preparer, settings, watch);
     let report = job.run(settings.thread_count(), |number, prepared| {
-        let places = job.turns.take(number, || target.place(prepared))?;
-        target.fill(places, prepared, source)
+        let (places, taken) = job.turns.take(number, || target.place(prepared, source))?;
+        Ok(taken + target.fill(places, prepared, source)?)
     })?;
     // Behind the data, which they do not record.
     copy_bitmaps_of(source, target.disk(), settings.bitmaps)?;

@@ -109,6 +109,11 @@ pub fn copy_to_overlay(
         let request = SinkRequest { size: image.size, options: image.options, location };
         let out = Box::new(Appender { store: Arc::clone(&store), at: HostOffset::ZERO });
         if let Some(sink) = image.format.sink(&request, out)? {
+            if image.backing.is_some() {
+                let feature = "a backing file below what is written in one pass,".into();
+                let format = image.format.name();
+                return Err(anydisk_core::Error::Unsupported { format, feature }.into());
+            }
             return copy_to_sink(source, sink, settings, watch);
         }
         let is_empty = begins_as_zero(&*store, image.format);

@@ -15,6 +15,8 @@ use crate::{Error, Offload, Result, Settings, Sources};
 pub(crate) struct DiskTarget<'a> {
     disk: &'a Disk,
     writer: &'a dyn ImageWrite,
+    /// Bytes that are claimed together, at least a unit.
+    cluster: u64,
     compress: bool,
     zero_run: usize,
     is_zero: bool,
@@ -28,6 +30,15 @@ enum Load<'b> {
     Bytes(&'b [u8]),
     /// What the source holds there.
     Same(&'b Sources<'b>),
+}
+
+/// Places that are held until they are filled.
+struct Held<'a, 'p> {
+    places: Vec<Place<'a>>,
+    prepared: &'p Prepared,
+    source: &'p Sources<'p>,
+    /// Bytes that the target took from the source by itself.
+    taken: u64,
 }
 
 /// A place for the bytes of one part, or of the start of one.
@@ -50,6 +61,7 @@ impl<'a> DiskTarget<'a> {
         Ok(Self {
             disk,
             writer,
+            cluster: disk.top().info().cluster_size.unwrap_or(0).max(writer.unit()),
             compress: settings.compress,
             zero_run: settings.zero_run,
             is_zero: settings.target_is_zero,
@@ -78,50 +90,76 @@ impl<'a> DiskTarget<'a> {
         Ok(self.disk.flush()?)
     }
 
-    /// Takes places for all parts of a step, in order. Zeroes are dealt with here.
-    pub(crate) fn place(&self, prepared: &Prepared) -> Result<Vec<Place<'a>>> {
-        let mut places = Vec::new();
+    /// Takes places for all parts of a step, in order. Zeroes are dealt with here, and so is what
+    /// must be out of the way of the next place; of that, how many bytes the target took from the
+    /// source by itself.
+    pub(crate) fn place(
+        &self,
+        prepared: &Prepared,
+        source: &Sources<'_>,
+    ) -> Result<(Vec<Place<'a>>, u64)> {
+        let mut held = Held { places: Vec::new(), prepared, source, taken: 0 };
         for (range, ready) in prepared.parts() {
-            self.place_part(range, ready, &mut places).map_err(Error::writing(range))?;
+            self.place_part(range, ready, &mut held)?;
         }
-        Ok(places)
+        Ok((held.places, held.taken))
     }
 
     fn place_part(
         &self,
         range: GuestRange,
         ready: Ready<'_>,
-        places: &mut Vec<Place<'a>>,
-    ) -> anydisk_core::Result<()> {
+        held: &mut Held<'a, '_>,
+    ) -> Result<()> {
         match ready {
             Ready::Leave => Ok(()),
             Ready::Zero if self.is_zero => Ok(()),
-            Ready::Zero => self.disk.zero(range, true),
+            Ready::Zero => {
+                self.clear_way(range, held)?;
+                self.disk.zero(range, true).map_err(Error::writing(range))
+            }
             Ready::Packed(bytes, _) => {
                 // The target may be longer than the source by a part of a sector.
                 let end = GuestOffset(self.writer.size());
                 let unit = range.grown_to(self.writer.unit()).before(end);
-                let placement = self.writer.place_encoded(unit, bytes.len())?;
-                places.push(Place { range: unit, placement });
+                let placement = self.writer.place_encoded(unit, bytes.len());
+                let placement = placement.map_err(Error::writing(range))?;
+                held.places.push(Place { range: unit, placement });
                 Ok(())
             }
-            Ready::Data(_) | Ready::Same => self.place_data(range, places),
+            Ready::Data(_) | Ready::Same => self.place_data(range, held),
         }
     }
 
-    fn place_data(
-        &self,
-        mut range: GuestRange,
-        places: &mut Vec<Place<'a>>,
-    ) -> anydisk_core::Result<()> {
+    fn place_data(&self, mut range: GuestRange, held: &mut Held<'a, '_>) -> Result<()> {
         while !range.is_empty() {
-            let placement = self.writer.place(range)?;
+            self.clear_way(range, held)?;
+            let placement = self.writer.place(range).map_err(Error::writing(range))?;
             let part = match &placement {
                 Placement::InPlace { len, .. } => range.first(*len),
                 Placement::Fresh(reservation) => range.before(reservation.range().end()),
             };
-            places.push(Place { range: part, placement });
+            held.places.push(Place { range: part, placement });
             range = range.skip(part.len());
+        }
+        Ok(())
+    }
+
+    /// Fills what is held if the start of `range` lies in the same cluster as the end of it: a
+    /// cluster whose parts have places of their own is claimed as a whole, and whoever holds it
+    /// would wait for itself.
+    fn clear_way(&self, range: GuestRange, held: &mut Held<'a, '_>) -> Result<()> {
+        if self.cluster == self.writer.unit() {
+            return Ok(());
+        }
+        let next = range.first(1).grown_to(self.cluster);
+        let is_in_way = |place: &Place<'_>| match &place.placement {
+            Placement::Fresh(reservation) => reservation.range().end() > next.start(),
+            Placement::InPlace { .. } => false,
+        };
+        if held.places.iter().any(is_in_way) {
+            let places = std::mem::take(&mut held.places);
+            held.taken += self.fill(places, held.prepared, held.source)?;
         }
         Ok(())
     }

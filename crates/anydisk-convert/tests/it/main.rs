@@ -8,3 +8,4 @@ mod differing;
 mod packed;
 mod salvaging;
 mod shortcuts;
+mod subclusters;
