@@ -80,34 +80,27 @@ impl Package {
         file: &File,
         store: Arc<dyn Storage>,
     ) -> Result<Arc<dyn Storage>> {
-        if !file.gzip {
-            return Ok(store);
-        }
-        // Also a second one who asks waits until it is unpacked.
-        let mut kept = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = kept.stores.get(&file.href) {
-            return Ok(Arc::clone(known));
-        }
-        match (kept.unpack(file, &store, self.limits.unit), &self.scratch, self.most_of(file)) {
-            (Err(Error::Limit { .. }), Some(scratch), Some(most)) => {
-                let room = scratch.make()?;
-                gzip::unpack(&file.href, &store, &*room, most)?;
-                kept.stores.insert(file.href.clone(), Arc::clone(&room));
-                Ok(room)
-            }
-            // Alone it may fit. It is unpacked for whoever asks.
-            (Err(Error::Limit { .. }), ..) => {
-                let memory = MemoryStorage::default();
-                gzip::unpack(&file.href, &store, &memory, self.limits.unit).map_err(|error| {
-                    match error {
+        self.known_or(file, store, |kept, store| {
+            match (kept.unpack(file, store, self.limits.unit), &self.scratch, self.most_of(file)) {
+                (Err(Error::Limit { .. }), Some(scratch), Some(most)) => {
+                    let room = scratch.make()?;
+                    gzip::unpack(&file.href, store, &*room, most)?;
+                    kept.stores.insert(file.href.clone(), Arc::clone(&room));
+                    Ok(room)
+                }
+                // Alone it may fit. It is unpacked for whoever asks.
+                (Err(Error::Limit { .. }), ..) => {
+                    let memory = MemoryStorage::default();
+                    let unpacked = gzip::unpack(&file.href, store, &memory, self.limits.unit);
+                    unpacked.map_err(|error| match error {
                         Error::Limit { limit, .. } => too_large(&file.href, limit),
                         other => other,
-                    }
-                })?;
-                Ok(Arc::new(memory))
+                    })?;
+                    Ok(Arc::new(memory))
+                }
+                (unpacked, ..) => unpacked,
             }
-            (unpacked, ..) => unpacked,
-        }
+        })
     }
 
     /// As [`unpacked`](Self::unpacked), in what memory is left for all members together.
@@ -116,16 +109,29 @@ impl Package {
         file: &File,
         store: Arc<dyn Storage>,
     ) -> Result<Arc<dyn Storage>> {
+        self.known_or(file, store, |kept, store| {
+            kept.unpack(file, store, self.limits.unit).inspect_err(|_| {
+                // Nor is there time for more: each of many would be unpacked up to here.
+                kept.in_memory = self.limits.unit;
+            })
+        })
+    }
+
+    /// The file if it is not packed, or what is kept of it; else what `unpack` makes of it. Also a
+    /// second one who asks waits until it is unpacked.
+    fn known_or(
+        &self,
+        file: &File,
+        store: Arc<dyn Storage>,
+        unpack: impl FnOnce(&mut Kept, &Arc<dyn Storage>) -> Result<Arc<dyn Storage>>,
+    ) -> Result<Arc<dyn Storage>> {
         if !file.gzip {
             return Ok(store);
         }
         let mut kept = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
         match kept.stores.get(&file.href) {
             Some(known) => Ok(Arc::clone(known)),
-            None => kept.unpack(file, &store, self.limits.unit).inspect_err(|_| {
-                // Nor is there time for more: each of many would be unpacked up to here.
-                kept.in_memory = self.limits.unit;
-            }),
+            None => unpack(&mut kept, &store),
         }
     }
 
