@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 
-use anydisk::{Member, Members as _};
+use anydisk::{Member, Members as _, one_line};
 use clap::Args;
 
 use crate::args::{Form, Reading};
@@ -85,25 +85,16 @@ fn add(below: &Below<'_>, member: &Member, depth: usize, lines: &mut Vec<[String
         None => member.kind.clone().into_owned(),
     };
     lines.push([
-        format!("{}{}", "  ".repeat(depth), printable(&member.path)),
+        format!("{}{}", "  ".repeat(depth), one_line(&member.path)),
         kind,
         member.size.map(human::size).unwrap_or_default(),
-        member.note.as_deref().map(printable).unwrap_or_default(),
+        member.note.as_deref().map(one_line).unwrap_or_default(),
     ]);
     if depth < DEPTH {
         for child in below.get(&Some(member.path.as_str())).into_iter().flatten() {
             add(below, child, depth + 1, lines);
         }
     }
-}
-
-/// What a stranger wrote moves no cursor and begins no line.
-fn printable(text: &str) -> String {
-    let escaped = |letter: char| match letter.is_control() {
-        true => letter.escape_default().to_string(),
-        false => letter.to_string(),
-    };
-    text.chars().map(escaped).collect()
 }
 
 fn value(member: &Member) -> Value {
