@@ -31,6 +31,7 @@ pub fn formats() -> Registry {
         &anydisk_qcow2::QCOW2,
         &anydisk_vmdk::VMDK,
         &anydisk_vdi::VDI,
+        &anydisk_vhd::VHD,
         &anydisk_qcow::QCOW,
         &anydisk_cow::COW,
         &anydisk_qed::QED,

@@ -105,6 +105,7 @@ pub use anydisk_qed as qed;
 pub use anydisk_raw as raw;
 pub use anydisk_storage as storage;
 pub use anydisk_vdi as vdi;
+pub use anydisk_vhd as vhd;
 pub use anydisk_vmdk as vmdk;
 pub use backup::back_up_changes;
 pub use check::{Checked, Checking};
@@ -123,6 +124,7 @@ pub fn formats() -> Registry {
         &qcow2::QCOW2,
         &vmdk::VMDK,
         &vdi::VDI,
+        &vhd::VHD,
         &qcow::QCOW,
         &cow::COW,
         &qed::QED,

@@ -23,6 +23,8 @@ const FEEDS: &[Feed] = &[
     ("qed_image", "qed", whole),
     ("vdi_image", "vdi", first_64k),
     ("vdi_header", "vdi", first_4k),
+    ("vhd_image", "vhd", first_64k),
+    ("vhd_header", "vhd", footer_and_header),
     ("vmdk_image", "vmdk", whole),
     ("vmdk_check", "vmdk", whole),
     ("vmdk_header", "vmdk", sparse_header),
@@ -39,10 +41,12 @@ const FEEDS: &[Feed] = &[
     ("probe", "vmdk", first_4k),
     ("probe", "qcow", first_4k),
     ("probe", "vdi", first_4k),
+    ("probe", "vhd", first_4k),
     ("codec", "vmdk", zlib_stream),
     ("inspect", "qcow2", first_64k),
     ("inspect", "vmdk", first_64k),
     ("inspect", "vdi", first_64k),
+    ("inspect", "vhd", first_64k),
     ("inspect", "luks", without_payload),
 ];
 
@@ -62,6 +66,11 @@ fn first_4k(file: &[u8]) -> Option<Vec<u8>> {
 /// A VDI without most of its blocks, which all are alike.
 fn first_64k(file: &[u8]) -> Option<Vec<u8>> {
     Some(file[..file.len().min(64 << 10)].to_vec())
+}
+
+/// The copy of a VHD's footer, its header, and the table behind them.
+fn footer_and_header(file: &[u8]) -> Option<Vec<u8>> {
+    file.starts_with(b"conectix").then(|| file[..file.len().min(2 << 10)].to_vec())
 }
 
 fn number_at(file: &[u8], at: usize) -> Option<usize> {

@@ -55,9 +55,9 @@ use Place::{End, Start};
 /// Signs that are bytes at a place. Formats and containers that are built in tell theirs
 /// themselves; of those that other programs open as disks, all are here.
 const SIGNS: &[(&str, MarkKind, Place, &[u8])] = &[
-    ("vhd", Image, Start(0), b"conectix"),
-    ("vhd", Image, End(512), b"conectix"),
-    ("vhd", Image, End(511), b"conectix"),
+    ("vpc", Image, Start(0), b"conectix"),
+    ("vpc", Image, End(512), b"conectix"),
+    ("vpc", Image, End(511), b"conectix"),
     ("vhdx", Image, Start(0), b"vhdxfile"),
     ("dmg", Image, End(512), b"koly"),
     ("parallels", Image, Start(0), b"WithoutFreeSpace"),
@@ -108,8 +108,9 @@ pub(super) fn marks(registry: &Registry, sample: &Sample<'_>) -> Vec<Mark> {
         }
     }
     for (name, kind, place, bytes) in SIGNS {
-        // Who tells for himself that it is not he knows better than a list.
-        let is_known = registry.by_name(name).is_ok();
+        // Who tells for himself that it is not he knows better than a list; but what lies at the end
+        // alone (a fixed VHD), where the guest of a raw disk writes too, no format is recognised by.
+        let is_known = registry.by_name(name).is_ok() && matches!(place, Start(_));
         if let (false, Some(at)) = (is_known, place.find(bytes, sample)) {
             add(name, *kind, Some(at));
         }

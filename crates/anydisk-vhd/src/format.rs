@@ -1,0 +1,37 @@
+//! Recognising and opening.
+
+use std::sync::Arc;
+
+use anydisk_core::{Format, OpenRequest, Opened, Result, Sample, Verdict};
+
+use crate::layout::COOKIE;
+use crate::{NAME, VhdImage};
+
+/// The VHD format.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VhdFormat;
+
+/// The VHD format, for a registry.
+pub static VHD: VhdFormat = VhdFormat;
+
+impl Format for VhdFormat {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn aliases(&self) -> &'static [&'static str] {
+        &["vhd"]
+    }
+
+    /// A fixed disk has its only mark at its end, where the guest of a raw disk can write as well:
+    /// it is opened by name, and not recognised.
+    fn probe(&self, sample: &Sample<'_>) -> Verdict {
+        if sample.head.starts_with(&COOKIE) { Verdict::Magic } else { Verdict::No }
+    }
+
+    fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
+        let (image, backing) = VhdImage::open(&request)?;
+        let warnings = image.warnings();
+        Ok(Opened { warnings, ..Opened::new(Arc::new(image), backing) })
+    }
+}

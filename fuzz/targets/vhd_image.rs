@@ -1,0 +1,7 @@
+//! A whole VHD, opened and read.
+#![no_main]
+
+use anydisk_vhd::VHD;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| anydisk_fuzz::explore(&VHD, data.to_vec()));
