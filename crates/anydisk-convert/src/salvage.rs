@@ -43,7 +43,9 @@ pub struct Salvaged {
 /// long. What cannot be read is told to `lost`, in order, and stays zero.
 ///
 /// Where tables are damaged, units of the image are given up, one by one; where the medium cannot
-/// be read, sectors are; packed units as a whole. Memory does not grow with the damage.
+/// be read, or the file was cut off, sectors are; packed units as a whole. What tables behind the end
+/// of a file stood for is lost, though other programs read it as zeroes. Memory does not grow with the
+/// damage.
 ///
 /// # Errors
 /// Those of writing; [`Error::TargetTooSmall`]; [`Error::Cancelled`]. Never those of reading.
@@ -57,7 +59,7 @@ pub fn salvage(
     if target_size < source_size {
         return Err(Error::TargetTooSmall { source_size, target_size });
     }
-    let unit = unit_of(source);
+    let (unit, source) = (unit_of(source), &source.unpadded());
     let told = Salvaged { size: source_size, ..Salvaged::default() };
     let mut job = Job { source, target, unit, lost, pending: None, told, buffer: Vec::new() };
     let mut rest = GuestRange::whole(source_size);

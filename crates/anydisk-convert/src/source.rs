@@ -1,6 +1,8 @@
 //! What is read: one disk, or several laid end to end.
 
 use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use anydisk_core::{Disk, Encoded, GuestOffset, GuestRange, HostOffset, Source, Storage};
 use anydisk_storage::StorageExt;
@@ -17,12 +19,30 @@ const BY_HAND: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Sources<'a> {
     /// Each disk with the offset of its first byte.
-    disks: Vec<(u64, &'a Disk)>,
+    disks: Vec<(u64, Lent<'a>)>,
     size: u64,
     /// Layers of the (only) disk from this index on are left out: the target lies over them.
     base: usize,
     /// Who is told what cannot be read; it is zero then. `None`: it is an error.
     salvage: Option<Salvage<'a>>,
+}
+
+/// A disk of the caller's, or one made of it.
+#[derive(Clone, Debug)]
+enum Lent<'a> {
+    Disk(&'a Disk),
+    Unpadded(Arc<Disk>),
+}
+
+impl Deref for Lent<'_> {
+    type Target = Disk;
+
+    fn deref(&self) -> &Disk {
+        match self {
+            Self::Disk(disk) => disk,
+            Self::Unpadded(disk) => disk,
+        }
+    }
 }
 
 /// Is told what is lost, and why.
@@ -54,7 +74,7 @@ impl<'a> Sources<'a> {
     /// One disk.
     #[must_use]
     pub fn one(disk: &'a Disk) -> Self {
-        Self { disks: vec![(0, disk)], size: disk.size(), base: usize::MAX, salvage: None }
+        Self::concatenated([disk])
     }
 
     /// Several disks end to end.
@@ -66,7 +86,7 @@ impl<'a> Sources<'a> {
             .map(|disk| {
                 let start = size;
                 size += disk.size();
-                (start, disk)
+                (start, Lent::Disk(disk))
             })
             .collect();
         Self { disks, size, base: usize::MAX, salvage: None }
@@ -81,15 +101,19 @@ impl<'a> Sources<'a> {
     }
 
     /// What cannot be read is zero, and told to `lost` with the reason: sector by sector where the
-    /// medium fails, in larger parts where tables are damaged. Any thread may tell, in any order.
+    /// medium fails, in larger parts where tables are damaged or lie behind the end of a file that was
+    /// cut off. Any thread may tell, in any order.
     #[must_use]
     pub fn salvaging(mut self, lost: &'a (dyn Fn(GuestRange, &Error) + Sync)) -> Self {
         self.salvage = Some(Salvage(lost));
+        for (_, disk) in &mut self.disks {
+            *disk = Lent::Unpadded(Arc::new(disk.unpadded()));
+        }
         self
     }
 
     /// The disk, if there is just one.
-    pub(crate) fn only(&self) -> Option<&'a Disk> {
+    pub(crate) fn only(&self) -> Option<&Disk> {
         match self.disks.as_slice() {
             [(_, disk)] => Some(disk),
             _ => None,
@@ -260,12 +284,12 @@ impl<'a> Sources<'a> {
     }
 
     /// The disk that holds the start of `range`, and the part of the range in it, as it counts.
-    fn part(&self, range: GuestRange) -> Option<(&'a Disk, GuestRange)> {
+    fn part(&self, range: GuestRange) -> Option<(&Disk, GuestRange)> {
         let index = self.disks.partition_point(|(start, _)| *start <= range.start().get());
         let (start, disk) = self.disks.get(index.checked_sub(1)?)?;
         let inside = GuestOffset(range.start().get() - start);
         let part = GuestRange::new(inside, range.len())?.before(GuestOffset(disk.size()));
-        (!part.is_empty()).then_some((*disk, part))
+        (!part.is_empty()).then_some((&**disk, part))
     }
 }
 

@@ -262,7 +262,7 @@ impl TableCache {
     /// format with one cache; one with several tells them apart in the ticket itself.
     #[must_use]
     pub fn need<'a>(&self, store: &'a Arc<dyn Storage>, at: HostOffset, len: usize) -> Need<'a> {
-        Need { store, at, len, ticket: self.ticket(at).to_bits() }
+        Need { store, at, len, least: len, ticket: self.ticket(at).to_bits() }
     }
 
     /// Hands in the entries that the bytes of a [`need`](Self::need) hold: the answer of

@@ -7,6 +7,7 @@ use anydisk_codec::{Decoded, Decoders};
 use anydisk_storage::{Holes, HostOffset, Identity, Run, Space, Storage, StorageExt, is_zero};
 
 use crate::decoded::{DecodedCache, UnitKey};
+use crate::held;
 use crate::image::{check_range, read_only};
 use crate::{
     Attempt, Below, Chosen, Companions, Encoded, Error, Extent, Feature, GuestOffset, GuestRange,
@@ -50,6 +51,8 @@ pub struct Disk {
     decoded: DecodedCache,
     decoders: Decoders,
     name: String,
+    /// What lies behind the end of a file reads as zero; see [`unpadded`](Self::unpadded).
+    padded: bool,
 }
 
 /// What the whole disk says about a guest range.
@@ -102,7 +105,19 @@ impl Disk {
             decoded: DecodedCache::new(limits.decoded_cache),
             decoders: Decoders::new(),
             name,
+            padded: true,
         }
+    }
+
+    /// The same disk, in which tables and data behind the end of a file that was cut off are errors.
+    /// In every other disk they read as zeroes, because formats allow it of the last unit and
+    /// programs rely on it.
+    ///
+    /// Tables that were read before count as they were read.
+    #[must_use]
+    pub fn unpadded(&self) -> Self {
+        let disk = Self::from_layers(self.layers.clone(), &Limits::default());
+        Self { padded: false, ..disk }
     }
 
     /// The same disk under another image: writes go to `top`.
@@ -213,8 +228,12 @@ impl Disk {
     fn map_from(&self, first: usize, range: GuestRange) -> Result<DiskExtent<'_>> {
         loop {
             match self.look_from(first, range)? {
-                DiskLookup::Found(found) => return Ok(found),
+                DiskLookup::Found(found) if self.padded => return Ok(found),
+                DiskLookup::Found(found) => return held::first_part(&self.layers, found),
                 DiskLookup::Need(DiskNeed { layer, need }) => {
+                    if !self.padded {
+                        held::check_table(&self.layers[layer], &need)?;
+                    }
                     self.layers[layer].image.satisfy(&need)?;
                 }
             }
@@ -278,7 +297,7 @@ impl Disk {
     /// as much as finding it.
     #[inline]
     fn read_cached_data(&self, first: usize, range: GuestRange, buf: &mut [u8]) -> Result<u64> {
-        let Some(layer) = self.layers.get(first) else { return Ok(0) };
+        let Some(layer) = self.layers.get(first).filter(|_| self.padded) else { return Ok(0) };
         let inside = match first {
             0 => range, // Known to lie on the disk.
             _ => range.before(GuestOffset(layer.image.size())),
@@ -324,8 +343,7 @@ impl Disk {
     ) -> Result<()> {
         let unit = encoded.unit;
         if part == unit {
-            self.decode(encoded, &read_packed(encoded)?, out)?;
-            return Ok(());
+            return self.unpack(encoded, out);
         }
         let generation = found.extent.lease.generation();
         let (at, len) = (encoded.at, encoded.len);
@@ -341,10 +359,23 @@ impl Disk {
 
     fn decode_into_cache(&self, key: UnitKey, encoded: &Encoded<'_>) -> Result<Arc<[u8]>> {
         let mut bytes = vec![0; bytes_in(encoded.unit)];
-        self.decode(encoded, &read_packed(encoded)?, &mut bytes)?;
+        self.unpack(encoded, &mut bytes)?;
         let bytes = Arc::from(bytes);
         self.decoded.put(key, &bytes);
         Ok(bytes)
+    }
+
+    /// Reads the packed bytes of a unit and decodes them.
+    fn unpack(&self, encoded: &Encoded<'_>, out: &mut [u8]) -> Result<()> {
+        let packed = read_packed(encoded)?;
+        if !self.padded
+            && let Some(held) = held::packed(encoded, &packed)?
+        {
+            // A stream that goes on behind the end of the file may decode with zeroes there.
+            self.decode(encoded, held, out)?;
+        }
+        self.decode(encoded, &packed, out)?;
+        Ok(())
     }
 
     /// Writes `data` to guest offset `at`. Durable after the next [`flush`](Self::flush).

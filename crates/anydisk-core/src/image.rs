@@ -125,6 +125,8 @@ pub struct Need<'a> {
     pub at: HostOffset,
     /// Number of bytes.
     pub len: usize,
+    /// So many of them are in every file that was not cut off; those behind may lie past its end.
+    pub least: usize,
     /// The image's own: tells what the bytes are for, and whether they came too late.
     pub ticket: u64,
 }
@@ -484,6 +486,9 @@ pub struct ImageInfo {
     pub fixed: bool,
     /// The image was not closed cleanly.
     pub dirty: bool,
+    /// The last unit of the file may end early, and goes on with zeroes to a multiple of so many
+    /// bytes; 0 if the format writes units whole.
+    pub loose_end: u64,
     /// Tells the image from every other one, where the format keeps such a number (VDI's
     /// `uuidCreate`).
     pub id: Option<Id>,

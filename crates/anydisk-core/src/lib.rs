@@ -39,6 +39,7 @@ mod error;
 mod extent;
 mod flat;
 mod format;
+mod held;
 mod id;
 mod image;
 #[cfg(all(test, anydisk_loom))]

@@ -180,14 +180,15 @@ impl QcowImage {
             Level::L2 => (&self.l2, 1),
         };
         let ticket = cache.ticket(slice.at).to_bits() << 2 | bit;
-        Need { store: &self.store, at: slice.at, len: slice.len(), ticket }
+        let len = slice.len();
+        Need { store: &self.store, at: slice.at, len, least: len, ticket }
     }
 
     /// What must be read before space is taken or given back; `None`: all is known.
     pub(crate) fn unsurveyed(&self, survey: &Survey) -> Option<Need<'_>> {
         let (at, len) = survey.next()?;
         let len = usize::try_from(len).expect("a mebibyte at most");
-        Some(Need { store: &self.store, at, len, ticket: SURVEY })
+        Some(Need { store: &self.store, at, len, least: 0, ticket: SURVEY })
     }
 
     /// A hole at the start of what the survey asks for names nothing: it need not be read.

@@ -234,6 +234,7 @@ impl Shared {
         info.encrypted = header.crypt_method != 0;
         info.cluster_size = Some(header.cluster_size());
         info.dirty = header.is_dirty();
+        info.loose_end = header.cluster_size();
         info.details = details(header, bitmaps, self.luks.as_deref());
         info
     }
@@ -243,7 +244,18 @@ impl Shared {
     pub(crate) fn need(&self, table: Table, slice: HostOffset) -> Need<'_> {
         let cache = if table == Table::L1 { &self.l1 } else { &self.l2 };
         let ticket = table.ticket(cache.ticket(slice));
-        Need { store: &self.store, at: slice, len: self.geometry.slice_len(), ticket }
+        let len = self.geometry.slice_len();
+        Need { store: &self.store, at: slice, len, least: self.least_of(table, slice), ticket }
+    }
+
+    /// Bytes of a slice that a sound file holds: an L1 table may end it.
+    fn least_of(&self, table: Table, slice: HostOffset) -> usize {
+        let len = self.geometry.slice_len();
+        if table != Table::L1 {
+            return len;
+        }
+        let end = self.l1_table().saturating_add(u64::from(self.header.l1_size) * 8);
+        usize::try_from(end.get().saturating_sub(slice.get())).map_or(len, |rest| rest.min(len))
     }
 
     pub(crate) fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Supplied {

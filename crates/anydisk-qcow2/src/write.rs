@@ -178,7 +178,8 @@ impl WritableImage {
     /// The question for a slice of refcounts.
     pub(crate) fn need_counts(&self, slice: HostOffset) -> Need<'_> {
         let ticket = Table::Refcounts.ticket(self.space.counts_ticket(slice));
-        Need { store: &self.shared.store, at: slice, len: self.space.slice_len(), ticket }
+        let len = self.space.slice_len();
+        Need { store: &self.shared.store, at: slice, len, least: 0, ticket }
     }
 }
 

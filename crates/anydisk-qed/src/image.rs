@@ -75,7 +75,7 @@ impl QedImage {
             Level::L2 => (&self.l2, 1),
         };
         let ticket = cache.ticket(slice.at).to_bits() << 1 | bit;
-        Need { store: &self.store, at: slice.at, len: SLICE_LEN, ticket }
+        Need { store: &self.store, at: slice.at, len: SLICE_LEN, least: SLICE_LEN, ticket }
     }
 
     /// What the table at `table` says of the start of the range.

@@ -315,7 +315,7 @@ impl VmdkImage {
         let Some((lba, size)) = seen else {
             let len = usize::try_from(head).expect("12 at most");
             let ticket = ticket(self.markers.ticket(place), Kind::Marker);
-            return Ok(Lookup::Need(Need { store, at, len, ticket }));
+            return Ok(Lookup::Need(Need { store, at, len, least: len, ticket }));
         };
         let grain = sparse.geometry().grain();
         let from_start = part.offset_of(range) & !(grain - 1);
@@ -347,10 +347,12 @@ impl VmdkImage {
     pub(crate) fn need_table<'a>(&'a self, sparse: &Sparse, slice: SliceAt) -> Need<'a> {
         let place = key(sparse.file, slice.at);
         let kind = if slice.entry_len == WIDE_ENTRY { Kind::Wide } else { Kind::Table };
+        let len = usize::try_from(slice.len()).expect("a slice is small");
         Need {
             store: &self.files[sparse.file].store,
             at: slice.at,
-            len: usize::try_from(slice.len()).expect("a slice is small"),
+            len,
+            least: len,
             ticket: ticket(self.tables.ticket(place), kind),
         }
     }

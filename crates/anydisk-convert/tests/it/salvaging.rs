@@ -65,6 +65,27 @@ fn of_damaged_images_all_that_can_be_read_is_there_and_the_rest_is_told() {
     assert!(count >= 8, "{count} images");
 }
 
+#[test]
+fn of_sound_images_nothing_is_lost() {
+    let mut count = 0;
+    let sound = |case: &anydisk_testkit::golden::Case| {
+        case.expect.check == "clean" && case.expect.read == ReadVerdict::Ok
+    };
+    for case in cases("qcow2").iter().filter(|case| sound(case)) {
+        let bytes = std::fs::read(&case.unpack().path).expect("it was unpacked");
+        let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes));
+        let Ok(image) = Qcow2Image::open(store, &Limits::default()) else { continue };
+        let source = Disk::new(Arc::new(image));
+        if source.size() > 64 << 20 || source.top().info().encrypted {
+            continue;
+        }
+        let (_, _, lost) = salvaged(&source);
+        assert_eq!(lost, [], "{case}");
+        count += 1;
+    }
+    assert!(count > 40, "{count} images");
+}
+
 /// A medium that cannot be read in one place.
 #[derive(Debug)]
 struct BadPlace(HostOffset, u64);
