@@ -64,7 +64,7 @@ pub use anydisk_storage::{HostOffset, Storage, StorageExt};
 pub use cache::{DirtySlice, Inserted, Slice, SliceMut, TableCache, Ticket, Updated};
 pub use capability::backing::BackingLink;
 pub use capability::bitmap::{BitmapInfo, Bitmaps, Changes, NewBitmap};
-pub use capability::check::{CheckReport, CheckRequest, Finding, Repair, Severity};
+pub use capability::check::{CheckReport, CheckRequest, Finding, Repair, Severity, can_be_leaks};
 pub use capability::compact::Compact;
 pub use capability::resize::{NewSize, Preallocation, Resize};
 pub use capability::snapshot::{NewSnapshot, SnapshotInfo, SnapshotRef, Snapshots};

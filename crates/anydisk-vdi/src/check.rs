@@ -10,6 +10,11 @@
 //! | `block-not-counted`: cBlocksAllocated is too low | it is raised |
 //! | `block-cut`: the file ends in the block | the file is filled up with zeroes |
 //! | `block-unnamed`: nothing names the block | the last blocks move into the gaps, the file is cut |
+//! | `map-lost`: nothing names most blocks | |
+//! | `entry-behind-end`: for a block behind the end of the disk | |
+//!
+//! Blocks are given back only where nothing else is wrong, nor was until this repair: an entry that was
+//! damaged may have named them.
 
 use anydisk_core::{
     Access, CheckReport, CheckRequest, Error, Finding, GuestOffset, GuestRange, HostOffset,
@@ -71,6 +76,7 @@ pub(crate) fn check(
         let state = HeaderState::new(bytes, &header, true);
         check.mend(&state, &faults)?;
     }
+    check.note_entries_behind_end()?;
     check.leaks(&named, request)?;
     Ok(check.report)
 }
@@ -90,6 +96,24 @@ impl Check<'_> {
             let text = format!("the disk has {raw} bytes, which are no whole sectors");
             self.tell(Finding::new(Severity::Note, "size-not-in-sectors", at, text));
         }
+    }
+
+    /// The map may be longer than the disk. What it names there is kept: the size may be wrong.
+    fn note_entries_behind_end(&mut self) -> Result<()> {
+        let needed = self.header.size.div_ceil(self.header.block);
+        let first = self.header.table.saturating_add(needed * ENTRY);
+        let mut count = 0_u64;
+        for_each_entry(first, self.header.blocks - needed, self.store, |_, entry| {
+            count += u64::from(!matches!(entry, FREE | ZERO));
+            Ok(())
+        })?;
+        if count > 0 {
+            let size = self.header.size;
+            let text =
+                format!("the map names {count} blocks behind the end of the disk at {size:#x}");
+            self.tell(Finding::new(Severity::Note, "entry-behind-end", first, text));
+        }
+        Ok(())
     }
 
     /// Looks at every entry. Returns which blocks are named, and the entries that are wrong.
@@ -198,7 +222,11 @@ impl Check<'_> {
     /// Blocks that nothing names: counted, and with a repair given back.
     fn leaks(&mut self, named: &Named, request: &CheckRequest<'_>) -> Result<()> {
         let count = self.header.allocated.min(self.in_file.min(limits::BLOCKS));
-        let mends = request.repair != Repair::Nothing && self.report.corruptions == 0;
+        if self.tell_lost_map(named, count) {
+            return Ok(());
+        }
+        let damages = self.report.corruptions + self.report.corruptions_fixed;
+        let mends = request.repair != Repair::Nothing && damages == 0;
         let gaps = if mends { self.give_back(request)? } else { false };
         for run in named.gaps(count) {
             let (first, last) = (run.start, run.end - 1);
@@ -225,6 +253,21 @@ impl Check<'_> {
             self.tell(Finding::new(Severity::Note, "count-too-high", at, text));
         }
         Ok(())
+    }
+
+    /// Tells of more blocks without a name than a crash leaves: the map may be lost.
+    fn tell_lost_map(&mut self, named: &Named, counted: u64) -> bool {
+        if named.lacks_few(counted, self.header.stride()) {
+            return false;
+        }
+        let unnamed: u64 = named.gaps(counted).map(|run| run.end - run.start).sum();
+        let rest = counted - unnamed;
+        let text =
+            format!("{counted} blocks are counted, and the map names {rest}: it may be damaged");
+        let at = self.header.table;
+        let finding = Finding::new(Severity::Corruption, "map-lost", at, text);
+        self.tell(finding.costing(GuestRange::whole(self.header.size)));
+        true
     }
 
     /// Closes the gaps of an image that is good otherwise.

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use anydisk_core::{Error, HostOffset, Result, Storage, StorageExt};
+use anydisk_core::{Error, HostOffset, Result, Storage, StorageExt, can_be_leaks};
 
 use crate::NAME;
 use crate::header::{Header, limit};
@@ -48,6 +48,13 @@ impl Named {
         })
     }
 
+    /// Whether a crash can have left those below `count` that are not named, of `stride` bytes each.
+    pub(crate) fn lacks_few(&self, count: u64, stride: u64) -> bool {
+        let unnamed: u64 = self.gaps(count).map(|run| run.end - run.start).sum();
+        let bytes = |blocks: u64| blocks.saturating_mul(stride);
+        can_be_leaks(bytes(unnamed), bytes(count - unnamed))
+    }
+
     fn contains(&self, number: u64) -> bool {
         let word = usize::try_from(number / 64).ok().and_then(|index| self.bits.get(index));
         word.is_none_or(|word| word >> (number % 64) & 1 == 1)
@@ -82,7 +89,7 @@ pub(crate) fn for_each_entry(
 /// until the next time.
 const FREE_RUNS: usize = 1 << 16;
 
-/// The blocks that are counted and that nothing names.
+/// The blocks that are counted and that nothing names; none, if a crash cannot have left so many.
 ///
 /// # Errors
 /// [`Error::NeedsRepair`] for an entry that names a block which is not in the file or is another's,
@@ -111,6 +118,10 @@ pub(crate) fn free_blocks(
         }
         _ => Ok(()),
     })?;
+    // Blocks of a map that was lost are not written over.
+    if !named.lacks_few(count, header.stride()) {
+        return Ok(Vec::new());
+    }
     Ok(named.gaps(count).take(FREE_RUNS).collect())
 }
 

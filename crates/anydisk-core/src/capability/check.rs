@@ -69,6 +69,19 @@ pub enum Repair {
     All,
 }
 
+/// Bytes that a crash may leave without a name, however little is named.
+const OF_A_CRASH: u64 = 16 << 20;
+
+/// Whether `unnamed` bytes in a file whose map names `named` can be what a crash left: fewer than
+/// those, or few at all. More of them look like the data of a table that was lost, and must neither be
+/// told as space without use nor given back.
+///
+/// Where discarding leaves space without a name, 0 should be asked for, if no table is named at all.
+#[must_use]
+pub fn can_be_leaks(unnamed: u64, named: u64) -> bool {
+    unnamed < named || unnamed <= OF_A_CRASH
+}
+
 /// One inconsistency.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

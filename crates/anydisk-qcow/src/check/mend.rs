@@ -27,13 +27,26 @@ pub(super) fn past_end(
 pub(super) struct Mender<'a> {
     image: &'a QcowImage,
     repair: Repair,
+    /// Entries that say what 0 says may become 0.
+    clears: bool,
     /// Something was written that is not flushed yet.
     wrote: bool,
 }
 
 impl<'a> Mender<'a> {
-    pub(super) fn new(image: &'a QcowImage, repair: Repair) -> Self {
-        Self { image, repair, wrote: false }
+    pub(super) fn new(image: &'a QcowImage, repair: Repair, clears: bool) -> Self {
+        Self { image, repair, clears, wrote: false }
+    }
+
+    pub(super) fn image(&self) -> &'a QcowImage {
+        self.image
+    }
+
+    /// Clusters that take space and that nothing names.
+    pub(super) fn count(&self, lost: &Lost) -> Result<u64> {
+        let cluster = self.image.geometry.cluster();
+        let known = lost.gaps.iter().map(|gap| Ok(self.occupied(*gap)? / cluster));
+        Ok(lost.more + known.sum::<Result<u64>>()?)
     }
 
     /// Makes an entry 0, if the finding about it says that this is its remedy, and tells it.
@@ -43,7 +56,7 @@ impl<'a> Mender<'a> {
         mut finding: Finding,
         teller: &mut Teller<'_>,
     ) -> Result<()> {
-        if self.repair == Repair::All && finding.remedy.is_some() {
+        if self.clears && finding.remedy.is_some() {
             self.image.store.write_at(at, &[0; 8])?;
             self.wrote = true;
             finding.repaired = true;

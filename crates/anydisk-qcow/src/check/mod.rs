@@ -8,6 +8,9 @@
 //! Entries that follow each other in the file are one run, so that few runs are kept in memory. If
 //! they are too many, the file is looked at in several windows, each with a walk of its own over
 //! the tables.
+//!
+//! Nothing is given back where a table may have named it: where anything is damaged, or was until this
+//! repair, where the L1 table is not in the file, or where more is lost than a crash leaves.
 
 mod mend;
 mod places;
@@ -32,17 +35,37 @@ pub(crate) fn check(
         open.is_writable()?;
     }
     let image = QcowImage::open(open.store.clone(), open.limits)?;
+    // An entry is cleared only where nothing is lost that it may have named before it was damaged.
+    let clears = request.repair == Repair::All && {
+        let mut silent = Teller { found: &mut |_| (), report: CheckReport::default() };
+        look(request, &mut Mender::new(&image, Repair::Nothing, false), &mut silent)? == 0
+    };
     let mut teller = Teller { found, report: CheckReport::default() };
-    let mut mender = Mender::new(&image, request.repair);
-    let walk = Walk::new(&image, request, &mut mender, &mut teller)?;
-    let mut places = Places::new(open.limits, walk.file_len()?);
-    walk.first(&mut places, &mut mender, &mut teller)?;
-    let lost = places.compare(&walk, &mut teller)?;
-    // Damage may hide what is in use.
-    let undamaged = teller.report.corruptions == 0 && teller.report.check_errors == 0;
-    mender.give_back(&lost, undamaged, &mut teller)?;
-    teller.report.image_end = Some(HostOffset(lost.end));
+    look(request, &mut Mender::new(&image, request.repair, clears), &mut teller)?;
     Ok(teller.report)
+}
+
+/// Looks at everything, and mends what the mender does. Returns how many clusters nothing names.
+fn look(
+    request: &CheckRequest<'_>,
+    mender: &mut Mender<'_>,
+    teller: &mut Teller<'_>,
+) -> Result<u64> {
+    let walk = Walk::new(mender.image(), request, mender, teller)?;
+    let file_len = walk.file_len()?;
+    let mut places = Places::new(request.open.limits, file_len);
+    walk.first(&mut places, mender, teller)?;
+    let lost = places.compare(&walk, teller)?;
+    teller.report.image_end = Some(HostOffset(lost.end.min(file_len)));
+    let count = mender.count(&lost)?;
+    if walk.tell_lost(count, teller)? {
+        return Ok(count);
+    }
+    // Damage may hide what is in use, and what was mended just now may have hidden it.
+    let report = &teller.report;
+    let damages = report.corruptions + report.corruptions_fixed + report.check_errors;
+    mender.give_back(&lost, damages == 0, teller)?;
+    Ok(count)
 }
 
 /// Takes what is found: counts it, and tells it on.

@@ -2,6 +2,7 @@
 
 use anydisk_core::{
     CheckRequest, Codec, Error, GuestOffset, GuestRange, HostOffset, Image, Result, StorageExt,
+    can_be_leaks,
 };
 
 use super::Teller;
@@ -193,6 +194,32 @@ impl<'a> Walk<'a> {
         report.compressed_clusters = Some(sums.compressed);
         report.fragmented_clusters = Some(sums.fragmented);
         Ok(())
+    }
+
+    /// Tells of `count` clusters that nothing names, if a table is lost that may have named them.
+    pub(super) fn tell_lost(&self, count: u64, teller: &mut Teller<'_>) -> Result<bool> {
+        let geometry = &self.image.geometry;
+        let l1 = Piece::new(geometry.l1_table(), geometry.l1_entries() * ENTRY);
+        let file_len = self.file_len()?;
+        let (at, kind, text) = if count > 0 && l1.end > file_len {
+            let text = format!(
+                "the L1 table ends at {}, behind the end of the file at {}: nothing names {count} \
+                 clusters",
+                HostOffset(l1.end),
+                HostOffset(file_len)
+            );
+            (std::mem::offset_of!(RawHeader, l1_table_offset) as u64, "l1-table-past-end", text)
+        } else if self.tables.is_empty() && !can_be_leaks(count * geometry.cluster(), 0) {
+            // Discarding leaves the tables where they are.
+            let text = format!(
+                "the L1 table names nothing, and there are {count} clusters: it may be damaged"
+            );
+            (l1.at, "tables-lost", text)
+        } else {
+            return Ok(false);
+        };
+        teller.corrupt(kind, HostOffset(at), Some(GuestRange::whole(self.image.size())), text);
+        Ok(true)
     }
 
     /// Calls `each` for all places that entries name.

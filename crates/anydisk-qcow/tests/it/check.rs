@@ -178,6 +178,46 @@ fn nothing_is_given_back_while_something_is_damaged() {
     assert!(store.to_vec() == before);
 }
 
+/// A flipped byte of l1_table_offset, or a lost table, once made a repair punch out the whole disk.
+#[test]
+fn clusters_of_a_table_that_was_lost_are_neither_leaks_nor_given_back() {
+    let full = || {
+        let (store, disk) = in_memory(18 << 20, &[("cluster_size", "64k")]);
+        disk.write(GuestOffset(0), &vec![7; 18 << 20]).expect("a write");
+        disk.flush().expect("a flush");
+        store
+    };
+    type Damage = fn(&Arc<MemoryStorage>);
+    let damages: [(Damage, &str); 3] = [
+        (
+            |store| put(store, 0x28, 1 << 50 | 48),
+            "l1-table-past-end at 0x28: the L1 table ends at 0x4000000000038, behind the end of the \
+             file at",
+        ),
+        (
+            |store| put(store, 48, 0),
+            "tables-lost at 0x30: the L1 table names nothing, and there are 289 clusters: it may be \
+             damaged",
+        ),
+        (
+            |store| put(store, 48, 0x9_0000_0000),
+            "past-end-of-file at 0x30: the L2 table at 0x900000000 lies behind the end of the file",
+        ),
+    ];
+    for (damage, expected) in damages {
+        let store = full();
+        damage(&store);
+        let before = store.to_vec();
+        for repair in [Repair::Nothing, Repair::Leaks, Repair::All, Repair::All] {
+            let (report, lines) = check_with(&store, repair, &Limits::default());
+            assert!(lines[0].starts_with(expected), "{lines:?}");
+            assert!(report.corruptions > 0 && report.leaks_fixed == 0, "{report:?}");
+            assert!(report.image_end.is_some_and(|end| end.get() <= before.len() as u64));
+            assert!(store.to_vec() == before, "{expected}, {repair:?}");
+        }
+    }
+}
+
 #[test]
 fn entries_behind_the_end_are_cleared_where_that_reads_the_same() {
     let store = small();

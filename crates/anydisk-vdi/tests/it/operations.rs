@@ -315,6 +315,60 @@ fn each_kind_of_damage_is_found_told_and_mended() {
     }
 }
 
+/// Of 17 MiB in blocks the map names none: all would be cut off, or written over.
+#[test]
+fn blocks_of_a_map_that_was_lost_are_neither_leaks_nor_given_back_nor_written_over() {
+    let image = ByHand { size: 17 << 20, block: 1 << 20, ..ByHand::SMALL };
+    let mut bytes = image.bytes();
+    bytes[0x184..0x188].copy_from_slice(&17_u32.to_le_bytes());
+    let first = bytes.len();
+    bytes.resize(first + (17 << 20), 7);
+    let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes));
+    let before = content_of(&store);
+    for repair in [Repair::Nothing, Repair::Leaks, Repair::All, Repair::All] {
+        let (report, found) = check(&store, repair).expect("it can be checked");
+        assert_eq!((report.corruptions, report.leaks), (1, 0), "{repair:?}");
+        assert_eq!((found[0].kind, found[0].at), ("map-lost", HostOffset(512)));
+        let text = "17 blocks are counted, and the map names 0: it may be damaged";
+        assert_eq!(found[0].text, text);
+        assert!(content_of(&store) == before, "{repair:?}");
+    }
+    let disk = open(&store, Access::ReadWrite).expect("it can be written");
+    disk.write(GuestOffset(0), &[9; 1024]).expect("a write");
+    disk.flush().expect("a flush");
+    assert!(content_of(&store)[first..].starts_with(&before[first..]));
+}
+
+#[test]
+fn nothing_is_given_back_beside_an_entry_that_is_damaged_or_was_until_this_repair() {
+    // Block 1 of the file belongs to the entry that says 9.
+    let store = with_entries(&[0, 9, 2], 3, 3, 0);
+    let before = content_of(&store);
+    check(&store, Repair::Leaks).expect("it can be repaired");
+    assert!(content_of(&store) == before);
+    let (report, _) = check(&store, Repair::All).expect("it can be repaired");
+    assert_eq!((report.corruptions_fixed, report.leaks, report.leaks_fixed), (1, 1, 0));
+    assert_eq!(content_of(&store).len(), before.len());
+}
+
+#[test]
+fn blocks_that_the_map_names_behind_the_end_of_the_disk_are_told_and_kept() {
+    let store = with_entries(&[0, 1, 2], 3, 3, 0);
+    store.write_at(HostOffset(0x170), &1024_u64.to_le_bytes()).expect("memory");
+    let len = store.len().expect("memory");
+    let (report, found) = check(&store, Repair::All).expect("it can be checked");
+    assert!(report.is_clean());
+    assert_eq!((found[0].kind, found[0].at), ("entry-behind-end", HostOffset(512 + 4)));
+    assert_eq!(found[0].text, "the map names 2 blocks behind the end of the disk at 0x400");
+    assert_eq!(store.len().expect("memory"), len);
+}
+
+fn content_of(store: &Arc<dyn Storage>) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(store.len().expect("memory")).expect("small")];
+    store.read_exact_at(HostOffset(0), &mut bytes).expect("memory");
+    bytes
+}
+
 #[test]
 fn a_finding_names_the_entry_the_block_and_the_part_of_the_disk() {
     let store = with_entries(&[0, 1, 0], 2, 2, 0);
