@@ -2,7 +2,8 @@
 
 use std::ffi::OsStr;
 
-use clap::builder::FalseyValueParser;
+use anydisk::storage::name;
+use clap::builder::{FalseyValueParser, OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::{
@@ -95,6 +96,11 @@ fn after_help() -> String {
     let mut names: Vec<&str> = anydisk::formats().formats().map(|format| format.name()).collect();
     names.sort_unstable();
     format!("{EXAMPLES}\n\nSupported formats: {}", names.join(" "))
+}
+
+/// A name that need not be text, as text without loss.
+pub(crate) fn any_name() -> impl TypedValueParser<Value = String> {
+    OsStringValueParser::new().map(|name| name::of(&name).into_owned())
 }
 
 /// How files are named and opened.

@@ -79,31 +79,3 @@ impl Member {
         Self { path, kind, size: None, format: None, parent: None, note: None }
     }
 }
-
-/// Text from a stranger's file such that a terminal shows it and does nothing else: control
-/// characters, and those that change the direction of what follows, are escaped. For
-/// [notes](Member::note).
-#[must_use]
-pub fn one_line(text: &str) -> String {
-    let turns = |letter| matches!(letter, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let mut line = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter.is_control() || turns(letter) {
-            true => line.extend(letter.escape_default()),
-            false => line.push(letter),
-        }
-    }
-    line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::one_line;
-
-    #[test]
-    fn characters_that_a_terminal_acts_upon_are_escaped_and_others_are_as_they_were() {
-        let text = "a\n\u{1b}[2J\u{9b}\u{202e}b \"'\\ \u{e9}\u{4e2d}";
-        let expected = "a\\n\\u{1b}[2J\\u{9b}\\u{202e}b \"'\\ \u{e9}\u{4e2d}";
-        assert_eq!(one_line(text), expected);
-    }
-}

@@ -10,6 +10,7 @@ use anydisk_core::{
 };
 
 use anydisk_crypto::luks::LuksInfo;
+use anydisk_storage::name;
 
 use crate::bitmap::{BitmapEntry, Directory};
 use crate::crypt::{Crypt, View};
@@ -412,7 +413,7 @@ fn details(header: &Header, bitmaps: &[BitmapInfo], luks: Option<&LuksInfo>) -> 
     }
     details.push(refcounts);
     if header.has_data_file() {
-        let name = header.data_file().map(String::from_utf8_lossy);
+        let name = header.data_file().map(name::shown);
         details.extend(name.map(|name| text("data-file", &name)));
         details.push(flag("data-file-raw", header.has_raw_data_file()));
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use anydisk_core::{
     Error, Image, NewSnapshot, Result, SnapshotInfo, SnapshotRef, Snapshots, Storage,
 };
+use anydisk_storage::name;
 
 use crate::image::Shared;
 use crate::write::WritableImage;
@@ -111,7 +112,7 @@ impl WritableImage {
         if !self.pins.is_open(entry) {
             return Ok(());
         }
-        let name = String::from_utf8_lossy(&entry.name).into_owned();
+        let name = name::shown(&entry.name).into_owned();
         Err(Error::Unusable { what: "snapshot", name, why: "it is open".into() })
     }
 }

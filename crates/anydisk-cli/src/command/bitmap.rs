@@ -2,10 +2,11 @@
 
 use std::ffi::{OsStr, OsString};
 
+use anydisk::storage::name;
 use anydisk::{Bitmaps, Image, ImageWrite, NewBitmap};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::args::{Reading, Telling};
+use crate::args::{Reading, Telling, any_name};
 use crate::failure::{Failure, Outcome};
 use crate::options;
 
@@ -79,7 +80,7 @@ impl Args for Actions {
             command.arg(flag(*name, *help).num_args(0).default_missing_value("on"))
         });
         let merge = flag(MERGE, "Add what another bitmap has recorded").value_name("SOURCE");
-        command.arg(merge)
+        command.arg(merge.value_parser(any_name()))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -113,10 +114,7 @@ impl Bitmap {
         let [file, name] = &self.names[..] else {
             return Err(Failure::new("Expecting filename and bitmap name"));
         };
-        let Some(name) = name.to_str() else {
-            return Err(Failure::new(format!("The name of the bitmap {name:?} is not UTF-8")));
-        };
-        self.change(file, name)?;
+        self.change(file, &name::of(name))?;
         self.telling.tell(&self.reading, file, self.format.as_deref())
     }
 

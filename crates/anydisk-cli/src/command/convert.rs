@@ -17,7 +17,7 @@ use anydisk::{Disk, Format, GuestRange, Layer, Location, Reference, Role, copy_t
 use clap::Args;
 
 use super::{create, snapshot};
-use crate::args::{Cache, Part, Reading, Telling, refuse};
+use crate::args::{Cache, Part, Reading, Telling, any_name, refuse};
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
 use crate::output::Few;
@@ -99,6 +99,7 @@ pub(crate) struct Convert {
     backing_format: Option<String>,
     /// Copy this snapshot of the source: its ID or name, or snapshot.id=ID,snapshot.name=NAME
     #[arg(short = 'l', long = "source-snapshot", value_name = "SNAPSHOT")]
+    #[arg(value_parser = any_name())]
     snapshot: Option<String>,
     /// With -n: the target reads as zero, so zeroes need not be written
     #[arg(long)]

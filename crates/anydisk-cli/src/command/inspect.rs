@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anydisk::inspect::{Inspection, Judgement, Mark, Remark, Rules};
 use anydisk::storage::name;
-use anydisk::{CheckReport, Reference};
+use anydisk::{CheckReport, Reference, one_line};
 use clap::Args;
 
 use super::info;
@@ -126,7 +126,7 @@ fn text(name: &str, inspection: &Inspection) -> String {
     if inspection.snapshots > 0 {
         lines.push(format!("snapshots: {}", inspection.snapshots));
     }
-    let mut text: String = lines.iter().map(|line| human::one_line(line) + "\n").collect();
+    let mut text: String = lines.iter().map(|line| one_line(line) + "\n").collect();
     let features = info::details(inspection.info.as_ref().map_or(&[], |info| &info.details));
     if !features.is_empty() {
         text.push_str("Format specific information:\n");
@@ -152,7 +152,7 @@ fn reference(reference: &Reference) -> String {
 }
 
 fn line(remark: &Remark) -> String {
-    format!("{}: {} [{}]\n", level(remark), human::one_line(&remark.text), remark.kind)
+    format!("{}: {} [{}]\n", level(remark), one_line(&remark.text), remark.kind)
 }
 
 fn level(remark: &Remark) -> &'static str {

@@ -9,7 +9,7 @@ use anydisk::{
 use clap::Args;
 
 use super::{create, snapshot};
-use crate::args::{Form, Part, Reading};
+use crate::args::{Form, Part, Reading, any_name};
 use crate::extents::Entries;
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
@@ -51,7 +51,7 @@ pub(crate) struct Measure {
     #[command(flatten)]
     reading: Reading,
     /// Of this snapshot of the image
-    #[arg(short = 'l', long, value_name = "SNAPSHOT")]
+    #[arg(short = 'l', long, value_name = "SNAPSHOT", value_parser = any_name())]
     snapshot: Option<String>,
 }
 

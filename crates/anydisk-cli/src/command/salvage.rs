@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use anydisk::convert::{Lost, Salvaged, salvage_to_file};
+use anydisk::one_line;
 use anydisk::storage::name;
 use clap::Args;
 
@@ -12,7 +13,7 @@ use crate::args::{Form, Part, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::options::{self, Given};
 use crate::output::Few;
-use crate::output::human::{one_line, size};
+use crate::output::human::size;
 use crate::output::json::{self, Object, Value};
 use crate::progress::Progress;
 use crate::{naming, option_help, output};

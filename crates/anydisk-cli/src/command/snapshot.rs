@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anydisk::{Disk, Error, Feature, Image, NewSnapshot, SnapshotRef, Snapshots};
 use clap::Args;
 
-use crate::args::{Form, Part, Reading};
+use crate::args::{Form, Part, Reading, any_name};
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::output::{json, snapshots};
@@ -30,13 +30,13 @@ pub(crate) struct Snapshot {
     #[arg(short, long)]
     list: bool,
     /// Keep the present state of the disk under this name
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", value_parser = any_name())]
     create: Option<String>,
     /// Make the disk what it was in this snapshot; what was written since then is lost
-    #[arg(short, long, value_name = "SNAPSHOT")]
+    #[arg(short, long, value_name = "SNAPSHOT", value_parser = any_name())]
     apply: Option<String>,
     /// Forget this snapshot
-    #[arg(short, long, value_name = "SNAPSHOT")]
+    #[arg(short, long, value_name = "SNAPSHOT", value_parser = any_name())]
     delete: Option<String>,
     /// The format, instead of looking at the bytes
     #[arg(short, long)]

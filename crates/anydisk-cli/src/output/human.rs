@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use anydisk::storage::name;
+use anydisk::one_line;
 
 use super::json::{Object, Value};
 
@@ -20,27 +20,6 @@ pub(crate) fn size(bytes: u64) -> String {
 /// A size with its number of bytes.
 pub(crate) fn size_and_bytes(bytes: u64) -> String {
     format!("{} ({bytes} bytes)", size(bytes))
-}
-
-/// Text from a stranger's file, such that a terminal shows it and does nothing else: without
-/// control characters, and without those that change the direction of what follows.
-pub(crate) fn one_line(text: &str) -> String {
-    let is_harmless = |letter: char| {
-        !letter.is_control()
-            && !matches!(letter, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match name::byte_of(letter) {
-            // Control characters to terminals of eight bits.
-            Some(byte) if byte < 0xa0 => {
-                write!(out, "\\x{byte:02x}").expect("a string takes any text")
-            }
-            _ if is_harmless(letter) => out.push(letter),
-            _ => out.extend(letter.escape_default()),
-        }
-    }
-    out
 }
 
 /// `bytes / divisor` as a fraction; sizes over 2^53 bytes lose digits that are not shown.
@@ -100,11 +79,6 @@ fn write_named(out: &mut String, name: &str, value: &Value, depth: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_strangers_text_does_nothing_to_a_terminal() {
-        assert_eq!(one_line("a\x1b[2Jb\nc\u{202e}d ü"), "a\\u{1b}[2Jb\\nc\\u{202e}d ü");
-    }
 
     #[test]
     fn sizes_have_three_digits_and_the_next_unit_begins_at_1000() {

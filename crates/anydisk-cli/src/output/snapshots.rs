@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use anydisk::SnapshotInfo;
+use anydisk::storage::name;
+use anydisk::{SnapshotInfo, one_line};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -18,7 +19,8 @@ pub(crate) fn table(snapshots: &[SnapshotInfo]) -> String {
     text.push_str("Snapshot list:\n");
     let mut row = |cells: [&str; 6]| {
         let [id, tag, size, date, clock, icount] = cells;
-        writeln!(text, "{id:<7} {tag:<16} {size:>8} {date:>19} {clock:>15} {icount:>10}")
+        let (id, tag) = (padded(id, 7), padded(tag, 16));
+        writeln!(text, "{id} {tag} {size:>8} {date:>19} {clock:>15} {icount:>10}")
             .expect("a string takes any text");
     };
     row(["ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT"]);
@@ -29,6 +31,13 @@ pub(crate) fn table(snapshots: &[SnapshotInfo]) -> String {
         row([&info.id, &info.name, &size, &date(info, &zone), &clock(info.vm_clock), &icount]);
     }
     text
+}
+
+/// A stranger's text with blanks behind it up to a width, in bytes as C has it.
+fn padded(text: &str, width: usize) -> String {
+    let line = one_line(text);
+    let blanks = width.saturating_sub(name::bytes(&line).len());
+    line + &" ".repeat(blanks)
 }
 
 /// In local time, as people who look for a snapshot think of it.

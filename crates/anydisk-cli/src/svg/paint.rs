@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
+use anydisk::one_line;
 use anydisk::storage::name;
 
-use crate::output::human::one_line;
 use crate::picture::Cell;
 
 /// Letters of a name that are shown.

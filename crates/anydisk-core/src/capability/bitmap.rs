@@ -52,7 +52,7 @@ pub trait Bitmaps: Sync {
 /// What is known of a bitmap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BitmapInfo {
-    /// Its name.
+    /// Its name, as [text](anydisk_storage::name).
     pub name: String,
     /// Bytes of the disk that one bit stands for.
     pub granularity: u64,

@@ -86,9 +86,10 @@ impl SnapshotRef {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SnapshotInfo {
-    /// The image's own name for it, unique.
+    /// The image's own name for it, unique; as [text](anydisk_storage::name), like its name.
     pub id: String,
-    /// The name given by a person; not unique, bytes that are no text are replaced.
+    /// The name given by a person; not unique, and without loss if its bytes are no
+    /// [text](anydisk_storage::name).
     pub name: String,
     /// Virtual size of the disk in this state, in bytes.
     pub size: u64,

@@ -10,6 +10,7 @@ use anydisk_core::{
     BitmapInfo, Bitmaps, Changes, Error, Feature, GuestOffset, HostOffset, NewBitmap, Result,
     Storage,
 };
+use anydisk_storage::name;
 
 use super::bits::Bits;
 use super::directory::{Directory, Part, for_each_part, to_bytes};
@@ -142,7 +143,8 @@ impl WritableImage {
         if self.bitmaps.read().find(&new.name).is_some() {
             return Err(Error::Exists { what: "bitmap", name: new.name.clone() });
         }
-        if new.name.is_empty() || new.name.len() > limits::BITMAP_NAME {
+        let name = name::bytes(&new.name).into_owned();
+        if name.is_empty() || name.len() > limits::BITMAP_NAME {
             let most = limits::BITMAP_NAME;
             return Err(unusable(format!("a name has 1 to {most} bytes")));
         }
@@ -154,7 +156,7 @@ impl WritableImage {
             table_entries: 0,
             flags: if new.enabled { AUTO } else { 0 },
             granularity_bits: bits,
-            name: new.name.clone().into_bytes(),
+            name,
         };
         let scale = entry.scale(self.shared.size(), self.shared.geometry.cluster_bits());
         let (found, limit) = (scale.bytes(), limits::BITMAP);

@@ -10,6 +10,7 @@ use anydisk_core::{
     BitmapInfo, Error, HostOffset, Invalid, Limits, Result, Storage, StorageExt, Value,
     invalid_field,
 };
+use anydisk_storage::name;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::rules::{check_entry, check_extension, check_table_size};
@@ -248,7 +249,7 @@ impl BitmapEntry {
     }
 
     pub(crate) fn display_name(&self) -> String {
-        String::from_utf8_lossy(&self.name).into_owned()
+        name::shown(&self.name).into_owned()
     }
 
     pub(crate) fn info(&self) -> BitmapInfo {

@@ -1,6 +1,7 @@
 //! The snapshot table as bytes: entries in, entries out (qcow2, "Snapshots"). Pure but for reading.
 
 use anydisk_core::{Error, HostOffset, Result, SnapshotInfo, Storage, StorageExt};
+use anydisk_storage::name;
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::alloc::needs_repair;
@@ -148,6 +149,7 @@ impl Entry {
     /// # Errors
     /// [`Error::Limit`] if that is too long.
     pub(crate) fn rename(&mut self, name: &str) -> Result<()> {
+        let name = name::bytes(name);
         let len = u16::try_from(name.len()).map_err(|_| Error::Limit {
             format: NAME,
             what: "name of a snapshot, in bytes".into(),
@@ -155,7 +157,7 @@ impl Entry {
             limit: u16::MAX.into(),
         })?;
         self.raw.name_size = len.into();
-        self.name = name.as_bytes().to_vec();
+        self.name = name.into_owned();
         Ok(())
     }
 
@@ -177,8 +179,8 @@ impl Entry {
     /// What is known of it; `size` is that of the disk now.
     pub(crate) fn info(&self, size: u64) -> SnapshotInfo {
         let mut info = SnapshotInfo::default();
-        info.id = String::from_utf8_lossy(&self.id).into_owned();
-        info.name = String::from_utf8_lossy(&self.name).into_owned();
+        info.id = name::shown(&self.id).into_owned();
+        info.name = name::shown(&self.name).into_owned();
         info.size = self.size().map_or(size, |size| size & !511);
         info.vm_state_size = self.vm_state_size();
         info.date = (self.raw.date_sec.get().into(), self.raw.date_nsec.get());

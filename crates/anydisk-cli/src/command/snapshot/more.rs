@@ -9,7 +9,7 @@ use anydisk::{Disk, GuestRange};
 use clap::Args;
 
 use super::{Snapshot, disk_at};
-use crate::args::Form;
+use crate::args::{Form, any_name};
 use crate::command::{create, info};
 use crate::failure::{Failure, Outcome};
 use crate::options::Given;
@@ -21,7 +21,8 @@ use crate::{naming, output};
 #[derive(Args, Debug)]
 pub(super) struct More {
     /// Copy this snapshot into a new image
-    #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["list", "create", "apply", "delete"])]
+    #[arg(long, value_name = "SNAPSHOT", value_parser = any_name())]
+    #[arg(conflicts_with_all = ["list", "create", "apply", "delete"])]
     export: Option<String>,
     /// With --export: the format of the new image
     #[arg(short = 'O', long, requires = "export", default_value = "raw")]
@@ -30,11 +31,11 @@ pub(super) struct More {
     #[arg(short = 'o', long, requires = "export")]
     options: Vec<OsString>,
     /// Show which parts of the disk are not what they were in this snapshot
-    #[arg(long, value_name = "SNAPSHOT")]
+    #[arg(long, value_name = "SNAPSHOT", value_parser = any_name())]
     #[arg(conflicts_with_all = ["list", "create", "apply", "delete", "export"])]
     diff: Option<String>,
     /// With --diff: what they are in this one, instead of now
-    #[arg(long, value_name = "SNAPSHOT", requires = "diff")]
+    #[arg(long, value_name = "SNAPSHOT", value_parser = any_name(), requires = "diff")]
     to: Option<String>,
 }
 
