@@ -113,6 +113,9 @@ pub(crate) struct Reading {
     #[arg(long, env = "ANYDISK_UNTRUSTED", hide_env_values = true)]
     #[arg(value_parser = FalseyValueParser::new())]
     pub(crate) untrusted: bool,
+    /// Nothing that is encrypted is read.
+    #[arg(skip)]
+    pub(crate) may_lack_secrets: bool,
     #[command(flatten)]
     pub(crate) naming: Naming,
 }

@@ -53,13 +53,17 @@ pub(crate) struct Entries<'a> {
     disk: &'a Disk,
     rest: GuestRange,
     ahead: Option<Entry>,
+    /// Of each layer: its file has no byte of the disk as it is.
+    encrypted: Vec<bool>,
     /// Of each layer, once it is known: holes of its file count.
     holes_count: Vec<Option<bool>>,
 }
 
 impl<'a> Entries<'a> {
     pub(crate) fn new(disk: &'a Disk, range: GuestRange) -> Self {
-        Self { disk, rest: range, ahead: None, holes_count: vec![None; disk.layers().len()] }
+        let layers = disk.layers();
+        let encrypted = layers.iter().map(|layer| layer.image.info().encrypted).collect();
+        Self { disk, rest: range, ahead: None, encrypted, holes_count: vec![None; layers.len()] }
     }
 
     /// The next answer of the disk.
@@ -77,7 +81,10 @@ impl<'a> Entries<'a> {
     /// reserved for all of the disk at once. Elsewhere the format's own word counts.
     fn look(&mut self, range: GuestRange) -> Result<Entry> {
         let found = self.disk.map(range)?;
-        let told = entry(self.disk, &found, range);
+        let mut told = entry(self.disk, &found, range);
+        if self.encrypted[found.layer] {
+            told.offset = None;
+        }
         let Source::Data { store, .. } = &found.extent.source else { return Ok(told) };
         let layer = &self.disk.layers()[found.layer];
         if !is_extent(layer, &**store) && !self.holes_count(found.layer, &**store)? {

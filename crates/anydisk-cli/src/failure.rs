@@ -111,6 +111,9 @@ impl Failure {
             anydisk::Error::Secret { option, why: SecretProblem::Missing(_) } => {
                 Self::new(format!("Parameter '{option}' is required for cipher"))
             }
+            anydisk::Error::Secret { why: SecretProblem::Unknown(id), .. } => {
+                Self::new(no_secret(id))
+            }
             anydisk::Error::Secret { .. } => {
                 Self::new("Invalid password, cannot unlock any keyslot")
             }
@@ -138,6 +141,11 @@ fn option_text(format: &str, option: &str, value: &str, expected: &Expected) -> 
         Expected::Name(_) => format!("Invalid parameter '{option}'\n{format} takes {expected}"),
         _ => format!("{format}: option {option}={value}: expected {expected}"),
     }
+}
+
+/// qemu-img's words for a secret that is not among the objects.
+pub(crate) fn no_secret(id: &str) -> String {
+    format!("No secret with id '{id}'")
 }
 
 /// What can be done about it, where that is not in the error.

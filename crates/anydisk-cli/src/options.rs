@@ -120,7 +120,7 @@ impl Given {
         let mut keys = Keys::default();
         for (option, id) in self.options.given().filter(|(option, _)| option.ends_with("-secret")) {
             let secret = objects.secret(OsStr::new(id)).map_err(Failure::new)?.clone();
-            keys.0.push(Key { option: option.to_owned(), location: None, secret });
+            keys.given.push(Key { option: option.to_owned(), location: None, secret });
         }
         Ok(keys)
     }

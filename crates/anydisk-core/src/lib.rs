@@ -93,7 +93,7 @@ pub use passphrase::{PassphraseChange, PassphraseOptions};
 pub use reason::{Expected, Feature, SecretProblem};
 pub use resolve::{
     Access, Companions, Located, Location, NoCompanions, NoReferences, OnlyNames, Reference,
-    Resolver, Role,
+    Resolver, Role, Said, SaidBelow,
 };
 pub use runs::{RunSpace, TakenRun, WantedRun};
 pub use secret::{NoSecrets, OneSecret, Secret, SecretRequest, Secrets};

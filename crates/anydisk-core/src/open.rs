@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anydisk_storage::Identity;
 
+use crate::secret::ByNames;
 use crate::{
     Access, CheckReport, CheckRequest, Chosen, Disk, Error, Finding, Format, HostOffset, Layer,
     Limits, Located, Location, NoReferences, NoSecrets, OpenRequest, Opened, Reference, Registry,
@@ -124,9 +125,13 @@ impl<'a> Opener<'a> {
     /// Opens an image below another. If nobody names its format, it must need no other file, unless
     /// the resolver [trusts it](Resolver::trusts_bytes).
     fn open_below(&self, file: Located, reference: &Reference, access: Access) -> Result<Layer> {
-        let format = self.resolver.format(reference);
-        if format.is_some() || self.resolver.trusts_bytes() {
-            return self.open_one(file, format.as_deref(), access);
+        let said = self.resolver.said(reference);
+        if said.format.is_some() || self.resolver.trusts_bytes() {
+            let secrets = ByNames { secrets: self.secrets, names: &said.secrets };
+            let named = Opener { secrets: &secrets, ..self.clone() };
+            let mut layer = named.open_one(file, said.format.as_deref(), access)?;
+            layer.backing = said.below(layer.backing.take());
+            return Ok(layer);
         }
         let alone = Opener { resolver: &NoReferences, ..self.clone() };
         let layer = alone.open_one(file, None, access)?;

@@ -91,6 +91,8 @@ impl fmt::Display for Expected {
 pub enum SecretProblem {
     /// There is none: what is needed.
     Missing(&'static str),
+    /// There is none of this [name](crate::SecretRequest::id).
+    Unknown(String),
     /// It does not open the image.
     Wrong(Cow<'static, str>),
 }
@@ -99,6 +101,7 @@ impl fmt::Display for SecretProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(what) => write!(f, "{what} is needed"),
+            Self::Unknown(id) => write!(f, "there is no secret of the name {id}"),
             Self::Wrong(why) => f.write_str(why),
         }
     }

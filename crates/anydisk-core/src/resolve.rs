@@ -142,6 +142,48 @@ pub struct Located {
     pub location: Location,
 }
 
+/// What is said of an image where it is named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Said {
+    /// Its format.
+    pub format: Option<String>,
+    /// The options that take its passphrases, and under which
+    /// [names](crate::SecretRequest::id) these are kept.
+    pub secrets: Vec<(String, String)>,
+    /// The image below it.
+    pub below: SaidBelow,
+}
+
+/// What is said of the image below the one that is named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SaidBelow {
+    /// Nothing: the image itself names it.
+    #[default]
+    AsNamed,
+    /// There is none.
+    Nothing,
+    /// This one, whatever the image names.
+    Image(Box<Reference>),
+}
+
+impl Said {
+    /// Its format and no more.
+    #[must_use]
+    pub fn format(format: Option<String>) -> Self {
+        Self { format, ..Self::default() }
+    }
+
+    /// What is below an image that itself names `named`.
+    pub(crate) fn below(self, named: Option<Reference>) -> Option<Reference> {
+        match self.below {
+            SaidBelow::AsNamed => named,
+            SaidBelow::Nothing => None,
+            SaidBelow::Image(reference) => Some(*reference),
+        }
+    }
+}
+
 /// Decides whether a file named inside an image may be opened, and opens it.
 ///
 /// Formats never open a file themselves; they hand the name to the resolver that the caller chose.
@@ -152,10 +194,10 @@ pub trait Resolver: Send + Sync + Debug {
     /// [`Error::Denied`] when the policy forbids it, or what opening it said.
     fn resolve(&self, reference: &Reference, from: &Location, access: Access) -> Result<Located>;
 
-    /// The format of the image that `reference` names, where it says so. Some names say it
-    /// themselves (`json:{"driver": "qcow2", ...}`).
-    fn format(&self, reference: &Reference) -> Option<String> {
-        reference.format.clone()
+    /// What `reference` says of the image that it names. Some names say more than which file it is
+    /// (`json:{"driver": "qcow2", ...}`).
+    fn said(&self, reference: &Reference) -> Said {
+        Said::format(reference.format.clone())
     }
 
     /// Whether an image below, whose format nothing but its own bytes tells, may name files as well.

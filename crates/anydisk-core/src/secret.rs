@@ -38,13 +38,16 @@ pub struct SecretRequest<'a> {
     pub option: &'static str,
     /// The image.
     pub location: &'a Location,
+    /// The name under which the secret is kept, if the image was named with it
+    /// (`json:{"driver": "luks", "key-secret": "NAME", ...}`).
+    pub id: Option<&'a str>,
 }
 
 impl<'a> SecretRequest<'a> {
     /// The secret of this option for the image at `location`.
     #[must_use]
     pub fn new(option: &'static str, location: &'a Location) -> Self {
-        Self { option, location }
+        Self { option, location, id: None }
     }
 }
 
@@ -53,6 +56,22 @@ pub trait Secrets: Send + Sync + Debug {
     /// The secret, or `None` if there is none; the image is then refused with
     /// [`Error::Secret`](crate::Error::Secret).
     fn secret(&self, request: &SecretRequest<'_>) -> Result<Option<Secret>>;
+}
+
+/// Asks for secrets by the names under which they are kept, where an image was named with these.
+#[derive(Debug)]
+pub(crate) struct ByNames<'a> {
+    pub(crate) secrets: &'a dyn Secrets,
+    /// Options and names.
+    pub(crate) names: &'a [(String, String)],
+}
+
+impl Secrets for ByNames<'_> {
+    fn secret(&self, request: &SecretRequest<'_>) -> Result<Option<Secret>> {
+        let named = self.names.iter().find(|(option, _)| option == request.option);
+        let id = named.map(|(_, id)| &**id).or(request.id);
+        self.secrets.secret(&SecretRequest { id, ..*request })
+    }
 }
 
 /// Gives none.

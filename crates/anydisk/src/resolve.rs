@@ -5,7 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use anydisk_core::{Access, Error, Located, Location, Reference, Resolver, Result, Role, Storage};
+use anydisk_core::{
+    Access, Error, Located, Location, Reference, Resolver, Result, Role, Said, Storage,
+};
 use anydisk_storage::{FileStorage, MemoryStorage, OpenOptions};
 
 use crate::node::{NameError, Node};
@@ -32,8 +34,8 @@ pub struct Listed {
 /// looked for in the folder, and from VirtualBox's folder `Snapshots` in the one above too.
 ///
 /// Of the names `json:{...}` those of images below are opened that name an image in a file, or in a
-/// part of one (a raw `offset` and `size`); as with qemu such a file is sought from the current
-/// folder, not from that of the image.
+/// part of one (a raw `offset` and `size`), with the names of its passphrases and the image below it;
+/// as with qemu such a file is sought from the current folder, not from that of the image.
 /// **Only for images that are trusted**: such a name may be any file that
 /// this process can read.
 #[derive(Clone, Debug, Default)]
@@ -54,8 +56,8 @@ impl Resolver for WithoutData<'_> {
         Ok(Located { store: Arc::new(MemoryStorage::default()), location })
     }
 
-    fn format(&self, reference: &Reference) -> Option<String> {
-        self.0.format(reference)
+    fn said(&self, reference: &Reference) -> Said {
+        self.0.said(reference)
     }
 
     fn trusts_bytes(&self) -> bool {
@@ -145,11 +147,10 @@ impl Resolver for LikeQemu {
         Ok(located(store, path))
     }
 
-    fn format(&self, reference: &Reference) -> Option<String> {
+    fn said(&self, reference: &Reference) -> Said {
         match self.node(reference) {
-            Ok(Some(node)) if node.is_file() => Some("raw".to_owned()),
-            Ok(Some(node)) => node.driver,
-            _ => reference.format.clone(),
+            Ok(Some(node)) => node.said(),
+            _ => Said::format(reference.format.clone()),
         }
     }
 

@@ -3,10 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 
 use anydisk::convert::{self, Settings};
-use anydisk::node::Below;
+use anydisk::node::{Below, Node};
 use anydisk::storage::name;
 use anydisk::{Disk, Layer, Reference};
 use clap::Args;
@@ -14,7 +13,7 @@ use clap::Args;
 use crate::args::{Cache, Reading, Telling};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
-use crate::{naming, options, output};
+use crate::{options, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,18 +59,13 @@ impl Commit {
     pub(crate) fn run(self) -> Outcome {
         let mut settings = Settings::default();
         settings.rate = options::rate(self.rate.as_deref())?;
-        if self.reading.node(&self.file, self.format.as_deref())?.backing != Below::AsNamed {
-            let failure = Failure::new("Cannot commit into another image than the file names");
-            return Err(
-                failure.with_advice("Leave out backing, or put the image over it: rebase -u")
-            );
-        }
+        let node = self.reading.node(&self.file, self.format.as_deref())?;
         let direct = self.cache.is_direct();
         let top = self.reading.top_to_write(&self.file, self.format.as_deref(), direct)?;
-        if top.backing.is_none() {
+        if top.backing.is_none() || node.backing == Below::Nothing {
             return Err(Failure::new("Image does not have a backing file"));
         }
-        let (above, base) = self.chain(top)?;
+        let (above, base) = self.chain(top, node)?;
         let progress = Progress::new(self.progress, self.quiet)?;
         convert::commit(&above, &base, &settings, &progress)?;
         progress.finish();
@@ -87,64 +81,71 @@ impl Commit {
         self.telling.tell(&self.reading, &self.file, self.format.as_deref())
     }
 
-    /// The images above the base, and the base, open for writing.
-    fn chain(&self, top: Layer) -> Result<(Vec<Layer>, Disk), Failure> {
-        let below = self.reading.of_names_inside();
+    /// The images above the base, and the base, open for writing; `node` names the top.
+    fn chain(&self, top: Layer, mut node: Node) -> Result<(Vec<Layer>, Disk), Failure> {
         let mut above = vec![top];
         loop {
             let lowest = above.last().expect("the top is there");
-            let Some(reference) = lowest.backing.clone() else {
-                let (base, file) = (self.base.clone().unwrap_or_default(), &self.file);
-                let (base, file) = (name::of(&base), name::of(file));
-                return Err(Failure::new(format!(
-                    "Did not find '{base}' in the backing chain of '{file}'"
-                )));
-            };
-            if self.reading.untrusted {
-                let why = "files named inside an image are not followed here";
-                return Err(Failure::from(reference.denied(why)).about(&self.file));
-            }
-            let path = match reference.nameless() {
-                None => {
-                    let name = naming::name_below(&reference, &lowest.location);
-                    PathBuf::from(name.map_err(|failure| {
-                        self.below(Path::new(OsStr::from_bytes(&reference.name)), failure)
-                    })?)
-                }
-                Some(_) => {
-                    let found = self.reading.path_below(lowest);
-                    found.map_err(|failure| failure.about(&self.file))?
-                }
-            };
             if above.len() > self.reading.limits().chain {
                 return Err(Failure::new("The chain of backing files is too long"));
             }
-            let format = reference.format.as_deref();
-            let file = PathBuf::from(below.node(path.as_os_str(), format)?.path());
-            if self.base.as_deref().is_none_or(|base| is_meant(base, &reference, &file)) {
+            let reference = lowest.backing.as_ref().ok_or_else(|| self.no_such_base())?;
+            let below = self.below(&node, lowest)?;
+            let file = below.path();
+            if self.base.as_deref().is_none_or(|base| is_meant(base, reference, file)) {
                 let direct = self.cache.is_direct();
-                let base = below.disk_to_write(path.as_os_str(), format, direct);
-                return Ok((above, base.map_err(|failure| self.below(&path, failure))?));
+                let base = self.reading.disk_to_write_of(file, &below, direct);
+                return Ok((above, base.map_err(|failure| self.below_failed(file, failure))?));
             }
-            let layer = below.top(path.as_os_str(), format);
-            above.push(layer.map_err(|failure| self.below(&path, failure))?);
+            let layer = self.reading.layer_of(file, &below);
+            above.push(layer.map_err(|failure| self.below_failed(file, failure))?);
+            node = below;
         }
     }
-}
 
-impl Commit {
+    /// What lies below `layer`, which `node` names. Options may say more about it, but it must be the
+    /// image that the file names.
+    fn below(&self, node: &Node, layer: &Layer) -> Result<Node, Failure> {
+        let named = |backing| {
+            let mut node = node.clone();
+            node.backing = backing;
+            let below = self.reading.node_below(&node, layer);
+            below.map_err(|failure| failure.about(&self.file))
+        };
+        let other = || {
+            let failure = Failure::new("Cannot commit into another image than the file names");
+            failure.with_advice("Leave out backing, or put the image over it: rebase -u")
+        };
+        let below = named(node.backing.clone())?.ok_or_else(other)?;
+        match &node.backing {
+            Below::Node(_) => {
+                let said = named(Below::AsNamed)?.ok_or_else(other)?;
+                if is_same(said.path(), below.path()) { Ok(below) } else { Err(other()) }
+            }
+            _ => Ok(below),
+        }
+    }
+
+    fn no_such_base(&self) -> Failure {
+        let base = self.base.as_deref().unwrap_or_default();
+        let (base, file) = (name::of(base), name::of(&self.file));
+        Failure::new(format!("Did not find '{base}' in the backing chain of '{file}'"))
+    }
+
     /// Why an image below does not open.
-    fn below(&self, path: &Path, failure: Failure) -> Failure {
-        let (file, why) = (name::of(&self.file), failure.cause_of_open(path.as_os_str()).text);
+    fn below_failed(&self, path: &OsStr, failure: Failure) -> Failure {
+        let (file, why) = (name::of(&self.file), failure.cause_of_open(path).text);
         Failure::new(format!("Could not open '{file}': Could not open backing file: {why}"))
     }
 }
 
 /// Whether the base that was named is this one: by the name in the image, or as a file.
-fn is_meant(base: &OsStr, reference: &Reference, path: &Path) -> bool {
-    let id = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-    let base = PathBuf::from(base);
-    reference.name == base.as_os_str().as_bytes()
-        || base == path
-        || id(&base).is_some_and(|one| Some(one) == id(path))
+fn is_meant(base: &OsStr, reference: &Reference, path: &OsStr) -> bool {
+    reference.name == base.as_bytes() || is_same(base, path)
+}
+
+/// Whether two paths are those of one file.
+fn is_same(one: &OsStr, other: &OsStr) -> bool {
+    let id = |path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    one == other || id(one).is_some_and(|one| Some(one) == id(other))
 }

@@ -87,7 +87,9 @@ impl Create {
         }
         let below = match &mut backing {
             Some(reference) if !self.unchecked => {
-                Some(look_below(reference, Path::new(file), &self.reading)?.size())
+                // Its size is wanted, which is no secret.
+                let reading = self.reading.of_locked();
+                Some(look_below(reference, Path::new(file), &reading)?.size())
             }
             _ => None,
         };

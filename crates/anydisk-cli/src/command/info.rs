@@ -51,7 +51,8 @@ pub(crate) struct Info {
 }
 
 impl Info {
-    pub(crate) fn run(self) -> Outcome {
+    pub(crate) fn run(mut self) -> Outcome {
+        self.reading = self.reading.of_locked();
         let facts = self.facts()?;
         let text = match (self.output, self.backing_chain) {
             (Form::Human, _) => facts.iter().map(Facts::text).collect::<Vec<_>>().join("\n"),
@@ -105,6 +106,7 @@ pub(crate) fn json(
     name: &OsStr,
     format: Option<&str>,
 ) -> Result<String, Failure> {
+    let reading = &reading.of_locked();
     let node = reading.node(name, format)?;
     let facts = named(reading, name, &reading.top(name, format)?, node)?;
     Ok(json::document(&facts.object().into()))

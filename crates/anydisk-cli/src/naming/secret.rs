@@ -7,10 +7,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use anydisk::crypto::{CipherName, CipherSpec, IvGen, Mode, SectorCipher};
 use anydisk::node::{self, Scalar};
 use anydisk::storage::name;
-use anydisk::{Location, Secret, SecretRequest, Secrets};
+use anydisk::{Error, Location, Secret, SecretProblem, SecretRequest, Secrets};
 use base64ct::{Base64, Encoding};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, no_secret};
 use crate::options;
 
 /// The longest file that is read for a passphrase.
@@ -32,15 +32,37 @@ pub(crate) struct Key {
 
 /// Answers the images that ask.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Keys(pub(crate) Vec<Key>);
+pub(crate) struct Keys {
+    /// What the command line says.
+    pub(crate) given: Vec<Key>,
+    /// Those that images name.
+    pub(crate) objects: Objects,
+    /// Nothing is read: an image whose secret is not there stays locked.
+    pub(crate) may_lack: bool,
+}
+
+impl Keys {
+    fn named(&self, id: &str, request: &SecretRequest<'_>) -> anydisk::Result<Option<Secret>> {
+        match self.objects.0.get(OsStr::new(id)) {
+            None if !self.may_lack => {
+                let why = SecretProblem::Unknown(id.to_owned());
+                Err(Error::Secret { option: request.option, why })
+            }
+            secret => Ok(secret.cloned()),
+        }
+    }
+}
 
 impl Secrets for Keys {
     fn secret(&self, request: &SecretRequest<'_>) -> anydisk::Result<Option<Secret>> {
+        if let Some(id) = request.id {
+            return self.named(id, request);
+        }
         let is_meant = |key: &&Key| {
             key.option == request.option
                 && key.location.as_ref().is_none_or(|location| location == request.location)
         };
-        Ok(self.0.iter().find(is_meant).map(|key| key.secret.clone()))
+        Ok(self.given.iter().find(is_meant).map(|key| key.secret.clone()))
     }
 }
 
@@ -80,7 +102,7 @@ impl Objects {
 
     /// The secret of this name.
     pub(crate) fn secret(&self, id: &OsStr) -> Result<&Secret, String> {
-        self.0.get(id).ok_or_else(|| format!("No secret with id '{}'", name::of(id)))
+        self.0.get(id).ok_or_else(|| no_secret(&name::of(id)))
     }
 
     fn secret_of(&self, text: Text) -> Result<Secret, Failure> {

@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anydisk::node::Node;
+use anydisk::node::{Below, Node};
 use anydisk::storage::LockMode;
 use anydisk::{
     Access, Checked, Checking, Chosen, Compacted, Disk, Error, Feature, Finding, GuestRange, Layer,
@@ -31,7 +31,9 @@ impl Reading {
     ) -> Result<Disk, Failure> {
         let opening = self.opening(name, format)?;
         let disk = opening.disk(self.options().direct(direct))?;
-        check_unlocked(&disk).map_err(|error| self.failure(name, error))?;
+        if !self.may_lack_secrets {
+            check_unlocked(&disk).map_err(|error| self.failure(name, error))?;
+        }
         tell_if_guessed(&disk.layers()[0]);
         Ok(disk)
     }
@@ -70,9 +72,39 @@ impl Reading {
         Ok(layer)
     }
 
+    /// What lies below the image that `node` names, which was opened as `layer`.
+    pub(crate) fn node_below(&self, node: &Node, layer: &Layer) -> Result<Option<Node>, Failure> {
+        match &node.backing {
+            Below::AsNamed => self.named_below(layer),
+            Below::Nothing => Ok(None),
+            Below::Node(below) => Ok(Some((**below).clone())),
+            Below::Further(further) => match self.named_below(layer)? {
+                Some(named) => {
+                    let node = further.clone().about(named);
+                    node.map(Some).map_err(|error| Failure::new(error.to_string()))
+                }
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// What an image names below itself.
+    fn named_below(&self, layer: &Layer) -> Result<Option<Node>, Failure> {
+        let Some(reference) = &layer.backing else { return Ok(None) };
+        if self.untrusted {
+            let why = "files named inside an image are not followed here";
+            return Err(Failure::from(reference.denied(why)));
+        }
+        let name = match reference.nameless() {
+            Some(_) => self.path_below(layer)?.into(),
+            None => naming::name_below(reference, &layer.location)?,
+        };
+        self.of_names_inside().node(&name, reference.format.as_deref()).map(Some)
+    }
+
     /// Where the image is that `above` names by a number alone, if the policy allows it to be looked
     /// for.
-    pub(crate) fn path_below(&self, above: &Layer) -> Result<PathBuf, Failure> {
+    fn path_below(&self, above: &Layer) -> Result<PathBuf, Failure> {
         match self.options().below(above)?.map(|below| below.location) {
             Some(Location::Path(path)) => Ok(path),
             _ => Err(Failure::new("The image below is in no file")),
@@ -93,7 +125,7 @@ impl Reading {
         let mut keys = opening.keys()?;
         for (option, id) in given.iter().filter(|(option, _)| option.ends_with("-secret")) {
             let secret = opening.secret(OsStr::new(id))?.clone();
-            keys.0.push(Key { option: option.clone(), location: None, secret });
+            keys.given.push(Key { option: option.clone(), location: None, secret });
         }
         let options = opening.of_format(self.options()).secrets(Arc::new(keys));
         let amended = options.amend_located(file, given, force);
@@ -149,10 +181,27 @@ impl Reading {
         })
     }
 
-    /// Opens one of the nodes that `name` is made of, alone.
+    /// Opens one of the nodes that `name` is made of, alone, to see what it says of itself.
     pub(crate) fn top_of(&self, name: &OsStr, node: &Node) -> Result<Layer, Failure> {
-        let (node, objects) = (node.clone(), self.naming.objects()?);
-        Opening { reading: self, name, node, objects }.top(self.options().without_data(true))
+        self.opening_of(name, node.clone())?.top(self.options().without_data(true))
+    }
+
+    /// Opens one of the nodes that `name` is made of, alone, to read it.
+    pub(crate) fn layer_of(&self, name: &OsStr, node: &Node) -> Result<Layer, Failure> {
+        self.opening_of(name, node.clone())?.top(self.options())
+    }
+
+    /// Opens one of the nodes that `name` is made of for writing; the chain below it is only read.
+    pub(crate) fn disk_to_write_of(
+        &self,
+        name: &OsStr,
+        node: &Node,
+        direct: bool,
+    ) -> Result<Disk, Failure> {
+        let disk = self.opening_of(name, node.clone())?;
+        let disk = disk.disk(self.options_to_write().direct(direct))?;
+        warn_if_guessed(&disk.layers()[0]);
+        Ok(disk)
     }
 
     /// What a name stands for; `format`: instead of the driver that it names.
@@ -167,6 +216,11 @@ impl Reading {
         reading
     }
 
+    /// The same for those who read nothing that is encrypted, and need no passphrases.
+    pub(crate) fn of_locked(&self) -> Self {
+        Self { may_lack_secrets: true, ..self.clone() }
+    }
+
     /// The same for names that an image gives.
     pub(crate) fn of_names_inside(&self) -> Self {
         let mut reading = self.of_files();
@@ -179,7 +233,10 @@ impl Reading {
         name: &'a OsStr,
         format: Option<&str>,
     ) -> Result<Opening<'a>, Failure> {
-        let node = self.naming.node(name, format)?;
+        self.opening_of(name, self.naming.node(name, format)?)
+    }
+
+    fn opening_of<'a>(&'a self, name: &'a OsStr, node: Node) -> Result<Opening<'a>, Failure> {
         check_drivers(name, &node)?;
         Ok(Opening { reading: self, name, node, objects: self.naming.objects()? })
     }

@@ -28,22 +28,21 @@ impl Opening<'_> {
     pub(super) fn disk(&self, options: OpenDisk) -> Result<Disk, Failure> {
         let file = self.file(&options)?;
         let own = self.of_format(options.clone()).secrets(Arc::new(self.keys()?));
-        let below = match &self.node.backing {
-            Below::AsNamed => {
-                let disk = own.located(file.clone());
-                let disk = disk.map_err(|error| self.failure_in_chain(&own, file, error))?;
-                self.check_encryption(&disk.layers()[0])?;
-                return Ok(disk);
-            }
-            Below::Nothing => Vec::new(),
-            Below::Node(node) => {
-                let disk = self.of(node).disk(options.write(false))?;
-                disk.layers().to_vec()
-            }
-        };
+        if self.node.backing == Below::AsNamed {
+            let disk = own.located(file.clone());
+            let disk = disk.map_err(|error| self.failure_in_chain(&own, file, error))?;
+            self.check_encryption(&disk.layers()[0])?;
+            return Ok(disk);
+        }
         let top = own.top_located(file.clone());
         let top = top.map_err(|error| self.failure_of_image(&file, error))?;
         self.check_encryption(&top)?;
+        let below = self.reading.node_below(&self.node, &top);
+        let below = below.and_then(|node| match node {
+            Some(node) => Ok(self.of(&node).disk(options.write(false))?.layers().to_vec()),
+            None => Ok(Vec::new()),
+        });
+        let below = below.map_err(|failure| self.failed_below(failure))?;
         let layers = std::iter::once(top).chain(below).collect();
         Ok(Disk::from_layers(layers, &self.reading.limits()))
     }
@@ -115,14 +114,18 @@ impl Opening<'_> {
         }
     }
 
-    /// The secrets that the options of this node name, for its image alone.
+    /// The secrets that the options of this node name, for its image alone, and those that images
+    /// below may name.
     pub(super) fn keys(&self) -> Result<Keys, Failure> {
         let location = location(self.node.path());
+        let may_lack = self.reading.may_lack_secrets;
         let key = |(option, id): (&str, &OsStr)| {
             let secret = self.secret(id)?.clone();
             Ok(Key { option: option.to_owned(), location: Some(location.clone()), secret })
         };
-        self.node.secrets().map(key).collect::<Result<_, _>>().map(Keys)
+        let keys = self.node.secrets().map(key).filter(|key| key.is_ok() || !may_lack);
+        let given = keys.collect::<Result<_, Failure>>()?;
+        Ok(Keys { given, objects: self.objects.clone(), may_lack })
     }
 
     pub(super) fn secret(&self, id: &OsStr) -> Result<&anydisk::Secret, Failure> {
@@ -165,7 +168,12 @@ impl Opening<'_> {
         if options.top_located(file.clone()).is_err() {
             return self.failure_of_image(&file, error);
         }
-        let cause = self.failure(error).cause_of_open(self.name).text;
+        self.failed_below(self.failure(error))
+    }
+
+    /// What lies below does not open.
+    fn failed_below(&self, failure: Failure) -> Failure {
+        let cause = failure.cause_of_open(self.name).text;
         self.refused(&format!("Could not open backing file: {cause}"))
     }
 }

@@ -10,6 +10,7 @@
 //! [`LikeQemu`](crate::LikeQemu) opens the few that an image may [name](Node::in_image) below itself.
 
 mod json;
+mod named;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -71,6 +72,32 @@ pub enum Below {
     Nothing,
     /// This one, whatever the image names.
     Node(Box<Node>),
+    /// More about the one that the image names.
+    Further(Box<Further>),
+}
+
+/// What is said of an image beside what it lies in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Further {
+    driver: Option<String>,
+    options: Flat,
+    backing: Below,
+}
+
+impl Further {
+    /// What is said of `node` together.
+    ///
+    /// # Errors
+    /// Options that its format has not.
+    pub fn about(self, mut node: Node) -> Result<Node, NameError> {
+        node.driver = self.driver.or(node.driver);
+        node.options.extend(self.options);
+        if self.backing != Below::AsNamed {
+            node.backing = self.backing;
+        }
+        node.check()?;
+        Ok(node)
+    }
 }
 
 /// Why options name nothing, in qemu's words where it has some.
@@ -309,66 +336,6 @@ impl Node {
     }
 }
 
-/// Names inside images.
-impl Node {
-    /// Reads the text behind `json:`.
-    ///
-    /// # Errors
-    /// What is missing, or not understood.
-    pub fn from_json(text: &[u8]) -> Result<Self, NameError> {
-        let parsed = flat(text);
-        let flat =
-            parsed.map_err(|why| unclear(format!("Could not parse the JSON options: {why}")))?;
-        Self::parse(flat)
-    }
-
-    /// What a name inside an image stands for; `format`: what the image says beside the name, which
-    /// counts more. `None` if it is the plain name of a file.
-    ///
-    /// # Errors
-    /// What is not understood, and whatever is more than an image in a file or in a part of one:
-    /// images in images, another image below, passphrases.
-    pub fn in_image(name: &[u8], format: Option<&str>) -> Result<Option<Self>, NameError> {
-        let Some(text) = name.strip_prefix(b"json:") else { return Ok(None) };
-        let node = Self::from_json(text)?.read_as(format);
-        node.check()?;
-        if node.backing != Below::AsNamed {
-            return Err(unclear("the name of an image names no image below it"));
-        }
-        if node.secrets().next().is_some() {
-            return Err(unclear("the name of an image inside another names no passphrase"));
-        }
-        if let Child::Node(child) = &node.child {
-            child.check_in_file()?;
-        }
-        Ok(Some(node))
-    }
-
-    /// Fails unless it is a file or a part of one.
-    fn check_in_file(&self) -> Result<(), NameError> {
-        match &self.child {
-            _ if self.backing != Below::AsNamed => {
-                Err(unclear("the name of an image names no image below it"))
-            }
-            _ if self.is_file() => Ok(()),
-            Child::Node(child) if self.driver.as_deref() == Some("raw") => child.check_in_file(),
-            _ => Err(unclear("the name of an image inside another names no image in an image")),
-        }
-    }
-
-    /// The part of its file that the image lies in.
-    ///
-    /// # Errors
-    /// A part that is not there.
-    pub(crate) fn part_of(&self, file: Located) -> Result<Located, NameError> {
-        let file = match &self.child {
-            Child::File(_) => file,
-            Child::Node(child) => child.part_of(file)?,
-        };
-        self.window(file)
-    }
-}
-
 fn text_of(flat: &mut Flat, name: &str) -> Result<Option<String>, NameError> {
     match flat.remove(name) {
         None => Ok(None),
@@ -402,6 +369,11 @@ fn below(flat: &mut Flat, name: &str) -> Result<Below, NameError> {
     });
     if own.is_empty() {
         return Ok(Below::AsNamed);
+    }
+    let is_in = |key: &String| key == "filename" || key == "file" || key.starts_with("file.");
+    if name == "backing" && !own.keys().any(is_in) {
+        let (driver, backing) = (text_of(&mut own, "driver")?, below(&mut own, "backing")?);
+        return Ok(Below::Further(Box::new(Further { driver, options: own, backing })));
     }
     // A file needs no driver to be one.
     if name == "file" && !own.contains_key("driver") && own.contains_key("filename") {
@@ -466,36 +438,5 @@ mod tests {
     fn secrets_are_named_by_options() {
         let node = node("driver=luks,key-secret=s,file.filename=a").unwrap();
         assert_eq!(node.secrets().collect::<Vec<_>>(), [("key-secret", OsStr::new("s"))]);
-    }
-
-    #[test]
-    fn a_name_inside_an_image_is_that_of_an_image_in_a_file_and_no_more() {
-        let named = |name: &str| {
-            let found = Node::in_image(name.as_bytes(), None).map_err(|error| error.to_string())?;
-            Ok::<_, String>(found.map(|node| node.path().to_owned()))
-        };
-        assert_eq!(named("a"), Ok(None));
-        for name in [
-            r#"json:{"driver": "qcow2", "file.filename": "a"}"#,
-            r#"json:{"filename": "a"}"#,
-            r#"json:{"driver": "file", "filename": "a"}"#,
-            r#"json:{"driver": "vmdk", "file": {"driver": "raw", "offset": 5, "file.filename": "a"}}"#,
-        ] {
-            assert_eq!(named(name), Ok(Some("a".into())), "{name}");
-        }
-        for (name, why) in [
-            (r#"json:{"#, "Could not parse the JSON options"),
-            (r#"json:{"driver": "nbd", "host": "a"}"#, "must be specified"),
-            (r#"json:{"driver": "raw", "file": {"driver": "nbd", "host": "a"}}"#, "must be"),
-            (r#"json:{"filename": "a", "backing": null}"#, "no image below"),
-            (r#"json:{"driver": "luks", "key-secret": "s", "filename": "a"}"#, "no passphrase"),
-            (r#"json:{"file": {"driver": "qcow2", "file.filename": "a"}}"#, "no image in an image"),
-            (r#"json:{"driver": "qcow2", "offset": 1, "filename": "a"}"#, "does not support"),
-        ] {
-            assert!(named(name).is_err_and(|found| found.contains(why)), "{name}: {why}");
-        }
-        let format_counts_more =
-            Node::in_image(br#"json:{"driver": "raw", "filename": "a"}"#, Some("vdi"));
-        assert_eq!(format_counts_more.unwrap().unwrap().driver.as_deref(), Some("vdi"));
     }
 }

@@ -4,11 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anydisk::convert::{NewImage, Settings, Sources, Unwatched, copy_to_file};
+use anydisk::luks::LUKS;
 use anydisk::qcow2::QCOW2;
 use anydisk::storage::{FileStorage, OpenOptions};
 use anydisk::{
-    CreateRequest, Disk, Error, Format, GuestOffset, LikeQemu, Limits, Listed, Location, OpenDisk,
-    Options, Policy, Reference, Resolver, Role, SameFolder,
+    CreateRequest, Disk, Error, Format, GuestOffset, LikeQemu, Limits, Listed, Location, OneSecret,
+    OpenDisk, Options, Policy, Reference, Resolver, Role, SameFolder, Secret, SecretRequest,
+    Secrets,
 };
 
 /// A folder with a raw disk of two halves, `1`s and `2`s of 64 KiB.
@@ -122,8 +125,10 @@ fn a_name_that_asks_for_more_than_a_file_is_refused_with_the_reason() {
             r#"{"driver": "raw", "file": {"driver": "qcow2", "file.filename": "FILE"}}"#,
             "in an image",
         ),
-        (r#"{"driver": "qcow2", "file.filename": "FILE", "backing": null}"#, "no image below it"),
-        (r#"{"driver": "luks", "key-secret": "s", "file.filename": "FILE"}"#, "no passphrase"),
+        (
+            r#"{"file": {"driver": "raw", "file.filename": "FILE", "backing": null}}"#,
+            "no image below",
+        ),
         (r#"{"driver": "raw", "offset": 1048576, "file.filename": "FILE"}"#, "cannot be greater"),
         (r#"{"driver": "raw""#, "Could not parse"),
     ] {
@@ -132,6 +137,63 @@ fn a_name_that_asks_for_more_than_a_file_is_refused_with_the_reason() {
         let error = OpenDisk::new().policy(Policy::LikeQemu).path(top).expect_err(options);
         assert!(matches!(error.kind(), Error::Denied { .. }), "{options}: {error:?}");
         assert!(error.to_string().contains(why), "{options}: {error}");
+    }
+}
+
+/// Knows one secret, by its name alone.
+#[derive(Debug)]
+struct Named(&'static str);
+
+impl Secrets for Named {
+    fn secret(&self, request: &SecretRequest<'_>) -> anydisk::Result<Option<Secret>> {
+        let is_it = request.id == Some(self.0) && request.option == "key-secret";
+        Ok(is_it.then(|| Secret::new(b"swordfish".to_vec())))
+    }
+}
+
+/// Makes `base` a LUKS container of the two halves.
+fn encrypt_base(folder: &Path) {
+    let path = folder.join("base");
+    let disk = OpenDisk::new().format("raw").path(&path).expect("the disk");
+    let mut options = Options::of(&LUKS);
+    options.set("iter-time", "10").expect("an option");
+    let secrets = OneSecret(Secret::new(b"swordfish".to_vec()));
+    let image = NewImage { secrets: &secrets, ..NewImage::new(&LUKS, &options, disk.size()) };
+    let (sources, settings) = (Sources::one(&disk), Settings::default());
+    let encrypted = folder.join("encrypted");
+    copy_to_file(&sources, &encrypted, &image, &settings, &Unwatched).expect("a copy");
+    std::fs::rename(encrypted, path).expect("renamed");
+}
+
+#[test]
+fn a_passphrase_is_asked_for_by_the_name_that_the_image_has_for_it() {
+    let folder = folder();
+    encrypt_base(folder.path());
+    let name = r#"{"driver": "luks", "key-secret": "s", "file.filename": "FILE"}"#;
+    let top = overlay(folder.path(), &named(folder.path(), name), Some("luks"));
+    let open = |id| {
+        let options = OpenDisk::new().policy(Policy::LikeQemu).secrets(Arc::new(Named(id)));
+        options.path(&top).expect("it opens")
+    };
+    assert_eq!(first_byte(&open("s")), 1);
+    assert!(open("t").read(GuestOffset::ZERO, &mut [0]).is_err(), "locked");
+}
+
+#[test]
+fn a_name_says_which_image_is_below_the_one_that_it_names() {
+    let folder = folder();
+    let middle = overlay(folder.path(), "gone", Some("raw"));
+    std::fs::rename(middle, folder.path().join("middle")).expect("renamed");
+    let middle = folder.path().join("middle");
+    for (backing, first) in
+        [("null", 0), (r#"{"driver": "raw", "offset": 65536, "file.filename": "FILE"}"#, 2)]
+    {
+        let name =
+            format!(r#"{{"driver": "qcow2", "file.filename": {middle:?}, "backing": {backing}}}"#);
+        let top = overlay(folder.path(), &named(folder.path(), &name), Some("qcow2"));
+        let disk = OpenDisk::new().policy(Policy::LikeQemu).path(&top);
+        assert_eq!(first_byte(&disk.expect("it opens")), first, "{backing}");
+        std::fs::remove_file(top).expect("removed");
     }
 }
 
