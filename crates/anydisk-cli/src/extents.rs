@@ -6,6 +6,7 @@ use anydisk::{Disk, DiskExtent, GuestRange, Layer, Result, Source};
 const RAW: &str = "raw";
 const QCOW2: &str = "qcow2";
 const VDI: &str = "vdi";
+const VPC: &str = "vpc";
 
 /// A run of the disk with one answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -175,8 +176,8 @@ fn entry(disk: &Disk, found: &DiskExtent<'_>, range: GuestRange) -> Entry {
             reserved.as_ref()
         }
         Source::Absent { reserved } => {
-            // A free block of a VDI is zeroes to qemu.
-            (entry.zero, entry.present) = (true, layer.image.info().format == VDI);
+            // A block that a VDI or VHD has not is zeroes to qemu.
+            (entry.zero, entry.present) = (true, [VDI, VPC].contains(&layer.image.info().format));
             reserved.as_ref()
         }
         _ => None,

@@ -270,6 +270,14 @@ impl RunSpace {
         Ok(HostOffset(state.end))
     }
 
+    /// What `work` does while nobody is given space behind the [end](Self::end), which it is told: for
+    /// what has to end the file (the footer of a VHD). It may write there and cut the file off; what
+    /// it writes must be taken for old bytes by whoever is given that space next.
+    pub fn at_end<R>(&self, work: impl FnOnce(HostOffset) -> R) -> R {
+        let state = self.lock();
+        work(HostOffset(state.end))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

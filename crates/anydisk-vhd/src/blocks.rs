@@ -12,6 +12,7 @@ use crate::layout::{ABSENT, ENTRY, SECTOR};
 use crate::table::{
     BIT_WORDS, BitSpot, SLICE, SLICE_BITS, Shape, Spot, entries_of, entry_of, run, words_of,
 };
+use crate::write::Writer;
 
 /// Bytes of slices that may always be kept in memory, if the caller's limits allow.
 const LEAST_CACHE: usize = 256 << 10;
@@ -31,6 +32,8 @@ pub(crate) struct Blocks {
     pub(crate) bitmaps: TableCache,
     /// No block reaches behind it.
     pub(crate) end: AtomicU64,
+    /// What writing needs beside.
+    pub(crate) writer: Option<Writer>,
 }
 
 /// What the tables say of the start of a range.
@@ -40,8 +43,8 @@ pub(crate) enum Look<'a> {
     Need(Need<'a>),
     /// There is no block for `len` bytes.
     NoBlock { len: u64 },
-    /// Sectors of a block whose bits are not set.
-    Unset { len: u64 },
+    /// Sectors of a block, from the byte at `at` on, whose bits are not set.
+    Unset { at: HostOffset, len: u64 },
     /// Data.
     Here { at: HostOffset, len: u64 },
 }
@@ -69,6 +72,7 @@ impl Blocks {
             table: TableCache::new(SLICE, all(slices, SLICE)),
             bitmaps: TableCache::new(BIT_WORDS, all(bitmaps, BIT_WORDS)),
             end: AtomicU64::new(end.get()),
+            writer: None,
         }
     }
 
@@ -108,7 +112,7 @@ impl Blocks {
             self.bitmaps.read(spot.slice, |words| run(|index| words.get(index), spot.bit, end));
         let Some((is_set, count)) = seen else { return Look::Need(self.need_bits(spot)) };
         let len = len.min(count * SECTOR - in_sector);
-        if is_set { Look::Here { at, len } } else { Look::Unset { len } }
+        if is_set { Look::Here { at, len } } else { Look::Unset { at, len } }
     }
 
     /// The slice of the table with this entry, as what must be read.
@@ -132,16 +136,17 @@ impl Blocks {
         }
     }
 
-    /// The answer of [`Image::map_cached`](anydisk_core::Image::map_cached), under `lease`, which
-    /// was taken before.
-    pub(crate) fn map_cached<'a>(
-        &'a self,
-        range: GuestRange,
-        lease: Lease<'a>,
-    ) -> Result<Lookup<'a>> {
+    /// A lease on the places of blocks. Taken before the look.
+    pub(crate) fn lease(&self) -> Lease<'_> {
+        self.writer.as_ref().map_or(Lease::eternal(), |writer| writer.space.leases().take())
+    }
+
+    /// The answer of [`Image::map_cached`](anydisk_core::Image::map_cached).
+    pub(crate) fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
+        let lease = self.lease();
         Ok(Lookup::Found(match self.look(range)? {
             Look::Need(need) => return Ok(Lookup::Need(need)),
-            Look::NoBlock { len } | Look::Unset { len } => {
+            Look::NoBlock { len } | Look::Unset { len, .. } => {
                 Extent::without_data(len, Source::Absent { reserved: None })
             }
             Look::Here { at, len } => {

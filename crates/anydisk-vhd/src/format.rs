@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use anydisk_core::{Format, OpenRequest, Opened, Result, Sample, Verdict};
+use anydisk_core::{
+    CreateRequest, Format, Image, Measure, MeasureRequest, OpenRequest, Opened, OptionSpec, Result,
+    Sample, Verdict,
+};
 
 use crate::layout::COOKIE;
-use crate::{NAME, VhdImage};
+use crate::{NAME, VhdImage, create, measure};
 
 /// The VHD format.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,5 +36,17 @@ impl Format for VhdFormat {
         let (image, backing) = VhdImage::open(&request)?;
         let warnings = image.warnings();
         Ok(Opened { warnings, ..Opened::new(Arc::new(image), backing) })
+    }
+
+    fn create_options(&self) -> &'static [OptionSpec] {
+        create::OPTIONS
+    }
+
+    fn create(&self, request: CreateRequest<'_>) -> Result<Arc<dyn Image>> {
+        create::create(&request)
+    }
+
+    fn measure(&self, request: &MeasureRequest<'_>) -> Result<Measure> {
+        measure::measure(request)
     }
 }

@@ -3,16 +3,20 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Error, Extent, GuestRange, HostOffset, Image, ImageInfo, Lease, Lookup, Need, OpenRequest,
+    Extent, GuestRange, HostOffset, Image, ImageInfo, ImageWrite, Lease, Lookup, Need, OpenRequest,
     Reference, Result, Source, Storage, StorageExt, Supplied,
 };
 
+use zerocopy::IntoBytes;
+
 use crate::blocks::Blocks;
-use crate::footer::{FOOTER_LEN, Footer, Found, Kind};
-use crate::header::{HEADER_LEN, Header};
+use crate::footer::{FOOTER_LEN, Footer, Found, Kind, limit};
+use crate::guard::survey;
+use crate::header::{HEADER_LEN, Header, LocatorAt};
 use crate::info;
 use crate::layout::RawFooter;
 use crate::table::Shape;
+use crate::write::Writer;
 
 /// A VHD: one image of a chain.
 #[derive(Debug)]
@@ -20,6 +24,7 @@ pub struct VhdImage {
     pub(crate) footer: Footer,
     pub(crate) found: Found,
     pub(crate) body: Body,
+    pub(crate) writable: bool,
 }
 
 /// Where the bytes of the disk are.
@@ -36,8 +41,12 @@ pub(crate) enum Body {
 pub(crate) struct Parts {
     pub(crate) footer: Footer,
     pub(crate) found: Found,
+    /// The copy at the start of the file is as the footer that counts.
+    pub(crate) has_copy: bool,
     /// Of a disk in blocks.
     pub(crate) header: Option<Header>,
+    /// Of a differencing disk.
+    pub(crate) locators: Vec<LocatorAt>,
     pub(crate) backing: Option<Reference>,
     /// Bytes of the file.
     pub(crate) len: u64,
@@ -58,7 +67,15 @@ impl Parts {
         let (footer, found) = Footer::of_file(&head, &tail, len)?;
         if footer.kind == Kind::Fixed {
             check_fixed(&footer, found)?;
-            return Ok(Self { footer, found, header: None, backing: None, len });
+            return Ok(Self {
+                footer,
+                found,
+                has_copy: false,
+                header: None,
+                locators: Vec::new(),
+                backing: None,
+                len,
+            });
         }
         let at = footer.header_at();
         if at.get() < piece || at.checked_add(HEADER_LEN as u64).is_none_or(|end| end.get() > len) {
@@ -72,23 +89,32 @@ impl Parts {
         let mut bytes = [0; HEADER_LEN];
         store.read_exact_at(at, &mut bytes)?;
         let header = Header::parse(&bytes, at, footer.size, len)?;
-        let backing = match footer.kind {
-            Kind::Differencing => Some(backing(&header, at, store, len)?),
-            _ => None,
+        let mut parts = Self {
+            has_copy: head == footer.raw.as_bytes(),
+            footer,
+            found,
+            header: None,
+            locators: Vec::new(),
+            backing: None,
+            len,
         };
-        Ok(Self { footer, found, header: Some(header), backing, len })
+        if parts.footer.kind == Kind::Differencing {
+            parts.locators = header.locators(at, len)?;
+            parts.backing = Some(header.backing(&parts.texts(store)?));
+        }
+        parts.header = Some(header);
+        Ok(parts)
     }
-}
 
-/// The image below, by what the locators say.
-fn backing(header: &Header, at: HostOffset, store: &dyn Storage, len: u64) -> Result<Reference> {
-    let mut texts = Vec::new();
-    for locator in header.locators(at, len)? {
-        let mut bytes = vec![0; usize::try_from(locator.length).unwrap_or_default()];
-        store.read_exact_at(locator.place, &mut bytes)?;
-        texts.push((locator, bytes));
+    /// What the locators say.
+    fn texts(&self, store: &dyn Storage) -> Result<Vec<(LocatorAt, Vec<u8>)>> {
+        let read = |locator: &LocatorAt| {
+            let mut bytes = vec![0; usize::try_from(locator.length).unwrap_or_default()];
+            store.read_exact_at(locator.place, &mut bytes)?;
+            Ok((*locator, bytes))
+        };
+        self.locators.iter().map(read).collect()
     }
-    Ok(header.backing(&texts))
 }
 
 /// A fixed disk ends before its footer.
@@ -104,28 +130,44 @@ fn check_fixed(footer: &Footer, found: Found) -> Result<()> {
 }
 
 impl VhdImage {
-    /// Opens the image that the request names. The parent is not opened.
+    /// Opens the image that the request names, and tells what lies below it. The parent is not
+    /// opened.
     ///
     /// # Errors
-    /// [`Error::Invalid`], [`Error::Unsupported`] and [`Error::Limit`] for what footer and header
-    /// say; [`Error::ReadOnly`].
+    /// [`Error::Invalid`](anydisk_core::Error::Invalid), `Unsupported` and `Limit` for what footer
+    /// and header say; opened for writing also `NeedsRepair` for a table that must not be written
+    /// by, and `ReadOnly`.
     pub fn open(request: &OpenRequest<'_>) -> Result<(Self, Option<Reference>)> {
-        if request.is_writable()? {
-            return Err(Error::ReadOnly { why: "VHD images are only read".into() });
-        }
-        let Parts { footer, found, header, backing, len } = Parts::read(&*request.store)?;
-        let store = Arc::clone(&request.store);
-        let body = match &header {
-            None => Body::Fixed(store),
-            Some(header) => Body::Blocks(Box::new(Blocks::new(
-                store,
-                Shape::of(header, footer.size),
-                footer.kind == Kind::Differencing,
-                HostOffset(len),
-                request.limits.table_cache,
-            ))),
+        Self::build(request, false)
+    }
+
+    /// Opens an image that was just made.
+    pub(crate) fn open_new(request: &OpenRequest<'_>) -> Result<Self> {
+        Ok(Self::build(request, true)?.0)
+    }
+
+    fn build(request: &OpenRequest<'_>, is_new: bool) -> Result<(Self, Option<Reference>)> {
+        let writable = request.is_writable()?;
+        let parts = Parts::read(&*request.store)?;
+        let body = match &parts.header {
+            None => Body::Fixed(Arc::clone(&request.store)),
+            Some(header) => {
+                let shape = Shape::of(header, parts.footer.size);
+                let has_bitmaps = parts.footer.kind == Kind::Differencing;
+                let (store, end) = (Arc::clone(&request.store), HostOffset(parts.len));
+                let memory = request.limits.table_cache;
+                let mut blocks = Blocks::new(store, shape, has_bitmaps, end, memory);
+                if writable {
+                    let what = "size of a block to be written, in bytes";
+                    limit(what, shape.block, request.limits.unit)?;
+                    let room = survey(&parts, &shape, &*request.store, is_new)?;
+                    blocks.writer = Some(Writer::new(&room, &shape, &parts));
+                }
+                Body::Blocks(Box::new(blocks))
+            }
         };
-        Ok((Self { footer, found, body }, backing))
+        let Parts { footer, found, backing, .. } = parts;
+        Ok((Self { footer, found, body, writable }, backing))
     }
 
     /// What a person should know of the image, though it opened.
@@ -152,7 +194,7 @@ impl Image for VhdImage {
                 let lease = Lease::eternal();
                 Ok(Lookup::Found(Extent { len: range.len(), source, lease }))
             }
-            Body::Blocks(blocks) => blocks.map_cached(range, Lease::eternal()),
+            Body::Blocks(blocks) => blocks.map_cached(range),
         }
     }
 
@@ -165,5 +207,9 @@ impl Image for VhdImage {
 
     fn info(&self) -> ImageInfo {
         info::of(self)
+    }
+
+    fn writer(&self) -> Option<&dyn ImageWrite> {
+        self.writable.then_some(self)
     }
 }

@@ -12,13 +12,31 @@
 //!
 //! | feature | |
 //! |---|---|
-//! | fixed (footers of 511 bytes too), dynamic, differencing | read |
-//! | blocks of 4 KiB to 256 MiB | read |
+//! | fixed (footers of 511 bytes too), dynamic, differencing | read, write in place, create |
+//! | blocks of 4 KiB to 256 MiB | read; written up to the limit of a unit |
 //! | sizes: by geometry where Virtual PC or qemu wrote it, else by the footer | as qemu |
-//! | a footer that is lost, or its copy | read by the other one |
-//! | suspended machines' disks | read |
+//! | a footer that is lost, or its copy | read by the other one, written anew |
+//! | check, repair, another parent, resizing | missing |
 //!
 //! The layout, our limits and the oddities of other writers are in `docs/formats/vhd.md`.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use anydisk_core::{CreateRequest, Disk, Format, GuestOffset, Limits, Location, Options};
+//! use anydisk_storage::{MemoryStorage, Storage};
+//! use anydisk_vhd::VHD;
+//!
+//! let store = Arc::new(MemoryStorage::default());
+//! let (location, options) = (Location::Path("disk.vhd".into()), Options::of(&VHD));
+//! let limits = Limits::default();
+//! let request = CreateRequest::new(store.clone(), &location, 10 << 30, &options, &limits);
+//! let disk = Disk::new(VHD.create(request)?);
+//! disk.write(GuestOffset(5 << 30), b"hello")?;
+//! disk.flush()?;
+//! // Header and table, one block with its bitmap, and the footer.
+//! assert_eq!(store.len()?, (24 << 10) + (2 << 20) + 4096 + 512);
+//! # Ok::<(), anydisk_core::Error>(())
+//! ```
 
 /// The error for a field of a layout struct that lies at a place of the file.
 macro_rules! invalid {
@@ -34,15 +52,21 @@ macro_rules! invalid {
 }
 
 mod blocks;
+mod create;
 mod footer;
 mod format;
 mod geometry;
+mod guard;
 mod header;
 mod image;
 mod info;
 mod layout;
 mod limits;
+mod link;
+mod measure;
+mod space;
 mod table;
+mod write;
 
 pub use format::{VHD, VhdFormat};
 pub use image::VhdImage;

@@ -13,3 +13,7 @@ pub(crate) const BLOCK: u64 = 256 << 20;
 
 /// Longest text of a parent locator, in bytes.
 pub(crate) const LOCATOR: u64 = 64 << 10;
+
+/// Most entries of the table of a disk that is written or checked: the table is read once for that,
+/// and kept in mind.
+pub(crate) const ENTRIES: u64 = 1 << 23;

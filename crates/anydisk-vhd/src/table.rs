@@ -5,7 +5,7 @@
 //!   bit of a sector:   the highest of a byte first
 //! ```
 
-use anydisk_core::{Error, GuestOffset, HostOffset, Invalid, Value};
+use anydisk_core::{Error, GuestOffset, GuestRange, HostOffset, Invalid, Value};
 
 use crate::NAME;
 use crate::header::{Header, bitmap_len};
@@ -83,6 +83,24 @@ impl Shape {
         BitSpot { slice, bit: sector % SLICE_BITS }
     }
 
+    /// The block around a guest offset, cut at the end of the disk.
+    pub(crate) fn block_at(&self, at: GuestOffset) -> GuestRange {
+        let start = GuestOffset(at.get() / self.block * self.block);
+        GuestRange::between(start, GuestOffset(self.size)).first(self.block)
+    }
+
+    /// The part of the disk around a guest offset whose bits are in one slice of a bitmap.
+    pub(crate) fn slice_at(&self, at: GuestOffset) -> GuestRange {
+        let bytes = (SLICE_BITS * SECTOR).min(self.block);
+        let start = GuestOffset(at.get() / bytes * bytes);
+        GuestRange::between(start, GuestOffset(self.size)).first(bytes)
+    }
+
+    /// Bytes of the file that a block takes, its bitmap included.
+    pub(crate) fn stride(&self) -> u64 {
+        self.bitmap + self.block
+    }
+
     /// Bytes of block number `block` that are on the disk.
     pub(crate) fn used(&self, block: u64) -> u64 {
         self.size.saturating_sub(block.saturating_mul(self.block)).min(self.block)
@@ -131,6 +149,26 @@ pub(crate) fn words_of(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
     bytes.as_chunks().0.iter().map(|word| u64::from_be_bytes(*word).reverse_bits())
 }
 
+/// The bytes of entries.
+pub(crate) fn bytes_of_entries(entries: &[u64]) -> Vec<u8> {
+    entries.iter().flat_map(|word| entry_of(*word).to_be_bytes()).collect()
+}
+
+/// The bytes of the words of a bitmap.
+pub(crate) fn bytes_of_words(words: &[u64]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.reverse_bits().to_be_bytes()).collect()
+}
+
+/// The bits of word `number` of a bitmap that lie in `first..end`.
+pub(crate) fn mask(number: usize, first: u64, end: u64) -> u64 {
+    let start = number as u64 * u64::from(u64::BITS);
+    let below = |bit: u64| match bit.saturating_sub(start) {
+        bits if bits >= u64::from(u64::BITS) => u64::MAX,
+        bits => (1 << bits) - 1,
+    };
+    below(end) & !below(first)
+}
+
 /// Bits from `first` on, before `end`, that are as the first one is: it, and their number, at least
 /// 1.
 pub(crate) fn run(word: impl Fn(usize) -> u64, first: u64, end: u64) -> (bool, u64) {
@@ -177,6 +215,7 @@ mod tests {
         let words: Vec<u64> = words_of(&bytes).collect();
         assert_eq!(words[0], 1 | 1 << 1 | 1 << 7 | 1 << 8);
         assert_eq!(words.len(), BIT_WORDS);
+        assert_eq!(bytes_of_words(&words), bytes);
     }
 
     proptest! {
@@ -199,6 +238,10 @@ mod tests {
             let bit = |at: u64| words[usize::try_from(at / 64).unwrap()] >> (at % 64) & 1 == 1;
             let expected = (first..end).take_while(|at| bit(*at) == bit(first)).count() as u64;
             prop_assert_eq!(run(|index| words[index], first, end), (bit(first), expected));
+            for at in 0..256 {
+                let word = mask(usize::try_from(at / 64).unwrap(), first, end);
+                prop_assert_eq!(word >> (at % 64) & 1 == 1, (first..end).contains(&at));
+            }
         }
     }
 }

@@ -1,0 +1,434 @@
+//! The writing side.
+//!
+//! ```text
+//!   flush:  data, bitmaps of dynamic disks, footer -> flush -> bitmaps -> flush -> table -> flush
+//! ```
+//!
+//! A dynamic disk gets whole blocks, whose bits are all set: so does everyone else. A differencing
+//! disk gets sectors: a new block holds those that are written, and its bits say which they are.
+//! The footer ends the file after each flush; until then its copy at the start serves.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{AcqRel, Acquire, Release},
+};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anydisk_core::{
+    Attempt, Claims, Committed, DirtySlice, GuestOffset, GuestRange, HostOffset, ImageWrite,
+    Inserted, Need, Placement, Reservation, Reserved, Result, RunSpace, Storage, StorageExt,
+    Supplied, Updated, WantedRun, WriteLease,
+};
+use zerocopy::IntoBytes;
+
+use crate::blocks::{Blocks, Look};
+use crate::footer::{FOOTER_LEN, Found, limit};
+use crate::guard::Room;
+use crate::image::Parts;
+use crate::layout::{ABSENT, ENTRY, SECTOR};
+use crate::table::{
+    BIT_WORDS, BitSpot, SLICE_BITS, Shape, bytes_of_entries, bytes_of_words, entry_of, mask,
+};
+
+/// The token of a reservation that brings a block of its own; else it is about sectors of one that
+/// is there.
+const NEW_BLOCK: u64 = 1;
+
+/// The largest file, in bytes: a block at the last sector that an entry can name.
+const FILE: u64 = ABSENT as u64 * SECTOR;
+
+/// What writing needs beside the tables.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) claims: Claims,
+    pub(crate) space: RunSpace,
+    /// Bytes before each bitmap that belong to the block.
+    pad: u64,
+    align: u64,
+    unset: Unset,
+    ends: Mutex<Ends>,
+}
+
+/// Blocks of a dynamic disk whose bits may not all be set: a sector without its bit is zero to some
+/// readers.
+#[derive(Debug)]
+struct Unset {
+    /// A bit for each block that was looked after since the image was opened.
+    seen: Box<[AtomicU64]>,
+    /// Numbers of blocks to be looked after by the next flush.
+    blocks: Mutex<BTreeSet<u64>>,
+}
+
+/// The footer, and where it is.
+#[derive(Debug)]
+struct Ends {
+    bytes: [u8; FOOTER_LEN],
+    at: Option<HostOffset>,
+    /// The copy at the start of the file is good.
+    has_copy: bool,
+}
+
+impl Writer {
+    pub(crate) fn new(room: &Room, shape: &Shape, parts: &Parts) -> Self {
+        let len = HostOffset(parts.len);
+        let space = RunSpace::new(HostOffset(room.end)).with_old_bytes_to(len);
+        room.free.iter().for_each(|(at, end)| space.give_back(HostOffset(*at), end - at));
+        let mut bytes = [0; FOOTER_LEN];
+        bytes.copy_from_slice(parts.footer.raw.as_bytes());
+        let at = match parts.found {
+            Found::End(at) => Some(at),
+            Found::Start => None,
+        };
+        Self {
+            claims: Claims::default(),
+            space,
+            pad: room.pad,
+            align: room.align,
+            unset: Unset::new(shape.entries),
+            ends: Mutex::new(Ends { bytes, at, has_copy: parts.has_copy }),
+        }
+    }
+
+    /// Bytes that a block takes.
+    fn run(&self, shape: &Shape) -> u64 {
+        self.pad + shape.stride()
+    }
+
+    fn lock_ends(&self) -> MutexGuard<'_, Ends> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the file with its footer.
+    fn write_footer(&self, store: &dyn Storage) -> Result<()> {
+        let mut ends = self.lock_ends();
+        if !ends.has_copy {
+            store.write_at(HostOffset::ZERO, &ends.bytes)?;
+            ends.has_copy = true;
+        }
+        self.space.at_end(|at| -> Result<()> {
+            let (end, len) = (at.saturating_add(FOOTER_LEN as u64).get(), store.len()?);
+            if len > end {
+                store.set_len(end)?;
+            }
+            if len != end || ends.at != Some(at) {
+                ends.at = None;
+                store.write_at(at, &ends.bytes)?;
+                ends.at = Some(at);
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Unset {
+    fn new(blocks: u64) -> Self {
+        let words = usize::try_from(blocks.div_ceil(64)).unwrap_or(usize::MAX);
+        let seen = (0..words).map(|_| AtomicU64::new(0)).collect();
+        Self { seen, blocks: Mutex::default() }
+    }
+
+    /// Notes that a block is about to be written. Costs one load if it was before.
+    fn note(&self, block: u64) {
+        let Some(word) = usize::try_from(block / 64).ok().and_then(|at| self.seen.get(at)) else {
+            return;
+        };
+        let bit = 1 << (block % 64);
+        if word.load(Acquire) & bit == 0 {
+            self.lock().insert(block);
+            // After it is in the list: who sees the bit need not look there.
+            word.fetch_or(bit, AcqRel);
+        }
+    }
+
+    /// Notes a block that is new, whatever was noted of one before it.
+    fn note_new(&self, block: u64) {
+        self.lock().insert(block);
+    }
+
+    /// The block is gone; one that takes its number is another one.
+    fn forget(&self, block: u64) {
+        if let Some(word) = usize::try_from(block / 64).ok().and_then(|at| self.seen.get(at)) {
+            word.fetch_and(!(1 << (block % 64)), AcqRel);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Blocks {
+    /// The answer of [`ImageWrite::try_place`]; `owner` is the image that asks.
+    pub(crate) fn try_place<'a>(
+        &'a self,
+        writer: &'a Writer,
+        owner: &'a dyn ImageWrite,
+        range: GuestRange,
+    ) -> Result<Attempt<'a>> {
+        let lease = writer.space.leases().take();
+        match self.look(range)? {
+            Look::Need(need) => Ok(Attempt::Need(need)),
+            Look::Here { at, len } => {
+                if !self.has_bitmaps {
+                    writer.unset.note(range.start().get() / self.shape.block);
+                }
+                let (store, lease) = (&self.store, WriteLease::new(lease));
+                Ok(Attempt::Placed(Placement::InPlace { store, at, len, lease }))
+            }
+            Look::NoBlock { .. } => {
+                drop(lease);
+                self.reserve_block(writer, owner, range)
+            }
+            Look::Unset { len, .. } => self.reserve_sectors(writer, owner, range.first(len)),
+        }
+    }
+
+    /// A new block: for all that a dynamic disk has of it, or for the sectors that the range touches.
+    fn reserve_block<'a>(
+        &'a self,
+        writer: &'a Writer,
+        owner: &'a dyn ImageWrite,
+        range: GuestRange,
+    ) -> Result<Attempt<'a>> {
+        let block = self.shape.block_at(range.start());
+        let Some(claim) = writer.claims.try_hold(block) else { return Ok(Attempt::Busy) };
+        // The look before the claim may be out of date; Busy means: ask again.
+        match self.look(block)? {
+            Look::NoBlock { .. } => {}
+            Look::Need(need) => return Ok(Attempt::Need(need)),
+            _ => return Ok(Attempt::Busy),
+        }
+        let len = writer.run(&self.shape);
+        let taken = writer.space.take(WantedRun { len, most: 1, align: writer.align });
+        limit("size of the file in bytes", taken.end().get(), FILE)
+            .inspect_err(|_| writer.space.untake(taken))?;
+        // Before an entry names it, so that who sees the entry finds the block before the end.
+        self.end.fetch_max(taken.end().get(), Release);
+        let units = match self.has_bitmaps {
+            true => {
+                let slice = self.shape.slice_at(range.start());
+                range.before(slice.end()).grown_to(SECTOR).before(slice.end())
+            }
+            false => block,
+        };
+        let data = taken.at.saturating_add(writer.pad + self.shape.bitmap);
+        let at = data.saturating_add(units.start().get() - block.start().get());
+        let reserved = Reserved { range: units, at, zeroed: taken.zeroed, token: NEW_BLOCK };
+        claim.keep();
+        Ok(Attempt::Placed(Placement::Fresh(Reservation::new(owner, &self.store, reserved))))
+    }
+
+    /// Sectors of a block that is there, whose bits are not set.
+    fn reserve_sectors<'a>(
+        &'a self,
+        writer: &'a Writer,
+        owner: &'a dyn ImageWrite,
+        range: GuestRange,
+    ) -> Result<Attempt<'a>> {
+        let end = GuestOffset(self.shape.size);
+        let units = range.grown_to(SECTOR).before(end);
+        let Some(claim) = writer.claims.try_hold(units) else { return Ok(Attempt::Busy) };
+        let at = match self.look(units)? {
+            Look::Unset { at, len } if len == units.len() => at,
+            Look::Need(need) => return Ok(Attempt::Need(need)),
+            _ => return Ok(Attempt::Busy),
+        };
+        let reserved = Reserved { range: units, at, zeroed: false, token: 0 };
+        claim.keep();
+        Ok(Attempt::Placed(Placement::Fresh(Reservation::new(owner, &self.store, reserved))))
+    }
+
+    /// Where the bitmap of a reservation's block is.
+    fn bitmap_of(&self, reserved: &Reserved) -> HostOffset {
+        let within = reserved.range.start().get() % self.shape.block;
+        HostOffset(reserved.at.get().saturating_sub(within + self.shape.bitmap))
+    }
+
+    /// What a reservation has claimed.
+    fn claimed(&self, reserved: &Reserved) -> GuestRange {
+        match reserved.token {
+            NEW_BLOCK => self.shape.block_at(reserved.range.start()),
+            _ => reserved.range,
+        }
+    }
+
+    /// The answer of [`ImageWrite::try_commit`].
+    pub(crate) fn try_commit(&self, writer: &Writer, reserved: &Reserved) -> Committed<'_> {
+        let committed = match (reserved.token, self.has_bitmaps) {
+            (NEW_BLOCK, true) => self.commit_block_and_bits(reserved),
+            (NEW_BLOCK, false) => {
+                // Before the entry: a flush that writes the entry looks after the bits first.
+                writer.unset.note_new(reserved.range.start().get() / self.shape.block);
+                self.commit_block(reserved)
+            }
+            _ => self.commit_bits(reserved),
+        };
+        if matches!(committed, Committed::Done) {
+            writer.claims.release(self.claimed(reserved));
+        }
+        committed
+    }
+
+    fn commit_block(&self, reserved: &Reserved) -> Committed<'_> {
+        let spot = self.shape.locate(reserved.range.start());
+        let entry = self.bitmap_of(reserved).get() / SECTOR;
+        match self.table.update(spot.slice, |entries| entries.set(spot.index, entry)) {
+            Updated::Missing => Committed::Need(self.need_entry(&spot)),
+            Updated::Full => Committed::Full,
+            Updated::Done(()) => Committed::Done,
+        }
+    }
+
+    /// The bits of a new block, whatever the file has there, then the block.
+    fn commit_block_and_bits(&self, reserved: &Reserved) -> Committed<'_> {
+        let bitmap = self.bitmap_of(reserved);
+        let (first, end) = self.bits_of(bitmap, reserved.range);
+        let slices = || (0..self.shape.bitmap / SECTOR).map(|n| bitmap.saturating_add(n * SECTOR));
+        let is_made = slices().all(|at| {
+            let bits = |number| if at == first.slice { mask(number, first.bit, end) } else { 0 };
+            self.bitmaps.create(at, (0..BIT_WORDS).map(bits)) == Inserted::Yes
+        });
+        let committed = if is_made { self.commit_block(reserved) } else { Committed::Full };
+        if !matches!(committed, Committed::Done) {
+            slices().for_each(|at| self.bitmaps.remove(at));
+        }
+        committed
+    }
+
+    fn commit_bits(&self, reserved: &Reserved) -> Committed<'_> {
+        let (first, end) = self.bits_of(self.bitmap_of(reserved), reserved.range);
+        let update = self.bitmaps.update(first.slice, |words| {
+            for number in 0..BIT_WORDS {
+                words.set(number, words.get(number) | mask(number, first.bit, end));
+            }
+        });
+        match update {
+            Updated::Missing => Committed::Need(self.need_bits(first)),
+            Updated::Full => Committed::Full,
+            Updated::Done(()) => Committed::Done,
+        }
+    }
+
+    /// The bits of whole sectors, all in one slice: the first, and the number of the one behind.
+    fn bits_of(&self, bitmap: HostOffset, range: GuestRange) -> (BitSpot, u64) {
+        let first = self.shape.bit(bitmap, range.start().get() % self.shape.block);
+        (first, (first.bit + range.len().div_ceil(SECTOR)).min(SLICE_BITS))
+    }
+
+    /// The work of [`ImageWrite::abandon`].
+    pub(crate) fn abandon(&self, writer: &Writer, reserved: &Reserved) {
+        if reserved.token == NEW_BLOCK {
+            let bitmap = self.bitmap_of(reserved).get();
+            let at = HostOffset(bitmap.saturating_sub(writer.pad));
+            writer.space.give_back(at, writer.run(&self.shape));
+        }
+        writer.claims.release(self.claimed(reserved));
+    }
+
+    /// Forgets the block around `at`, and returns how many bytes of the disk it had.
+    ///
+    /// # Errors
+    /// Those of reading the table and of writing it back where there is no room.
+    pub(crate) fn free_block(
+        &self,
+        writer: &Writer,
+        owner: &dyn ImageWrite,
+        at: GuestOffset,
+    ) -> Result<u64> {
+        let block = self.shape.block_at(at);
+        let _claim = writer.claims.hold(block);
+        let spot = self.shape.locate(at);
+        loop {
+            let update = self.table.update(spot.slice, |entries| {
+                let old = entry_of(entries.get(spot.index));
+                entries.set(spot.index, ABSENT.into());
+                old
+            });
+            match update {
+                Updated::Missing => owner.satisfy(&self.need_entry(&spot))?,
+                Updated::Full => owner.relieve()?,
+                Updated::Done(ABSENT) => return Ok(block.len()),
+                Updated::Done(old) => {
+                    writer.unset.forget(spot.block);
+                    // After the entry: now nobody finds it any more.
+                    let at = (u64::from(old) * SECTOR).saturating_sub(writer.pad);
+                    writer.space.retire(HostOffset(at), writer.run(&self.shape));
+                    return Ok(block.len());
+                }
+            }
+        }
+    }
+
+    /// A flush.
+    ///
+    /// # Errors
+    /// Those of the store; what was changed stays changed, to be written the next time.
+    pub(crate) fn write_back(&self, writer: &Writer) -> Result<()> {
+        let before = |_| {
+            self.set_all_bits(writer)?;
+            writer.write_footer(&*self.store)
+        };
+        let write = |cache, picture: &DirtySlice| self.write_slice(cache, picture);
+        writer.space.write_back_after(&*self.store, &[&self.table, &self.bitmaps], before, write)
+    }
+
+    fn write_slice(&self, cache: usize, picture: &DirtySlice) -> Result<()> {
+        let bytes = match cache {
+            0 => {
+                let index = picture.at.get().saturating_sub(self.shape.table.get()) / ENTRY;
+                // The last slice reaches further than the table does.
+                let left = usize::try_from(self.shape.entries.saturating_sub(index));
+                let count = picture.entries.len().min(left.unwrap_or(usize::MAX));
+                bytes_of_entries(picture.entries.get(..count).unwrap_or_default())
+            }
+            _ => bytes_of_words(&picture.entries),
+        };
+        Ok(self.store.write_at(picture.at, &bytes)?)
+    }
+
+    /// Sets all bits of the blocks that were written since the last time.
+    fn set_all_bits(&self, writer: &Writer) -> Result<()> {
+        let mut blocks = std::mem::take(&mut *writer.unset.lock());
+        let mut work = || {
+            while let Some(block) = blocks.first() {
+                if let Some(bitmap) = self.block_now(*block)? {
+                    self.fill_bitmap(bitmap)?;
+                }
+                blocks.pop_first();
+            }
+            Ok(())
+        };
+        let result = work();
+        writer.unset.lock().append(&mut blocks);
+        result
+    }
+
+    /// Where a block is now, or nowhere: it may have been freed.
+    fn block_now(&self, block: u64) -> Result<Option<HostOffset>> {
+        let spot = self.shape.locate(GuestOffset(block.saturating_mul(self.shape.block)));
+        loop {
+            match self.table.read(spot.slice, |slice| entry_of(slice.get(spot.index))) {
+                Some(ABSENT) => return Ok(None),
+                Some(entry) => return Ok(Some(HostOffset(u64::from(entry) * SECTOR))),
+                None => {
+                    let need: Need<'_> = self.need_entry(&spot);
+                    if self.supply(&need, &need.read()?) == Supplied::Full {
+                        // A slot of each set stays clean, so this is only for a moment.
+                        std::thread::yield_now();
+                    }
+                }
+            }
+        }
+    }
+
+    fn fill_bitmap(&self, at: HostOffset) -> Result<()> {
+        let mut bytes = vec![0; usize::try_from(self.shape.bitmap).unwrap_or_default()];
+        self.store.read_padded_at(at, &mut bytes)?;
+        if bytes.iter().any(|byte| *byte != 0xFF) {
+            bytes.fill(0xFF);
+            self.store.write_at(at, &bytes)?;
+        }
+        Ok(())
+    }
+}
