@@ -272,9 +272,13 @@ impl RunSpace {
 
     /// What `work` does while nobody is given space behind the [end](Self::end), which it is told: for
     /// what has to end the file (the footer of a VHD). It may write there and cut the file off; what
-    /// it writes must be taken for old bytes by whoever is given that space next.
+    /// it writes must be taken for old bytes by whoever is given that space next. Freed space that
+    /// may be used again has come back before.
     pub fn at_end<R>(&self, work: impl FnOnce(HostOffset) -> R) -> R {
-        let state = self.lock();
+        let mut state = self.lock();
+        for (at, len) in state.quarantine.release(&self.leases) {
+            state.put(at.get(), at.get().saturating_add(len));
+        }
         work(HostOffset(state.end))
     }
 

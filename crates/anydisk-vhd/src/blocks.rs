@@ -1,7 +1,10 @@
 //! The blocks of a dynamic or differencing disk: where the bytes of a guest range are.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Acquire};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Release},
+};
 
 use anydisk_core::{
     Extent, GuestRange, HostOffset, Lease, Lookup, Need, Result, Source, Storage, Supplied,
@@ -27,7 +30,7 @@ pub(crate) struct Blocks {
     pub(crate) shape: Shape,
     /// A bit says for each sector whether it is here or in the parent. On other disks bits say
     /// nothing that the bytes do not: what was never written is zero.
-    pub(crate) has_bitmaps: bool,
+    bitmaps_count: AtomicBool,
     pub(crate) table: TableCache,
     pub(crate) bitmaps: TableCache,
     /// No block reaches behind it.
@@ -68,12 +71,23 @@ impl Blocks {
         Self {
             store,
             shape,
-            has_bitmaps,
+            bitmaps_count: AtomicBool::new(has_bitmaps),
             table: TableCache::new(SLICE, all(slices, SLICE)),
             bitmaps: TableCache::new(BIT_WORDS, all(bitmaps, BIT_WORDS)),
             end: AtomicU64::new(end.get()),
             writer: None,
         }
+    }
+
+    /// Whether bits say what is here.
+    pub(crate) fn has_bitmaps(&self) -> bool {
+        self.bitmaps_count.load(Acquire)
+    }
+
+    /// From now on bits say nothing: all sectors of a block are here. The caller has claimed the
+    /// whole disk.
+    pub(crate) fn ignore_bitmaps(&self) {
+        self.bitmaps_count.store(false, Release);
     }
 
     /// Looks at the tables, in memory alone. Whoever may use the place holds a lease from before.
@@ -98,7 +112,7 @@ impl Blocks {
             return Err(self.shape.invalid(&spot, entry));
         };
         let at = bitmap.saturating_add(self.shape.bitmap + spot.within);
-        match self.has_bitmaps {
+        match self.has_bitmaps() {
             true => Ok(self.look_at_bits(bitmap, spot.within, at, len)),
             false => Ok(Look::Here { at, len }),
         }

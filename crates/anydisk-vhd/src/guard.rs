@@ -143,7 +143,7 @@ fn merged(metadata: &[Piece], sectors: &[u32], shape: &Shape, pad: u64) -> Vec<P
 }
 
 /// No two pieces share a byte.
-fn check_apart(pieces: &[Piece]) -> Result<()> {
+pub(crate) fn check_apart(pieces: &[Piece]) -> Result<()> {
     for pair in pieces.windows(2) {
         if let [first, second] = pair
             && second.0 < first.1

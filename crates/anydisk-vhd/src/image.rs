@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Extent, GuestRange, HostOffset, Image, ImageInfo, ImageWrite, Lease, Lookup, Need, OpenRequest,
-    Reference, Result, Source, Storage, StorageExt, Supplied,
+    BackingLink, Extent, GuestRange, HostOffset, Image, ImageInfo, ImageWrite, Lease, Lookup, Need,
+    OpenRequest, Reference, Result, Source, Storage, StorageExt, Supplied,
 };
 
 use zerocopy::IntoBytes;
@@ -14,7 +14,7 @@ use crate::footer::{FOOTER_LEN, Footer, Found, Kind, limit};
 use crate::guard::survey;
 use crate::header::{HEADER_LEN, Header, LocatorAt};
 use crate::info;
-use crate::layout::RawFooter;
+use crate::layout::{RawFooter, RawHeader};
 use crate::table::Shape;
 use crate::write::Writer;
 
@@ -23,6 +23,8 @@ use crate::write::Writer;
 pub struct VhdImage {
     pub(crate) footer: Footer,
     pub(crate) found: Found,
+    /// As it was when the image was opened.
+    pub(crate) header: Option<RawHeader>,
     pub(crate) body: Body,
     pub(crate) writable: bool,
 }
@@ -166,8 +168,9 @@ impl VhdImage {
                 Body::Blocks(Box::new(blocks))
             }
         };
-        let Parts { footer, found, backing, .. } = parts;
-        Ok((Self { footer, found, body, writable }, backing))
+        let Parts { footer, found, header, backing, .. } = parts;
+        let header = header.map(|header| header.raw);
+        Ok((Self { footer, found, header, body, writable }, backing))
     }
 
     /// What a person should know of the image, though it opened.
@@ -210,6 +213,10 @@ impl Image for VhdImage {
     }
 
     fn writer(&self) -> Option<&dyn ImageWrite> {
+        self.writable.then_some(self)
+    }
+
+    fn backing_link(&self) -> Option<&dyn BackingLink> {
         self.writable.then_some(self)
     }
 }

@@ -16,7 +16,9 @@
 //! | blocks of 4 KiB to 256 MiB | read; written up to the limit of a unit |
 //! | sizes: by geometry where Virtual PC or qemu wrote it, else by the footer | as qemu |
 //! | a footer that is lost, or its copy | read by the other one, written anew |
-//! | check, repair, another parent, resizing | missing |
+//! | check and repair | works |
+//! | another parent, or none; emptied after a commit | works, at any power failure |
+//! | resizing, compacting | missing |
 //!
 //! The layout, our limits and the oddities of other writers are in `docs/formats/vhd.md`.
 //!
@@ -52,6 +54,7 @@ macro_rules! invalid {
 }
 
 mod blocks;
+mod check;
 mod create;
 mod footer;
 mod format;

@@ -16,4 +16,4 @@ pub(crate) const LOCATOR: u64 = 64 << 10;
 
 /// Most entries of the table of a disk that is written or checked: the table is read once for that,
 /// and kept in mind.
-pub(crate) const ENTRIES: u64 = 1 << 23;
+pub(crate) const ENTRIES: u64 = 1 << 22;

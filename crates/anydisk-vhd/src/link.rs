@@ -1,10 +1,25 @@
-//! What a child says of its parent.
+//! What a child says of its parent, and changing that.
+//!
+//! ```text
+//!   new header and locator, elsewhere -> flush -> footer -> flush -> its copy -> flush
+//! ```
+//!
+//! A header has two sectors, so it is not written over the one that counts.
 
-use anydisk_core::{Reference, Result, Uuid};
+use std::mem::offset_of;
+
+use anydisk_core::{
+    BackingLink, GuestRange, Image, ImageWrite, Reference, Result, Storage, Uuid, WantedRun,
+};
+use zerocopy::{FromZeros, IntoBytes};
 
 use crate::NAME;
-use crate::footer::unsupported;
-use crate::layout::{RawHeader, SECTOR, code};
+use crate::blocks::{Blocks, Look};
+use crate::footer::{checksum, unsupported};
+use crate::header::HEADER_LEN;
+use crate::image::VhdImage;
+use crate::layout::{RawHeader, SECTOR, code, kind};
+use crate::write::Writer;
 
 /// A parent, as the child's header and its one locator name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,13 +70,116 @@ impl Parent {
         raw.parent_unique_id = self.uuid.to_bytes();
         raw.parent_time_stamp = 0.into();
         raw.parent_unicode_name = self.name;
-        for locator in &mut raw.parent_locators {
-            *locator = zerocopy::FromZeros::new_zeroed();
-        }
+        raw.parent_locators = FromZeros::new_zeroed();
         let [first, ..] = &mut raw.parent_locators;
         first.code = self.code;
         first.data_space = u32::try_from(self.room()).unwrap_or(u32::MAX).into();
         first.data_length = u32::try_from(self.text.len()).unwrap_or(u32::MAX).into();
         first.data_offset = at.into();
+    }
+}
+
+impl BackingLink for VhdImage {
+    fn set_backing(&self, backing: Option<&Reference>) -> Result<()> {
+        let Some((blocks, writer)) = self.blocks() else {
+            return match backing {
+                None => Ok(()),
+                Some(_) => Err(unsupported("a fixed disk over another one")),
+            };
+        };
+        if !blocks.has_bitmaps() {
+            return match backing {
+                None => Ok(()),
+                Some(_) => Err(unsupported("a dynamic disk over another one")),
+            };
+        }
+        let parent = backing.map(Parent::of).transpose()?;
+        let _claim = writer.claims.hold_before_others(GuestRange::whole(u64::MAX));
+        self.flush()?;
+        if parent.is_none() {
+            self.fill_blocks(blocks)?;
+        }
+        self.name_parent(blocks, writer, parent.as_ref())?;
+        if parent.is_none() {
+            blocks.ignore_bitmaps();
+        }
+        Ok(())
+    }
+
+    fn make_empty(&self) -> Result<()> {
+        let Some((blocks, writer)) = self.blocks().filter(|(blocks, _)| blocks.has_bitmaps())
+        else {
+            return Err(unsupported("emptying an image without a parent"));
+        };
+        let _claim = writer.claims.hold_before_others(GuestRange::whole(u64::MAX));
+        let mut rest = GuestRange::whole(self.size());
+        while !rest.is_empty() {
+            rest = match self.look_now(blocks, rest)? {
+                Look::NoBlock { len } => rest.skip(len),
+                _ => rest.skip(blocks.free_claimed(writer, self, rest.start())?),
+            };
+        }
+        self.flush()?;
+        // Now that it is durable, the file ends before what was freed.
+        self.flush()
+    }
+}
+
+impl VhdImage {
+    /// Makes zeroes of the sectors of blocks that show the parent: without one, all of a block is
+    /// here.
+    fn fill_blocks(&self, blocks: &Blocks) -> Result<()> {
+        const AT_ONCE: u64 = 1 << 20;
+        let zeroes = vec![0; 1 << 20];
+        let mut rest = GuestRange::whole(self.size());
+        while !rest.is_empty() {
+            let len = match self.look_now(blocks, rest)? {
+                Look::Unset { at, len } => {
+                    let len = len.min(AT_ONCE);
+                    let count = usize::try_from(len).unwrap_or_default();
+                    blocks.store.write_at(at, zeroes.get(..count).unwrap_or_default())?;
+                    len
+                }
+                Look::Here { len, .. } | Look::NoBlock { len } => len,
+                Look::Need(_) => 0,
+            };
+            rest = rest.skip(len);
+        }
+        // Readers that ask the bits of a dynamic disk, too, find all of them set.
+        for block in 0..blocks.shape.size.div_ceil(blocks.shape.block) {
+            blocks.set_bits_on_medium(block)?;
+        }
+        Ok(blocks.store.flush()?)
+    }
+
+    /// Writes a header that names the parent, and the footer that names the header.
+    fn name_parent(&self, blocks: &Blocks, writer: &Writer, parent: Option<&Parent>) -> Result<()> {
+        let Some(mut raw) = self.header else { return Ok(()) };
+        let room = parent.map_or(0, Parent::room);
+        let len = (HEADER_LEN as u64 + room).next_multiple_of(writer.align);
+        let taken = writer.space.take(WantedRun { len, most: 1, align: writer.align });
+        let text = taken.at.saturating_add(HEADER_LEN as u64);
+        raw.parent_unique_id = [0; 16];
+        raw.parent_unicode_name = [0; 512];
+        raw.parent_locators = FromZeros::new_zeroed();
+        if let Some(parent) = parent {
+            parent.put(&mut raw, text.get());
+        }
+        raw.checksum = checksum(raw.as_bytes(), offset_of!(RawHeader, checksum)).into();
+        let write = || -> Result<()> {
+            blocks.store.write_at(taken.at, raw.as_bytes())?;
+            if let Some(parent) = parent {
+                blocks.store.write_at(text, &parent.text)?;
+            }
+            blocks.store.flush()?;
+            Ok(())
+        };
+        write().inspect_err(|_| writer.space.give_back(taken.at, taken.len))?;
+        writer.switch_footer(&*blocks.store, |footer| {
+            footer.data_offset = taken.at.get().into();
+            if parent.is_none() {
+                footer.disk_type = kind::DYNAMIC.into();
+            }
+        })
     }
 }

@@ -17,7 +17,7 @@ const NOT_WRITABLE: &str = "it was opened for reading";
 
 impl VhdImage {
     /// The blocks and what writes them, of a disk in blocks.
-    fn blocks(&self) -> Option<(&Blocks, &Writer)> {
+    pub(crate) fn blocks(&self) -> Option<(&Blocks, &Writer)> {
         match &self.body {
             Body::Fixed(_) => None,
             Body::Blocks(blocks) => Some((blocks, blocks.writer.as_ref()?)),
@@ -25,7 +25,7 @@ impl VhdImage {
     }
 
     /// What the tables say of the start of the range, reading them as needed.
-    fn look_now<'a>(&self, blocks: &'a Blocks, range: GuestRange) -> Result<Look<'a>> {
+    pub(crate) fn look_now<'a>(&self, blocks: &'a Blocks, range: GuestRange) -> Result<Look<'a>> {
         loop {
             match blocks.look(range)? {
                 Look::Need(need) => self.satisfy(&need)?,
@@ -52,7 +52,7 @@ impl VhdImage {
         let Some((blocks, writer)) = self.blocks() else {
             return self.clear_in_place(range, how.unmap);
         };
-        let may_show = blocks.has_bitmaps || how.below == Below::Image;
+        let may_show = blocks.has_bitmaps() || how.below == Below::Image;
         match self.look_now(blocks, range)? {
             Look::NoBlock { len } if !may_show => Ok(Handled::Done(len)),
             Look::NoBlock { len } | Look::Unset { len, .. } => Ok(Handled::ByData(len)),
@@ -127,7 +127,7 @@ impl ImageWrite for VhdImage {
     fn unit(&self) -> u64 {
         match &self.body {
             Body::Fixed(_) => 1,
-            Body::Blocks(blocks) if blocks.has_bitmaps => SECTOR,
+            Body::Blocks(blocks) if blocks.has_bitmaps() => SECTOR,
             Body::Blocks(blocks) => blocks.shape.block,
         }
     }

@@ -9,6 +9,7 @@
 //! The footer ends the file after each flush; until then its copy at the start serves.
 
 use std::collections::BTreeSet;
+use std::mem::offset_of;
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{AcqRel, Acquire, Release},
@@ -20,13 +21,13 @@ use anydisk_core::{
     Inserted, Need, Placement, Reservation, Reserved, Result, RunSpace, Storage, StorageExt,
     Supplied, Updated, WantedRun, WriteLease,
 };
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::blocks::{Blocks, Look};
-use crate::footer::{FOOTER_LEN, Found, limit};
+use crate::footer::{FOOTER_LEN, Found, checksum, limit};
 use crate::guard::Room;
 use crate::image::Parts;
-use crate::layout::{ABSENT, ENTRY, SECTOR};
+use crate::layout::{ABSENT, ENTRY, RawFooter, SECTOR};
 use crate::table::{
     BIT_WORDS, BitSpot, SLICE_BITS, Shape, bytes_of_entries, bytes_of_words, entry_of, mask,
 };
@@ -45,7 +46,7 @@ pub(crate) struct Writer {
     pub(crate) space: RunSpace,
     /// Bytes before each bitmap that belong to the block.
     pad: u64,
-    align: u64,
+    pub(crate) align: u64,
     unset: Unset,
     ends: Mutex<Ends>,
 }
@@ -99,13 +100,41 @@ impl Writer {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the file with its footer.
+    /// Puts another footer in place of the one that is there, at the end of the file first, which is
+    /// the one that counts, and each durable before the next. What it names is durable.
+    pub(crate) fn switch_footer(
+        &self,
+        store: &dyn Storage,
+        change: impl FnOnce(&mut RawFooter),
+    ) -> Result<()> {
+        {
+            let mut ends = self.lock_ends();
+            let mut raw = RawFooter::read_from_bytes(&ends.bytes).expect("it is as long");
+            change(&mut raw);
+            raw.checksum = checksum(raw.as_bytes(), offset_of!(RawFooter, checksum)).into();
+            ends.bytes.copy_from_slice(raw.as_bytes());
+            ends.at = None;
+        }
+        self.write_end(store)?;
+        store.flush()?;
+        self.lock_ends().has_copy = false;
+        self.write_footer(store)?;
+        Ok(store.flush()?)
+    }
+
+    /// Ends the file with its footer, and mends the copy.
     fn write_footer(&self, store: &dyn Storage) -> Result<()> {
         let mut ends = self.lock_ends();
         if !ends.has_copy {
             store.write_at(HostOffset::ZERO, &ends.bytes)?;
             ends.has_copy = true;
         }
+        drop(ends);
+        self.write_end(store)
+    }
+
+    fn write_end(&self, store: &dyn Storage) -> Result<()> {
+        let mut ends = self.lock_ends();
         self.space.at_end(|at| -> Result<()> {
             let (end, len) = (at.saturating_add(FOOTER_LEN as u64).get(), store.len()?);
             if len > end {
@@ -170,7 +199,7 @@ impl Blocks {
         match self.look(range)? {
             Look::Need(need) => Ok(Attempt::Need(need)),
             Look::Here { at, len } => {
-                if !self.has_bitmaps {
+                if !self.has_bitmaps() {
                     writer.unset.note(range.start().get() / self.shape.block);
                 }
                 let (store, lease) = (&self.store, WriteLease::new(lease));
@@ -205,7 +234,7 @@ impl Blocks {
             .inspect_err(|_| writer.space.untake(taken))?;
         // Before an entry names it, so that who sees the entry finds the block before the end.
         self.end.fetch_max(taken.end().get(), Release);
-        let units = match self.has_bitmaps {
+        let units = match self.has_bitmaps() {
             true => {
                 let slice = self.shape.slice_at(range.start());
                 range.before(slice.end()).grown_to(SECTOR).before(slice.end())
@@ -255,7 +284,7 @@ impl Blocks {
 
     /// The answer of [`ImageWrite::try_commit`].
     pub(crate) fn try_commit(&self, writer: &Writer, reserved: &Reserved) -> Committed<'_> {
-        let committed = match (reserved.token, self.has_bitmaps) {
+        let committed = match (reserved.token, self.has_bitmaps()) {
             (NEW_BLOCK, true) => self.commit_block_and_bits(reserved),
             (NEW_BLOCK, false) => {
                 // Before the entry: a flush that writes the entry looks after the bits first.
@@ -284,16 +313,20 @@ impl Blocks {
     fn commit_block_and_bits(&self, reserved: &Reserved) -> Committed<'_> {
         let bitmap = self.bitmap_of(reserved);
         let (first, end) = self.bits_of(bitmap, reserved.range);
-        let slices = || (0..self.shape.bitmap / SECTOR).map(|n| bitmap.saturating_add(n * SECTOR));
-        let is_made = slices().all(|at| {
+        let is_made = self.bitmap_slices(bitmap).all(|at| {
             let bits = |number| if at == first.slice { mask(number, first.bit, end) } else { 0 };
             self.bitmaps.create(at, (0..BIT_WORDS).map(bits)) == Inserted::Yes
         });
         let committed = if is_made { self.commit_block(reserved) } else { Committed::Full };
         if !matches!(committed, Committed::Done) {
-            slices().for_each(|at| self.bitmaps.remove(at));
+            self.bitmap_slices(bitmap).for_each(|at| self.bitmaps.remove(at));
         }
         committed
+    }
+
+    /// Where the slices of a bitmap are.
+    fn bitmap_slices(&self, bitmap: HostOffset) -> impl Iterator<Item = HostOffset> + use<> {
+        (0..self.shape.bitmap / SECTOR).map(move |number| bitmap.saturating_add(number * SECTOR))
     }
 
     fn commit_bits(&self, reserved: &Reserved) -> Committed<'_> {
@@ -336,9 +369,18 @@ impl Blocks {
         owner: &dyn ImageWrite,
         at: GuestOffset,
     ) -> Result<u64> {
-        let block = self.shape.block_at(at);
-        let _claim = writer.claims.hold(block);
-        let spot = self.shape.locate(at);
+        let _claim = writer.claims.hold(self.shape.block_at(at));
+        self.free_claimed(writer, owner, at)
+    }
+
+    /// The same, where that is claimed.
+    pub(crate) fn free_claimed(
+        &self,
+        writer: &Writer,
+        owner: &dyn ImageWrite,
+        at: GuestOffset,
+    ) -> Result<u64> {
+        let (block, spot) = (self.shape.block_at(at), self.shape.locate(at));
         loop {
             let update = self.table.update(spot.slice, |entries| {
                 let old = entry_of(entries.get(spot.index));
@@ -351,6 +393,8 @@ impl Blocks {
                 Updated::Done(ABSENT) => return Ok(block.len()),
                 Updated::Done(old) => {
                     writer.unset.forget(spot.block);
+                    let bitmap = HostOffset(u64::from(old) * SECTOR);
+                    self.bitmap_slices(bitmap).for_each(|at| self.bitmaps.remove(at));
                     // After the entry: now nobody finds it any more.
                     let at = (u64::from(old) * SECTOR).saturating_sub(writer.pad);
                     writer.space.retire(HostOffset(at), writer.run(&self.shape));
@@ -419,6 +463,14 @@ impl Blocks {
                     }
                 }
             }
+        }
+    }
+
+    /// Sets all bits of a block in the file, past what is known of them in memory.
+    pub(crate) fn set_bits_on_medium(&self, block: u64) -> Result<()> {
+        match self.block_now(block)? {
+            Some(bitmap) => self.fill_bitmap(bitmap),
+            None => Ok(()),
         }
     }
 

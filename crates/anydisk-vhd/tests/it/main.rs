@@ -5,5 +5,6 @@ mod common;
 mod corpus;
 mod golden;
 mod mutants;
+mod operations;
 mod qemu;
 mod writing;

@@ -1,0 +1,182 @@
+//! Checking, repairing, naming another parent, emptying.
+
+use std::sync::Arc;
+
+use anydisk_core::{
+    Access, CheckReport, CheckRequest, Disk, Finding, Format, GuestOffset, Limits, Location,
+    OpenRequest, Repair, Result, Storage,
+};
+use anydisk_storage::MemoryStorage;
+use anydisk_testkit::MemoryFolder;
+use anydisk_testkit::double::CrashStorage;
+use anydisk_testkit::golden::cases;
+use anydisk_vhd::VHD;
+
+use crate::common::{contents, create, open_in, reference_to};
+
+fn check(store: Arc<dyn Storage>, repair: Repair) -> Result<(CheckReport, Vec<Finding>)> {
+    let (here, limits) = (Location::Other("image".to_owned()), Limits::default());
+    let mut request = OpenRequest::new(store, &here, &limits);
+    request.access = Access::ReadWrite;
+    let mut found = Vec::new();
+    let request = CheckRequest::new(request).repairing(repair);
+    let report = VHD.check(&request, &mut |finding| found.push(finding))?;
+    Ok((report, found))
+}
+
+fn file_of(case: &str) -> Arc<MemoryStorage> {
+    let cases = cases("vhd");
+    let case = cases.iter().find(|found| found.name == case).expect("a golden image");
+    case.in_memory().file("disk.vhd").expect("it is there")
+}
+
+#[test]
+fn each_kind_of_damage_is_found_told_and_mended() {
+    let kinds = [
+        ("hostile-bat-beyond-eof", "block-behind-end"),
+        ("hostile-bat-into-header", "block-on-metadata"),
+        ("hostile-bat-shared", "block-shared"),
+        ("footer-lost", "footer-missing"),
+        ("header-copy-lost", "footer-copy-damaged"),
+    ];
+    for (case, kind) in kinds {
+        let store = file_of(case);
+        let (told, found) = check(store.clone(), Repair::Nothing).expect("it can be checked");
+        assert_eq!(found.first().map(|found| found.kind), Some(kind), "{case}");
+        assert!(found.iter().all(|found| !found.repaired && found.remedy.is_some()), "{case}");
+        let (mended, found) = check(store.clone(), Repair::All).expect("it can be repaired");
+        assert!(mended.is_clean() && found.iter().all(|found| found.repaired), "{case}");
+        assert_eq!(mended.corruptions_fixed, told.corruptions, "{case}");
+        let (again, found) = check(store.clone(), Repair::Nothing).expect("it can be checked");
+        assert!(again.is_clean() && found.is_empty(), "{case}: {found:?}");
+        let folder = MemoryFolder::default();
+        folder.put("disk.vhd", store.to_vec());
+        let disk = open_in(&folder, "disk.vhd", Access::ReadWrite).expect("it can be written");
+        assert!(disk.layers()[0].warnings.is_empty(), "{case}");
+    }
+}
+
+#[test]
+fn a_block_that_is_shared_gets_a_copy_and_both_read_as_before() {
+    let store = file_of("hostile-bat-shared");
+    let folder = MemoryFolder::default();
+    folder.put("before.vhd", store.to_vec());
+    check(store.clone(), Repair::All).expect("it can be repaired");
+    folder.put("after.vhd", store.to_vec());
+    let before = contents(&open_in(&folder, "before.vhd", Access::Read).expect("it opens"));
+    let after = open_in(&folder, "after.vhd", Access::ReadWrite).expect("it opens");
+    assert!(contents(&after) == before);
+}
+
+#[test]
+fn a_finding_names_the_entry_the_block_and_the_part_of_the_disk() {
+    let (_, found) = check(file_of("hostile-bat-beyond-eof"), Repair::Nothing).expect("checked");
+    let found = &found[0];
+    assert!(found.text.contains("of the disk is at sector"), "{}", found.text);
+    assert_eq!(found.guest.map(|range| range.len()), Some(2 << 20));
+    assert!(found.at.get() >= 0x600);
+}
+
+/// A parent of 64 KiB of ones, and an open child of it over what is below.
+fn family(folder: &MemoryFolder) -> (Disk, Vec<u8>) {
+    let parent = folder.make_file("parent.vhd").expect("a new file");
+    let exact = [("force_size", "on"), ("block_size", "4k")];
+    let disk = create(parent, 64 << 10, &exact, None).expect("it can be made");
+    disk.write(GuestOffset::ZERO, &[1; 60 << 10]).expect("a write");
+    disk.flush().expect("a flush");
+    let reference = reference_to(&disk, "parent.vhd");
+    let child = folder.make_file("child.vhd").expect("a new file");
+    create(child, 64 << 10, &[("block_size", "4k")], Some(&reference))
+        .and_then(|child| child.flush())
+        .expect("it can be made");
+    let child = open_in(folder, "child.vhd", Access::ReadWrite).expect("it opens");
+    let mut expected = contents(&child);
+    for at in [700_u64, 9000, 30_000] {
+        child.write(GuestOffset(at), &[2; 700]).expect("a write");
+        let at = usize::try_from(at).expect("small");
+        expected[at..at + 700].fill(2);
+    }
+    child.flush().expect("a flush");
+    (child, expected)
+}
+
+#[test]
+fn an_emptied_child_shows_its_parent_and_takes_no_space() {
+    let folder = MemoryFolder::default();
+    let (child, _) = family(&folder);
+    let file = folder.file("child.vhd").expect("it is there");
+    let before = file.len().expect("memory");
+    child.top().backing_link().expect("it has one").make_empty().expect("it can");
+    let mut parent = vec![1; 60 << 10];
+    parent.resize(64 << 10, 0);
+    assert!(contents(&child) == parent);
+    assert!(file.len().expect("memory") < before - (12 << 10));
+    child.write(GuestOffset(5), &[3]).expect("a write");
+    child.flush().expect("a flush");
+    drop(child);
+    parent[5] = 3;
+    assert!(contents(&open_in(&folder, "child.vhd", Access::Read).expect("it opens")) == parent);
+}
+
+#[test]
+fn another_parent_can_be_named_and_none() {
+    let folder = MemoryFolder::default();
+    let (child, expected) = family(&folder);
+    let file = folder.file("parent.vhd").expect("it is there");
+    folder.put("a parent with a long name.vhd", file.to_vec());
+    let link = child.top().backing_link().expect("it has one");
+    let parent = open_in(&folder, "parent.vhd", Access::Read).expect("it opens");
+    let reference = reference_to(&parent, "a parent with a long name.vhd");
+    link.set_backing(Some(&reference)).expect("it can");
+    child.write(GuestOffset(50_000), &[1]).expect("it is written as before");
+    child.flush().expect("a flush");
+    drop(child);
+    let child = open_in(&folder, "child.vhd", Access::ReadWrite).expect("it opens");
+    let named = child.layers()[0].backing.as_ref().expect("a parent").display_name();
+    assert_eq!(named, "a parent with a long name.vhd");
+    assert!(contents(&child) == expected);
+
+    // Without a parent its own sectors stay, and all others are zero.
+    child.top().backing_link().expect("it has one").set_backing(None).expect("it can");
+    drop(child);
+    let alone = open_in(&folder, "child.vhd", Access::ReadWrite).expect("it opens");
+    assert!(alone.layers()[0].backing.is_none());
+    let bytes = contents(&alone);
+    assert_eq!((bytes[0], bytes[512], bytes[700]), (0, 1, 2));
+    let is_own = |at: usize| bytes[at / 512 * 512..][..512].iter().any(|byte| *byte != 0);
+    let expected: Vec<u8> =
+        (0..bytes.len()).map(|at| if is_own(at) { expected[at] } else { 0 }).collect();
+    assert!(bytes == expected);
+    alone.write(GuestOffset(700), &[9; 9000]).expect("it is a dynamic disk now");
+    alone.flush().expect("a flush");
+    let (report, found) =
+        check(folder.file("child.vhd").expect("it is there"), Repair::Nothing).expect("checked");
+    assert!(report.is_clean() && found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn after_any_crash_while_another_parent_is_named_the_child_has_the_one_or_the_other() {
+    let folder = MemoryFolder::default();
+    let (child, _) = family(&folder);
+    drop(child);
+    let before = folder.file("child.vhd").expect("it is there").to_vec();
+    let parent = open_in(&folder, "parent.vhd", Access::Read).expect("it opens");
+    let crash = CrashStorage::over(before);
+    let open = |store: Arc<dyn Storage>, access| {
+        let (here, limits) = (Location::Other("image".to_owned()), Limits::default());
+        let mut request = OpenRequest::new(store, &here, &limits);
+        request.access = access;
+        VHD.open(request)
+    };
+    let image = open(Arc::new(crash.clone()), Access::ReadWrite).expect("it opens").image;
+    let reference = reference_to(&parent, "other.vhd");
+    image.backing_link().expect("it has one").set_backing(Some(&reference)).expect("it can");
+    crash.mark();
+    let mut seen = std::collections::BTreeSet::new();
+    for state in crash.torn_states(600, 1) {
+        let opened = open(state.storage(), Access::ReadWrite);
+        let opened = opened.unwrap_or_else(|error| panic!("{error}\n{state}"));
+        seen.insert(opened.backing.expect("a parent").display_name());
+    }
+    assert_eq!(Vec::from_iter(seen), ["other.vhd", "parent.vhd"]);
+}
