@@ -29,6 +29,7 @@
 //! of `anydisk-testkit` says whether a format keeps these rules.
 
 mod address;
+pub mod bits;
 mod cache;
 mod capability;
 mod claim;

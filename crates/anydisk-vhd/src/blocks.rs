@@ -6,6 +6,7 @@ use std::sync::atomic::{
     Ordering::{Acquire, Release},
 };
 
+use anydisk_core::bits::run;
 use anydisk_core::{
     Extent, GuestRange, HostOffset, Lease, Lookup, Need, Result, Source, Storage, Supplied,
     TableCache, Ticket,
@@ -13,7 +14,7 @@ use anydisk_core::{
 
 use crate::layout::{ABSENT, ENTRY, SECTOR};
 use crate::table::{
-    BIT_WORDS, BitSpot, SLICE, SLICE_BITS, Shape, Spot, entries_of, entry_of, run, words_of,
+    BIT_WORDS, BitSpot, SLICE, SLICE_BITS, Shape, Spot, entries_of, entry_of, words_of,
 };
 use crate::write::Writer;
 

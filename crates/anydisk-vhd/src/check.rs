@@ -129,8 +129,7 @@ impl Check<'_> {
             }
             end = end.max(behind);
         }
-        let size = |count: usize| Some(count as u64);
-        self.report.allocated_clusters = size(blocks.len());
+        self.report.allocated_clusters = Some(blocks.len() as u64);
         self.report.total_clusters = Some(self.shape.size.div_ceil(self.shape.block));
         self.report.image_end = Some(HostOffset(end));
         Ok(())

@@ -9,7 +9,8 @@
 use std::mem::offset_of;
 
 use anydisk_core::{
-    BackingLink, GuestRange, Image, ImageWrite, Reference, Result, Storage, Uuid, WantedRun,
+    BackingLink, GuestRange, HostOffset, Image, ImageWrite, Reference, Result, Storage, Uuid,
+    WantedRun,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -166,15 +167,8 @@ impl VhdImage {
             parent.put(&mut raw, text.get());
         }
         raw.checksum = checksum(raw.as_bytes(), offset_of!(RawHeader, checksum)).into();
-        let write = || -> Result<()> {
-            blocks.store.write_at(taken.at, raw.as_bytes())?;
-            if let Some(parent) = parent {
-                blocks.store.write_at(text, &parent.text)?;
-            }
-            blocks.store.flush()?;
-            Ok(())
-        };
-        write().inspect_err(|_| writer.space.give_back(taken.at, taken.len))?;
+        write_header(&*blocks.store, taken.at, &raw, parent)
+            .inspect_err(|_| writer.space.give_back(taken.at, taken.len))?;
         writer.switch_footer(&*blocks.store, |footer| {
             footer.data_offset = taken.at.get().into();
             if parent.is_none() {
@@ -182,4 +176,18 @@ impl VhdImage {
             }
         })
     }
+}
+
+/// Writes a header, and the text of its locator behind it; durable.
+fn write_header(
+    store: &dyn Storage,
+    at: HostOffset,
+    raw: &RawHeader,
+    parent: Option<&Parent>,
+) -> Result<()> {
+    store.write_at(at, raw.as_bytes())?;
+    if let Some(parent) = parent {
+        store.write_at(at.saturating_add(HEADER_LEN as u64), &parent.text)?;
+    }
+    Ok(store.flush()?)
 }

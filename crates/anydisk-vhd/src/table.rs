@@ -159,34 +159,6 @@ pub(crate) fn bytes_of_words(words: &[u64]) -> Vec<u8> {
     words.iter().flat_map(|word| word.reverse_bits().to_be_bytes()).collect()
 }
 
-/// The bits of word `number` of a bitmap that lie in `first..end`.
-pub(crate) fn mask(number: usize, first: u64, end: u64) -> u64 {
-    let start = number as u64 * u64::from(u64::BITS);
-    let below = |bit: u64| match bit.saturating_sub(start) {
-        bits if bits >= u64::from(u64::BITS) => u64::MAX,
-        bits => (1 << bits) - 1,
-    };
-    below(end) & !below(first)
-}
-
-/// Bits from `first` on, before `end`, that are as the first one is: it, and their number, at least
-/// 1.
-pub(crate) fn run(word: impl Fn(usize) -> u64, first: u64, end: u64) -> (bool, u64) {
-    const WORD: u64 = u64::BITS as u64;
-    let bits = |at: u64| word(usize::try_from(at / WORD).unwrap_or(usize::MAX)) >> (at % WORD);
-    let is_set = bits(first) & 1 == 1;
-    let mut at = first;
-    while at < end {
-        let same = if is_set { bits(at).trailing_ones() } else { bits(at).trailing_zeros() };
-        let left = WORD - at % WORD;
-        at += u64::from(same).min(left);
-        if u64::from(same) < left {
-            break;
-        }
-    }
-    (is_set, at.min(end) - first)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -226,22 +198,6 @@ mod tests {
             prop_assert_eq!(entry, 0x600 + at / (2 << 20) * 4);
             prop_assert_eq!(spot.block * (2 << 20) + spot.within, at);
             prop_assert!(spot.index < spot.count);
-        }
-
-        #[test]
-        fn a_run_of_bits_is_as_long_as_bit_by_bit(
-            words in proptest::collection::vec(prop_oneof![Just(0), Just(u64::MAX), any::<u64>()], 4),
-            first in 0u64..256,
-            len in 1u64..256,
-        ) {
-            let end = (first + len).min(256);
-            let bit = |at: u64| words[usize::try_from(at / 64).unwrap()] >> (at % 64) & 1 == 1;
-            let expected = (first..end).take_while(|at| bit(*at) == bit(first)).count() as u64;
-            prop_assert_eq!(run(|index| words[index], first, end), (bit(first), expected));
-            for at in 0..256 {
-                let word = mask(usize::try_from(at / 64).unwrap(), first, end);
-                prop_assert_eq!(word >> (at % 64) & 1 == 1, (first..end).contains(&at));
-            }
         }
     }
 }

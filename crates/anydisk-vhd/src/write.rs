@@ -16,6 +16,7 @@ use std::sync::atomic::{
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use anydisk_core::bits::mask;
 use anydisk_core::{
     Attempt, Claims, Committed, DirtySlice, GuestOffset, GuestRange, HostOffset, ImageWrite,
     Inserted, Need, Placement, Reservation, Reserved, Result, RunSpace, Storage, StorageExt,
@@ -29,7 +30,7 @@ use crate::guard::Room;
 use crate::image::Parts;
 use crate::layout::{ABSENT, ENTRY, RawFooter, SECTOR};
 use crate::table::{
-    BIT_WORDS, BitSpot, SLICE_BITS, Shape, bytes_of_entries, bytes_of_words, entry_of, mask,
+    BIT_WORDS, BitSpot, SLICE_BITS, Shape, bytes_of_entries, bytes_of_words, entry_of,
 };
 
 /// The token of a reservation that brings a block of its own; else it is about sectors of one that
