@@ -1,7 +1,8 @@
 //! Rebasing: an overlay is put over another image and shows what it showed before.
 
 use anydisk_core::{
-    Disk, Error as CoreError, GuestOffset, GuestRange, ImageWrite, Limits, Placement, Source,
+    Below, Disk, Error as CoreError, GuestOffset, GuestRange, Handled, ImageWrite, Limits,
+    Placement, Source, Zeroing,
 };
 use anydisk_storage::is_zero;
 
@@ -80,12 +81,17 @@ impl Job<'_> {
         let part = rest.first(extent.len);
         drop(extent);
         let (known, len) = self.known(part)?;
-        let part = part.first(len);
-        if known {
-            return Ok(len);
+        let told = part.first(len);
+        let whole = told.before(GuestOffset(told.end().get() / self.unit * self.unit));
+        match known {
+            true if told == part => return Ok(len),
+            true if !whole.is_empty() => return Ok(whole.len()),
+            // What is told of a part of a unit is no help: the image holds all of a unit, or none.
+            _ => {}
         }
-        let end = (part.start().get() / WINDOW + 1) * WINDOW;
-        let part = part.before(GuestOffset(end));
+        let end = told.end().get().div_ceil(self.unit) * self.unit;
+        let window = (part.start().get() / WINDOW + 1) * WINDOW;
+        let part = part.before(GuestOffset(end.min(window)));
         self.compare(part)?;
         Ok(part.len())
     }
@@ -122,7 +128,7 @@ impl Job<'_> {
     fn copy(&mut self, piece: GuestRange, old: &[u8]) -> anydisk_core::Result<()> {
         if is_zero(old) {
             self.report.zero += piece.len();
-            return self.disk.zero(piece, true);
+            return self.zero(piece, old);
         }
         self.report.data += piece.len();
         if self.write_packed(piece)? {
@@ -130,6 +136,24 @@ impl Job<'_> {
             return Ok(());
         }
         self.disk.write(piece.start(), old)
+    }
+
+    /// Makes a piece zero, whatever will lie below: that nothing does now is no reason to store
+    /// nothing. `zeroes` are as long.
+    fn zero(&self, mut piece: GuestRange, zeroes: &[u8]) -> anydisk_core::Result<()> {
+        let how = Zeroing { unmap: true, below: Below::Image };
+        while !piece.is_empty() {
+            let len = match self.writer.zero(piece, how)? {
+                Handled::Done(len) => len,
+                Handled::ByData(len) => {
+                    let part = piece.first(len);
+                    self.disk.write(part.start(), &zeroes[..bytes_in(part)])?;
+                    len
+                }
+            };
+            piece = piece.skip(len);
+        }
+        Ok(())
     }
 
     /// Writes the unit that `piece` lies in packed, if that is wanted and makes it smaller.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use anydisk_convert::{Error, Settings, Unwatched, commit, empty, rebase};
 use anydisk_core::{
-    Access, CreateRequest, Disk, Format, GuestOffset, GuestRange, Image, Layer, Limits, Location,
-    OpenRequest, Options, Reference, Role, Storage,
+    Access, CreateRequest, Disk, Format, GuestOffset, GuestRange, HostOffset, Image, Layer, Limits,
+    Location, OpenRequest, Options, Reference, Role, Storage,
 };
 use anydisk_qcow2::QCOW2;
+use anydisk_raw::RawImage;
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::{ByteModel, Random};
@@ -17,7 +18,7 @@ const KIB: u64 = 1 << 10;
 
 fn bytes_of(store: &dyn Storage) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(store.len().expect("a length")).expect("small")];
-    store.read_at(anydisk_core::HostOffset(0), &mut bytes).expect("read");
+    store.read_at(HostOffset(0), &mut bytes).expect("read");
     bytes
 }
 
@@ -37,9 +38,20 @@ fn open(store: &Arc<dyn Storage>, access: Access) -> (Arc<dyn Image>, Option<Ref
 
 /// An image of `size` bytes with random writes and zeroes over `below`, and the bytes of the whole.
 fn image(name: &str, size: u64, below: Option<&Built>, seed: u64) -> Built {
+    image_with(&[("cluster_size", "4k")], name, size, below, seed)
+}
+
+/// The same, with these options.
+fn image_with(
+    given: &[(&str, &str)],
+    name: &str,
+    size: u64,
+    below: Option<&Built>,
+    seed: u64,
+) -> Built {
     let store: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
     let mut options = Options::of(&QCOW2);
-    options.set("cluster_size", "4k").expect("an option");
+    given.iter().for_each(|(name, value)| options.set(name, value).expect("an option"));
     let (location, limits) = (Location::Other(name.into()), Limits::default());
     let reference = below.map(|below| named(&below.name));
     let mut request = CreateRequest::new(Arc::clone(&store), &location, size, &options, &limits);
@@ -166,6 +178,47 @@ fn a_rebased_image_shows_the_same_over_another_one_and_over_none() {
             let moved = Built { below: new.cloned().map(Box::new), ..top };
             assert!(contents(&moved.disk()) == moved.model.contents(), "{seed}: over the new one");
         }
+    }
+}
+
+/// A raw disk with data in a few places, holes around them, both at any byte.
+fn with_holes(size: u64, seed: u64) -> Disk {
+    let store = Arc::new(MemoryStorage::default());
+    store.set_len(size).expect("memory is sparse");
+    let mut random = Random::new(seed);
+    for _ in 0..4 {
+        let at = random.below(size);
+        let len = random.below(9 * KIB).min(size - at);
+        let data = vec![0xA5; usize::try_from(len).expect("small")];
+        store.write_at(HostOffset(at), &data).expect("memory");
+    }
+    Disk::new(Arc::new(RawImage::open(store, false).expect("raw opens")))
+}
+
+/// Zeroes for a part of a cluster were left out, because nothing lay below yet and it read as zero:
+/// then the new base showed. Parts came from holes of the base, from its end, and, in version 2, all
+/// zeroes were left out.
+#[test]
+fn zeroes_of_an_image_hide_what_comes_to_lie_below_it() {
+    let kinds: [&[(&str, &str)]; 3] = [
+        &[("cluster_size", "4k")],
+        &[("cluster_size", "4k"), ("compat", "0.10")],
+        &[("cluster_size", "16k"), ("extended_l2", "on")],
+    ];
+    for (kind, seed) in kinds.into_iter().flat_map(|kind| (0..12).map(move |seed| (kind, seed))) {
+        let old = image_with(kind, "old", 64 * KIB, None, seed);
+        let old = Some(&old).filter(|_| seed % 3 == 0);
+        let top = image_with(kind, "top", 80 * KIB - seed % 2 * 512, old, seed + 20);
+        let disk = top.disk_as(Access::ReadWrite);
+        let new = with_holes(70 * KIB + seed * 512, seed + 40);
+        let mut settings = Settings::default();
+        settings.compress = seed % 4 == 1;
+        rebase(&disk, Some(&new), &settings, &Unwatched).expect("rebased");
+        disk.top().backing_link().expect("it has one").set_backing(Some(&named("new"))).unwrap();
+        drop(disk);
+        let layers = vec![top.layer(Access::Read), new.layers()[0].clone()];
+        let moved = Disk::from_layers(layers, &Limits::default());
+        assert!(contents(&moved) == top.model.contents(), "{kind:?} {seed}");
     }
 }
 
