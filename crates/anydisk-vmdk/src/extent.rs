@@ -362,11 +362,18 @@ impl Sparse {
         if entry == 0 {
             return Ok(None);
         }
-        let table = self.table_place(entry);
-        if table.is_some_and(|at| at.saturating_add(self.geometry().table_len()) <= self.end()) {
-            return Ok(table);
+        match self.table_inside(entry) {
+            Some(table) => Ok(Some(table)),
+            None => Err(self.outside("grain directory entry", at, entry).into()),
         }
-        Err(self.outside("grain directory entry", at, entry).into())
+    }
+
+    /// The place of the table that an entry of the directory names, which is not 0; `None`: it is not
+    /// in the file.
+    #[inline]
+    pub(crate) fn table_inside(&self, entry: u64) -> Option<HostOffset> {
+        let table = self.table_place(entry)?;
+        (table.saturating_add(self.geometry().table_len()) <= self.end()).then_some(table)
     }
 
     /// The place of `count` grains that begin at `sector`; `None` among the metadata or behind the

@@ -70,6 +70,9 @@ impl VmdkImage {
 
     fn build(request: &OpenRequest<'_>, is_new: bool) -> Result<Self> {
         let assembly = open::assemble(request)?;
+        if request.access == Access::ReadWrite {
+            assembly.check_size()?;
+        }
         let info = info::of(&assembly);
         let Assembly { files, parts, descriptor, room, warnings } = assembly;
         let packed = parts.iter().any(Part::is_packed);

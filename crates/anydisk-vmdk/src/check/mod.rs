@@ -4,11 +4,12 @@
 //! |---|---|
 //! | `flat-extent-cut` | |
 //! | `parent-unreadable`, `parent-mismatch`, `parent-is-itself` | |
-//! | `extent-size` | |
+//! | `extent-size`: the header says less or more than the descriptor | |
 //! | `unclean` | clearing the flag |
 //! | `footer-lost` | tables, directory and footer made anew from what stands before the grains |
-//! | `directory-lost` | taking the second in its place |
+//! | `directory-lost` | taking the other one as the only one |
 //! | `directory-entry` | a new table, made from the second one; else none |
+//! | `directory-copy` | a new second table, made from the first one |
 //! | `metadata-overlap` | |
 //! | `table-entry` | the second table's entry; else none |
 //! | `entry-behind-end` | clearing it |
@@ -16,6 +17,7 @@
 //! | `grain-used-twice`, `grain-on-metadata` | a copy of the grain for the second entry that names it |
 //! | `packed-grain` | |
 //! | `leak` | cutting the file, or punching a hole |
+//! | `unnamed`: as `leak`, where anything else was found | |
 //!
 //! Memory: a bit for each sector of a window of the file. A file too long for one window is looked at
 //! in several, each with a walk of its own over the tables.

@@ -30,6 +30,11 @@ impl Occupied {
         first
     }
 
+    /// Whether any of the sectors that lie in the window is in use.
+    pub(super) fn meets(&self, sectors: Range<u64>) -> bool {
+        self.masks(sectors).any(|(word, mask, _)| self.bits[word] & mask != 0)
+    }
+
     /// The words that hold the sectors, with the bits of these, and the sector of each first bit.
     fn masks(&self, sectors: Range<u64>) -> impl Iterator<Item = (usize, u64, u64)> + use<> {
         let window = self.window.clone();
@@ -92,6 +97,7 @@ mod tests {
             for (at, count) in marks {
                 let sectors = (at..at + count).filter(|sector| window.contains(sector));
                 let met = sectors.clone().find(|sector| model.contains(sector));
+                prop_assert_eq!(occupied.meets(at..at + count), met.is_some());
                 prop_assert_eq!(occupied.mark(at..at + count), met);
                 model.extend(sectors);
             }

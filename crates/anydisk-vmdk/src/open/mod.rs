@@ -8,7 +8,8 @@ mod sesparse;
 use std::collections::HashSet;
 
 use anydisk_core::{
-    Access, GuestRange, HostOffset, Invalid, OpenRequest, Reference, Result, StorageExt, Value,
+    Access, Error, GuestRange, HostOffset, Invalid, OpenRequest, Reference, Result, StorageExt,
+    Value,
 };
 
 use crate::NAME;
@@ -32,6 +33,30 @@ pub(crate) struct Assembly {
     pub(crate) room: Option<u64>,
     /// What a person should know of the image, though it opened.
     pub(crate) warnings: Vec<String>,
+}
+
+impl Assembly {
+    /// Bytes that the descriptor says the extent has that holds it.
+    pub(crate) fn told_of_own(&self) -> Option<u64> {
+        let holds_it =
+            self.room.is_some() && self.parts.first().is_some_and(|part| part.file() == Some(0));
+        self.descriptor.extents.first().filter(|_| holds_it).map(|line| line.len)
+    }
+
+    /// What is written to a disk that is smaller than it was would go to where the rest lies.
+    ///
+    /// # Errors
+    /// [`Error::NeedsRepair`] for a header that says less than the descriptor in its file.
+    pub(crate) fn check_size(&self) -> Result<()> {
+        let size = self.parts.first().map_or(0, |part| part.range().len());
+        match self.told_of_own().filter(|told| *told > size) {
+            None => Ok(()),
+            Some(told) => {
+                let why = format!("{size} bytes in the header, {told} in the descriptor");
+                Err(Error::NeedsRepair { format: NAME, why: why.into() })
+            }
+        }
+    }
 }
 
 /// Opens what the request names and the extents it is made of.
@@ -92,6 +117,12 @@ fn assemble_sparse(request: &OpenRequest<'_>) -> Result<Assembly> {
     let sparse = hosted::extent(0, &*request.store, &header)?;
     let range = GuestRange::whole(header.capacity);
     let writable = request.access == Access::ReadWrite;
+    if let Some(line) = descriptor.extents.first().filter(|line| line.len > header.capacity) {
+        assembler.warn(format!(
+            "Its header speaks of {} bytes, its descriptor of {}: one of them is damaged.",
+            header.capacity, line.len
+        ));
+    }
     assembler.push(Part::new(range, writable, "", Body::Sparse(sparse)));
     Ok(assembler.assembly(descriptor, Some(room)))
 }

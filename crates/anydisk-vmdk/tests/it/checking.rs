@@ -147,6 +147,11 @@ fn every_kind_of_damage_is_found_at_its_place_and_mended() {
             grains: [1, 2, 3, 4],
         },
         Case {
+            damage: |store| put(store, 48, 0xFF_FFFF),
+            found: &["directory-lost at 0x38: the second grain directory is not in the file"],
+            grains: [1, 2, 3, 4],
+        },
+        Case {
             damage: |store| put(store, SECOND_TABLE, 0),
             found: &[
                 "copies-differ at 0xc00: 1 entries differ from those of the first table at 0x1600",
@@ -172,17 +177,86 @@ fn every_kind_of_damage_is_found_at_its_place_and_mended() {
         (case.damage)(&store);
         let before = store.to_vec();
         let (_, lines) = check(store.clone(), Repair::Nothing);
-        let lines: Vec<_> = lines.iter().filter(|line| !line.starts_with("leak")).collect();
+        let lines: Vec<_> = lines.iter().filter(|line| !is_space(line)).collect();
         assert_eq!(lines, case.found);
         assert_eq!(store.to_vec(), before, "a check wrote something");
         let (report, lines) = check(store.clone(), Repair::All);
         assert!(report.is_clean(), "{lines:?}");
-        let lines = lines.iter().filter(|line| !line.starts_with("leak"));
+        let lines = lines.iter().filter(|line| !is_space(line));
         assert!(lines.clone().all(|line| line.contains("(mended)")), "{lines:?}");
+        assert_eq!(grains(&store), case.grains, "{}", case.found[0]);
+        assert!(
+            store.to_vec().len() >= before.len(),
+            "{}: something was given back",
+            case.found[0]
+        );
+        check(store.clone(), Repair::Leaks);
         assert_eq!(grains(&store), case.grains, "{}", case.found[0]);
         let (report, lines) = check(store.clone(), Repair::Nothing);
         assert!(report.is_clean() && lines.is_empty(), "after {:?}: {lines:?}", case.found);
     }
+}
+
+/// Whether a line of findings tells of space without a name.
+fn is_space(line: &str) -> bool {
+    line.starts_with("leak") || line.starts_with("unnamed")
+}
+
+/// The first directory or a table is zeroed, the second copies are whole: a repair once cut all the data
+/// off, told as leaks without harm.
+#[test]
+fn what_the_second_copies_name_is_no_leak_and_comes_back() {
+    type Damage = fn(&MemoryStorage);
+    let damages: [(Damage, &str); 4] = [
+        (|store| put(store, DIRECTORY, 0), "directory-entry at 0x1400"),
+        (|store| put(store, DIRECTORY, 1), "directory-lost at 0x38"),
+        (
+            |store| store.write_at(HostOffset(TABLE), &[0; 512]).expect("memory"),
+            "table-entry at 0x1600",
+        ),
+        (
+            |store| store.write_at(HostOffset(TABLE), &[0xEE; 512]).expect("memory"),
+            "table-entry at 0x1600",
+        ),
+    ];
+    for (damage, expected) in damages {
+        let store = image();
+        let len = store.len().expect("memory");
+        damage(&store);
+        for repair in [Repair::Nothing, Repair::Leaks] {
+            let (report, lines) = check(store.clone(), repair);
+            assert!(lines[0].starts_with(expected), "{lines:?}");
+            assert!(report.corruptions > 0 && report.leaks == 0, "{expected}: {report:?}");
+            assert_eq!(store.len().expect("memory"), len, "{expected}");
+        }
+        assert!(check(store.clone(), Repair::All).0.is_clean());
+        assert_eq!(grains(&store), [1, 2, 3, 4], "{expected}");
+        assert!(store.len().expect("memory") >= len, "{expected}");
+        let (report, lines) = check(store.clone(), Repair::Leaks);
+        assert!(report.is_clean(), "{expected}: {lines:?}");
+        assert_eq!(grains(&store), [1, 2, 3, 4], "{expected}");
+    }
+}
+
+/// A header that says less than the descriptor in the same file once made a repair cut off the rest.
+#[test]
+fn a_header_that_says_less_than_its_descriptor_is_damaged_and_nothing_is_given_back_or_written() {
+    let store = image();
+    store.write_at(HostOffset(12), &256_u64.to_le_bytes()).expect("memory");
+    let before = store.to_vec();
+    for repair in [Repair::Nothing, Repair::Leaks, Repair::All, Repair::All] {
+        let (report, lines) = check(store.clone(), repair);
+        assert!(report.corruptions == 1 && report.leaks + report.leaks_fixed == 0, "{lines:?}");
+        let expected =
+            "extent-size at 0xc: the header speaks of 131072 bytes, the descriptor of 983040";
+        assert_eq!(lines[0], expected);
+    }
+    assert_eq!(store.to_vec().len(), before.len());
+    assert_eq!(store.to_vec()[65536..], before[65536..]);
+    let (location, limits, store, access) = request(store, Access::ReadWrite);
+    let request = OpenRequest { access, ..OpenRequest::new(store, &location, &limits) };
+    let error = VMDK.open(request).expect_err("it is damaged").to_string();
+    assert!(error.contains("131072 bytes in the header, 983040 in the descriptor"), "{error}");
 }
 
 /// Grain 1 is lost in the middle of the file, grain 3 at its end.
@@ -219,8 +293,12 @@ fn what_another_damage_may_hide_is_not_given_back_as_a_leak() {
     let store = with_leaks();
     put(&store, TABLE, 0xFF00);
     let (report, _) = check(store.clone(), Repair::Leaks);
-    assert_eq!((report.leaks_fixed, report.corruptions), (0, 1));
-    assert!(check(store, Repair::All).0.is_clean());
+    assert_eq!((report.leaks, report.leaks_fixed, report.corruptions), (0, 0, 1));
+    let (report, _) = check(store.clone(), Repair::All);
+    assert!(report.is_clean() && report.leaks_fixed == 0);
+    // Now that nothing is damaged any more.
+    let (report, _) = check(store, Repair::All);
+    assert_eq!((report.leaks_fixed, report.corruptions_fixed), (2, 0));
 }
 
 #[test]
@@ -277,7 +355,7 @@ fn a_repaired_image_can_be_written_again() {
     let mut sector = [0; 512];
     store.read_exact_at(HostOffset(0x20000), &mut sector).expect("a read");
     assert_eq!(sector, [2; 512]);
-    assert!(check(store, Repair::Nothing).0.is_clean());
+    assert!(check(store, Repair::Leaks).0.is_clean());
 }
 
 /// In a redo log of ESX the mark is a word.

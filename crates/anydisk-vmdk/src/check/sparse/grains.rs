@@ -4,7 +4,8 @@ use anydisk_core::{Error, Finding, GuestRange, HostOffset, Result, Severity, Sto
 
 use super::super::table::Entries;
 use super::super::{guest, sector};
-use super::{SparseCheck, Walk};
+use super::tables::Pair;
+use super::{Belief, SparseCheck, Walk};
 use crate::check::unpack;
 use crate::extent::Packed;
 use crate::image::marker;
@@ -15,34 +16,48 @@ use crate::table::Grain;
 /// Bytes of a grain that are copied at once.
 const COPY: u64 = 1 << 20;
 
+/// An entry names no place that a grain can have.
+#[derive(Debug)]
+pub(super) struct Nowhere;
+
 impl SparseCheck<'_> {
     pub(super) fn check_entry(
         &mut self,
         walk: &mut Walk<'_, '_, '_>,
-        (number, index): (u64, usize),
-        first: &mut Entries,
-        second: Option<&Entries>,
+        index: usize,
+        pair: &mut Pair,
         findings: &mut Vec<Finding>,
     ) -> Result<()> {
-        let geometry = self.sparse.geometry();
-        if first.get(index) == 0 {
+        let entry = pair.first.get(index);
+        let copy = pair.second.as_ref().map(|second| second.get(index));
+        if entry == 0 && copy.unwrap_or(0) == 0 {
             return Ok(());
         }
-        let from_start = number
-            .saturating_mul(geometry.coverage())
-            .saturating_add(index as u64 * geometry.grain());
-        if from_start >= geometry.capacity() {
-            self.check_behind_end(walk, first, index, findings);
+        let from_start = self.bytes_before(pair.number, index);
+        if from_start >= self.sparse.geometry().capacity() {
+            self.check_behind_end(walk, &mut pair.first, index, findings);
             return Ok(());
         }
-        let cost = guest(self.part, from_start, geometry.grain());
-        let place = match self.judge(first.get(index), first.place(index)) {
-            Ok(place) => place,
-            Err(_) if !walk.first => return Ok(()),
-            Err(error) => {
-                let copy = second.map(|second| second.get(index));
-                self.mend_entry(first, index, (copy, cost), &error, findings)
-            }
+        let at = pair.first.place(index);
+        let copy = copy.filter(|copy| self.takes_copy(entry, *copy));
+        // Whose place others may have waits until these are known.
+        let is_other = copy.is_some() && self.belief == Belief::Both;
+        if is_other != walk.of_others {
+            self.has_others |= is_other;
+            self.states[usize::try_from(pair.number).expect("limited by the header")].has_others |=
+                is_other;
+            return Ok(());
+        }
+        let cost = guest(self.part, from_start, self.sparse.geometry().grain());
+        let place = match copy {
+            Some(copy) => self.take_copy(walk, pair, index, (copy, cost), findings),
+            None => match self.judge(entry, at) {
+                Ok(place) => place,
+                Err(error) => {
+                    self.drop_entry(walk, pair, index, (error, cost), findings);
+                    None
+                }
+            },
         };
         let Some(place) = place else { return Ok(()) };
         if walk.first {
@@ -51,21 +66,113 @@ impl SparseCheck<'_> {
         if self.sparse.packed != Packed::No {
             return self.check_packed(walk, place, from_start, cost, findings);
         }
-        let Some(met) = self.mark(walk, place, geometry.grain()) else { return Ok(()) };
-        let mut finding = self.used_twice(place, met, first.place(index)).costing(cost);
+        let Some(met) = self.mark(walk, place, self.sparse.geometry().grain()) else {
+            return Ok(());
+        };
+        self.keeps_leaks = true;
+        let mut finding = self.used_twice(place, met, at).costing(cost);
         if self.mends()
+            && !self.restores
             && let Some(copy) = self.copy_grain(place)?
         {
-            first.set(index, sector(copy));
+            pair.first.set(index, sector(copy));
             finding.repaired = true;
-        } else {
-            self.keeps_leaks = true;
         }
         findings.push(finding);
         Ok(())
     }
 
-    /// Where the grain is that the entry at `at` names, if it names one.
+    /// Whether the entry of the second table is taken instead of that of the first.
+    fn takes_copy(&self, entry: u64, copy: u64) -> bool {
+        if entry == copy {
+            return false;
+        }
+        match (self.grain_of(entry), self.grain_of(copy)) {
+            (_, Err(_)) => false,
+            (Err(_), Ok(_)) => true,
+            (Ok(_), Ok(_)) if self.belief == Belief::Second => true,
+            // An entry of the first that says zeroes is one.
+            (Ok(None), Ok(Some(_))) => entry == 0,
+            (Ok(_), Ok(_)) => false,
+        }
+    }
+
+    /// Tells that the entry of the second table counts, unless somebody else has that place: then
+    /// where the grain is.
+    fn take_copy(
+        &mut self,
+        walk: &Walk<'_, '_, '_>,
+        pair: &mut Pair,
+        index: usize,
+        (copy, cost): (u64, GuestRange),
+        findings: &mut Vec<Finding>,
+    ) -> Option<HostOffset> {
+        let (entry, at) = (pair.first.get(index), pair.first.place(index));
+        let place = self.grain_of(copy).ok().flatten();
+        let is_taken = place.is_some_and(|place| {
+            let end = place.saturating_add(self.stored_len());
+            walk.occupied.meets(sector(place)..end.get().div_ceil(SECTOR))
+        });
+        let judged = self.judge(entry, at);
+        if self.belief == Belief::Both && is_taken {
+            if let Err(error) = judged {
+                self.drop_entry(walk, pair, index, (error, cost), findings);
+            }
+            return None;
+        }
+        if walk.first {
+            let text = match judged {
+                Err(error) => error.to_string(),
+                Ok(_) => format!("the entry is {entry:#x}, that of the second table {copy:#x}"),
+            };
+            // What a crash between the writes of the two may leave is no damage.
+            let is_crash = self.sparse.unclean && entry == 0;
+            let severity = if is_crash { Severity::Note } else { Severity::Corruption };
+            let finding = Finding::new(severity, "table-entry", at, text);
+            let mut finding = finding.mended_by("the entry of the second table");
+            finding.repaired = self.mends();
+            findings.push(finding);
+        }
+        self.keeps_leaks = true;
+        if self.mends() {
+            pair.first.set(index, copy);
+        }
+        place
+    }
+
+    /// Tells of an entry that names no grain there can be, and that no second table knows better.
+    fn drop_entry(
+        &mut self,
+        walk: &Walk<'_, '_, '_>,
+        pair: &mut Pair,
+        index: usize,
+        (error, cost): (Error, GuestRange),
+        findings: &mut Vec<Finding>,
+    ) {
+        self.keeps_leaks = true;
+        if !walk.first {
+            return;
+        }
+        let at = pair.first.place(index);
+        let finding = Finding::new(Severity::Corruption, "table-entry", at, error.to_string());
+        let mut finding = finding.costing(cost).mended_by("there is no grain any more");
+        if self.mends() && !self.restores {
+            pair.first.set(index, 0);
+            finding.repaired = true;
+        }
+        findings.push(finding);
+    }
+
+    /// Where the grain is that an entry names, if it names one.
+    pub(super) fn grain_of(&self, entry: u64) -> Result<Option<HostOffset>, Nowhere> {
+        match self.sparse.decode(entry) {
+            Grain::Sector(sector) => self.sparse.grain_place(sector, 1).map(Some).ok_or(Nowhere),
+            Grain::Broken(_) => Err(Nowhere),
+            Grain::Absent | Grain::Zero => Ok(None),
+        }
+    }
+
+    /// As [`grain_of`](Self::grain_of) of the entry at `at`.
     ///
     /// # Errors
     /// What is wrong with the entry.
@@ -77,48 +184,26 @@ impl SparseCheck<'_> {
         }
     }
 
-    /// Tells of an entry that names no grain there can be. Where the grain is after all, by the
-    /// second table's entry `copy`.
-    fn mend_entry(
-        &mut self,
-        first: &mut Entries,
-        index: usize,
-        (copy, cost): (Option<u64>, GuestRange),
-        error: &Error,
-        findings: &mut Vec<Finding>,
-    ) -> Option<HostOffset> {
-        let at = first.place(index);
-        let known = |copy: u64| Some((copy, self.judge(copy, at).ok().flatten()?));
-        let copy = copy.and_then(known);
-        let finding = Finding::new(Severity::Corruption, "table-entry", at, error.to_string());
-        let mut finding = match copy {
-            Some(_) => finding.mended_by("the entry of the second table"),
-            None => finding.costing(cost).mended_by("there is no grain any more"),
-        };
-        if self.mends() {
-            first.set(index, copy.map_or(0, |(entry, _)| entry));
-            finding.repaired = true;
-        } else {
-            self.keeps_leaks = true;
-        }
-        findings.push(finding);
-        copy.map(|(_, place)| place)
-    }
-
+    /// What is named behind the end of the disk is kept until the entry is cleared: the end may be
+    /// wrong.
     fn check_behind_end(
-        &self,
-        walk: &Walk<'_, '_, '_>,
+        &mut self,
+        walk: &mut Walk<'_, '_, '_>,
         first: &mut Entries,
         index: usize,
         findings: &mut Vec<Finding>,
     ) {
+        if first.get(index) == 0 || walk.of_others {
+            return;
+        }
+        self.keeps_leaks = true;
         if !walk.first {
             return;
         }
         let text = format!("the entry {:#x} is for a grain behind the end", first.get(index));
         let finding = Finding::new(Severity::Note, "entry-behind-end", first.place(index), text);
         let mut finding = finding.mended_by("it is cleared");
-        if self.mends() {
+        if self.mends() && !self.restores {
             first.set(index, 0);
             finding.repaired = true;
         }

@@ -31,10 +31,16 @@ impl SparseCheck<'_> {
             let units = stored.div_ceil(self.sparse.geometry().grain());
             let at = HostOffset(run.start * SECTOR);
             let text = format!("{units} grains from here on are named by no table");
+            if self.keeps_leaks {
+                // What is damaged may have named them, so nobody knows that they are without use.
+                let text = format!("{text} that is whole");
+                teller.tell(Finding::new(Severity::Note, "unnamed", at, text));
+                continue;
+            }
             let cut = last && run.end == end && self.end.div_ceil(SECTOR) == end;
             let remedy = if cut { "the file is cut" } else { "a hole is punched" };
             let mut finding = Finding::new(Severity::Leak, "leak", at, text).mended_by(remedy);
-            if self.request.repair >= Repair::Leaks && !self.keeps_leaks {
+            if self.request.repair >= Repair::Leaks {
                 finding.repaired = self.give_back(&run, cut)?;
             }
             let report = &mut teller.report;

@@ -1,15 +1,18 @@
 //! Checking an extent of grains.
 
+mod copies;
+mod directories;
 mod grains;
 mod leaks;
 mod tables;
 mod windows;
 
 use anydisk_core::{
-    CheckRequest, Finding, HostOffset, Repair, Result, Severity, Storage, StorageExt,
+    CheckRequest, Finding, GuestOffset, GuestRange, HostOffset, Repair, Result, Severity, Storage,
+    StorageExt,
 };
 
-use self::tables::overlap;
+use self::directories::overlapping;
 use self::windows::Windows;
 use super::occupied::Occupied;
 use super::{Progress, Teller, sector};
@@ -23,42 +26,65 @@ pub(super) struct SparseCheck<'a> {
     part: &'a Part,
     sparse: &'a Sparse,
     store: &'a dyn Storage,
+    /// Bytes that the descriptor says it has.
+    told: u64,
     /// Where the descriptor is, if it is in this file.
     descriptor: Option<(HostOffset, u64)>,
     /// Where the file ends, or what was added to it.
     end: u64,
-    /// Something is wrong, so that what nothing names may be missed by someone.
+    /// Something is wrong, or was, so that what nothing names may be missed by someone.
     keeps_leaks: bool,
     /// The second directory, unless it lies on other metadata.
     second: Option<HostOffset>,
     /// The directory lies on other metadata: nothing may be written.
     entangled: bool,
-    /// Of each table, whether it or its second copy lies on other metadata.
-    on_others: Vec<OnOthers>,
+    /// The two sets of tables say different things.
+    differ: bool,
+    belief: Belief,
+    /// Mends what a second copy knows, and gives nothing up.
+    restores: bool,
+    /// Entries of the window were left for those that others may have the place of.
+    has_others: bool,
+    /// Of each table.
+    states: Vec<TableState>,
     windows: Windows,
 }
 
-/// Which of a table and its second copy lie on other metadata, and must not be written.
+/// Which set of tables is believed where they differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Belief {
+    /// Both: what the first names, and what only the second names.
+    Both,
+    /// The second: the first contradicts itself.
+    Second,
+}
+
+/// What is known of a table and its second copy.
 #[derive(Clone, Copy, Debug, Default)]
-struct OnOthers {
-    first: bool,
-    second: bool,
+struct TableState {
+    /// It lies on other metadata, and must not be written.
+    first_on_others: bool,
+    second_on_others: bool,
+    /// Its second copy names grains that it does not.
+    has_others: bool,
 }
 
 /// One walk over the tables, with what is in use in one window.
 struct Walk<'a, 't, 'p> {
     /// Everything is judged in the first walk; later ones look only for what is used twice.
     first: bool,
+    /// What only second tables name is looked at.
+    of_others: bool,
     occupied: Occupied,
     teller: &'a mut Teller<'t>,
     progress: &'a mut Progress<'p>,
 }
 
-/// A table and its second copy, as far as they are in the file.
+/// A table and its second copy, as far as they are in their places in the file.
 #[derive(Clone, Copy)]
 struct Tables {
     number: u64,
-    first: HostOffset,
+    first: Option<HostOffset>,
     second: Option<HostOffset>,
 }
 
@@ -76,12 +102,17 @@ impl<'a> SparseCheck<'a> {
             part,
             sparse,
             store: &*assembly.files[sparse.file].store,
+            told: assembly.told_of_own().unwrap_or_else(|| part.range().len()),
             descriptor: room.map(|room| (assembly.descriptor.at(), room)),
             end: sparse.end().get(),
             keeps_leaks: false,
             second: sparse.redundant(),
             entangled: false,
-            on_others: vec![OnOthers::default(); tables],
+            differ: false,
+            belief: Belief::Both,
+            restores: false,
+            has_others: false,
+            states: vec![TableState::default(); tables],
             windows: Windows::new(sparse.end(), request.open.limits.table_cache),
         }
     }
@@ -104,15 +135,17 @@ impl<'a> SparseCheck<'a> {
         let grains = self.sparse.geometry().capacity().div_ceil(self.sparse.geometry().grain());
         *teller.report.total_clusters.get_or_insert(0) += grains;
         self.check_header(teller)?;
-        self.check_pieces(teller);
-        for number in 0..self.windows.count() {
-            let occupied = self.windows.occupied(number);
-            let mut walk = Walk { first: number == 0, occupied, teller, progress };
-            self.find_tables(&mut walk)?;
+        self.check_pieces(teller)?;
+        self.differ = self.copies_differ()?;
+        if self.differ {
+            self.judge_sets(teller)?;
         }
         for number in 0..self.windows.count() {
-            let occupied = self.windows.occupied(number);
-            let mut walk = Walk { first: number == 0, occupied, teller, progress };
+            self.find_tables(&mut self.window(number, teller, progress))?;
+        }
+        self.check_directories(teller)?;
+        for number in 0..self.windows.count() {
+            let mut walk = self.window(number, teller, progress);
             if number == 0 || self.windows.touched[number] {
                 self.walk(&mut walk)?;
             }
@@ -129,62 +162,93 @@ impl<'a> SparseCheck<'a> {
         self.request.repair == Repair::All && !self.entangled
     }
 
+    fn window<'w, 't, 'p>(
+        &self,
+        number: usize,
+        teller: &'w mut Teller<'t>,
+        progress: &'w mut Progress<'p>,
+    ) -> Walk<'w, 't, 'p> {
+        let occupied = self.windows.occupied(number);
+        Walk { first: number == 0, of_others: false, occupied, teller, progress }
+    }
+
     fn check_header(&mut self, teller: &mut Teller<'_>) -> Result<()> {
-        let (capacity, len) = (self.sparse.geometry().capacity(), self.part.range().len());
-        if capacity > len {
-            let text = format!("the header speaks of {capacity} bytes, the descriptor of {len}");
-            teller.tell(Finding::new(Severity::Note, "extent-size", HostOffset(12), text));
+        let (capacity, told) = (self.sparse.geometry().capacity(), self.told);
+        if capacity != told {
+            // Growing puts the header first: it may say more for a moment, and never less.
+            let is_lost = capacity < told;
+            self.keeps_leaks |= is_lost;
+            let severity = if is_lost { Severity::Corruption } else { Severity::Note };
+            let text = format!("the header speaks of {capacity} bytes, the descriptor of {told}");
+            let mut finding = Finding::new(severity, "extent-size", HostOffset(12), text);
+            if let Some(lost) =
+                GuestRange::new(GuestOffset(capacity), told.saturating_sub(capacity))
+            {
+                finding = finding.costing(lost);
+            }
+            teller.tell(finding);
         }
-        if !self.sparse.damaged {
-            return Ok(());
+        if self.sparse.damaged {
+            let text = "the first grain directory is not in the file".to_owned();
+            self.keep_only(self.sparse.directory(), "the second takes its place", text, teller)?;
         }
-        let at = HostOffset(std::mem::offset_of!(SparseHeader, gdOffset) as u64);
-        let text = "the first grain directory is not in the file".to_owned();
-        let mut finding = Finding::new(Severity::Corruption, "directory-lost", at, text)
-            .mended_by("the second takes its place");
-        if self.mends() {
-            self.promote_second()?;
-            finding.repaired = true;
+        let len = self.sparse.geometry().directory_len();
+        if self.second.is_some_and(|at| at.saturating_add(len) > self.sparse.end()) {
+            let text = "the second grain directory is not in the file".to_owned();
+            let first = self.sparse.directory();
+            self.keep_only(first, "there is only the first one then", text, teller)?;
         }
-        teller.tell(finding);
         Ok(())
+    }
+
+    /// The metadata that is neither directory nor table: where, and how long.
+    fn fixed_pieces(&self) -> Vec<(HostOffset, u64)> {
+        let mut pieces = vec![(HostOffset::ZERO, self.sparse.header_len)];
+        pieces.extend(self.descriptor);
+        pieces
     }
 
     /// The metadata that is no table: where, and how long.
     fn pieces(&self) -> Vec<(HostOffset, u64)> {
         let directory_len = self.sparse.geometry().directory_len();
-        let mut pieces = vec![(HostOffset::ZERO, self.sparse.header_len)];
-        pieces.extend(self.descriptor);
+        let mut pieces = self.fixed_pieces();
         pieces.push((self.sparse.directory(), directory_len));
         pieces.extend(self.second.map(|at| (at, directory_len)));
         pieces
     }
 
     /// No two of these pieces may share a byte, else none can be mended without harm.
-    fn check_pieces(&mut self, teller: &mut Teller<'_>) {
+    fn check_pieces(&mut self, teller: &mut Teller<'_>) -> Result<()> {
+        let first = self.sparse.directory();
         let mut pieces = self.pieces();
         pieces.sort_unstable();
-        for pair in pieces.windows(2) {
-            let ((at, len), (next, _)) = (pair[0], pair[1]);
-            if at.saturating_add(len) <= next {
-                continue;
-            }
-            teller.tell(overlap(next, sector(next)));
+        let pairs = pieces.windows(2).map(|pair| (pair[0], pair[1].0));
+        let touching = pairs.filter(|((at, len), next)| at.saturating_add(*len) > *next);
+        let touching: Vec<_> = touching.map(|((at, _), next)| [at, next]).collect();
+        let meets = |at: HostOffset| touching.iter().any(|pair| pair.contains(&at));
+        for [_, next] in &touching {
+            teller.tell(overlapping(*next));
             self.keeps_leaks = true;
-            match self.second {
-                Some(second) if [at, next].contains(&second) => self.second = None,
-                _ => self.entangled = true,
-            }
         }
+        match self.second.filter(|second| meets(*second)) {
+            _ if touching.is_empty() => {}
+            Some(second) if !meets(first) || second == first => self.second = None,
+            None if meets(first) && self.second.is_some() => {
+                let text = "the first grain directory lies on other metadata".to_owned();
+                let second = self.second.unwrap_or(first);
+                self.keep_only(second, "the second takes its place", text, teller)?;
+            }
+            _ => self.entangled = true,
+        }
+        Ok(())
     }
 
-    /// Makes the second directory the first, and the only one: one sector is written.
-    fn promote_second(&self) -> Result<()> {
+    /// Makes the directory at a sector the first, and the only one: one sector is written.
+    fn name_only(&self, directory: u64) -> Result<()> {
         let mut bytes = [0; 512];
         self.store.read_exact_at(HostOffset::ZERO, &mut bytes)?;
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-        let directory = sector(self.sparse.directory()).to_le_bytes();
-        put(std::mem::offset_of!(SparseHeader, gdOffset), &directory);
+        put(std::mem::offset_of!(SparseHeader, gdOffset), &directory.to_le_bytes());
         put(std::mem::offset_of!(SparseHeader, rgdOffset), &[0; 8]);
         let at = std::mem::offset_of!(SparseHeader, flags);
         bytes[at] &= !u8::try_from(flags::REDUNDANT).expect("a low bit");
@@ -200,7 +264,7 @@ impl<'a> SparseCheck<'a> {
         let text = "the extent was not closed by its last writer".to_owned();
         let mut finding =
             Finding::new(Severity::Note, "unclean", at, text).mended_by("the flag is cleared");
-        if self.mends() {
+        if self.mends() && !self.restores {
             self.sparse.tell_unclean(self.store, false)?;
             self.store.flush()?;
             finding.repaired = true;
