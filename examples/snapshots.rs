@@ -25,9 +25,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let kept = snapshots.create(&NewSnapshot { name: "kept".into(), date })?;
     disk.write(GuestOffset(0), b"after!")?;
 
-    // The old state is an image of its own. While it is open the snapshot cannot be deleted.
+    // The old state is a disk of its own. While it is open the snapshot cannot be deleted.
     let which = SnapshotRef::Id(kept.id);
-    let old = Disk::new(snapshots.open(&which)?);
+    let old = disk.at_snapshot(&which)?;
     let mut bytes = [0; 6];
     old.read(GuestOffset(0), &mut bytes)?;
     assert_eq!(&bytes, b"before");

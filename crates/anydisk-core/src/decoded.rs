@@ -39,6 +39,11 @@ impl DecodedCache {
         Self { shards: Default::default(), bytes_per_shard: bytes / SHARDS }
     }
 
+    /// An empty one with the same budget.
+    pub(crate) fn of_same_size(&self) -> Self {
+        Self { shards: Default::default(), bytes_per_shard: self.bytes_per_shard }
+    }
+
     pub(crate) fn clear(&self) {
         for shard in &self.shards {
             *shard.lock().unwrap_or_else(PoisonError::into_inner) = Shard::default();

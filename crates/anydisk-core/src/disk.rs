@@ -116,8 +116,7 @@ impl Disk {
     /// Tables that were read before count as they were read.
     #[must_use]
     pub fn unpadded(&self) -> Self {
-        let disk = Self::from_layers(self.layers.clone(), &Limits::default());
-        Self { padded: false, ..disk }
+        Self { padded: false, ..self.with_layers(self.layers.clone()) }
     }
 
     /// The same disk under another image: writes go to `top`.
@@ -130,20 +129,31 @@ impl Disk {
         self
     }
 
-    /// The disk as it was at a snapshot of its top image, read-only, over the same layers below.
+    /// The disk as it was at a snapshot of its top image: a disk of its own, read-only, over the same
+    /// layers below. This one goes on beside it; the snapshot cannot be deleted while it is open.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the format has no snapshots; [`Error::NotFound`]; what the image
     /// says of its tables.
-    pub fn at_snapshot(mut self, which: &SnapshotRef) -> Result<Self> {
-        let top = Arc::clone(&self.layers[0].image);
-        let Some(snapshots) = top.snapshots() else {
-            let format = top.info().format;
+    pub fn at_snapshot(&self, which: &SnapshotRef) -> Result<Self> {
+        let Some(snapshots) = self.top().snapshots() else {
+            let format = self.top().info().format;
             return Err(Error::Unsupported { format, feature: Feature::Snapshots });
         };
-        self.layers[0].image = snapshots.open(which)?;
-        self.decoded.clear();
-        Ok(self)
+        let mut layers = self.layers.clone();
+        layers[0].image = snapshots.open(which)?;
+        Ok(self.with_layers(layers))
+    }
+
+    /// A disk like this one, of other layers, with caches of its own.
+    fn with_layers(&self, layers: Vec<Layer>) -> Self {
+        Self {
+            layers,
+            decoded: self.decoded.of_same_size(),
+            decoders: Decoders::new(),
+            name: self.name.clone(),
+            padded: self.padded,
+        }
     }
 
     /// The images, the top one first.
@@ -589,7 +599,9 @@ impl Disk {
     }
 
     fn writer(&self) -> Result<&dyn ImageWrite> {
-        self.top().writer().ok_or_else(|| read_only("it was opened for reading"))
+        self.top().writer().ok_or_else(|| {
+            read_only("it was opened for reading, or images of its kind are only read")
+        })
     }
 
     fn range_of(&self, at: GuestOffset, len: usize) -> Result<GuestRange> {

@@ -13,8 +13,9 @@ pub trait Snapshots: Sync {
     /// All snapshots, in the order of the image's table.
     fn list(&self) -> Result<Vec<SnapshotInfo>>;
 
-    /// A snapshot as an image of its own, read-only, over the same layer below as the image. While
-    /// it is open the snapshot can be neither deleted nor changed.
+    /// A snapshot as an image of its own, read-only. What lies below is not in it: a disk with the
+    /// layers below is [`Disk::at_snapshot`](crate::Disk::at_snapshot). While it is open the snapshot
+    /// can be neither deleted nor changed.
     fn open(&self, which: &SnapshotRef) -> Result<Arc<dyn Image>>;
 
     /// The state of a machine that is kept with a snapshot, as an image; `None` if there is none.

@@ -371,6 +371,26 @@ fn a_snapshot_that_is_open_is_neither_deleted_nor_renamed() {
 }
 
 #[test]
+fn a_disk_at_a_snapshot_is_read_over_the_layers_below_while_the_disk_goes_on() {
+    let base = create(&memory(), 64 * KIB, &[]);
+    disk(&base, None).write(GuestOffset(0), &[9; 8]).expect("it can be written");
+    let image = create(&memory(), 64 * KIB, &[("cluster_size", "4096")]);
+    let now = disk(&image, Some(base));
+    now.write(GuestOffset(4096), &[1; 8]).expect("it can be written");
+    snapshots(&image).create(&named("kept")).expect("a snapshot can be made");
+    let then = now.at_snapshot(&SnapshotRef::Name("kept".into())).expect("it opens");
+    now.write(GuestOffset(0), &[2; 8]).expect("it can be written");
+    now.write(GuestOffset(4096), &[2; 8]).expect("it can be written");
+    let first = |disk: &Disk, at| {
+        let mut byte = [0];
+        disk.read(GuestOffset(at), &mut byte).map(|()| byte[0]).expect("it can be read")
+    };
+    assert_eq!([first(&then, 0), first(&then, 4096)], [9, 1]);
+    assert_eq!([first(&now, 0), first(&now, 4096)], [2, 2]);
+    assert!(!then.is_writable());
+}
+
+#[test]
 fn an_image_opened_for_reading_lists_and_opens_and_changes_nothing() {
     let store = memory();
     let image = create(&store, 64 * KIB, &[]);
