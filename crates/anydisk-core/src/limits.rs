@@ -54,3 +54,41 @@ impl Limits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = include_str!("../../../docs/security.md");
+
+    /// A size as the page writes it.
+    fn size(bytes: u64) -> String {
+        match bytes {
+            gib if gib.is_multiple_of(1 << 30) => format!("{} GiB", gib >> 30),
+            mib if mib.is_multiple_of(1 << 20) => format!("{} MiB", mib >> 20),
+            kib => format!("{} KiB", kib >> 10),
+        }
+    }
+
+    /// The columns of the page's table that hold `limits`, from the top.
+    fn column(limits: &Limits) -> [String; 8] {
+        let Limits { table_cache, decoded_cache, descriptor, chain, extents, unit, .. } = *limits;
+        let sizes = [table_cache, decoded_cache, descriptor].map(|bytes| size(bytes as u64));
+        let [tables, decoded, text] = sizes;
+        let (images, files) = (chain.to_string(), extents.to_string());
+        let (work, memory) = (limits.kdf_iterations.to_string(), size(limits.kdf_memory));
+        [tables, decoded, text, images, files, size(unit), work, memory]
+    }
+
+    #[test]
+    fn the_security_page_tells_the_limits_that_hold() {
+        let ours = column(&Limits::default()).into_iter().zip(column(&Limits::strict()));
+        let heading = "| what | `Limits::default()` | `Limits::strict()` |";
+        let table = PAGE.split_once(heading).expect("the table").1.lines().skip(2);
+        let rows: Vec<&str> = table.take_while(|line| line.starts_with('|')).collect();
+        assert_eq!(rows.len(), 8);
+        for (row, (default, strict)) in rows.iter().zip(ours) {
+            assert!(row.ends_with(&format!(" | {default} | {strict} |")), "{row}");
+        }
+    }
+}
