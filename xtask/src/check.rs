@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::run::{anydisk, cargo, cargo_program, is_there, root, run, run_with};
+use crate::run::{anydisk, cargo, cargo_program, is_there, root, run, run_with, target};
 use crate::{demo, fuzz};
 
 /// Everything, in the order in which it fails fastest.
@@ -55,7 +55,7 @@ pub(crate) fn examples() -> Result<(), String> {
 /// The parts without locks under every interleaving. A folder of its own: all is built anew.
 pub(crate) fn loom() -> Result<(), String> {
     let line = ["test", "--locked", "-p", "anydisk-core", "--lib", "interleavings"];
-    let folder = root().join("target/loom").display().to_string();
+    let folder = target().join("loom").display().to_string();
     let variables = [("RUSTFLAGS", "--cfg anydisk_loom"), ("CARGO_TARGET_DIR", &*folder)];
     run_with(&cargo_program(), &line, &variables)
 }
@@ -86,7 +86,7 @@ const KINDS: &[Kind] = &[
 
 /// Every ordered pair of formats; each output is checked and compared by qemu-img.
 pub(crate) fn jobs() -> Result<(), String> {
-    let folder = root().join("target/jobs");
+    let folder = target().join("jobs");
     std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
     let tool = anydisk()?;
     let raw = folder.join("source.raw");

@@ -31,7 +31,5 @@ fn run_demo(row: &corpus::Row) -> Result<(), String> {
 }
 
 pub(crate) fn task() -> Result<(), String> {
-    let rows = corpus::rows("vmdk");
-    let row = rows.iter().find(|row| row.name == IMAGE);
-    run_demo(row.ok_or_else(|| format!("{IMAGE} is not in the corpus"))?)
+    run_demo(&corpus::own(IMAGE))
 }

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::run::{is_there, root, run, run_with};
+use crate::run::{is_there, run, run_with, target};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -44,7 +44,7 @@ pub(crate) fn task() -> Result<(), String> {
     if !needed.iter().all(|(program, arguments)| is_there(program, arguments)) {
         return Err("needs Linux on x86-64, a nightly toolchain, cc and readelf".into());
     }
-    let folder = root().join("target/race");
+    let folder = target().join("race");
     std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
     let symbols = symbols()?;
     let flags = flags(&shim(&folder, &symbols)?, &symbols);

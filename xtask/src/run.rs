@@ -9,6 +9,12 @@ pub(crate) fn root() -> PathBuf {
     own.parent().map_or(own.clone(), PathBuf::from)
 }
 
+/// The folder that cargo builds in.
+pub(crate) fn target() -> PathBuf {
+    let named = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    root().join(named)
+}
+
 /// Runs a program in the workspace, showing the command; an error if it fails.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
     run_with(program, arguments, &[])
@@ -55,8 +61,6 @@ pub(crate) fn is_there(program: &str, arguments: &[&str]) -> bool {
 
 /// The tool, built for release.
 pub(crate) fn anydisk() -> Result<String, String> {
-    cargo(&["build", "--quiet", "--release", "--locked", "-p", "anydisk-cli"])?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(root().join(target).join("release/anydisk").display().to_string())
+    cargo(&["build", "--release", "--locked", "-p", "anydisk-cli"])?;
+    Ok(target().join("release/anydisk").display().to_string())
 }

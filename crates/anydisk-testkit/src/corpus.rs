@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -67,9 +68,18 @@ pub enum Expect {
     Check,
 }
 
-/// All rows of a format: those of the project, and of a bigger corpus where there is one, either in
-/// the folder that the variable `ANYDISK_CORPUS` names or in `../shared/corpus` beside the
-/// workspace. Says aloud where they come from.
+/// One row of the project's own corpus.
+///
+/// # Panics
+/// If the manifest cannot be read, or has no such row.
+#[must_use]
+pub fn own(name: &str) -> Row {
+    let row = read_manifest(&own_folder()).into_iter().find(|row| row.name == name);
+    row.unwrap_or_else(|| panic!("{name} is not in the corpus"))
+}
+
+/// All rows of a format: those of the project, and of the bigger corpus in the folder that the
+/// variable `ANYDISK_CORPUS` names. Says aloud how many.
 ///
 /// # Panics
 /// If a manifest cannot be read.
@@ -77,7 +87,7 @@ pub enum Expect {
 pub fn rows(format: &str) -> Vec<Row> {
     let mut seen = HashSet::new();
     let mut rows = Vec::new();
-    for folder in folders() {
+    for folder in iter::once(own_folder()).chain(bigger()) {
         let of_folder = read_manifest(&folder).into_iter();
         rows.extend(of_folder.filter(|row| row.format == format && seen.insert(row.name.clone())));
     }
@@ -85,27 +95,18 @@ pub fn rows(format: &str) -> Vec<Row> {
     rows
 }
 
-fn folders() -> Vec<PathBuf> {
-    let mut folders = vec![places::workspace().join("tests/corpus")];
-    folders.extend(bigger());
-    folders
+fn own_folder() -> PathBuf {
+    places::workspace().join("tests/corpus")
 }
 
-/// The folder of the bigger corpus, if there is one. Says aloud if not.
+/// The folder of the bigger corpus, if the variable `ANYDISK_CORPUS` names one. Says aloud if not.
 #[must_use]
 pub fn bigger() -> Option<PathBuf> {
-    let beside = places::workspace().join("../shared/corpus");
-    match std::env::var_os("ANYDISK_CORPUS") {
-        Some(folder) => Some(folder.into()),
-        None if beside.is_dir() => Some(beside),
-        None => {
-            eprintln!(
-                "skipped: the bigger corpus (ANYDISK_CORPUS does not name a folder, and there is \
-                 no ../shared/corpus)"
-            );
-            None
-        }
+    let folder = std::env::var_os("ANYDISK_CORPUS").map(PathBuf::from);
+    if folder.is_none() {
+        eprintln!("skipped: the bigger corpus (ANYDISK_CORPUS names no folder)");
     }
+    folder
 }
 
 fn read_manifest(folder: &Path) -> Vec<Row> {
