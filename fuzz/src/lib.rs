@@ -32,6 +32,7 @@ pub fn formats() -> Registry {
         &anydisk_vmdk::VMDK,
         &anydisk_vdi::VDI,
         &anydisk_vhd::VHD,
+        &anydisk_vhdx::VHDX,
         &anydisk_qcow::QCOW,
         &anydisk_cow::COW,
         &anydisk_qed::QED,

@@ -20,7 +20,7 @@ use crate::unpack::{Unpacked, unpack_tar_xz, unpack_xz};
 const LARGE: u64 = 8 << 30;
 
 /// The variable that asks for what takes long.
-const EVERYTHING: &str = "ANYDISK_EVERYTHING";
+pub(crate) const EVERYTHING: &str = "ANYDISK_EVERYTHING";
 
 /// One guest content: an image, or a part of it.
 #[derive(Clone, Debug)]

@@ -106,6 +106,7 @@ pub use anydisk_raw as raw;
 pub use anydisk_storage as storage;
 pub use anydisk_vdi as vdi;
 pub use anydisk_vhd as vhd;
+pub use anydisk_vhdx as vhdx;
 pub use anydisk_vmdk as vmdk;
 pub use backup::back_up_changes;
 pub use check::{Checked, Checking};
@@ -125,6 +126,7 @@ pub fn formats() -> Registry {
         &vmdk::VMDK,
         &vdi::VDI,
         &vhd::VHD,
+        &vhdx::VHDX,
         &qcow::QCOW,
         &cow::COW,
         &qed::QED,

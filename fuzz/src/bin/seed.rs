@@ -25,6 +25,7 @@ const FEEDS: &[Feed] = &[
     ("vdi_header", "vdi", first_4k),
     ("vhd_image", "vhd", first_64k),
     ("vhd_header", "vhd", footer_and_header),
+    ("vhdx_image", "vhdx", tables_of_vhdx),
     ("vmdk_image", "vmdk", whole),
     ("vmdk_check", "vmdk", whole),
     ("vmdk_header", "vmdk", sparse_header),
@@ -42,6 +43,7 @@ const FEEDS: &[Feed] = &[
     ("probe", "qcow", first_4k),
     ("probe", "vdi", first_4k),
     ("probe", "vhd", first_4k),
+    ("probe", "vhdx", first_4k),
     ("codec", "vmdk", zlib_stream),
     ("inspect", "qcow2", first_64k),
     ("inspect", "vmdk", first_64k),
@@ -71,6 +73,14 @@ fn first_64k(file: &[u8]) -> Option<Vec<u8>> {
 /// The copy of a VHD's footer, its header, and the table behind them.
 fn footer_and_header(file: &[u8]) -> Option<Vec<u8>> {
     file.starts_with(b"conectix").then(|| file[..file.len().min(2 << 10)].to_vec())
+}
+
+/// What the target for VHDX puts into its places: header, region table, and the beginnings of log,
+/// metadata and table, where they lie as qemu puts them.
+fn tables_of_vhdx(file: &[u8]) -> Option<Vec<u8>> {
+    let part = |at: usize, len: usize| Some(file.get(at..)?.get(..len)?.to_vec());
+    let parts = [part(64 << 10, 80)?, part(192 << 10, 112)?, part(1 << 20, 4096)?];
+    Some(parts.concat())
 }
 
 fn number_at(file: &[u8], at: usize) -> Option<usize> {

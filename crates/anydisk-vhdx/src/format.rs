@@ -1,0 +1,31 @@
+//! Recognising and opening.
+
+use std::sync::Arc;
+
+use anydisk_core::{Format, OpenRequest, Opened, Result, Sample, Verdict};
+
+use crate::header::has_signature;
+use crate::{NAME, VhdxImage};
+
+/// The VHDX format.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VhdxFormat;
+
+/// The VHDX format, for a registry.
+pub static VHDX: VhdxFormat = VhdxFormat;
+
+impl Format for VhdxFormat {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn probe(&self, sample: &Sample<'_>) -> Verdict {
+        if has_signature(sample.head) { Verdict::Magic } else { Verdict::No }
+    }
+
+    fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
+        let (image, backing) = VhdxImage::open(&request)?;
+        let warnings = image.warnings();
+        Ok(Opened { warnings, ..Opened::new(Arc::new(image), backing) })
+    }
+}

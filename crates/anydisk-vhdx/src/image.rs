@@ -1,0 +1,231 @@
+//! The image: a table of blocks, and the bitmaps of a differencing disk.
+
+use std::sync::Arc;
+
+use anydisk_core::bits::run;
+use anydisk_core::{
+    Error, Extent, GuestRange, HostOffset, Image, ImageInfo, Lease, Lookup, Need, OpenRequest,
+    Reference, Result, Source, Storage, StorageExt, Supplied, TableCache, Ticket,
+};
+
+use crate::header::{HEAD_LEN, Header, Place, Regions, limit};
+use crate::info;
+use crate::layout::TABLE_LEN;
+use crate::limits;
+use crate::log::Log;
+use crate::metadata::{Items, Metadata, backing};
+use crate::replayed::Replayed;
+use crate::table::{BIT_WORDS, Block, ENTRY, SLICE, SLICE_BITS, Shape, Spot, block_of, words_of};
+
+/// Bytes of slices that may always be kept in memory, if the caller's limits allow.
+const LEAST_CACHE: usize = 256 << 10;
+
+/// The bit of a ticket that says that a bitmap is meant.
+const OF_BITMAP: u64 = 1 << 63;
+
+/// A VHDX: one image of a chain.
+#[derive(Debug)]
+pub struct VhdxImage {
+    /// The file, with its log replayed in memory.
+    store: Arc<dyn Storage>,
+    pub(crate) header: Header,
+    pub(crate) metadata: Metadata,
+    shape: Shape,
+    table: TableCache,
+    bitmaps: TableCache,
+}
+
+impl VhdxImage {
+    /// Opens the image that the request names, and tells what lies below it. The parent is not
+    /// opened, and nothing is written: a log is replayed in memory.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::Unsupported`] and [`Error::Limit`] for what the file says of
+    /// itself; [`Error::ReadOnly`].
+    pub fn open(request: &OpenRequest<'_>) -> Result<(Self, Option<Reference>)> {
+        if request.is_writable()? {
+            return Err(Error::ReadOnly { why: "VHDX images are only read".into() });
+        }
+        let len = request.store.len()?;
+        let header = Header::parse(&head(&*request.store)?, len)?;
+        let store = replayed(&request.store, &header, len)?;
+        // The log may have changed the region tables, but not the headers.
+        let len = store.len()?;
+        let regions = Regions::parse(&head(&*store)?, &header, len)?;
+        let items = Items::parse(&read(&*store, table_of(regions.metadata))?, regions.metadata)?;
+        let metadata = items.read(|place| read(&*store, place))?;
+        let below = match items.parent_locator().filter(|_| metadata.has_parent) {
+            Some(place) => {
+                limit("length of a parent locator", place.len, request.limits.descriptor as u64)?;
+                Some(backing(&read(&*store, place)?, place.at)?)
+            }
+            None if metadata.has_parent => {
+                let feature = "a differencing disk without a parent locator".into();
+                return Err(Error::Unsupported { format: crate::NAME, feature });
+            }
+            None => None,
+        };
+        let shape = Shape::of(&metadata, &regions, header.log, HostOffset(len))?;
+        let memory = request.limits.table_cache;
+        // Room for eight times what there can be, so that few slices meet in one set.
+        let all = |bytes: u64| {
+            let bytes = usize::try_from(bytes.saturating_mul(8)).unwrap_or(usize::MAX);
+            bytes.max(LEAST_CACHE).min(memory)
+        };
+        let bits = if metadata.has_parent { metadata.size / metadata.sector / 8 } else { 0 };
+        let image = Self {
+            table: TableCache::new(SLICE, all(shape.entries() * ENTRY)),
+            bitmaps: TableCache::new(BIT_WORDS, all(bits)),
+            store,
+            header,
+            metadata,
+            shape,
+        };
+        Ok((image, below))
+    }
+
+    /// What a person should know of the image, though it opened.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        match self.header.log_guid {
+            None => Vec::new(),
+            Some(_) => vec!["it was not closed cleanly: its log is replayed in memory".to_owned()],
+        }
+    }
+
+    fn need(&self, spot: &Spot) -> Need<'_> {
+        let bytes = self.shape.count(spot.slice) as u64 * ENTRY;
+        self.table.need(&self.store, spot.slice, usize::try_from(bytes).unwrap_or_default())
+    }
+
+    /// The run of blocks at the start of a range that has one answer, `Full` ones next to each
+    /// other.
+    fn look_at_blocks(&self, spot: &Spot, row: u64) -> Option<(u64, Block, u64)> {
+        self.table.read(spot.slice, |slice| {
+            let entry = slice.get(spot.index);
+            let first = block_of(entry);
+            let goes_on = |next: &u64| {
+                let index = spot.index + usize::try_from(*next).unwrap_or(SLICE);
+                let found = block_of(slice.get(index));
+                match first {
+                    Block::Absent | Block::Zero => found == first,
+                    Block::Full(at) => {
+                        found == Block::Full(at.saturating_add(next * self.shape.block))
+                    }
+                    Block::Partial(_) | Block::Unknown => false,
+                }
+            };
+            (entry, first, 1 + (1..row).take_while(goes_on).count() as u64)
+        })
+    }
+
+    fn map_partial(&self, range: GuestRange, block: u64, at: HostOffset) -> Result<Lookup<'_>> {
+        let spot = self.shape.bitmap_spot(block);
+        let Some(entry) = self.table.read(spot.slice, |slice| slice.get(spot.index)) else {
+            return Ok(Lookup::Need(self.need(&spot)));
+        };
+        let bitmap = match block_of(entry) {
+            Block::Full(at) if self.shape.may_lie_at(at, 1 << 20) => at,
+            _ => return Err(self.shape.invalid(&spot, entry)),
+        };
+        let within = range.start().get() % self.shape.block;
+        let (slice, bit) = self.shape.bit(bitmap, block, within);
+        let (sector, in_sector) = (self.shape.sector, within % self.shape.sector);
+        let len = range.len().min(self.shape.block - within);
+        let end = (bit + (in_sector + len).div_ceil(sector)).min(SLICE_BITS);
+        let Some((is_here, count)) =
+            self.bitmaps.read(slice, |words| run(|index| words.get(index), bit, end))
+        else {
+            let need = self.bitmaps.need(&self.store, slice, BIT_WORDS * size_of::<u64>());
+            return Ok(Lookup::Need(Need { ticket: need.ticket | OF_BITMAP, ..need }));
+        };
+        let len = len.min(count * sector - in_sector);
+        let source = match is_here {
+            true => {
+                let at = at.saturating_add(within);
+                Source::Data { store: &self.store, at, shared: false }
+            }
+            false => Source::Absent { reserved: None },
+        };
+        Ok(Lookup::Found(Extent::without_data(len, source)))
+    }
+}
+
+/// Headers and region tables, or as much as there is of them.
+fn head(store: &dyn Storage) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; HEAD_LEN];
+    let count = store.read_at(HostOffset::ZERO, &mut bytes)?;
+    bytes.truncate(count);
+    Ok(bytes)
+}
+
+/// The table at the start of the metadata region.
+fn table_of(region: Place) -> Place {
+    Place { len: region.len.min(TABLE_LEN as u64), ..region }
+}
+
+/// The bytes at a place, which is in the file and of a length that was held against a limit.
+fn read(store: &dyn Storage, place: Place) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(place.len).unwrap_or_default()];
+    store.read_exact_at(place.at, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// The file with its log replayed, if there is something to replay.
+fn replayed(store: &Arc<dyn Storage>, header: &Header, len: u64) -> Result<Arc<dyn Storage>> {
+    let Some(guid) = header.log_guid else { return Ok(Arc::clone(store)) };
+    limit("length of a log to be replayed, in bytes", header.log.len, limits::LOG)?;
+    let bytes = read(&**store, header.log)?;
+    let replay = Log::new(&bytes, guid, header.log).replay(len)?;
+    Ok(Arc::new(Replayed::new(Arc::clone(store), replay)))
+}
+
+impl Image for VhdxImage {
+    fn size(&self) -> u64 {
+        self.shape.size
+    }
+
+    fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
+        let block = self.shape.block_number(range.start());
+        let spot = self.shape.block_spot(block);
+        let within = range.start().get() % self.shape.block;
+        let most = (within + range.len()).div_ceil(self.shape.block);
+        let row = self.shape.row(block, &spot, most);
+        let Some((entry, found, count)) = self.look_at_blocks(&spot, row) else {
+            return Ok(Lookup::Need(self.need(&spot)));
+        };
+        let len = |count: u64| range.len().min(count * self.shape.block - within);
+        let source = match found {
+            Block::Absent => Source::Absent { reserved: None },
+            Block::Zero => Source::Zero { reserved: None },
+            Block::Full(at) if self.shape.may_lie_at(at, self.shape.used(block)) => {
+                // Those behind it are asked for themselves where they lie on something else.
+                let is_good = |next: &u64| {
+                    let at = at.saturating_add(next * self.shape.block);
+                    self.shape.may_lie_at(at, self.shape.used(block + next))
+                };
+                let count = 1 + (1..count).take_while(is_good).count() as u64;
+                let at = at.saturating_add(within);
+                let source = Source::Data { store: &self.store, at, shared: false };
+                let lease = Lease::eternal();
+                return Ok(Lookup::Found(Extent { len: len(count), source, lease }));
+            }
+            Block::Partial(at)
+                if self.shape.has_parent && self.shape.may_lie_at(at, self.shape.used(block)) =>
+            {
+                return self.map_partial(range, block, at);
+            }
+            _ => return Err(self.shape.invalid(&spot, entry)),
+        };
+        Ok(Lookup::Found(Extent::without_data(len(count), source)))
+    }
+
+    fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<Supplied> {
+        let ticket = Ticket::from_bits(need.ticket & !OF_BITMAP);
+        let cache = if need.ticket & OF_BITMAP == 0 { &self.table } else { &self.bitmaps };
+        Ok(cache.insert(need.at, ticket, words_of(bytes)).into())
+    }
+
+    fn info(&self) -> ImageInfo {
+        info::of(self)
+    }
+}

@@ -1,0 +1,14 @@
+//! What we refuse for its size. What a caller may set is in [`anydisk_core::Limits`].
+
+/// Largest disk, in bytes: 64 TiB, by the specification.
+pub(crate) const DISK: u64 = 64 << 40;
+
+/// Longest log that is replayed, in bytes: it is read as a whole.
+pub(crate) const LOG: u64 = 16 << 20;
+
+/// Bytes of log entries whose checksums are looked at, beside four times the log: overlapping ones
+/// that somebody made could ask for any number.
+pub(crate) const LOG_WORK: u64 = 64 << 20;
+
+/// What a replay may make a file longer by, in bytes.
+pub(crate) const GROWTH: u64 = 64 << 30;

@@ -1,0 +1,62 @@
+//! What is said of an image beside its content.
+
+use std::sync::Arc;
+
+use anydisk_core::{
+    Access, Disk, Error, Format, GuestOffset, Id, Limits, Located, Location, OpenRequest, Opener,
+    Registry, Result, Storage,
+};
+use anydisk_testkit::MemoryFolder;
+use anydisk_testkit::golden::cases;
+use anydisk_vhdx::VHDX;
+
+fn folder_of(case: &str) -> (MemoryFolder, String) {
+    let cases = cases("vhdx");
+    let case = cases.iter().find(|found| found.name == case).expect("a golden image");
+    (case.in_memory(), case.open.clone())
+}
+
+fn open(folder: &MemoryFolder, name: &str) -> Result<Disk> {
+    let registry = Registry::new(&[&VHDX]);
+    let store: Arc<dyn Storage> = folder.file(name).expect("it is there");
+    let file = Located { store, location: Location::Other(name.to_owned()) };
+    Opener::new(&registry, folder).open(file, None, Access::Read)
+}
+
+#[test]
+fn a_log_is_replayed_in_memory_with_a_warning_and_the_file_stays_as_it_is() {
+    let (folder, name) = folder_of("log-one-entry");
+    let before = folder.file(&name).expect("it is there").to_vec();
+    let disk = open(&folder, &name).expect("it opens");
+    assert_eq!(disk.layers()[0].warnings.len(), 1);
+    let mut bytes = [0; 512];
+    disk.read(GuestOffset::ZERO, &mut bytes).expect("it can be read");
+    assert!(folder.file(&name).expect("it is there").to_vec() == before);
+}
+
+#[test]
+fn a_parent_that_was_written_since_is_refused() {
+    let (folder, name) = folder_of("differencing");
+    let child = open(&folder, &name).expect("it opens");
+    let reference = child.layers()[0].backing.clone().expect("a parent");
+    assert_eq!(reference.display_name(), "parent.vhdx");
+    let linkage = reference.content_id;
+    assert_eq!(linkage, child.layers()[1].image.info().content_id);
+    assert!(matches!(linkage, Some(Id::Uuid(_))));
+    let other = folder_of("dynamic-qemu");
+    let bytes = other.0.file(&other.1).expect("it is there").to_vec();
+    folder.put("parent.vhdx", bytes);
+    let error = open(&folder, &name).unwrap_err();
+    assert!(matches!(error.kind(), Error::Denied { .. }), "{error}");
+}
+
+#[test]
+fn an_image_is_not_opened_for_writing() {
+    let (folder, name) = folder_of("dynamic-qemu");
+    let (here, limits) = (Location::Other("image".to_owned()), Limits::default());
+    let store: Arc<dyn Storage> = folder.file(&name).expect("it is there");
+    let mut request = OpenRequest::new(store, &here, &limits);
+    request.access = Access::ReadWrite;
+    let error = VHDX.open(request).unwrap_err();
+    assert_eq!(error.to_string(), "the image cannot be written: VHDX images are only read");
+}
