@@ -386,6 +386,13 @@ impl Sparse {
         (place >= self.overhead && last < self.end()).then_some(place)
     }
 
+    /// Bytes of the grains in a row that begin at `at` and before the end of the file.
+    pub(crate) fn grains_before_end(&self, at: HostOffset) -> u64 {
+        let grain = self.division().grain();
+        let rest = self.end().checked_since(at).unwrap_or(0);
+        rest.div_ceil(grain).saturating_mul(grain)
+    }
+
     /// The place of `count` grains that begin at `sector`, as the entry at `at` says.
     ///
     /// # Errors

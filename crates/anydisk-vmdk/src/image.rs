@@ -16,6 +16,7 @@ use crate::extent::{Body, File, Packed, Part, Sparse};
 use crate::growing::Growing;
 use crate::layout::GrainMarker;
 use crate::open::{self, Assembly};
+use crate::second::Twice;
 use crate::table::{Grain, SLICE, SliceAt, WIDE_ENTRY, run};
 use crate::unwritten::Unwritten;
 use crate::write::Writer;
@@ -154,8 +155,10 @@ impl VmdkImage {
             Grain::Zero => Ok(found(len, Source::Zero { reserved: None })),
             Grain::Broken(entry) => Err(sparse.broken(entry_at, entry)),
             Grain::Sector(sector) if sparse.packed == Packed::No => {
-                let count = sparse.grains_of(within + len);
-                let at = sparse.grain_at(sector, count, entry_at)?.saturating_add(within);
+                let at = sparse.grain_at(sector, 1, entry_at)?;
+                // Where the file was cut off, what lies before the cut is there.
+                let len = len.min(sparse.grains_before_end(at).saturating_sub(within));
+                let at = at.saturating_add(within);
                 let store = &self.files[sparse.file].store;
                 let source = Source::Data { store, at, shared: false };
                 Ok(Lookup::Found(Extent { len, source, lease }))
@@ -228,9 +231,15 @@ impl VmdkImage {
         let seen = self.tables.read(key(sparse.file, slice.at), |entries| {
             run(|index| sparse.decode(entries.get(index as usize)), slice.index, end, step)
         });
-        let Some((answer, mut count)) = seen else {
+        let Some((mut answer, mut count)) = seen else {
             return Ok(Look::Need(self.need_table(sparse, slice)));
         };
+        if self.is_doubted(sparse, answer) {
+            match self.look_twice(sparse, place, table, (answer, count))? {
+                Twice::Need(need) => return Ok(Look::Need(need)),
+                Twice::Run(said, of) => (answer, count) = (said, of),
+            }
+        }
         if sparse.packed != Packed::No && matches!(answer, Grain::Sector(_)) {
             count = 1;
         }
@@ -266,16 +275,31 @@ impl VmdkImage {
         Ok(Some(end - from_start))
     }
 
-    /// Where the grain table `number` is. A directory entry that cannot be is looked up in the
-    /// second directory, if there is one.
+    /// Where the grain table `number` is. A directory entry that cannot be, or that names none, is
+    /// looked up in the second directory, if there is one.
     #[inline]
     pub(crate) fn table<'a>(&'a self, sparse: &'a Sparse, number: u64) -> Result<Table<'a>> {
         let first = self.table_in(sparse, sparse.directory(), number);
-        match (first, sparse.redundant()) {
-            (Err(error), Some(redundant)) => {
-                self.table_in(sparse, redundant, number).map_err(|_| error)
+        match first {
+            Err(error) if sparse.redundant().is_some() => {
+                self.second_table(sparse, number).map_err(|_| error)
             }
-            (answer, _) => answer,
+            Ok(Table::Absent(count)) if self.has_second(sparse) => {
+                Ok(match self.second_table(sparse, number) {
+                    Ok(Table::Absent(other)) => Table::Absent(count.min(other)),
+                    Ok(answer) => answer,
+                    Err(_) => Table::Absent(1),
+                })
+            }
+            answer => answer,
+        }
+    }
+
+    /// Where the grain table `number` is by the second directory, if there is one.
+    pub(crate) fn second_table<'a>(&'a self, sparse: &'a Sparse, number: u64) -> Result<Table<'a>> {
+        match sparse.redundant() {
+            Some(redundant) => self.table_in(sparse, redundant, number),
+            None => Ok(Table::Absent(1)),
         }
     }
 

@@ -72,6 +72,7 @@ mod layout;
 mod limits;
 mod measure;
 mod open;
+mod second;
 mod sink;
 mod table;
 mod unwritten;

@@ -199,6 +199,8 @@ fn directory(raw: &SparseHeader, at: HostOffset) -> Result<Option<HostOffset>> {
         0 if raw.capacity.get() == 0 => Ok(None),
         sector => match place(sector) {
             Some(place) if sector != 0 => Ok(Some(place)),
+            // In no file, so that the second one is taken.
+            _ if matches!(redundant(raw, at), Ok(Some(_))) => Ok(Some(HostOffset(limits::FILE))),
             _ => {
                 let expected = "a sector behind the header";
                 let found = Value::Hex(sector);
@@ -335,7 +337,11 @@ mod tests {
                 "vmdk: numGTEsPerGT at 0x2c is 0, expected a power of two",
             ),
             (
-                |raw| raw.gdOffset = 0.into(),
+                |raw| {
+                    // The second one would do.
+                    raw.rgdOffset = 0.into();
+                    raw.gdOffset = 0.into();
+                },
                 "vmdk: gdOffset at 0x38 is 0x0, expected a sector behind the header",
             ),
             (

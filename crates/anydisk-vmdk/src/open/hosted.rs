@@ -46,7 +46,8 @@ fn read_footer(store: &dyn Storage, limits: &Limits, marked: bool) -> Result<Hea
     };
     let marked_so = !marked || is(head, 1, marker::FOOTER);
     if len < 4 * SECTOR || !marked_so || !is(tail, 0, marker::END_OF_STREAM) {
-        let expected = "a footer between its marker and the end-of-stream marker, as gdOffset says";
+        let expected = "a footer between its marker and the end-of-stream marker, as gdOffset says; \
+                        a repair makes it anew from the grains";
         return Err(text_invalid("footer", at, Value::Missing, expected).into());
     }
     let at = at.saturating_add(SECTOR);

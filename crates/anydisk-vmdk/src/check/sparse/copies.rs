@@ -2,9 +2,9 @@
 //! they do not.
 //!
 //! Where the sets differ, each is looked at by itself. A set that is damaged names places outside of the
-//! file, or one place twice; the other one does not. So the second is believed if it has fewer of these
-//! faults. Otherwise both are: an entry of the first counts, and where it names nothing, the second's
-//! does. A crash between the writes of the two leaves either as it may be, whoever writes first: what
+//! file, one place twice, or one where grains do not begin; the other one does not. So the second is
+//! believed if it has fewer of these faults. Otherwise both are: an entry of the first counts, and where
+//! it names nothing, the second's does. A crash between the writes of the two leaves either as it may be, whoever writes first: what
 //! was not flushed is there or not.
 
 use anydisk_core::{Finding, HostOffset, Result, Severity};
@@ -14,6 +14,7 @@ use super::super::table::Entries;
 use super::super::{Teller, sector};
 use super::grains::Nowhere;
 use super::{Belief, SparseCheck};
+use crate::extent::Packed;
 use crate::layout::SECTOR;
 
 /// Entries of the directory that are looked at together.
@@ -26,13 +27,25 @@ struct Survey {
     misplaced: u64,
     /// Tables that are not in the file; grains that are not, or lie on something else.
     others: u64,
+    /// Where the first grain is, from a multiple of a grain on, and how many are there and elsewhere.
+    within: Option<u64>,
+    grains: (u64, u64),
     /// The other set's metadata lies on what this one names.
     crossed: bool,
 }
 
 impl Survey {
+    /// All writers put their grains a whole number of grains apart: the few that are not are faults.
     fn faults(self) -> u64 {
-        self.misplaced + self.others
+        self.misplaced + self.others + self.grains.0.min(self.grains.1)
+    }
+
+    /// Notes where a grain is, from a multiple of a grain on.
+    fn grain_at(&mut self, within: u64) {
+        match *self.within.get_or_insert(within) == within {
+            true => self.grains.0 += 1,
+            false => self.grains.1 += 1,
+        }
     }
 }
 
@@ -129,7 +142,12 @@ impl SparseCheck<'_> {
                 }
                 survey.others += match self.grain_of(entries.get(index)) {
                     Ok(None) => 0,
-                    Ok(Some(at)) => occupied.mark(sectors(at, self.stored_len())).is_some().into(),
+                    Ok(Some(at)) => {
+                        if is_first && self.sparse.packed == Packed::No {
+                            survey.grain_at(at.get() % geometry.grain());
+                        }
+                        occupied.mark(sectors(at, self.stored_len())).is_some().into()
+                    }
                     Err(Nowhere) => is_first.into(),
                 };
             }
@@ -147,7 +165,7 @@ impl SparseCheck<'_> {
     /// Bytes that a grain has in the file at least.
     pub(super) fn stored_len(&self) -> u64 {
         match self.sparse.packed {
-            crate::extent::Packed::No => self.sparse.geometry().grain(),
+            Packed::No => self.sparse.geometry().grain(),
             _ => SECTOR,
         }
     }
