@@ -1,4 +1,4 @@
-//! A VHDX made of a header, a region table and the rest, with checksums that are right.
+//! A VHDX made of a header, a region table and the rest, with checksums that are right, read.
 #![no_main]
 
 use anydisk_fuzz::explore;

@@ -55,6 +55,13 @@ pub trait BlockEntries: Debug + Send + Sync {
     /// Bytes of an entry in the file.
     const LEN: usize;
 
+    /// Number of the entry of a block, and how many blocks from it on have theirs in a row: other
+    /// things may stand between them (VHDX).
+    #[inline]
+    fn slot(&self, block: u64) -> (u64, u64) {
+        (block, u64::MAX)
+    }
+
     /// The number that these bytes, [`LEN`](Self::LEN) of them, hold.
     fn load(&self, bytes: &[u8]) -> u64;
 
@@ -80,7 +87,7 @@ pub trait BlockEntries: Debug + Send + Sync {
 pub struct TableShape {
     /// The first entry.
     pub table: HostOffset,
-    /// Number of entries: enough for the disk.
+    /// Number of entries, what stands between those of blocks included: enough for the disk.
     pub entries: u64,
     /// Virtual size in bytes.
     pub size: u64,
@@ -159,6 +166,8 @@ struct Place {
     /// Entries that the table has in the slice.
     count: usize,
     index: usize,
+    /// Blocks whose entries follow this one, itself included.
+    row: u64,
     /// Bytes from the start of the block.
     within: u64,
 }
@@ -507,12 +516,14 @@ impl<E: BlockEntries> FlatTable<E> {
     fn place(&self, shape: &TableShape, at: GuestOffset) -> Place {
         let block = at.get() >> self.blocks.unit.trailing_zeros();
         let slice = SLICE as u64;
-        let first = block & !(slice - 1);
+        let (slot, row) = self.entries.slot(block);
+        let first = slot & !(slice - 1);
         let count = shape.entries.saturating_sub(first).min(slice);
         Place {
             slice: shape.table.saturating_add(first.saturating_mul(E::LEN as u64)),
             count: usize::try_from(count).unwrap_or(SLICE),
-            index: usize::try_from(block & (slice - 1)).unwrap_or_default(),
+            index: usize::try_from(slot & (slice - 1)).unwrap_or_default(),
+            row,
             within: at.get() & (self.blocks.unit - 1),
         }
     }
@@ -567,7 +578,7 @@ impl<E: BlockEntries> FlatTable<E> {
 impl Place {
     /// Entries from the one in question to the end of the slice.
     fn rest(&self) -> u64 {
-        self.count.saturating_sub(self.index).max(1) as u64
+        (self.count.saturating_sub(self.index).max(1) as u64).min(self.row)
     }
 }
 

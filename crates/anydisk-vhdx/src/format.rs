@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use anydisk_core::{Format, OpenRequest, Opened, Result, Sample, Verdict};
+use anydisk_core::{
+    CreateRequest, Format, Image, Measure, MeasureRequest, OpenRequest, Opened, OptionSpec, Result,
+    Sample, Verdict,
+};
 
 use crate::header::has_signature;
-use crate::{NAME, VhdxImage};
+use crate::{NAME, VhdxImage, create};
 
 /// The VHDX format.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,5 +30,17 @@ impl Format for VhdxFormat {
         let (image, backing) = VhdxImage::open(&request)?;
         let warnings = image.warnings();
         Ok(Opened { warnings, ..Opened::new(Arc::new(image), backing) })
+    }
+
+    fn create_options(&self) -> &'static [OptionSpec] {
+        create::OPTIONS
+    }
+
+    fn create(&self, request: CreateRequest<'_>) -> Result<Arc<dyn Image>> {
+        create::create(&request)
+    }
+
+    fn measure(&self, request: &MeasureRequest<'_>) -> Result<Measure> {
+        create::measure(request)
     }
 }

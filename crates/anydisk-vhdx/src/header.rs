@@ -33,7 +33,10 @@ pub(crate) struct Header {
     pub(crate) log_guid: Option<[u8; 16]>,
     /// The log, in the file. Empty where there is none.
     pub(crate) log: Place,
-    pub(crate) sequence: u64,
+    /// As it stands in the file.
+    pub(crate) raw: RawHeader,
+    /// Which of the two it is.
+    pub(crate) which: usize,
 }
 
 /// The regions of a file.
@@ -85,7 +88,7 @@ impl Header {
         Self::of(&raw, HostOffset(at), len)
     }
 
-    fn of(raw: &RawHeader, at: HostOffset, len: u64) -> Result<Self> {
+    fn of(raw: &RawHeader, base: HostOffset, len: u64) -> Result<Self> {
         if raw.Version.get() != 1 {
             return Err(unsupported(format!("version {}", raw.Version.get())));
         }
@@ -97,12 +100,12 @@ impl Header {
         let fits = log.at.checked_add(log.len).is_some_and(|end| end.get() <= len);
         let is_aligned = log.at.get().is_multiple_of(MIB) && log.len.is_multiple_of(MIB);
         if log.len > 0 && !(fits && is_aligned && log.at.get() >= MIB) {
-            let at = at.saturating_add(offset_of!(RawHeader, LogOffset) as u64);
+            let at = base.saturating_add(offset_of!(RawHeader, LogOffset) as u64);
             let expected = "whole MiB in the file";
             return Err(invalid("LogOffset", at, log.at.into(), expected));
         }
         if log_guid.is_some() && log.len < LOG_SECTOR {
-            let at = at.saturating_add(offset_of!(RawHeader, LogLength) as u64);
+            let at = base.saturating_add(offset_of!(RawHeader, LogLength) as u64);
             return Err(invalid(
                 "LogLength",
                 at,
@@ -111,7 +114,8 @@ impl Header {
             ));
         }
         let data_write = Uuid::from_mixed_endian(raw.DataWriteGuid);
-        Ok(Self { data_write, log_guid, log, sequence: raw.SequenceNumber.get() })
+        let which = usize::from(base != HostOffset(HEADERS[0]));
+        Ok(Self { data_write, log_guid, log, raw: *raw, which })
     }
 }
 

@@ -4,18 +4,23 @@ use std::sync::Arc;
 
 use anydisk_core::bits::run;
 use anydisk_core::{
-    Error, Extent, GuestRange, HostOffset, Image, ImageInfo, Lease, Lookup, Need, OpenRequest,
-    Reference, Result, Source, Storage, StorageExt, Supplied, TableCache, Ticket,
+    BlockShape, BlockSpace, Error, Extent, FlatTable, GuestRange, HostOffset, Image, ImageInfo,
+    ImageWrite, Lease, Lookup, Need, OpenRequest, Reference, Result, Source, Storage, StorageExt,
+    Supplied, TableCache, TableShape, Ticket,
 };
 
+use crate::entries::Entries;
+use crate::guard::survey;
 use crate::header::{HEAD_LEN, Header, Place, Regions, limit};
 use crate::info;
-use crate::layout::TABLE_LEN;
+use crate::layout::{MIB, TABLE_LEN};
 use crate::limits;
-use crate::log::Log;
+use crate::log::{Log, Replay};
 use crate::metadata::{Items, Metadata, backing};
 use crate::replayed::Replayed;
+use crate::state::HeaderState;
 use crate::table::{BIT_WORDS, Block, ENTRY, SLICE, SLICE_BITS, Shape, Spot, block_of, words_of};
+use crate::write::Writer;
 
 /// Bytes of slices that may always be kept in memory, if the caller's limits allow.
 const LEAST_CACHE: usize = 256 << 10;
@@ -31,24 +36,52 @@ pub struct VhdxImage {
     pub(crate) header: Header,
     pub(crate) metadata: Metadata,
     shape: Shape,
+    pub(crate) body: Body,
+}
+
+/// The tables, for reading alone or for writing too.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// Also of a differencing disk.
+    Read(Tables),
+    /// Of a disk without a parent.
+    Written(Box<Writer>),
+}
+
+/// The table, and the bitmaps of a differencing disk.
+#[derive(Debug)]
+pub(crate) struct Tables {
     table: TableCache,
     bitmaps: TableCache,
 }
 
 impl VhdxImage {
     /// Opens the image that the request names, and tells what lies below it. The parent is not
-    /// opened, and nothing is written: a log is replayed in memory.
+    /// opened. For reading nothing is written: a log is replayed in memory. For writing it is
+    /// replayed in the file.
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::Unsupported`] and [`Error::Limit`] for what the file says of
-    /// itself; [`Error::ReadOnly`].
+    /// itself; opened for writing also [`Error::NeedsRepair`] for a table that must not be written
+    /// by, and [`Error::ReadOnly`].
     pub fn open(request: &OpenRequest<'_>) -> Result<(Self, Option<Reference>)> {
-        if request.is_writable()? {
-            return Err(Error::ReadOnly { why: "VHDX images are only read".into() });
-        }
+        Self::build(request, false)
+    }
+
+    /// Opens an image that was just made.
+    pub(crate) fn open_new(request: &OpenRequest<'_>) -> Result<Self> {
+        Ok(Self::build(request, true)?.0)
+    }
+
+    fn build(request: &OpenRequest<'_>, is_new: bool) -> Result<(Self, Option<Reference>)> {
+        let writable = request.is_writable()?;
         let len = request.store.len()?;
         let header = Header::parse(&head(&*request.store)?, len)?;
-        let store = replayed(&request.store, &header, len)?;
+        let replay = replay_of(&*request.store, &header, len)?;
+        let store: Arc<dyn Storage> = match &replay {
+            Some(replay) => Arc::new(Replayed::new(Arc::clone(&request.store), replay.clone())),
+            None => Arc::clone(&request.store),
+        };
         // The log may have changed the region tables, but not the headers.
         let len = store.len()?;
         let regions = Regions::parse(&head(&*store)?, &header, len)?;
@@ -67,40 +100,83 @@ impl VhdxImage {
         };
         let shape = Shape::of(&metadata, &regions, header.log, HostOffset(len))?;
         let memory = request.limits.table_cache;
+        if !writable {
+            let body = Body::Read(Tables::new(&metadata, &shape, memory));
+            return Ok((Self { store, header, metadata, shape, body }, below));
+        }
+        if metadata.has_parent {
+            let why = "VHDX images over others are only read";
+            return Err(Error::ReadOnly { why: why.into() });
+        }
+        let what = "size of a block to be written, in bytes";
+        limit(what, metadata.block, request.limits.unit)?;
+        // As it is with its log replayed.
+        let store_now = store;
+        let (store, state) = (Arc::clone(&request.store), HeaderState::new(&header, is_new));
+        let (free, end) = match is_new {
+            true => (Vec::new(), HostOffset(len)),
+            false => survey(&shape, &*store_now)?,
+        };
+        if let Some(replay) = replay {
+            replay.write_to(&*store)?;
+            state.forget_log(&*store)?;
+        }
+        let space = BlockSpace::new(metadata.block, end).with_old_bytes_to(HostOffset(len));
+        free.into_iter().for_each(|(at, count)| space.give_back_run(at, count));
+        let table = FlatTable::new(
+            Arc::clone(&store),
+            Entries { ratio: shape.ratio },
+            BlockShape { unit: metadata.block, lead: 0 },
+            TableShape {
+                table: shape.table,
+                entries: shape.entries(),
+                size: metadata.size,
+                first: HostOffset(MIB),
+            },
+            space,
+            memory,
+        );
+        let body = Body::Written(Box::new(Writer { table, state }));
+        let image = Self { store, header, metadata, shape, body };
+        Ok((image, below))
+    }
+
+    /// What a person should know of the image, though it opened.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        match (&self.body, self.header.log_guid) {
+            (Body::Written(_), _) | (_, None) => Vec::new(),
+            (Body::Read(_), Some(_)) => {
+                vec!["it was not closed cleanly: its log is replayed in memory".to_owned()]
+            }
+        }
+    }
+}
+
+impl Tables {
+    fn new(metadata: &Metadata, shape: &Shape, memory: usize) -> Self {
         // Room for eight times what there can be, so that few slices meet in one set.
         let all = |bytes: u64| {
             let bytes = usize::try_from(bytes.saturating_mul(8)).unwrap_or(usize::MAX);
             bytes.max(LEAST_CACHE).min(memory)
         };
         let bits = if metadata.has_parent { metadata.size / metadata.sector / 8 } else { 0 };
-        let image = Self {
+        Self {
             table: TableCache::new(SLICE, all(shape.entries() * ENTRY)),
             bitmaps: TableCache::new(BIT_WORDS, all(bits)),
-            store,
-            header,
-            metadata,
-            shape,
-        };
-        Ok((image, below))
-    }
-
-    /// What a person should know of the image, though it opened.
-    pub(crate) fn warnings(&self) -> Vec<String> {
-        match self.header.log_guid {
-            None => Vec::new(),
-            Some(_) => vec!["it was not closed cleanly: its log is replayed in memory".to_owned()],
         }
     }
+}
 
-    fn need(&self, spot: &Spot) -> Need<'_> {
+impl VhdxImage {
+    fn need<'a>(&'a self, tables: &'a Tables, spot: &Spot) -> Need<'a> {
         let bytes = self.shape.count(spot.slice) as u64 * ENTRY;
-        self.table.need(&self.store, spot.slice, usize::try_from(bytes).unwrap_or_default())
+        tables.table.need(&self.store, spot.slice, usize::try_from(bytes).unwrap_or_default())
     }
 
     /// The run of blocks at the start of a range that has one answer, `Full` ones next to each
     /// other.
-    fn look_at_blocks(&self, spot: &Spot, row: u64) -> Option<(u64, Block, u64)> {
-        self.table.read(spot.slice, |slice| {
+    fn look_at_blocks(&self, tables: &Tables, spot: &Spot, row: u64) -> Option<(u64, Block, u64)> {
+        tables.table.read(spot.slice, |slice| {
             let entry = slice.get(spot.index);
             let first = block_of(entry);
             let goes_on = |next: &u64| {
@@ -118,10 +194,52 @@ impl VhdxImage {
         })
     }
 
-    fn map_partial(&self, range: GuestRange, block: u64, at: HostOffset) -> Result<Lookup<'_>> {
+    /// What the tables say of the start of a range.
+    fn look<'a>(&'a self, tables: &'a Tables, range: GuestRange) -> Result<Lookup<'a>> {
+        let block = self.shape.block_number(range.start());
+        let spot = self.shape.block_spot(block);
+        let within = range.start().get() % self.shape.block;
+        let most = (within + range.len()).div_ceil(self.shape.block);
+        let row = self.shape.row(block, &spot, most);
+        let Some((entry, found, count)) = self.look_at_blocks(tables, &spot, row) else {
+            return Ok(Lookup::Need(self.need(tables, &spot)));
+        };
+        let len = |count: u64| range.len().min(count * self.shape.block - within);
+        let source = match found {
+            Block::Absent => Source::Absent { reserved: None },
+            Block::Zero => Source::Zero { reserved: None },
+            Block::Full(at) if self.shape.may_lie_at(at, self.shape.used(block)) => {
+                // Those behind it are asked for themselves where they lie on something else.
+                let is_good = |next: &u64| {
+                    let at = at.saturating_add(next * self.shape.block);
+                    self.shape.may_lie_at(at, self.shape.used(block + next))
+                };
+                let count = 1 + (1..count).take_while(is_good).count() as u64;
+                let at = at.saturating_add(within);
+                let source = Source::Data { store: &self.store, at, shared: false };
+                let lease = Lease::eternal();
+                return Ok(Lookup::Found(Extent { len: len(count), source, lease }));
+            }
+            Block::Partial(at)
+                if self.shape.has_parent && self.shape.may_lie_at(at, self.shape.used(block)) =>
+            {
+                return self.map_partial(tables, range, block, at);
+            }
+            _ => return Err(self.shape.invalid(&spot, entry)),
+        };
+        Ok(Lookup::Found(Extent::without_data(len(count), source)))
+    }
+
+    fn map_partial<'a>(
+        &'a self,
+        tables: &'a Tables,
+        range: GuestRange,
+        block: u64,
+        at: HostOffset,
+    ) -> Result<Lookup<'a>> {
         let spot = self.shape.bitmap_spot(block);
-        let Some(entry) = self.table.read(spot.slice, |slice| slice.get(spot.index)) else {
-            return Ok(Lookup::Need(self.need(&spot)));
+        let Some(entry) = tables.table.read(spot.slice, |slice| slice.get(spot.index)) else {
+            return Ok(Lookup::Need(self.need(tables, &spot)));
         };
         let bitmap = match block_of(entry) {
             Block::Full(at) if self.shape.may_lie_at(at, 1 << 20) => at,
@@ -133,9 +251,9 @@ impl VhdxImage {
         let len = range.len().min(self.shape.block - within);
         let end = (bit + (in_sector + len).div_ceil(sector)).min(SLICE_BITS);
         let Some((is_here, count)) =
-            self.bitmaps.read(slice, |words| run(|index| words.get(index), bit, end))
+            tables.bitmaps.read(slice, |words| run(|index| words.get(index), bit, end))
         else {
-            let need = self.bitmaps.need(&self.store, slice, BIT_WORDS * size_of::<u64>());
+            let need = tables.bitmaps.need(&self.store, slice, BIT_WORDS * size_of::<u64>());
             return Ok(Lookup::Need(Need { ticket: need.ticket | OF_BITMAP, ..need }));
         };
         let len = len.min(count * sector - in_sector);
@@ -170,13 +288,12 @@ fn read(store: &dyn Storage, place: Place) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The file with its log replayed, if there is something to replay.
-fn replayed(store: &Arc<dyn Storage>, header: &Header, len: u64) -> Result<Arc<dyn Storage>> {
-    let Some(guid) = header.log_guid else { return Ok(Arc::clone(store)) };
+/// What is to be replayed, if there is something.
+fn replay_of(store: &dyn Storage, header: &Header, len: u64) -> Result<Option<Replay>> {
+    let Some(guid) = header.log_guid else { return Ok(None) };
     limit("length of a log to be replayed, in bytes", header.log.len, limits::LOG)?;
-    let bytes = read(&**store, header.log)?;
-    let replay = Log::new(&bytes, guid, header.log).replay(len)?;
-    Ok(Arc::new(Replayed::new(Arc::clone(store), replay)))
+    let bytes = read(store, header.log)?;
+    Ok(Some(Log::new(&bytes, guid, header.log).replay(len)?))
 }
 
 impl Image for VhdxImage {
@@ -185,47 +302,27 @@ impl Image for VhdxImage {
     }
 
     fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
-        let block = self.shape.block_number(range.start());
-        let spot = self.shape.block_spot(block);
-        let within = range.start().get() % self.shape.block;
-        let most = (within + range.len()).div_ceil(self.shape.block);
-        let row = self.shape.row(block, &spot, most);
-        let Some((entry, found, count)) = self.look_at_blocks(&spot, row) else {
-            return Ok(Lookup::Need(self.need(&spot)));
-        };
-        let len = |count: u64| range.len().min(count * self.shape.block - within);
-        let source = match found {
-            Block::Absent => Source::Absent { reserved: None },
-            Block::Zero => Source::Zero { reserved: None },
-            Block::Full(at) if self.shape.may_lie_at(at, self.shape.used(block)) => {
-                // Those behind it are asked for themselves where they lie on something else.
-                let is_good = |next: &u64| {
-                    let at = at.saturating_add(next * self.shape.block);
-                    self.shape.may_lie_at(at, self.shape.used(block + next))
-                };
-                let count = 1 + (1..count).take_while(is_good).count() as u64;
-                let at = at.saturating_add(within);
-                let source = Source::Data { store: &self.store, at, shared: false };
-                let lease = Lease::eternal();
-                return Ok(Lookup::Found(Extent { len: len(count), source, lease }));
-            }
-            Block::Partial(at)
-                if self.shape.has_parent && self.shape.may_lie_at(at, self.shape.used(block)) =>
-            {
-                return self.map_partial(range, block, at);
-            }
-            _ => return Err(self.shape.invalid(&spot, entry)),
-        };
-        Ok(Lookup::Found(Extent::without_data(len(count), source)))
+        match &self.body {
+            Body::Read(tables) => self.look(tables, range),
+            Body::Written(writer) => writer.table.map_cached(range),
+        }
     }
 
     fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<Supplied> {
         let ticket = Ticket::from_bits(need.ticket & !OF_BITMAP);
-        let cache = if need.ticket & OF_BITMAP == 0 { &self.table } else { &self.bitmaps };
+        let tables = match &self.body {
+            Body::Written(writer) => return Ok(writer.table.supply(need, bytes)),
+            Body::Read(tables) => tables,
+        };
+        let cache = if need.ticket & OF_BITMAP == 0 { &tables.table } else { &tables.bitmaps };
         Ok(cache.insert(need.at, ticket, words_of(bytes)).into())
     }
 
     fn info(&self) -> ImageInfo {
         info::of(self)
+    }
+
+    fn writer(&self) -> Option<&dyn ImageWrite> {
+        matches!(self.body, Body::Written(_)).then_some(self)
     }
 }

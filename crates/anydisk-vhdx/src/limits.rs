@@ -3,6 +3,9 @@
 /// Largest disk, in bytes: 64 TiB, by the specification.
 pub(crate) const DISK: u64 = 64 << 40;
 
+/// Most entries of the table of a disk that is written: it is read once for that.
+pub(crate) const ENTRIES: u64 = 1 << 22;
+
 /// Longest log that is replayed, in bytes: it is read as a whole.
 pub(crate) const LOG: u64 = 16 << 20;
 

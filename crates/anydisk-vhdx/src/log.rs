@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::mem::offset_of;
 
-use anydisk_core::{HostOffset, Result, Value};
+use anydisk_core::{HostOffset, Result, Storage, Value};
 use zerocopy::FromBytes;
 
 use crate::crc::Crc;
@@ -36,6 +36,29 @@ pub(crate) struct Replay {
     pub(crate) changes: Vec<Change>,
     /// The file has at least so many bytes afterwards.
     pub(crate) end: u64,
+}
+
+impl Replay {
+    /// Replays it in the file itself; durable. Cut short, it can be done again.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) fn write_to(&self, store: &dyn Storage) -> Result<()> {
+        for change in &self.changes {
+            match change {
+                Change::Data(at, bytes) => store.write_at(*at, bytes)?,
+                Change::Zero(place) => {
+                    // Behind the end of the file there are zeroes.
+                    let len = place.len.min(store.len()?.saturating_sub(place.at.get()));
+                    write_zeroes(store, place.at, len)?;
+                }
+            }
+        }
+        if store.len()? < self.end {
+            store.set_len(self.end)?;
+        }
+        Ok(store.flush()?)
+    }
 }
 
 /// An entry whose fields, descriptors and checksum are right.
@@ -282,6 +305,24 @@ impl<'a> Log<'a> {
     fn file_offset(&self, at: usize, field: usize) -> HostOffset {
         self.place.at.saturating_add((at + field) as u64)
     }
+}
+
+/// Zeroes a part of a file, by its space where that can be.
+fn write_zeroes(store: &dyn Storage, at: HostOffset, len: u64) -> Result<()> {
+    let zeroed = store.space().map(|space| space.zero(at, len, true));
+    match zeroed {
+        Some(Ok(())) => return Ok(()),
+        None | Some(Err(anydisk_storage::Error::Unsupported { .. })) => {}
+        Some(Err(error)) => return Err(error.into()),
+    }
+    let (zeroes, mut done) = (vec![0; 1 << 20], 0);
+    while done < len {
+        let count = usize::try_from(len - done).unwrap_or(usize::MAX);
+        let part = zeroes.get(..count).unwrap_or(&zeroes);
+        store.write_at(at.saturating_add(done), part)?;
+        done += part.len() as u64;
+    }
+    Ok(())
 }
 
 /// The number that a data sector carries in two halves.

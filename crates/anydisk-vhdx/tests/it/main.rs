@@ -1,6 +1,9 @@
 //! The tests of the crate, in one program: that links once.
 
+mod behaviour;
+mod common;
 mod corpus;
 mod golden;
 mod mutants;
+mod qemu;
 mod reading;

@@ -50,13 +50,63 @@ fn a_parent_that_was_written_since_is_refused() {
     assert!(matches!(error.kind(), Error::Denied { .. }), "{error}");
 }
 
-#[test]
-fn an_image_is_not_opened_for_writing() {
-    let (folder, name) = folder_of("dynamic-qemu");
+fn open_to_write(folder: &MemoryFolder, name: &str) -> Result<Disk> {
     let (here, limits) = (Location::Other("image".to_owned()), Limits::default());
-    let store: Arc<dyn Storage> = folder.file(&name).expect("it is there");
+    let store: Arc<dyn Storage> = folder.file(name).expect("it is there");
     let mut request = OpenRequest::new(store, &here, &limits);
     request.access = Access::ReadWrite;
-    let error = VHDX.open(request).unwrap_err();
-    assert_eq!(error.to_string(), "the image cannot be written: VHDX images are only read");
+    Ok(Disk::new(VHDX.open(request)?.image))
+}
+
+#[test]
+fn a_child_is_not_opened_for_writing() {
+    let (folder, name) = folder_of("differencing");
+    let error = open_to_write(&folder, &name).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the image cannot be written: VHDX images over others are only read"
+    );
+}
+
+#[test]
+fn opened_for_writing_a_log_is_replayed_in_the_file_and_forgotten() {
+    for case in ["log-one-entry", "log-wraps", "log-extends-file", "log-many-descriptors"] {
+        let (folder, name) = folder_of(case);
+        let content = |disk: &Disk| {
+            let mut bytes = vec![0; usize::try_from(disk.size()).expect("small")];
+            disk.read(GuestOffset::ZERO, &mut bytes).expect("it can be read");
+            bytes
+        };
+        let before = content(&open(&folder, &name).expect("it opens"));
+        let disk = open_to_write(&folder, &name).expect("it opens");
+        assert!(content(&disk) == before, "{case}");
+        drop(disk);
+        let again = open(&folder, &name).expect("it opens");
+        assert!(again.layers()[0].warnings.is_empty(), "{case}");
+        assert!(content(&again) == before, "{case}");
+    }
+}
+
+#[test]
+fn blocks_on_blocks_or_on_metadata_are_not_written() {
+    for case in ["hostile-bat-shared", "hostile-bat-over-metadata", "hostile-bat-in-header"] {
+        let (folder, name) = folder_of(case);
+        let error = open_to_write(&folder, &name).unwrap_err();
+        assert!(matches!(error.kind(), Error::NeedsRepair { .. }), "{case}: {error}");
+    }
+}
+
+#[test]
+fn the_first_change_of_a_session_gives_the_content_another_guid() {
+    let (folder, name) = folder_of("dynamic-qemu");
+    let id = |disk: &Disk| disk.top().info().content_id;
+    let disk = open_to_write(&folder, &name).expect("it opens");
+    let before = id(&disk);
+    disk.write(GuestOffset(5), &[1]).expect("a write");
+    let after = id(&disk);
+    assert_ne!(before, after);
+    disk.write(GuestOffset(9), &[1]).expect("a write");
+    disk.flush().expect("a flush");
+    drop(disk);
+    assert_eq!(id(&open(&folder, &name).expect("it opens")), after);
 }

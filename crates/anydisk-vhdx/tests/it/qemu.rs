@@ -1,0 +1,82 @@
+//! qemu-img as a judge, in both directions.
+
+use anydisk_core::Access;
+use anydisk_testkit::ByteModel;
+use anydisk_testkit::oracle::{Checked, Qemu};
+
+use crate::common::{Folder, contents, play};
+
+fn assert_qemu_agrees(qemu: &Qemu, folder: &Folder, name: &str, model: &ByteModel) {
+    let raw = folder.path("model.raw");
+    std::fs::write(&raw, model.contents()).expect("a file");
+    let clean = Ok(Checked { leaks: 0, corruptions: 0 });
+    assert_eq!(qemu.check(&folder.path(name), "vhdx"), clean);
+    qemu.assert_same((&folder.path(name), "vhdx"), (&raw, "raw"));
+}
+
+#[test]
+fn qemu_reads_what_random_histories_leave() {
+    let Some(qemu) = Qemu::find() else { return };
+    let kinds = [
+        &[("block_size", "1M")][..],
+        &[("block_size", "1M"), ("subformat", "fixed")],
+        &[("block_state_zero", "off"), ("log_size", "2M")],
+    ];
+    for (options, seed) in kinds.into_iter().zip(0..) {
+        let folder = Folder::new();
+        let size = (13 << 20) + 512 * 77;
+        let disk = folder.create("disk.vhdx", size, options);
+        let mut model = ByteModel::new(size);
+        play(&disk, &mut model, 1 << 20, seed, 60);
+        disk.flush().expect("a flush");
+        drop(disk);
+        assert_qemu_agrees(&qemu, &folder, "disk.vhdx", &model);
+        let disk = folder.open("disk.vhdx", Access::ReadWrite);
+        play(&disk, &mut model, 1 << 20, 100 + seed, 40);
+        disk.flush().expect("a flush");
+        drop(disk);
+        assert_qemu_agrees(&qemu, &folder, "disk.vhdx", &model);
+        assert!(contents(&folder.open("disk.vhdx", Access::Read)) == model.contents());
+    }
+}
+
+#[test]
+fn what_qemu_wrote_is_read_and_written_on_and_qemu_goes_on_with_it() {
+    let Some(qemu) = Qemu::find() else { return };
+    for options in [&[][..], &["subformat=fixed"], &["block_state_zero=off,block_size=1M"]] {
+        let folder = Folder::new();
+        let path = folder.path("disk.vhdx");
+        qemu.create("vhdx", options, &path, "5251072");
+        qemu.io(&path, "vhdx", &["write -P 7 100k 300k", "write -P 9 4M 512"]);
+        let disk = folder.open("disk.vhdx", Access::ReadWrite);
+        let mut model = ByteModel::of(&contents(&disk), disk.size());
+        assert_eq!(model.read(100 << 10, 1), [7], "{options:?}");
+        play(&disk, &mut model, 1 << 20, 5, 60);
+        disk.flush().expect("a flush");
+        drop(disk);
+        assert_qemu_agrees(&qemu, &folder, "disk.vhdx", &model);
+        qemu.io(&path, "vhdx", &["write -P 3 0 64k", "write -P 4 3M 64k"]);
+        model.write(0, &[3; 64 << 10]);
+        model.write(3 << 20, &[4; 64 << 10]);
+        assert!(contents(&folder.open("disk.vhdx", Access::Read)) == model.contents());
+    }
+}
+
+#[test]
+fn a_disk_of_several_chunks_has_its_blocks_where_qemu_looks_for_them() {
+    let Some(qemu) = Qemu::find() else { return };
+    let folder = Folder::new();
+    // A chunk of blocks of 1 MiB has 4096 of them.
+    let disk = folder.create("disk.vhdx", 9 << 30, &[("block_size", "1M")]);
+    for block in [4095_u64, 4096, 8191, 8192, 9000] {
+        let byte = u8::try_from(block % 251).expect("small");
+        disk.write(anydisk_core::GuestOffset(block << 20), &[byte; 512]).expect("a write");
+    }
+    disk.flush().expect("a flush");
+    drop(disk);
+    for block in [4095_u64, 4096, 8191, 8192, 9000] {
+        let command = format!("read -P {} {block}M 512", block % 251);
+        let told = qemu.io(&folder.path("disk.vhdx"), "vhdx", &[&command]);
+        assert!(!told.contains("verification failed"), "{told}");
+    }
+}
