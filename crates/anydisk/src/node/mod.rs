@@ -11,6 +11,7 @@
 
 mod json;
 mod named;
+mod options;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -140,42 +141,6 @@ fn unclear(why: impl Into<String>) -> NameError {
 /// Drivers that are files.
 const FILES: &[&str] = &["file", "host_device", "host_cdrom"];
 
-/// Options of qemu that change neither what is read nor whether it is safe: how it caches, which
-/// system calls it uses.
-const WITHOUT_MEANING: &[&str] = &[
-    "aio",
-    "aio-max-batch",
-    "auto-read-only",
-    "cache-clean-interval",
-    "cache-size",
-    "cache.no-flush",
-    "discard",
-    "discard-no-unref",
-    "drop-cache",
-    "l2-cache-entry-size",
-    "l2-cache-size",
-    "lazy-refcounts",
-    "locking",
-    "node-name",
-    "pass-discard-other",
-    "pass-discard-request",
-    "pass-discard-snapshot",
-    "refcount-cache-size",
-];
-
-/// Options that have one.
-const WITH_MEANING: &[&str] = &["cache.direct", "force-share", "read-only"];
-
-/// Those of a format.
-fn options_of(driver: Option<&str>) -> &'static [&'static str] {
-    match driver {
-        Some("raw") => &["offset", "size"],
-        Some("luks") => &["key-secret"],
-        Some("qcow" | "qcow2") => &["encrypt.format", "encrypt.key-secret"],
-        _ => &[],
-    }
-}
-
 impl Node {
     /// The file of this name and what is in it.
     #[must_use]
@@ -206,6 +171,9 @@ impl Node {
         let child = match (filename, file) {
             (Some(Scalar::Text(name)), Below::AsNamed) => Child::File(name),
             (None, Below::Node(node)) => Child::Node(node),
+            (None, Below::AsNamed) if driver.is_none() => {
+                return Err(unclear("Must specify either driver or file"));
+            }
             (None, _) => return Err(unclear("A block device must be specified for \"file\"")),
             _ => return Err(unclear("filename and file cannot be given together")),
         };
@@ -226,19 +194,7 @@ impl Node {
 
     fn check(&self) -> Result<(), NameError> {
         let driver = self.driver.as_deref();
-        let known = |name: &str| {
-            WITHOUT_MEANING.contains(&name)
-                || WITH_MEANING.contains(&name)
-                || name.starts_with("overlap-check")
-                || options_of(driver).contains(&name)
-        };
-        match self.options.keys().find(|name| !known(name)) {
-            Some(name) => Err(unclear(format!(
-                "Block format '{}' does not support the option '{name}'",
-                driver.unwrap_or("raw")
-            ))),
-            None => Ok(()),
-        }
+        self.options.iter().try_for_each(|(name, value)| options::check(driver, name, value))
     }
 
     /// Whether it is a file, and no format.
@@ -258,14 +214,8 @@ impl Node {
 
     /// A number of bytes among the options.
     fn size(&self, name: &str) -> Result<Option<u64>, NameError> {
-        let number = match self.options.get(name) {
-            None => return Ok(None),
-            Some(Scalar::Number(number)) => Some(*number),
-            Some(Scalar::Text(text)) => text.to_str().and_then(anydisk_core::parse_size),
-            Some(_) => None,
-        };
-        let expected = || format!("Parameter '{name}' expects a non-negative number below 2^64");
-        number.map(Some).ok_or_else(|| unclear(expected()))
+        let value = self.options.get(name);
+        value.map(|value| options::size(name, value)).transpose()
     }
 
     /// The text of an option.
@@ -282,7 +232,7 @@ impl Node {
     pub fn flag(&self, name: &str) -> bool {
         match self.options.get(name) {
             Some(Scalar::Flag(flag)) => *flag,
-            Some(Scalar::Text(text)) => text == "on" || text == "yes" || text == "true",
+            Some(Scalar::Text(text)) => ["on", "yes", "true", "y"].iter().any(|yes| text == yes),
             _ => false,
         }
     }
@@ -297,9 +247,9 @@ impl Node {
 
     /// Options that change what is read.
     pub fn strong_options(&self) -> impl Iterator<Item = (&str, &Scalar)> {
-        let own = options_of(self.driver.as_deref());
+        let driver = self.driver.as_deref();
         let options = self.options.iter().map(|(name, value)| (&**name, value));
-        options.filter(|(name, _)| own.contains(name))
+        options.filter(move |(name, _)| options::is_strong(driver, name))
     }
 
     /// The part of `located` that the options of a raw image name.
