@@ -479,6 +479,9 @@ pub struct ImageInfo {
     pub cluster_size: Option<u64>,
     /// The payload is encrypted.
     pub encrypted: bool,
+    /// The option that takes the passphrase without which the payload can be neither read nor
+    /// written, and which was not given.
+    pub locked: Option<&'static str>,
     /// The payload is stored packed throughout (streamOptimized).
     pub compressed: bool,
     /// Every unit had its place from the start (a fixed VDI), so that holes of the file are what was

@@ -112,6 +112,7 @@ impl Image for LuksImage {
     fn info(&self) -> ImageInfo {
         let mut told = ImageInfo::new(NAME);
         told.encrypted = true;
+        told.locked = self.parts.is_none().then_some(KEY_SECRET);
         told.details = info::details(&self.header, self.detached);
         told
     }

@@ -8,7 +8,7 @@ use anydisk_core::{
     RunSpace, Secrets, Source, Storage, Supplied, TableCache, Ticket, Value,
 };
 
-use crate::crypt::View;
+use crate::crypt::{KEY_SECRET, View};
 use crate::survey::Survey;
 use crate::table::{Cluster, ENTRY, Geometry, SLICE, SliceAt};
 use crate::write::Writer;
@@ -293,6 +293,7 @@ impl Image for QcowImage {
         let mut info = ImageInfo::new(NAME);
         info.cluster_size = Some(self.geometry.cluster());
         info.encrypted = self.header.encrypted;
+        info.locked = matches!(self.view, View::Locked).then_some(KEY_SECRET);
         info
     }
 

@@ -233,6 +233,7 @@ impl Shared {
     pub(crate) fn info(&self, header: &Header, bitmaps: &[BitmapInfo]) -> ImageInfo {
         let mut info = ImageInfo::new(NAME);
         info.encrypted = header.crypt_method != 0;
+        info.locked = matches!(self.view, View::Locked).then_some(crypt::KEY_SECRET);
         info.cluster_size = Some(header.cluster_size());
         info.dirty = header.is_dirty();
         info.loose_end = header.cluster_size();

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use anydisk::node::{Below, Node};
 use anydisk::storage::LockMode;
 use anydisk::{
-    Access, Checked, Checking, Chosen, Compacted, Disk, Error, Feature, Finding, GuestRange, Layer,
-    Limits, Location, OpenDisk, OptionSpec, Policy, Source,
+    Access, Checked, Checking, Chosen, Compacted, Disk, Error, Feature, Finding, Layer, Limits,
+    Location, OpenDisk, OptionSpec, Policy, SecretProblem,
 };
 
 use self::opening::{Opening, check_drivers};
@@ -32,7 +32,7 @@ impl Reading {
         let opening = self.opening(name, format)?;
         let disk = opening.disk(self.options().direct(direct))?;
         if !self.may_lack_secrets {
-            check_unlocked(&disk).map_err(|error| self.failure(name, error))?;
+            self.check_unlocked(name, &disk)?;
         }
         tell_if_guessed(&disk.layers()[0]);
         Ok(disk)
@@ -47,6 +47,7 @@ impl Reading {
     ) -> Result<Disk, Failure> {
         let opening = self.opening_to_write(name, format)?;
         let disk = opening.disk(self.options_to_write().direct(direct))?;
+        self.check_unlocked(name, &disk)?;
         warn_if_guessed(&disk.layers()[0]);
         Ok(disk)
     }
@@ -200,6 +201,7 @@ impl Reading {
     ) -> Result<Disk, Failure> {
         let disk = self.opening_of(name, node.clone())?;
         let disk = disk.disk(self.options_to_write().direct(direct))?;
+        self.check_unlocked(name, &disk)?;
         warn_if_guessed(&disk.layers()[0]);
         Ok(disk)
     }
@@ -281,6 +283,23 @@ impl Reading {
         if self.untrusted { Limits::strict() } else { Limits::default() }
     }
 
+    /// Fails if an image of the chain is encrypted and its passphrase was not given.
+    fn check_unlocked(&self, name: &OsStr, disk: &Disk) -> Result<(), Failure> {
+        let locked = |layer: &Layer| layer.image.info().locked;
+        let Some(place) = disk.layers().iter().position(|layer| locked(layer).is_some()) else {
+            return Ok(());
+        };
+        let option = locked(&disk.layers()[place]).unwrap_or_default();
+        let why = SecretProblem::Missing("the passphrase of the image");
+        let failure = self.failure(name, Error::Secret { option, why });
+        if place == 0 {
+            return Err(failure);
+        }
+        let path = naming::without_protocol(name);
+        let cause = failure.cause_of_open(&path).text;
+        Err(naming::cannot_open(&path, &format!("Could not open backing file: {cause}")))
+    }
+
     fn failure(&self, name: &OsStr, error: Error) -> Failure {
         let path = naming::without_protocol(name);
         if error.io_kind() == Some(ErrorKind::NotFound)
@@ -295,24 +314,6 @@ impl Reading {
         }
         failure
     }
-}
-
-/// Fails if an image is encrypted and its passphrase was not given: its first data is read.
-fn check_unlocked(disk: &Disk) -> Result<(), Error> {
-    if !disk.layers().iter().any(|layer| layer.image.info().encrypted) {
-        return Ok(());
-    }
-    let mut rest = GuestRange::whole(disk.size());
-    while !rest.is_empty() {
-        let extent = disk.map(rest)?.extent;
-        if matches!(extent.source, Source::Data { .. } | Source::Encoded(_)) {
-            break;
-        }
-        let len = extent.len;
-        rest = rest.skip(len);
-    }
-    let mut sector = vec![0; usize::try_from(rest.len().min(512)).unwrap_or(512)];
-    disk.read(rest.start(), &mut sector)
 }
 
 /// Refuses a format that is not there, and tells those that are.

@@ -98,6 +98,9 @@ impl Opening<'_> {
         if stream::is_meant(path) {
             return Ok(Located { store: stream::spooled_input()?, location: location(path) });
         }
+        if path.is_empty() {
+            return Err(self.refused("The 'file' block driver requires a file name"));
+        }
         let options = match self.node.flag("cache.direct") {
             true => options.clone().direct(true),
             false => options.clone(),
@@ -117,15 +120,16 @@ impl Opening<'_> {
     /// The secrets that the options of this node name, for its image alone, and those that images
     /// below may name.
     pub(super) fn keys(&self) -> Result<Keys, Failure> {
+        if self.reading.may_lack_secrets {
+            return Ok(Keys { may_lack: true, ..Keys::default() });
+        }
         let location = location(self.node.path());
-        let may_lack = self.reading.may_lack_secrets;
         let key = |(option, id): (&str, &OsStr)| {
             let secret = self.secret(id)?.clone();
             Ok(Key { option: option.to_owned(), location: Some(location.clone()), secret })
         };
-        let keys = self.node.secrets().map(key).filter(|key| key.is_ok() || !may_lack);
-        let given = keys.collect::<Result<_, Failure>>()?;
-        Ok(Keys { given, objects: self.objects.clone(), may_lack })
+        let given = self.node.secrets().map(key).collect::<Result<_, Failure>>()?;
+        Ok(Keys { given, objects: self.objects.clone(), may_lack: false })
     }
 
     pub(super) fn secret(&self, id: &OsStr) -> Result<&anydisk::Secret, Failure> {
