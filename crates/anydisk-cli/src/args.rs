@@ -29,6 +29,9 @@ Sizes are bytes, or have a suffix k, M, G, T, P or E (powers of 1024).";
 #[command(name = "anydisk", version = version(), after_help = after_help())]
 #[command(disable_help_subcommand = true, infer_long_args = true)]
 pub(crate) struct CommandLine {
+    /// Taken for qemu-img's sake: there are no such events to trace
+    #[arg(short = 'T', long, value_name = "PATTERN", hide = true)]
+    trace: Vec<String>,
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,

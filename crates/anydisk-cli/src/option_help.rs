@@ -95,6 +95,11 @@ fn lines(lines: &mut Vec<Line>) -> String {
     lines.iter().map(Line::text).collect()
 }
 
+/// Whether qemu-img has an option of this format as one of files.
+pub(crate) fn is_of_files(format: &str, option: &str) -> bool {
+    words(format, option).is_none() && words("file", option).is_some()
+}
+
 /// What qemu-img says that an option takes, and is.
 fn words(place: &str, name: &str) -> Option<(&'static str, &'static str)> {
     let rest = |line: &'static str| {

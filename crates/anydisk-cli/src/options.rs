@@ -11,7 +11,7 @@ use anydisk::{Format, OptionKind, Options, parse_size};
 
 use crate::failure::Failure;
 use crate::naming::{Key, Keys, Naming};
-use crate::option_help::HINTS;
+use crate::option_help::{self, HINTS};
 
 /// What `-o` lists say, apart.
 #[derive(Debug)]
@@ -246,11 +246,16 @@ pub(crate) fn formatting(file: &str, format: &dyn Format, given: &Given, size: u
     let says_where = specs.iter().any(|spec| spec.name == "size");
     let size_first = (!says_where).then_some(("size", OptionKind::Size));
     let names = specs.iter().map(|spec| (spec.name, spec.kind));
-    let words = size_first.into_iter().chain(names);
-    let words: String = words.filter_map(|(name, kind)| given.word(name, kind, size)).collect();
-    let hints: String =
-        given.hints.values().map(|(name, value)| format!(" {name}={value}")).collect();
-    format!("Formatting '{file}', fmt={}{words}{hints}\n", format.name())
+    let (of_files, own): (Vec<_>, Vec<_>) =
+        names.partition(|(name, _)| option_help::is_of_files(format.name(), name));
+    let word = |(name, kind)| given.word(name, kind, size);
+    let own: String = size_first.into_iter().chain(own).filter_map(word).collect();
+    let mut hints = given.hints.values().map(|(name, value)| format!(" {name}={value}"));
+    // In the order in which qemu's driver of files has them.
+    let first: String = hints.by_ref().take(usize::from(given.hints.contains_key(&0))).collect();
+    let of_files: String = of_files.into_iter().filter_map(word).collect();
+    let last: String = hints.collect();
+    format!("Formatting '{file}', fmt={}{own}{first}{of_files}{last}\n", format.name())
 }
 
 impl Given {

@@ -119,9 +119,10 @@ impl Drop for Progress {
     }
 }
 
-/// Hundredths of a percent.
+/// Hundredths of a percent, the nearest.
 fn part(done: u64, total: u64) -> u64 {
-    let part = u128::from(done) * u128::from(WHOLE) / u128::from(total.max(1));
+    let total = u128::from(total.max(1));
+    let part = (u128::from(done) * u128::from(WHOLE) + total / 2) / total;
     u64::try_from(part).unwrap_or(WHOLE).min(WHOLE)
 }
 

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
-use anydisk::convert::{self, Settings};
+use anydisk::convert::{self, Error, Settings};
 use anydisk::node::{Below, Node};
 use anydisk::storage::name;
 use anydisk::{Disk, Layer, Reference};
@@ -73,7 +73,11 @@ impl Commit {
         // With images between, it would not be valid over any of them.
         if !self.drop && self.base.is_none() {
             let layers = above.into_iter().chain(base.layers().iter().cloned()).collect();
-            convert::empty(&Disk::from_layers(layers, &self.reading.limits()))?;
+            match convert::empty(&Disk::from_layers(layers, &self.reading.limits())) {
+                // It holds what the image below holds now, which is no harm.
+                Err(Error::Target(anydisk::Error::Unsupported { .. })) => {}
+                emptied => emptied?,
+            }
         }
         if !self.quiet && self.telling.is_text() {
             output::print("Image committed.\n")?;

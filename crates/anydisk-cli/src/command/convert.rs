@@ -258,10 +258,14 @@ impl Convert {
                  backing file"
             )));
         }
-        if given.backing_file.is_some() && given.backing_format.is_none() {
+        let takes = |option| format.create_options().iter().any(|spec| spec.name == option);
+        if given.backing_file.is_some() && takes("backing_file") && given.backing_format.is_none() {
             return Err(Failure::new("Use of backing file requires explicit backing format"));
         }
         let backing = create::backing(&given, format)?;
+        if self.compress {
+            check_packs(&given)?;
+        }
         let keys = given.keys(&self.reading.naming)?;
         let image = given.image(format, sources.size(), &keys);
         let image = NewImage { backing: backing.as_ref(), ..image };
@@ -448,6 +452,17 @@ impl Convert {
         };
         Ok(settings)
     }
+}
+
+/// Fails if what is packed would be encrypted, or if space is taken for what is not packed.
+fn check_packs(given: &Given) -> Result<(), Failure> {
+    let said = |option| given.options.text(option);
+    let what = match () {
+        _ if given.options.flag("encryption") || said("encrypt.format").is_some() => "encryption",
+        _ if said("preallocation").is_some_and(|how| how != "off") => "preallocation",
+        _ => return Ok(()),
+    };
+    Err(Failure::new(format!("Compression and {what} not supported at the same time")))
 }
 
 fn several() -> Failure {

@@ -124,7 +124,10 @@ fn named(reading: &Reading, name: &OsStr, layer: &Layer, node: Node) -> Result<F
         && !inner.is_file()
     {
         let layer = reading.top_of(name, &inner)?;
-        facts.inner = Some(Box::new(named(reading, name, &layer, *inner)?));
+        let inner = named(reading, name, &layer, *inner)?;
+        // To qemu a raw disk has the units of what it lies in.
+        facts.image.cluster_size = facts.image.cluster_size.or(inner.image.cluster_size);
+        facts.inner = Some(Box::new(inner));
     }
     Ok(facts)
 }
@@ -219,6 +222,9 @@ impl Facts {
     }
 
     fn specific(&self) -> Option<Object> {
+        if self.is_file {
+            return Some(File::specific());
+        }
         let data = details(&self.image.details);
         let object = Object::default().with("type", self.image.format);
         (!data.is_empty()).then(|| object.with("data", data))
@@ -329,15 +335,18 @@ impl File {
         Ok(Self { node, name, length, used: Some(meta.blocks() * 512), protocol: "file" })
     }
 
+    fn specific() -> Object {
+        Object::default().with("type", "file").with("data", Object::default())
+    }
+
     fn value(&self) -> Value {
-        let specific = Object::default().with("type", "file").with("data", Object::default());
         let info = Object::default()
             .with("filename", self.name.as_str())
             .with("format", self.protocol)
             .with("virtual-size", self.length)
             .with_any("actual-size", self.used)
             .with("dirty-flag", false)
-            .with("format-specific", specific)
+            .with("format-specific", Self::specific())
             .with("children", Vec::new());
         Object::default().with("name", self.node.as_str()).with("info", info).into()
     }

@@ -17,7 +17,8 @@ pub(super) fn exit(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
-    let name = arguments.get(1).map(|name| name::of(name)).unwrap_or_default();
+    let name = output::command_of(arguments.iter().cloned()).unwrap_or_default();
+    let name = name::of(&name);
     let is_command = CommandLine::command().get_subcommands().any(|known| known.get_name() == name);
     let command = is_command.then_some(&*name);
     let last = arguments.last().map_or(OsStr::new(""), |last| last);

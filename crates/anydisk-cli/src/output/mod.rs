@@ -5,6 +5,7 @@ pub(crate) mod human;
 pub(crate) mod json;
 pub(crate) mod snapshots;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -20,9 +21,23 @@ pub(crate) fn program() -> String {
     name.map_or_else(|| "anydisk".into(), |name| name::of(name).into_owned())
 }
 
+/// The name of the command among the arguments, the first of which is the program.
+pub(crate) fn command_of(arguments: impl IntoIterator<Item = OsString>) -> Option<OsString> {
+    let mut arguments = arguments.into_iter().skip(1);
+    loop {
+        let argument = arguments.next()?;
+        match argument.as_encoded_bytes() {
+            b"-T" | b"--trace" => drop(arguments.next()),
+            [b'-', b'T', ..] => {}
+            other if other.starts_with(b"--trace=") => {}
+            _ => return Some(argument),
+        }
+    }
+}
+
 /// Where help is, for the command that was called.
 pub(crate) fn where_help_is() -> String {
-    let command = std::env::args_os().nth(1).unwrap_or_default();
+    let command = command_of(std::env::args_os()).unwrap_or_default();
     format!("Try '{} {} --help' for more info", program(), name::of(&command))
 }
 

@@ -48,7 +48,7 @@ macro_rules! files {
 }
 
 files! {
-    amend bench bitmap check commit compare convert create dd info map measure names rebase resize
+    amend bench bitmap check commit compare convert corners create dd info map measure names rebase resize
     snapshot
 }
 
