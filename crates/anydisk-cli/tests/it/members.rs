@@ -46,6 +46,11 @@ fn members_are_a_tree_of_disks_partitions_and_volumes() {
     assert_eq!(names[..4], ["a.raw", "a.raw/1", "b.raw", "vg"], "{tree}");
     assert!(tree.contains("  a.raw/1") && tree.contains("partition (Linux LVM)"), "{tree}");
     assert!(tree.contains("  vg/root") && tree.contains("logical volume (linear)"), "{tree}");
+    let volumes = |place: &str| {
+        let is_there = |line: &&str| line.contains("physical volume") && line.ends_with(place);
+        tree.lines().filter(is_there).count()
+    };
+    assert_eq!([volumes("in a.raw/1"), volumes("in b.raw")], [1, 1], "{tree}");
     let json = bench.prints(&["members", "-f", "raw", "--output=json", "a.raw", "b.raw"]);
     assert!(json.contains("\"path\": \"vg/wide\"") && json.contains("\"size\": 262144"), "{json}");
     assert!(json.contains("\"parent\": \"vg\""), "{json}");

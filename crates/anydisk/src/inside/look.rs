@@ -30,7 +30,7 @@ impl Inside {
                 (Open::Disk(Arc::new(disk)), vec![member])
             }
         };
-        self.add(Found { open, members, under: None, verify: Vec::new() });
+        self.add(Found { open, members, under: None, over: Vec::new(), verify: Vec::new() });
         Ok(())
     }
 
@@ -78,6 +78,7 @@ impl Inside {
             open: Open::Partitions(table),
             members,
             under: Some(place.at),
+            over: Vec::new(),
             verify: verify.clone(),
         });
         let Open::Partitions(table) = &self.found[found].open else { return Ok(Vec::new()) };
@@ -116,9 +117,10 @@ impl Inside {
             }
         };
         // Which of the packages' disks a volume reads is not known: all are verified.
+        let over = physical.iter().map(|place| place.at).collect();
         let verify = physical.into_iter().flat_map(|place| place.verify).collect();
         let members = groups.members().to_vec();
-        self.add(Found { open: Open::Groups(groups), members, under: None, verify });
+        self.add(Found { open: Open::Groups(groups), members, under: None, over, verify });
         Ok(())
     }
 

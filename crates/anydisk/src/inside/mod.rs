@@ -52,6 +52,8 @@ struct Found {
     members: Vec<Member>,
     /// What it lies in.
     under: Option<Spot>,
+    /// Where the stores are that volume groups lie over.
+    over: Vec<Spot>,
     /// Members of packages that it lies in, which must be verified before it is read.
     verify: Vec<(usize, String)>,
 }
@@ -224,11 +226,27 @@ impl Inside {
 
     /// Adds to what is to be known of a member.
     fn note(&mut self, at: Spot, note: &str) {
-        let member = &mut self.found[at.found].members[at.member];
-        member.note = Some(match member.note.take() {
-            Some(known) => format!("{known}; {note}"),
-            None => note.to_owned(),
-        });
+        add_note(&mut self.found[at.found].members[at.member], note);
+    }
+}
+
+fn add_note(member: &mut Member, note: &str) {
+    member.note = Some(match member.note.take() {
+        Some(known) => format!("{known}; {note}"),
+        None => note.to_owned(),
+    });
+}
+
+impl Found {
+    /// Where the physical volume is that a member of volume groups is: in several places if it was
+    /// copied.
+    fn places_of(&self, path: &str) -> Vec<Spot> {
+        match &self.open {
+            Open::Groups(groups) => {
+                groups.places_of(path).filter_map(|place| self.over.get(place).copied()).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use super::{Entry, Found, Inside, Open};
+use super::{Entry, Found, Inside, Open, add_note};
 
 /// In front of the path of a volume group, and of what is in it, whose name something else has.
 const GROUPS: &str = "lvm2/";
@@ -43,8 +43,14 @@ impl Inside {
             for (member, name) in found.members.iter().zip(&names[number]) {
                 by_path.entry(member.path.clone()).or_insert(name);
             }
-            for (index, mut member) in found.members.drain(..).enumerate() {
+            for (index, mut member) in std::mem::take(&mut found.members).into_iter().enumerate() {
                 let name = &names[number][index];
+                let places = found.places_of(&member.path);
+                if !places.is_empty() {
+                    let places: Vec<_> =
+                        places.iter().map(|at| names[at.found][at.member].as_str()).collect();
+                    add_note(&mut member, &format!("in {}", places.join(", ")));
+                }
                 let path = std::mem::replace(&mut member.path, name.clone());
                 // What belongs to nothing in there belongs to what that lies in.
                 let parent = member.parent.and_then(|parent| by_path.get(&parent).copied());
