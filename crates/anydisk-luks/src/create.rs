@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anydisk_core::{
-    CreateRequest, Error, Image, Measure, MeasureRequest, OptionKind, OptionSpec, Options, Result,
+    CreateRequest, Error, HostOffset, Image, Measure, MeasureRequest, OptionKind, OptionSpec,
+    Options, Result, StorageExt,
 };
 use anydisk_crypto::luks::{Luks, NewLuks, NewSlot, Payload, Words};
 
@@ -56,6 +57,13 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         name: "iter-time",
         help: "milliseconds that trying a passphrase takes (2000)",
         kind: OptionKind::Number,
+        default: None,
+    },
+    OptionSpec {
+        name: "preallocation",
+        help: "space for the disk before anything is written: off, falloc or full",
+        // There is no metadata: to qemu-img that is off.
+        kind: OptionKind::Word(&["off", "metadata", "falloc", "full"]),
         default: None,
     },
     OptionSpec {
@@ -118,7 +126,23 @@ pub(crate) fn create(request: &CreateRequest<'_>) -> Result<Arc<dyn Image>> {
     let slot = NewSlot::pbkdf2(secret.as_bytes(), iterations);
     let store = Arc::clone(&request.store);
     let (luks, key) = Luks::create(store, Payload::Behind, &new, &slot).map_err(told)?;
+    preallocate(request, HostOffset(new.header_len()), len)?;
     Ok(Arc::new(LuksImage::new(&luks, &request.store, Some(&key), false, true)?))
+}
+
+/// Takes the space of the payload, which is noise until it is written.
+fn preallocate(request: &CreateRequest<'_>, at: HostOffset, len: u64) -> Result<()> {
+    match request.options.text("preallocation") {
+        Some("falloc") => match request.store.space() {
+            Some(space) => Ok(space.allocate(at, len)?),
+            None => {
+                let feature = "preallocation=falloc on this store".into();
+                Err(Error::Unsupported { format: NAME, feature })
+            }
+        },
+        Some("full") => Ok(request.store.write_zeroes_at(at, len)?),
+        _ => Ok(()),
+    }
 }
 
 /// The file is as long as the disk and the header, whatever the disk holds.

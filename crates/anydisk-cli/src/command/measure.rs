@@ -99,8 +99,10 @@ impl Measure {
             (None, files @ [_, ..]) => {
                 let format = self.format.as_deref();
                 let disk = self.reading.part(&self.part, files, format, false)?;
+                // Snapshots have none of their own.
+                let bitmaps = bitmaps_of(&disk)?;
                 let disk = snapshot::disk_at(disk, self.snapshot.as_deref())?;
-                Ok(Content { size: disk.size(), data: data(&disk)?, bitmaps: bitmaps_of(&disk)? })
+                Ok(Content { size: disk.size(), data: data(&disk)?, bitmaps })
             }
             (Some(_), [])
                 if self.format.is_some()

@@ -9,7 +9,7 @@ use anydisk_core::{
 };
 use anydisk_crypto::luks::{Luks, NewLuks, NewSlot, Payload};
 use anydisk_luks::{LUKS, open_detached};
-use anydisk_storage::MemoryStorage;
+use anydisk_storage::{FileStorage, MemoryStorage, OpenOptions};
 use anydisk_testkit::digest::{Reading, content_sha256};
 use anydisk_testkit::golden::cases;
 
@@ -28,6 +28,19 @@ fn opens_with(store: &Arc<dyn Storage>, passphrase: &str) -> bool {
         Ok(_) => true,
         Err(Error::Secret { option: "key-secret", .. }) => false,
         Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn the_space_of_a_new_container_is_taken_only_where_that_is_asked_for() {
+    for (how, taken) in [("off", false), ("metadata", false), ("falloc", true), ("full", true)] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let store = FileStorage::open(file.path(), &OpenOptions::new().write(true)).unwrap();
+        let store: Arc<dyn Storage> = Arc::new(store);
+        let options = crate::common::options(&[("preallocation", how)]);
+        crate::common::create(Arc::clone(&store), 8 << 20, &options).unwrap();
+        let allocated = store.holes().expect("a file").allocated().unwrap();
+        assert_eq!(allocated >= 8 << 20, taken, "{how}: {allocated}");
     }
 }
 
