@@ -24,7 +24,7 @@ use anydisk_core::{
 use crate::features::{autoclear, compatible, incompatible, name_table};
 use crate::layout::extension;
 use crate::live::LiveHeader;
-use crate::passphrases::{PASSPHRASES, change_passphrases};
+use crate::passphrases::{PASSPHRASES, change_passphrases, refuse_without_slots};
 use crate::{Compression, Extension, Header, NAME, Qcow2Format, check};
 
 const KEY_SLOTS: [OptionSpec; 5] = PASSPHRASES.specs();
@@ -110,6 +110,7 @@ pub(crate) fn amend(request: &AmendRequest<'_>) -> Result<()> {
 
 fn amend_passphrases(request: &AmendRequest<'_>) -> Result<()> {
     let open = &request.open;
+    refuse_without_slots(&Header::read(&*open.store, open.limits)?)?;
     let change = PASSPHRASES.change(request.options, open.secrets, open.location)?;
     change_passphrases(open, &change, request.force)
 }

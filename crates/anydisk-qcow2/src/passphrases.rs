@@ -63,7 +63,7 @@ pub(crate) fn change_passphrases(
 }
 
 /// Refuses an image that has no key slots. The legacy AES has the passphrase itself for a key.
-fn refuse_without_slots(header: &Header) -> Result<()> {
+pub(crate) fn refuse_without_slots(header: &Header) -> Result<()> {
     match header.crypt_method {
         0 => Err(unsupported("changing passphrases of an image that is not encrypted")),
         1 => Err(unsupported("changing the passphrase of the legacy AES encryption")),

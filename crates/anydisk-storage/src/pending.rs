@@ -200,7 +200,8 @@ impl Place {
         // Before the links are resolved: /dev/stdout resolves to a name that does not exist.
         refuse_irreplaceable(rustix::fs::stat(path), &shown)?;
         let target = resolve_link(path).map_err(fail)?;
-        let name = target.file_name().ok_or(Errno::ISDIR).map_err(|e| fail(e.into()))?.to_owned();
+        let why = if path.as_os_str().is_empty() { Errno::NOENT } else { Errno::ISDIR };
+        let name = target.file_name().ok_or(why).map_err(|e| fail(e.into()))?.to_owned();
         let parent = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),

@@ -1,5 +1,7 @@
 //! `json:{...}` as flat options: what lies in objects gets names with dots.
 
+use std::collections::BTreeSet;
+
 use super::{Flat, MAX_NAME, Scalar};
 
 /// More text than this is no name.
@@ -14,7 +16,12 @@ pub fn flat(text: &[u8]) -> Result<Flat, String> {
         return Err(format!("it is longer than {MAX_LEN} bytes"));
     }
     let text = str::from_utf8(text).map_err(|error| error.to_string())?;
-    let value = serde_json::from_str(&in_double_quotes(text)).map_err(|error| error.to_string())?;
+    let text = in_double_quotes(text);
+    let value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    // Of two values one program would take the first, another the last.
+    if let Some(key) = doubled_key(&text) {
+        return Err(format!("JSON parse error, duplicate key: {key} is given twice"));
+    }
     let serde_json::Value::Object(members) = value else {
         return Err("JSON options must be an object".into());
     };
@@ -47,6 +54,51 @@ fn add(flat: &mut Flat, name: &str, value: &serde_json::Value) -> Result<(), Str
         Some(_) => Err(format!("{name} is given twice")),
         None => Ok(()),
     }
+}
+
+/// A key that one of the objects in a text of JSON has twice.
+fn doubled_key(text: &str) -> Option<String> {
+    // The keys of each object that is open; none of a list.
+    let mut open: Vec<Option<BTreeSet<String>>> = Vec::new();
+    let mut is_key = false;
+    let mut at = 0;
+    while let Some(byte) = text.as_bytes().get(at) {
+        match byte {
+            b'{' => open.push(Some(BTreeSet::new())),
+            b'[' => open.push(None),
+            b'}' | b']' => drop(open.pop()),
+            b'"' => {
+                let end = at + string_len(&text[at..]);
+                if let (true, Some(Some(keys))) = (is_key, open.last_mut()) {
+                    let key: String = serde_json::from_str(&text[at..end]).ok()?;
+                    if !keys.insert(key.clone()) {
+                        return Some(key);
+                    }
+                }
+                at = end;
+                continue;
+            }
+            _ => {}
+        }
+        is_key = match byte {
+            b'{' | b',' => matches!(open.last(), Some(Some(_))),
+            b' ' | b'\n' | b'\r' | b'\t' => is_key,
+            _ => false,
+        };
+        at += 1;
+    }
+    None
+}
+
+/// The length of the string that a text begins with, with its quotes.
+fn string_len(text: &str) -> usize {
+    let mut escaped = false;
+    let ends = |byte: u8| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    };
+    text.bytes().skip(1).position(ends).map_or(text.len(), |at| at + 2)
 }
 
 /// What is said of an option's name that is longer than [`MAX_NAME`].
@@ -93,6 +145,17 @@ mod tests {
         assert_eq!(flat["driver"], Scalar::Text("raw".into()));
         assert_eq!(flat["file.filename"], Scalar::Text("a.b".into()));
         assert_eq!(flat["size"], Scalar::Number(5));
+    }
+
+    #[test]
+    fn a_key_is_given_once_in_each_object() {
+        for text in [r#"{"a": 1, "a": 2}"#, r#"{"b": {"a": 1, "\u0061": {}}}"#] {
+            let error = flat(text.as_bytes()).unwrap_err();
+            assert!(error.contains("duplicate key: a is given twice"), "{text}: {error}");
+        }
+        for text in [r#"{"a": "a", "b": {"a": "}{\"a\":"}, "c": {"a": 1}}"#, "{}"] {
+            assert!(flat(text.as_bytes()).is_ok(), "{text}");
+        }
     }
 
     #[test]
