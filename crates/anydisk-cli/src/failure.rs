@@ -173,6 +173,15 @@ impl Failure {
         Self::new(format!("Could not open '{name}': {text}"))
     }
 
+    /// The same about an image that was called `name`, and not by the path of its file.
+    pub(crate) fn of_image(mut self, path: &OsStr, name: &OsStr) -> Self {
+        let before = |name: &OsStr| format!("Could not open '{}': ", name::of(name));
+        if let Some(cause) = self.text.strip_prefix(&before(path)) {
+            self.text = before(name) + cause;
+        }
+        self
+    }
+
     /// The same without qemu-img's words for which image could not be opened.
     pub(crate) fn cause_of_open(mut self, name: &OsStr) -> Self {
         let before = format!("Could not open '{}': ", name::of(name));

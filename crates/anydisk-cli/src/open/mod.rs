@@ -295,9 +295,8 @@ impl Reading {
         if place == 0 {
             return Err(failure);
         }
-        let path = naming::without_protocol(name);
-        let cause = failure.cause_of_open(&path).text;
-        Err(naming::cannot_open(&path, &format!("Could not open backing file: {cause}")))
+        let cause = failure.cause_of_open(name).text;
+        Err(naming::cannot_open(name, &format!("Could not open backing file: {cause}")))
     }
 
     fn failure(&self, name: &OsStr, error: Error) -> Failure {
@@ -308,7 +307,7 @@ impl Reading {
             return naming::unknown_protocol(&path, protocol);
         }
         let is_denied = matches!(error.kind(), Error::Denied { .. });
-        let failure = Failure::from_open(&error, &path);
+        let failure = Failure::from_open(&error, &path).of_image(&path, name);
         if is_denied && self.untrusted {
             return failure.with_advice("If you trust the image, leave out --untrusted.");
         }
