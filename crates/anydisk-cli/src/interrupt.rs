@@ -28,6 +28,11 @@ impl Interrupt {
         Ok(Self { asked })
     }
 
+    /// The signals end the process, as they always do.
+    pub(crate) fn unwatched() -> Self {
+        Self { asked: Arc::default() }
+    }
+
     /// Whether a signal came.
     pub(crate) fn is_asked(&self) -> bool {
         self.asked.load(Relaxed)

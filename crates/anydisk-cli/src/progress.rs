@@ -56,12 +56,22 @@ impl Progress {
             (false, true) => Style::Numbers,
             (false, false) => Style::Nothing,
         };
-        let interrupt = Interrupt::watch()?;
-        let progress = Self { style, begun: Instant::now(), shown: Mutex::default(), interrupt };
+        let progress = Self::with(style, Interrupt::watch()?);
         if style == Style::Numbers {
             progress.show_numbers(0);
         }
         Ok(progress)
+    }
+
+    /// Of a job that writes standard output, where a pipe may be full for as long as its reader
+    /// likes: it leaves nothing to tidy up, so the first Ctrl-C ends the process at once.
+    pub(crate) fn of_stream(quiet: bool) -> Self {
+        let style = if !quiet && io::stderr().is_terminal() { Style::Bar } else { Style::Nothing };
+        Self::with(style, Interrupt::unwatched())
+    }
+
+    fn with(style: Style, interrupt: Interrupt) -> Self {
+        Self { style, begun: Instant::now(), shown: Mutex::default(), interrupt }
     }
 
     /// The job is done.

@@ -40,6 +40,25 @@ fn a_copy_that_is_interrupted_leaves_what_was_there_and_nothing_else() {
 }
 
 #[test]
+fn a_copy_into_a_pipe_that_nobody_reads_ends_at_once() {
+    use std::os::unix::process::ExitStatusExt;
+    let bench = Bench::new();
+    std::fs::write(bench.path("source"), noise(4 << 20)).unwrap();
+    for format in [&["-O", "raw"][..], &["-O", "vmdk", "-o", "subformat=streamOptimized"]] {
+        let mut command = bench.command(env!("CARGO_BIN_EXE_anydisk"));
+        let line = [&["convert", "-f", "raw"], format, &["source", "-"]].concat();
+        let mut child = command.args(line).stdout(Stdio::piped()).spawn().unwrap();
+        // It writes, and the pipe is soon full.
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 8]).unwrap();
+        let pid = child.id().to_string();
+        // Whoever runs the tests in the background has the other signal ignored.
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(15), "{status:?}");
+    }
+}
+
+#[test]
 fn a_file_that_another_program_writes_to_is_neither_read_nor_replaced() {
     let bench = Bench::new();
     bench.raw("held", 1 << 20, &[]);

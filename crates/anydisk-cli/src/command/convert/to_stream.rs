@@ -33,7 +33,7 @@ impl Convert {
         };
         let sink = sink.ok_or_else(|| no_stream(format))?;
         // What goes to standard output is the image.
-        let progress = Progress::new(false, self.quiet)?;
+        let progress = Progress::of_stream(self.quiet);
         copy_to_sink(&sources, sink, &self.settings()?, &progress)?;
         Ok(0)
     }
@@ -44,7 +44,7 @@ impl Convert {
         self.refuse_what_needs_a_file()?;
         let mut out = stream::output()?;
         let disks = self.open_sources(paths)?;
-        let progress = Progress::new(false, self.quiet)?;
+        let progress = Progress::of_stream(self.quiet);
         let spool = stream::spool()?;
         copy_to_ova_in(&disks, Arc::clone(&spool), "machine", &self.settings()?, &progress)?;
         drop(progress);
