@@ -14,7 +14,7 @@ use anydisk_core::{
 use anydisk_storage::Space;
 
 use crate::NAME;
-use crate::reserve::reserve;
+use crate::reserve::{check, reserve};
 
 /// A raw image over one store.
 #[derive(Debug)]
@@ -131,9 +131,15 @@ impl ImageWrite for RawImage {
 impl Resize for RawImage {
     fn resize(&self, new: &NewSize<'_>) -> Result<()> {
         let (old, size) = (self.size.load(Acquire), new.size);
+        check(&*self.store, new.preallocation)?;
         self.store.set_len(size)?;
         if size > old {
-            reserve(&*self.store, HostOffset(old), size - old, new.preallocation)?;
+            let reserved = reserve(&*self.store, HostOffset(old), size - old, new.preallocation);
+            if let Err(error) = reserved {
+                // There is no room. If the old length cannot be had either, the first error tells more.
+                let _ = self.store.set_len(old);
+                return Err(error);
+            }
         }
         self.size.store(size, Release);
         Ok(())

@@ -5,6 +5,17 @@ use anydisk_storage::HostOffset;
 
 use crate::NAME;
 
+/// Fails where [`reserve`] would, before anything was changed.
+pub(crate) fn check(store: &dyn Storage, how: Preallocation) -> Result<()> {
+    match how {
+        Preallocation::Falloc if store.space().is_none() => {
+            Err(unsupported("preallocation=falloc on this store"))
+        }
+        Preallocation::Metadata => Err(unsupported("preallocation=metadata")),
+        _ => Ok(()),
+    }
+}
+
 /// Gives `len` bytes from `at` on, which are zero, space on the medium.
 pub(crate) fn reserve(
     store: &dyn Storage,
@@ -12,14 +23,11 @@ pub(crate) fn reserve(
     len: u64,
     how: Preallocation,
 ) -> Result<()> {
-    match how {
-        Preallocation::Off => Ok(()),
-        Preallocation::Falloc => match store.space() {
-            Some(space) => Ok(space.allocate(at, len)?),
-            None => Err(unsupported("preallocation=falloc on this store")),
-        },
-        Preallocation::Full => Ok(store.write_zeroes_at(at, len)?),
-        Preallocation::Metadata => Err(unsupported("preallocation=metadata")),
+    check(store, how)?;
+    match (how, store.space()) {
+        (Preallocation::Falloc, Some(space)) => Ok(space.allocate(at, len)?),
+        (Preallocation::Full, _) => Ok(store.write_zeroes_at(at, len)?),
+        _ => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use anydisk_core::{Disk, Preallocation};
+use anydisk_core::{Disk, Error, Preallocation};
 use anydisk_raw::RawImage;
 use anydisk_storage::{FileStorage, OpenOptions};
 
@@ -31,4 +31,16 @@ fn what_is_new_has_space_if_it_was_asked_for_and_what_was_there_stays_sparse() {
         let space = space_after(folder.path(), how);
         assert!((2 * MIB..3 * MIB).contains(&space), "{how:?}: {space}");
     }
+}
+
+#[test]
+fn a_preallocation_that_raw_has_not_is_refused_before_the_file_grows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("disk.raw");
+    std::fs::write(&path, [1; 512]).expect("a file");
+    let store = FileStorage::open(&path, &OpenOptions::new().write(true)).expect("it opens");
+    let disk = Disk::new(Arc::new(RawImage::open(Arc::new(store), true).expect("raw")));
+    let refused = disk.resize(MIB, Preallocation::Metadata).expect_err("there is no metadata");
+    assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
+    assert_eq!((disk.size(), std::fs::metadata(&path).expect("it is there").len()), (512, 512));
 }
