@@ -142,20 +142,20 @@ impl Bitmap {
     fn change(&self, file: &OsStr, name: &str) -> Result<(), Failure> {
         let layer = self.reading.top_to_write(file, self.format.as_deref(), false)?;
         let image = &*layer.image;
-        let bitmaps = bitmaps_of(image)?;
-        self.actions.0.iter().try_for_each(|action| self.perform(action, name, bitmaps))?;
+        self.actions.0.iter().try_for_each(|action| self.perform(action, name, image))?;
         image.writer().map_or(Ok(()), ImageWrite::flush)?;
         Ok(())
     }
 
-    fn perform(&self, action: &Action, name: &str, bitmaps: &dyn Bitmaps) -> Result<(), Failure> {
+    fn perform(&self, action: &Action, name: &str, image: &dyn Image) -> Result<(), Failure> {
+        let bitmaps = bitmaps_of(image)?;
         match action {
             Action::Add => done("add", name, bitmaps.add(&self.new_bitmap(name)?)),
             Action::Remove => done("remove", name, bitmaps.remove(name)),
             Action::Clear => done("clear", name, bitmaps.clear(name)),
             Action::Enable => done("enable", name, bitmaps.set_enabled(name, true)),
             Action::Disable => done("disable", name, bitmaps.set_enabled(name, false)),
-            Action::Merge(source) => self.merge(source, name, bitmaps),
+            Action::Merge(source) => self.merge(source, name, image),
         }
     }
 
@@ -167,17 +167,29 @@ impl Bitmap {
     }
 
     /// Adds what another bitmap has recorded, of this image or of the other one.
-    fn merge(&self, source: &str, name: &str, into: &dyn Bitmaps) -> Result<(), Failure> {
+    fn merge(&self, source: &str, name: &str, image: &dyn Image) -> Result<(), Failure> {
         let other = match &self.source_file {
             Some(file) => Some(self.reading.of_files().top(file, self.source_format.as_deref())?),
             None => None,
         };
+        let (into, size) = (bitmaps_of(image)?, image.size());
         let from = match &other {
             Some(layer) => bitmaps_of(&*layer.image)?,
             None => into,
         };
-        let merged = from.changes(source).and_then(|mut changes| into.merge(name, &mut *changes));
-        done("merge", name, merged)
+        let mut changes = done("merge", name, from.changes(source))?;
+        if changes.size() != size {
+            let other = changes.size();
+            return Err(failed(
+                "merge",
+                name,
+                &format!(
+                    "Bitmaps are of different sizes (destination size is {size}, source size is \
+                 {other}) and can't be merged"
+                ),
+            ));
+        }
+        done("merge", name, into.merge(name, &mut *changes))
     }
 }
 
@@ -187,13 +199,18 @@ fn bitmaps_of(image: &dyn Image) -> Result<&dyn Bitmaps, Failure> {
     image.bitmaps().ok_or_else(none)
 }
 
-fn done(what: &str, name: &str, result: Result<(), anydisk::Error>) -> Result<(), Failure> {
+fn done<T>(what: &str, name: &str, result: Result<T, anydisk::Error>) -> Result<T, Failure> {
     result.map_err(|error| {
-        let why = match &error {
+        let why = match error {
             anydisk::Error::NotFound { name, .. } => format!("Dirty bitmap '{name}' not found"),
             anydisk::Error::Exists { name, .. } => format!("Bitmap already exists: {name}"),
-            _ => Failure::from(error).text,
+            anydisk::Error::Unusable { why, .. } => why.into_owned(),
+            error => Failure::from(error).text,
         };
-        Failure::new(format!("Operation {what} on bitmap {name} failed: {why}"))
+        failed(what, name, &why)
     })
+}
+
+fn failed(what: &str, name: &str, why: &str) -> Failure {
+    Failure::new(format!("Operation {what} on bitmap {name} failed: {why}"))
 }

@@ -38,7 +38,11 @@ pub trait Bitmaps: Sync {
     /// Whether writes are recorded from now on.
     fn set_enabled(&self, name: &str, enabled: bool) -> Result<()>;
 
-    /// Adds `changes` to what a bitmap has recorded.
+    /// Adds `changes` to what a bitmap has recorded. Those of a disk that was shorter say nothing of
+    /// the rest.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`](crate::Error::Unusable) for changes of a longer disk, which is another one.
     fn merge(&self, name: &str, changes: &mut dyn Changes) -> Result<()>;
 
     /// What a bitmap has recorded, as it is now.

@@ -107,6 +107,11 @@ impl Bitmaps for WritableImage {
 
     fn merge(&self, name: &str, changes: &mut dyn Changes) -> Result<()> {
         let _turn = self.turns.take();
+        let (size, other) = (self.shared.size(), changes.size());
+        if other > size {
+            let why = format!("the disk has {size} bytes, and the changes are of one of {other}");
+            return Err(Error::Unusable { what: "bitmap", name: name.to_owned(), why: why.into() });
+        }
         self.hold_bits(name)?;
         let merged = self.merge_ranges(name, changes);
         let stored = self.write_back();

@@ -161,6 +161,17 @@ fn writing_where_all_is_told_already_marks_nothing() {
 }
 
 #[test]
+fn changes_of_a_longer_disk_are_those_of_another_one() {
+    let (large, small) = (create(&memory(), 2 * SIZE, &[]), create(&memory(), SIZE, &[]));
+    [&large, &small].iter().for_each(|image| add(image, "b", 65536));
+    let mut changes = bitmaps(&large).changes("b").expect("there");
+    let refused = bitmaps(&small).merge("b", &mut *changes).expect_err("another disk");
+    assert!(matches!(refused, Error::Unusable { .. }), "{refused}");
+    let mut changes = bitmaps(&small).changes("b").expect("there");
+    bitmaps(&large).merge("b", &mut *changes).expect("the disk may have grown since");
+}
+
+#[test]
 fn what_is_cleared_disabled_enabled_and_merged_is_as_it_is_said() {
     let store = memory();
     let image = create(&store, SIZE, &[("cluster_size", "4k")]);
