@@ -28,6 +28,8 @@ Sizes are bytes, or have a suffix k, M, G, T, P or E (powers of 1024).";
 #[derive(Debug, Parser)]
 #[command(name = "anydisk", version = version(), after_help = after_help())]
 #[command(disable_help_subcommand = true, infer_long_args = true)]
+// As with getopt: of an option that is given twice the last one counts.
+#[command(args_override_self = true)]
 pub(crate) struct CommandLine {
     /// Taken for qemu-img's sake: there are no such events to trace
     #[arg(short = 'T', long, value_name = "PATTERN", hide = true)]

@@ -95,8 +95,10 @@ impl Failure {
             anydisk::Error::Option { format, option, value, expected } => {
                 let failure = Self::new(option_text(format, option, value, expected));
                 // What is no option, or not of its kind, is known before anything is made.
-                let is_value =
-                    matches!(expected, Expected::Value(_) | Expected::Kind(OptionKind::Word(_)));
+                let is_value = matches!(
+                    expected,
+                    Expected::Value(_) | Expected::Given | Expected::Kind(OptionKind::Word(_))
+                );
                 if is_value { failure.at_creation() } else { failure }
             }
             anydisk::Error::Unsupported { feature: Feature::Compress, .. } => {
@@ -138,6 +140,7 @@ fn option_text(format: &str, option: &str, value: &str, expected: &Expected) -> 
         Expected::Kind(OptionKind::Flag) => format!("Parameter '{option}' expects 'on' or 'off'"),
         Expected::Kind(OptionKind::Number) => format!("Parameter '{option}' expects a number"),
         Expected::Kind(OptionKind::Size) => options::no_size(option),
+        Expected::Given => format!("Parameter '{option}' is missing"),
         Expected::Name(_) => format!("Invalid parameter '{option}'\n{format} takes {expected}"),
         _ => format!("{format}: option {option}={value}: expected {expected}"),
     }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use anydisk::convert::NewImage;
 use anydisk::storage::name;
-use anydisk::{Format, OptionKind, Options, parse_size};
+use anydisk::{Format, OptionKind, Options, parse_number, parse_size};
 
 use crate::failure::Failure;
 use crate::naming::{Key, Keys, Naming};
@@ -117,6 +117,7 @@ impl Given {
     /// The secrets that the options name, for the image that is made.
     pub(crate) fn keys(&self, naming: &Naming) -> Result<Keys, Failure> {
         let objects = naming.objects()?;
+        self.options.encryption()?;
         let mut keys = Keys::default();
         for (option, id) in self.options.given().filter(|(option, _)| option.ends_with("-secret")) {
             let secret = objects.secret(OsStr::new(id)).map_err(Failure::new)?.clone();
@@ -157,28 +158,54 @@ pub(crate) fn number_of_bytes(text: &str, what: &str) -> Result<u64, Failure> {
     }
 }
 
-/// A number on the command line that lies in a range; `what` it is of, for a refusal.
-pub(crate) fn number_in(
+/// A number of bytes on the command line that lies in a range; `what` it is of, for a refusal.
+pub(crate) fn bytes_in(
     text: &str,
     what: &str,
     allowed: RangeInclusive<u64>,
 ) -> Result<u64, Failure> {
-    let (least, most) = (allowed.start(), allowed.end());
     match parse_size(text) {
-        Some(number) if allowed.contains(&number) => Ok(number),
         None if !is_number(text) => number_of_bytes(text, what),
-        _ => Err(Failure::new(format!(
-            "Invalid {what} specified. Must be between {least} and {most}."
-        ))),
+        number => in_range(number, what, &allowed),
     }
 }
 
-/// Whether it is a whole number, if one that is too small or too large.
-fn is_number(text: &str) -> bool {
+/// How many of something, on the command line: a number without a suffix, which lies in a range.
+pub(crate) fn count_in(
+    text: &str,
+    what: &str,
+    allowed: RangeInclusive<u64>,
+) -> Result<u64, Failure> {
     let digits = text.strip_prefix('-').unwrap_or(text);
-    let digits =
-        digits.strip_suffix(|last: char| "bBkKmMgGtTpPeE".contains(last)).unwrap_or(digits);
-    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+    let is_number = !digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit());
+    match parse_number(text) {
+        // Neither too small nor too large for a number.
+        None if digits.is_empty() || !is_number => {
+            Err(Failure::new(format!("Invalid {what} specified: '{text}'.")))
+        }
+        number => in_range(number, what, &allowed),
+    }
+}
+
+fn in_range(
+    number: Option<u64>,
+    what: &str,
+    allowed: &RangeInclusive<u64>,
+) -> Result<u64, Failure> {
+    let (least, most) = (allowed.start(), allowed.end());
+    number.filter(|number| allowed.contains(number)).ok_or_else(|| {
+        Failure::new(format!("Invalid {what} specified. Must be between {least} and {most}."))
+    })
+}
+
+/// Whether it is a number, if one that is too small or too large.
+fn is_number(text: &str) -> bool {
+    let text = text.trim_ascii_start();
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let digits = unsigned.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    let is_decimal = digits.len() < unsigned.len()
+        && (digits.is_empty() || digits.len() == 1 && "bBkKmMgGtTpPeE".contains(digits));
+    is_decimal || parse_size(unsigned).is_some()
 }
 
 /// Bytes in a second; 0 if there is no bound.

@@ -78,7 +78,8 @@ pub use extent::{Encoded, Extent, Source};
 pub use flat::{Block, BlockEntries, BlockShape, FlatTable, Still, TableShape};
 pub use format::{
     AmendRequest, Chosen, CreateRequest, Format, Measure, MeasureRequest, OpenRequest, Opened,
-    OptionKind, OptionSpec, Options, Registry, Sample, SinkRequest, Verdict, parse_size,
+    OptionKind, OptionSpec, Options, Registry, Sample, SinkRequest, Verdict, parse_number,
+    parse_size,
 };
 pub use id::{Id, NotAUuid, Uuid};
 pub use image::{

@@ -67,6 +67,8 @@ pub enum Expected {
     Kind(OptionKind),
     /// A value of the kind that is right, but this one.
     Value(Cow<'static, str>),
+    /// A value at all: other options mean nothing without this one.
+    Given,
 }
 
 impl fmt::Display for Expected {
@@ -81,6 +83,7 @@ impl fmt::Display for Expected {
             Self::Kind(OptionKind::Word(words)) => write!(f, "one of {}", words.join(", ")),
             Self::Kind(OptionKind::Text) => f.write_str("text"),
             Self::Value(expected) => f.write_str(expected),
+            Self::Given => f.write_str("to be given with the options that need it"),
         }
     }
 }

@@ -96,7 +96,7 @@ fn plan(options: &Options, size: u64, name: usize) -> Result<Header> {
         cluster_bits,
         // What qemu takes for its two cluster sizes: tables map 2 MiB.
         l2_bits: 21_u32.saturating_sub(cluster_bits).max(9),
-        encrypted: options.flag("encryption") || options.is_set("encrypt.format"),
+        encrypted: options.encryption()?.is_some(),
         l1_table_offset: HostOffset((head + u64::from(len)).next_multiple_of(ENTRY)),
     };
     if size == 0 {

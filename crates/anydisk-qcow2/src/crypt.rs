@@ -61,10 +61,9 @@ impl NewEncryption {
     /// What the options ask for.
     pub(crate) fn of(options: &Options) -> Result<Option<Self>> {
         let text = |name, default| options.text(name).unwrap_or(default);
-        match options.text("encrypt.format") {
+        match options.encryption()? {
             Some("luks") => {}
             Some(_) => return Ok(Some(Self::Legacy)),
-            None if options.flag("encryption") => return Ok(Some(Self::Legacy)),
             None => return Ok(None),
         }
         let words = Words {

@@ -13,7 +13,7 @@ use crate::args::{Cache, Part, Reading};
 use crate::failure::{Failure, Outcome};
 use crate::latency::Latencies;
 use crate::naming;
-use crate::options::{self, number_in};
+use crate::options::{self, bytes_in, count_in};
 use crate::output::json::{self, Object};
 use crate::output::{self, human};
 
@@ -162,10 +162,10 @@ impl Bench {
         {
             return Err(Failure::new(format!("Invalid aio option: {aio}")));
         }
-        let bytes = number_in(&self.buffer_size, "buffer size", INT)?;
+        let bytes = bytes_in(&self.buffer_size, "buffer size", INT)?;
         let work = Work {
-            count: number_in(&self.count, "request count", INT)?,
-            depth: number_in(&self.depth, "queue depth", INT)?,
+            count: count_in(&self.count, "request count", INT)?,
+            depth: count_in(&self.depth, "queue depth", INT)?,
             bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
             step: self.step(bytes)?,
             offset: size(&self.offset, "offset")?,
@@ -200,18 +200,18 @@ impl Bench {
         let step = self
             .step_size
             .as_deref()
-            .map_or(Ok(0), |text| number_in(text, "step size", 0..=*INT.end()));
+            .map_or(Ok(0), |text| bytes_in(text, "step size", 0..=*INT.end()));
         Ok(Some(step?).filter(|step| *step > 0).unwrap_or(bytes))
     }
 
     fn pattern(&self) -> Result<Option<u8>, Failure> {
-        let byte = number_in(&self.pattern, "pattern byte", 0..=255)?;
+        let byte = count_in(&self.pattern, "pattern byte", 0..=255)?;
         Ok(self.write.then_some(u8::try_from(byte).unwrap_or(u8::MAX)))
     }
 
     fn flush(&self) -> Result<Option<Flush>, Failure> {
         let interval = self.flush_interval.as_deref();
-        let interval = interval.map(|text| number_in(text, "flush interval", 0..=*INT.end()));
+        let interval = interval.map(|text| count_in(text, "flush interval", 0..=*INT.end()));
         let flush = |interval| Flush { interval, drains: !self.no_drain };
         Ok(interval.transpose()?.filter(|interval| *interval > 0).map(flush))
     }

@@ -486,7 +486,7 @@ fn is_same(one: &Layer, other: &Layer) -> bool {
 fn threads(text: Option<&str>) -> Result<usize, Failure> {
     const MOST: u64 = 1024;
     let Some(text) = text else { return Ok(0) };
-    let count = options::number_in(text, "number of coroutines", 1..=MOST)?;
+    let count = options::count_in(text, "number of coroutines", 1..=MOST)?;
     Ok(usize::try_from(count).unwrap_or(1))
 }
 

@@ -101,7 +101,7 @@ impl Operands {
         match name {
             b"if" => self.inputs.push(value.to_owned()),
             b"of" => self.output = Some(value.to_owned()),
-            b"bs" => self.block = options::number_in(&name::of(value), "bs", 1..=MAX_BLOCK)?,
+            b"bs" => self.block = options::bytes_in(&name::of(value), "bs", 1..=MAX_BLOCK)?,
             b"count" => self.count = Some(number("count")?),
             b"skip" => self.skip = number("skip")?,
             _ => {

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anydisk::{Disk, Error, Feature, Image, NewSnapshot, SnapshotRef, Snapshots};
-use clap::Args;
+use clap::{ArgAction, Args};
 
 use crate::args::{Form, Part, Reading, any_name};
 use crate::failure::{Failure, Outcome};
@@ -27,17 +27,17 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Snapshot {
     /// List the snapshots; also if nothing else is asked for
-    #[arg(short, long)]
-    list: bool,
+    #[arg(short, long, action = ArgAction::Count)]
+    list: u8,
     /// Keep the present state of the disk under this name
     #[arg(short, long, value_name = "NAME", value_parser = any_name())]
-    create: Option<String>,
+    create: Vec<String>,
     /// Make the disk what it was in this snapshot; what was written since then is lost
     #[arg(short, long, value_name = "SNAPSHOT", value_parser = any_name())]
-    apply: Option<String>,
+    apply: Vec<String>,
     /// Forget this snapshot
     #[arg(short, long, value_name = "SNAPSHOT", value_parser = any_name())]
-    delete: Option<String>,
+    delete: Vec<String>,
     /// The format, instead of looking at the bytes
     #[arg(short, long)]
     format: Option<String>,
@@ -60,20 +60,21 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn run(self) -> Outcome {
-        match (&self.create, &self.apply, &self.delete) {
-            (None, None, None) if self.more.is_asked() => {
+        match (&self.create[..], &self.apply[..], &self.delete[..]) {
+            _ if self.list > 1 => return Err(mixed()),
+            ([], [], []) if self.more.is_asked() => {
                 let (files, target) = self.more.split(&self.files);
                 let disk = self.disk(files)?;
                 return self.more.run(disk, target, &self);
             }
-            (None, None, None) => return self.list(),
-            _ if self.list => return Err(mixed()),
+            ([], [], []) => return self.list(),
+            _ if self.list > 0 => return Err(mixed()),
             _ if self.part.member.is_some() => {
                 return Err(Failure::new("What lies in the members of a disk is only read"));
             }
-            (Some(name), None, None) => self.change(create, "create", name),
-            (None, Some(name), None) => self.change(apply, "apply", name),
-            (None, None, Some(name)) => self.change(delete, "delete", name),
+            ([name], [], []) => self.change(create, "create", name),
+            ([], [name], []) => self.change(apply, "apply", name),
+            ([], [], [name]) => self.change(delete, "delete", name),
             _ => return Err(mixed()),
         }?;
         match self.output {

@@ -174,6 +174,17 @@ fn what_does_not_go_with_encryption_is_refused() {
 }
 
 #[test]
+fn options_of_an_encryption_without_the_encryption_make_no_plain_image() {
+    for option in [("encrypt.key-secret", "s"), ("encrypt.cipher-alg", "aes-128")] {
+        let refused = create(memory(), &[option]).expect_err("which encryption?");
+        assert!(refused.to_string().contains("encrypt.format"), "{refused}");
+    }
+    let twice = [("encryption", "on"), ("encrypt.format", "luks")];
+    let refused = create(memory(), &twice).expect_err("aes or LUKS?");
+    assert!(refused.to_string().contains("encryption=on"), "{refused}");
+}
+
+#[test]
 fn preallocated_clusters_read_as_zero() {
     for how in ["metadata", "full"] {
         for given in [LUKS, &[("encrypt.format", "aes")]] {
