@@ -26,6 +26,9 @@ pub(super) struct Opening<'a> {
 impl Opening<'_> {
     /// Opens the disk.
     pub(super) fn disk(&self, options: OpenDisk) -> Result<Disk, Failure> {
+        if let Some(node) = self.shown_whole() {
+            return self.of(node).disk(options);
+        }
         let file = self.file(&options)?;
         let own = self.of_format(options.clone()).secrets(Arc::new(self.keys()?));
         if self.node.backing == Below::AsNamed {
@@ -45,6 +48,15 @@ impl Opening<'_> {
         let below = below.map_err(|failure| self.failed_below(failure))?;
         let layers = std::iter::once(top).chain(below).collect();
         Ok(Disk::from_layers(layers, &self.reading.limits()))
+    }
+
+    /// The image that a raw disk is all of: it is the same disk, and tells where its data is.
+    fn shown_whole(&self) -> Option<&Node> {
+        let Child::Node(image) = &self.node.child else { return None };
+        let is_all = self.node.driver.as_deref() == Some("raw")
+            && self.node.backing == Below::AsNamed
+            && self.node.strong_options().next().is_none();
+        (is_all && !image.is_file()).then_some(&**image)
     }
 
     /// Opens the image alone.
@@ -81,7 +93,10 @@ impl Opening<'_> {
     pub(super) fn file(&self, options: &OpenDisk) -> Result<Located, Failure> {
         let located = match &self.node.child {
             Child::File(path) => self.open_file(path, options)?,
-            Child::Node(node) if node.is_file() => self.of(node).file(options)?,
+            // A raw disk is what it lies in, or the part that its options name.
+            Child::Node(node) if node.is_file() || node.driver.as_deref() == Some("raw") => {
+                self.of(node).file(options)?
+            }
             Child::Node(node) => {
                 let disk = self.of(node).disk(options.clone())?;
                 let location = Location::Path(PathBuf::from(node.path()));
