@@ -1,6 +1,7 @@
 //! The command line, and the options that several commands share.
 
 use std::ffi::OsStr;
+use std::path::PathBuf;
 
 use anydisk::storage::name;
 use clap::builder::{FalseyValueParser, OsStringValueParser, TypedValueParser};
@@ -121,6 +122,9 @@ pub(crate) struct Reading {
     /// Nothing that is encrypted is read.
     #[arg(skip)]
     pub(crate) may_lack_secrets: bool,
+    /// A host device, or a file, that an image may name as a part of itself; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub(crate) allow_device: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) naming: Naming,
 }

@@ -9,7 +9,7 @@ use anydisk_core::{
 };
 use anydisk_storage::{FileStorage, LockMode};
 
-use crate::resolve::WithoutData;
+use crate::resolve::{WithDevices, WithoutData};
 use crate::{LikeQemu, SameFolder, file, formats};
 
 /// Which files named inside an image are opened.
@@ -50,6 +50,7 @@ pub struct OpenDisk {
     file: anydisk_storage::OpenOptions,
     registry: Registry,
     scratch: Option<PathBuf>,
+    devices: Vec<PathBuf>,
 }
 
 impl Default for OpenDisk {
@@ -73,6 +74,7 @@ impl OpenDisk {
             file: anydisk_storage::OpenOptions::new().block_devices(true),
             registry: formats(),
             scratch: Some(std::env::temp_dir()),
+            devices: Vec::new(),
         }
     }
 
@@ -104,6 +106,15 @@ impl OpenDisk {
     /// Which files named inside the images are opened.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// Host devices that an image may name as a part of itself (VMDK's fullDevice and
+    /// partitionedDevice, extents of others), by these very names and whatever the
+    /// [policy](Self::policy); none, if nothing is said. A file may stand in the place of a device.
+    /// Such an image shows what is on the device, and writes to it.
+    pub fn devices(mut self, paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.devices = paths.into_iter().collect();
         self
     }
 
@@ -270,7 +281,9 @@ impl OpenDisk {
             Policy::LikeQemu => &like_qemu,
             Policy::Custom(resolver) => &**resolver,
         };
-        if self.without_data { run(&WithoutData(resolver)) } else { run(resolver) }
+        let with_devices =
+            WithDevices { others: resolver, devices: &self.devices, open: self.file.clone() };
+        if self.without_data { run(&WithoutData(&with_devices)) } else { run(&with_devices) }
     }
 
     /// The format that was named.

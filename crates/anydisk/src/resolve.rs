@@ -47,6 +47,37 @@ pub struct LikeQemu {
 #[derive(Debug)]
 pub(crate) struct WithoutData<'a>(pub(crate) &'a dyn Resolver);
 
+/// Opens what another resolver opens, and these host devices where an image names one of them, by
+/// the very name, as a part of itself; a file may stand in the place of a device.
+#[derive(Debug)]
+pub(crate) struct WithDevices<'a> {
+    pub(crate) others: &'a dyn Resolver,
+    pub(crate) devices: &'a [PathBuf],
+    pub(crate) open: OpenOptions,
+}
+
+impl Resolver for WithDevices<'_> {
+    fn resolve(&self, reference: &Reference, from: &Location, access: Access) -> Result<Located> {
+        let name = Path::new(OsStr::from_bytes(&reference.name));
+        let may_be_device = matches!(reference.role, Role::Device | Role::Extent);
+        match self.devices.iter().find(|device| may_be_device && *device == name) {
+            Some(path) => {
+                let options = file::with_access(&self.open, access).block_devices(true);
+                Ok(located(FileStorage::open(path, &options)?, path.clone()))
+            }
+            None => self.others.resolve(reference, from, access),
+        }
+    }
+
+    fn format(&self, reference: &Reference) -> Option<String> {
+        self.others.format(reference)
+    }
+
+    fn trusts_bytes(&self) -> bool {
+        self.others.trusts_bytes()
+    }
+}
+
 impl Resolver for WithoutData<'_> {
     fn resolve(&self, reference: &Reference, from: &Location, access: Access) -> Result<Located> {
         if reference.role != Role::DataFile {
@@ -143,8 +174,13 @@ impl Resolver for LikeQemu {
             return Err(reference.denied("the image that names it is in no folder"));
         }
         let path = beside(from, name);
-        let store = FileStorage::open(&path, &file::with_access(&self.open, access))?;
-        Ok(located(store, path))
+        let options = file::with_access(&self.open, access);
+        // A part of an image that lies on a device is as good as a device: it must be listed.
+        let options = match reference.role {
+            Role::Extent => options.block_devices(false),
+            _ => options,
+        };
+        Ok(located(FileStorage::open(&path, &options)?, path))
     }
 
     fn said(&self, reference: &Reference) -> Said {
@@ -183,7 +219,7 @@ impl LikeQemu {
 /// A host device is opened only where it was listed, whatever it is called.
 fn refuse_device(reference: &Reference) -> Result<()> {
     if reference.role == Role::Device {
-        return Err(reference.denied("host devices are opened only if they are in a list of files"));
+        return Err(reference.denied("a host device is opened only where it is listed"));
     }
     Ok(())
 }

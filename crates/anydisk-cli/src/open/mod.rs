@@ -12,7 +12,7 @@ use anydisk::node::{Below, Node};
 use anydisk::storage::LockMode;
 use anydisk::{
     Access, Checked, Checking, Chosen, Compacted, Disk, Error, Feature, Finding, Layer, Limits,
-    Location, OpenDisk, OptionSpec, Policy, SecretProblem,
+    Location, OpenDisk, OptionSpec, Policy, Role, SecretProblem,
 };
 
 use self::opening::{Opening, check_drivers};
@@ -272,10 +272,11 @@ impl Reading {
     }
 
     fn options_with_locks(&self) -> OpenDisk {
-        match self.untrusted {
+        let options = match self.untrusted {
             true => OpenDisk::untrusted(),
             false => OpenDisk::new().guess_raw(true).policy(Policy::LikeQemu),
-        }
+        };
+        options.devices(self.allow_device.iter().cloned())
     }
 
     /// What opening may cost.
@@ -308,6 +309,12 @@ impl Reading {
         }
         let is_denied = matches!(error.kind(), Error::Denied { .. });
         let failure = Failure::from_open(&error, &path).of_image(&path, name);
+        if let Error::Denied { role, name, .. } = error.kind()
+            && *role == Role::Device.name()
+        {
+            let advice = format!("If the image may use it: --allow-device {name}");
+            return failure.with_advice(&advice);
+        }
         if is_denied && self.untrusted {
             return failure.with_advice("If you trust the image, leave out --untrusted.");
         }

@@ -131,3 +131,51 @@ fn the_variable_can_say_no() {
         assert!(output.status.success(), "{no:?}: {}", said(&output));
     }
 }
+
+/// A VMDK that stands for a device; here for a file in the place of one.
+fn device(bench: &Bench, create_type: &str) -> String {
+    bench.raw("sdx", 1 << 20, &[(70_000, b"device")]);
+    let path = bench.path("sdx").into_os_string().into_string().expect("text");
+    let text = format!(
+        "# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\n\
+         createType=\"{create_type}\"\nRW 2048 FLAT \"{path}\" 0\n"
+    );
+    std::fs::write(bench.path("disk.vmdk"), text).expect("a descriptor");
+    path
+}
+
+#[test]
+fn a_host_device_that_an_image_stands_for_is_opened_only_if_the_command_line_names_it() {
+    let bench = Bench::new();
+    let path = device(&bench, "fullDevice");
+    let error = bench.fails(&["info", "disk.vmdk"], 1);
+    assert!(error.contains("host device") && error.contains("--allow-device "), "{error}");
+    bench.fails(&["info", "--allow-device", "/dev/other", "disk.vmdk"], 1);
+    bench.fails(&["info", "--untrusted", "disk.vmdk"], 1);
+    let allowed = ["--allow-device", "/dev/other", "--allow-device", &*path];
+    for strict in [&[][..], &["--untrusted"]] {
+        let line =
+            [&["compare", "-f", "vmdk", "-F", "raw", "disk.vmdk", "sdx"], &allowed[..], strict];
+        let told = bench.prints(&line.concat());
+        assert!(told.contains("identical"), "{told}");
+    }
+    // Nothing else is opened with it.
+    std::fs::rename(bench.path("sdx"), bench.path("sdy")).expect("a rename");
+    let error = bench.fails(&[&["info", "disk.vmdk"], &allowed[..]].concat(), 1);
+    assert!(error.contains("No such file"), "{error}");
+}
+
+#[test]
+fn a_device_is_no_extent_of_an_image_of_another_kind_unless_the_command_line_names_it() {
+    let bench = Bench::new();
+    device(&bench, "custom");
+    let Some(device) = anydisk_testkit::mounted::Loop::new(&bench.path("sdx")) else { return };
+    let path = device.path().to_str().expect("text");
+    let text = std::fs::read_to_string(bench.path("disk.vmdk")).expect("text");
+    let of_file = bench.path("sdx").into_os_string().into_string().expect("text");
+    std::fs::write(bench.path("disk.vmdk"), text.replace(&of_file, path)).expect("a descriptor");
+    let line = ["compare", "-f", "vmdk", "-F", "raw", "disk.vmdk", "sdx"];
+    let error = bench.fails(&line, 2);
+    assert!(error.contains("is a block device"), "{error}");
+    bench.prints(&[&line[..], &["--allow-device", path]].concat());
+}
