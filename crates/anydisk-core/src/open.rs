@@ -88,8 +88,10 @@ impl<'a> Opener<'a> {
         }
     }
 
-    /// Checks one image, as [`Format::check`] does, and whether the chain below it comes back to
-    /// itself. Images below are not checked, and may be missing.
+    /// Checks one image, as [`Format::check`] does, and what it says of the one below it: whether that
+    /// is the one, with the content, that it was made for, and whether the chain comes back to itself.
+    /// Images below are not checked. One that cannot be looked at, because it is missing or the
+    /// resolver does not follow the name, is told.
     ///
     /// # Errors
     /// Those of the format, with the name of the file; [`Error::Unsupported`] where the data is to
@@ -110,16 +112,44 @@ impl<'a> Opener<'a> {
         };
         let mut report = checked.map_err(|error| error.within(&file.location.to_string()))?;
         let again = Located { store: Arc::clone(&file.store), location: file.location.clone() };
-        if let Err(error) = self.open(again, Some(format.name()), Access::Read)
-            && let Error::Loop(name) = error.kind()
-        {
-            let text = format!("the chain of backing files comes back to {name}");
-            let finding =
-                Finding::new(Severity::Corruption, "backing-loop", HostOffset::ZERO, text);
+        if let Some(finding) = self.check_below(again, format.name()) {
             report.count(&finding);
             found(finding);
         }
         Ok(report)
+    }
+
+    /// What is wrong with the chain below an image. One that does not open has none.
+    fn check_below(&self, file: Located, format: &str) -> Option<Finding> {
+        let mut seen = Vec::new();
+        remember(&mut seen, &file).ok()?;
+        let top = self.open_one(file, Some(format), Access::Read).ok()?;
+        let mut above = match self.next_checked(&top, &mut seen) {
+            Ok(below) => below?,
+            Err(error) => return Some(finding_below(top.backing.as_ref()?, &error)),
+        };
+        if let Some(finding) = finding_of_link(&top, &above) {
+            return Some(finding);
+        }
+        // Further down only what keeps all of the chain from being opened.
+        for _ in 0..self.limits.chain {
+            let below = match self.next_checked(&above, &mut seen) {
+                Ok(below) => below?,
+                Err(error) => return finding_of_loop(&error),
+            };
+            if let Some(finding) = finding_of_link(&above, &below) {
+                return Some(finding);
+            }
+            above = below;
+        }
+        None
+    }
+
+    /// The image below `above`, if it is none of those that were seen.
+    fn next_checked(&self, above: &Layer, seen: &mut Vec<Identity>) -> Result<Option<Layer>> {
+        let Some((reference, file)) = self.find_next(above, Access::Read)? else { return Ok(None) };
+        remember(seen, &file)?;
+        self.open_below(file, reference, Access::Read).map(Some)
     }
 
     /// Opens an image below another. If nobody names its format, it must need no other file, unless
@@ -229,23 +259,56 @@ fn too_deep(depth: usize, limits: &Limits) -> Error {
 
 /// A parent that is another image does not fit its child.
 fn check_id(reference: &Reference, below: &Layer, from: &Location) -> Result<()> {
+    let fits = fits_id(reference, below);
+    fits.map_err(|why| reference.denied(why).within(&from.to_string()))
+}
+
+/// A parent that was written since the child was made does not fit it.
+fn check_content(reference: &Reference, below: &Layer, from: &Location) -> Result<()> {
+    let fits = fits_content(reference, below);
+    fits.map_err(|why| reference.denied(why).within(&from.to_string()))
+}
+
+/// Both, for a check: what is wrong.
+fn finding_of_link(above: &Layer, below: &Layer) -> Option<Finding> {
+    let reference = above.backing.as_ref()?;
+    let fits = fits_id(reference, below).and_then(|()| fits_content(reference, below));
+    let why = fits.err()?;
+    let text = format!("{} does not fit {}: {why}", below.location, above.location);
+    Some(Finding::new(Severity::Corruption, "parent-mismatch", HostOffset::ZERO, text))
+}
+
+fn fits_id(reference: &Reference, below: &Layer) -> Result<(), String> {
     match (reference.id, below.image.info().id) {
         (Some(expected), Some(found)) if expected != found => {
-            let why = format!("its ID is {found}, the image above was made over {expected}");
-            Err(reference.denied(why).within(&from.to_string()))
+            Err(format!("its ID is {found}, the image above was made over {expected}"))
         }
         _ => Ok(()),
     }
 }
 
-/// A parent that was written since the child was made does not fit it.
-fn check_content(reference: &Reference, below: &Layer, from: &Location) -> Result<()> {
-    let info = below.image.info();
-    let refuse = |why: String| Err(reference.denied(why).within(&from.to_string()));
-    match (reference.content_id, info.content_id) {
+fn fits_content(reference: &Reference, below: &Layer) -> Result<(), String> {
+    match (reference.content_id, below.image.info().content_id) {
         (Some(expected), Some(found)) if expected != found => {
-            refuse(format!("its content ID is {found}, the image above was made for {expected}"))
+            Err(format!("its content ID is {found}, the image above was made for {expected}"))
         }
         _ => Ok(()),
     }
+}
+
+/// What a check says of an image below that was not opened. It is missed where it is named, and a
+/// number is kept of what it holds: then that could not be checked.
+fn finding_below(reference: &Reference, error: &Error) -> Finding {
+    finding_of_loop(error).unwrap_or_else(|| {
+        let is_missed = reference.content_id.is_some() && reference.nameless().is_none();
+        let severity = if is_missed { Severity::Unreadable } else { Severity::Note };
+        let text = format!("the image below was not looked at: {error}");
+        Finding::new(severity, "parent-unreadable", HostOffset::ZERO, text)
+    })
+}
+
+fn finding_of_loop(error: &Error) -> Option<Finding> {
+    let Error::Loop(name) = error.kind() else { return None };
+    let text = format!("the chain of backing files comes back to {name}");
+    Some(Finding::new(Severity::Corruption, "backing-loop", HostOffset::ZERO, text))
 }

@@ -43,7 +43,7 @@ fn what_is_found_is_told_and_ends_in_the_exit_code() {
     assert_eq!((&found["severity"], &found["kind"]), (&"leak".into(), &"leak".into()));
     assert_eq!((&found["at"], &found["repaired"]), (&0x14000.into(), &false.into()));
     assert!(found["remedy"].is_string(), "{found}");
-    assert!(said(&output).contains("Leaked leak at 0x14000: "), "{}", said(&output));
+    assert!(said(&output).contains("Leaked space at 0x14000: "), "{}", said(&output));
 }
 
 #[test]
@@ -152,4 +152,47 @@ fn of_very_many_findings_the_first_are_told_and_how_many_more_there_were() {
     );
     let output = bench.anydisk(&["convert", "--salvage", "-O", "raw", "a.qcow2", "b"]);
     assert!(said(&output).lines().count() <= 1001, "{}", said(&output));
+}
+
+/// The findings of a check, each with its severity and kind, and its exit code.
+fn findings(bench: &Bench, arguments: &[&str]) -> (Vec<String>, Option<i32>) {
+    let output = bench.anydisk(&[&["check", "--output=json"], arguments].concat());
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let found = json["findings"].as_array().cloned().unwrap_or_default();
+    let word = |one: &serde_json::Value, key: &str| one[key].as_str().expect("text").to_owned();
+    let found = found.iter().map(|one| word(one, "severity") + " " + &word(one, "kind"));
+    (found.collect(), output.status.code())
+}
+
+#[test]
+fn what_an_image_says_of_the_one_below_is_checked_and_what_is_missing_is_told() {
+    let bench = Bench::new();
+    bench.raw("data", 1 << 20, &[(70_000, b"data")]);
+    for format in ["vdi", "vmdk", "qcow2"] {
+        let (base, top) = (format!("base.{format}"), format!("top.{format}"));
+        bench.prints(&["create", "-q", "-f", format, &base, "1M"]);
+        bench.prints(&["create", "-q", "-f", format, "-b", &base, "-F", format, &top]);
+        assert_eq!(findings(&bench, &[&top]), (vec![], Some(0)), "{format}");
+        let higher = format!("higher.{format}");
+        bench.prints(&["create", "-q", "-f", format, "-b", &top, "-F", format, &higher]);
+        // Somebody writes to it.
+        bench.prints(&["convert", "-n", "-f", "raw", "-O", format, "data", &base]);
+        let another = match format {
+            "qcow2" => (vec![], Some(0)),
+            _ => (vec!["corruption parent-mismatch".to_owned()], Some(2)),
+        };
+        assert_eq!(findings(&bench, &[&top]), another, "{format}");
+        // Nothing of an image over that one can be opened either.
+        assert_eq!(findings(&bench, &[&higher]).1, another.1, "{format}");
+        // A VMDK says what it should be called and hold.
+        let unread = match format {
+            "vmdk" => (vec!["unreadable parent-unreadable".to_owned()], Some(1)),
+            _ => (vec!["note parent-unreadable".to_owned()], Some(0)),
+        };
+        assert_eq!(findings(&bench, &["--untrusted", &top]), unread, "{format}");
+        std::fs::remove_file(bench.path(&base)).expect("it was there");
+        assert_eq!(findings(&bench, &[&top]), unread, "{format}");
+    }
+    let text = bench.anydisk(&["check", "top.vdi"]);
+    assert!(said(&text).contains("the image below was not looked at: "), "{}", said(&text));
 }

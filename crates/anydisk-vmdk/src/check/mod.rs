@@ -3,7 +3,6 @@
 //! | kind of finding | mended by |
 //! |---|---|
 //! | `flat-extent-cut` | |
-//! | `parent-unreadable`, `parent-mismatch`, `parent-is-itself` | |
 //! | `extent-size`: the header says less or more than the descriptor | |
 //! | `unclean` | clearing the flag |
 //! | `footer-lost` | tables, directory and footer made anew from what stands before the grains |
@@ -28,16 +27,15 @@ mod stream;
 mod table;
 
 use anydisk_core::{
-    Access, CheckReport, CheckRequest, Error, Finding, GuestOffset, GuestRange, HostOffset,
-    OpenRequest, Repair, Result, Severity, Storage, StorageExt,
+    CheckReport, CheckRequest, Error, Finding, GuestOffset, GuestRange, HostOffset, Repair, Result,
+    Severity, Storage, StorageExt,
 };
 
 use self::sparse::SparseCheck;
 use self::stream::Headless;
 use crate::codec;
 use crate::extent::{Body, Flat, Part};
-use crate::image::backing;
-use crate::open::{self, Assembly};
+use crate::open;
 
 /// Tells findings, and counts them.
 struct Teller<'a> {
@@ -65,7 +63,6 @@ pub(crate) fn check(
         return Ok(teller.report);
     }
     let assembly = open::assemble(&request.open)?;
-    check_parent(&request.open, &assembly, &mut teller);
     let all = assembly.parts.iter().map(SparseCheck::work).sum();
     let mut progress = Progress { told: request.progress, done: 0, all };
     for part in &assembly.parts {
@@ -129,46 +126,6 @@ fn check_flat(part: &Part, flat: &Flat, teller: &mut Teller<'_>) {
     );
     let finding = Finding::new(Severity::Corruption, "flat-extent-cut", flat.end(), text);
     teller.tell(finding.costing(part.range().skip(there)));
-}
-
-/// The image below must be there, be another one, and have the content that this one was made for.
-fn check_parent(request: &OpenRequest<'_>, assembly: &Assembly, teller: &mut Teller<'_>) {
-    let Some(reference) = backing(&assembly.descriptor) else { return };
-    let at = assembly.descriptor.at();
-    let lost = |error: Error| {
-        let text = format!("the image below cannot be looked at: {error}");
-        Finding::new(Severity::Unreadable, "parent-unreadable", at, text)
-    };
-    let found = request.resolver.resolve(&reference, request.location, Access::Read);
-    let file = match found {
-        Ok(file) => file,
-        Err(error) => return teller.tell(lost(error)),
-    };
-    let own = request.store.identity();
-    if own.is_some() && file.store.identity() == own {
-        let text = "the image names itself as the one below".to_owned();
-        return teller.tell(Finding::new(Severity::Corruption, "parent-is-itself", at, text));
-    }
-    let below = OpenRequest {
-        store: file.store,
-        location: &file.location,
-        access: Access::Read,
-        ..request.clone()
-    };
-    let below = match open::assemble(&below) {
-        Ok(below) => below,
-        Err(error) => return teller.tell(lost(error.within(&file.location.to_string()))),
-    };
-    let wanted = assembly.descriptor.parent.as_ref().and_then(|parent| parent.content_id);
-    let found = below.descriptor.content_id;
-    if let (Some(wanted), Some(found)) = (wanted, found)
-        && wanted != found
-    {
-        let text = format!(
-            "the image below has the content ID {found:08x}, this one was made for {wanted:08x}"
-        );
-        teller.tell(Finding::new(Severity::Corruption, "parent-mismatch", at, text));
-    }
 }
 
 /// What is wrong with a packed grain, its place and length being `packed`, of which the extent has
