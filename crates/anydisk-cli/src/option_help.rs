@@ -74,7 +74,12 @@ impl Help {
     fn add(&mut self, name: &str, kind: OptionKind, text: &str, places: &[Option<&str>]) {
         let line = |kind, text: &str| Line { name: name.into(), kind, text: text.into() };
         match places.iter().flatten().find_map(|place| words(place, name)) {
-            Some((kind, text)) => self.both.push(line(kind, text)),
+            Some((theirs, text)) => {
+                self.both.push(line(theirs, text));
+                if let Some(more) = more_words(kind, text) {
+                    self.own.push(line(theirs, &format!("also {more}")));
+                }
+            }
             None => self.own.push(line(word(kind), text)),
         }
     }
@@ -108,6 +113,15 @@ fn words(place: &str, name: &str) -> Option<(&'static str, &'static str)> {
     let (kind, text) = WORDS.lines().find_map(rest)?.split_once(' ')?;
     let kind = if kind == "bool" { "bool (on/off)" } else { kind };
     Some((kind, text))
+}
+
+/// The words that an option takes and qemu-img, which lists some, does not.
+fn more_words(kind: OptionKind, text: &str) -> Option<String> {
+    let OptionKind::Word(all) = kind else { return None };
+    let is_between = |c: char| !c.is_alphanumeric() && c != '.';
+    let told = |word: &str| text.split(is_between).any(|other| other == word);
+    let more: Vec<&str> = all.iter().copied().filter(|word| !told(word)).collect();
+    (!more.is_empty() && more.len() < all.len()).then(|| more.join(", "))
 }
 
 fn word(kind: OptionKind) -> &'static str {

@@ -513,7 +513,7 @@ impl Image for VmdkImage {
     }
 
     fn resizer(&self) -> Option<&dyn Resize> {
-        self.can_resize().then_some(self)
+        self.writer.is_some().then_some(self)
     }
 
     fn backing_link(&self) -> Option<&dyn BackingLink> {

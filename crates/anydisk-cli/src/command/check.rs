@@ -164,6 +164,8 @@ fn line(finding: &Finding, done: &str) -> String {
         Severity::Corruption | Severity::Unreadable => "ERROR",
     };
     let Finding { kind, at, text, .. } = finding;
+    // What is leaked is space; the kind says no more.
+    let kind = if *kind == "leak" { "space" } else { *kind };
     let mut line = format!("{how_bad} {kind} at {at}: {text}");
     let told = match finding.guest {
         Some(guest) => write!(line, "; disk {guest}"),

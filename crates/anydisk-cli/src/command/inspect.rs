@@ -123,11 +123,17 @@ fn text(name: &str, inspection: &Inspection) -> String {
     lines.extend(inspection.data.map(|bytes| size("data", bytes)));
     lines.extend(inspection.allocated.map(|bytes| format!("disk size: {}", human::size(bytes))));
     lines.extend(inspection.references.iter().map(reference));
+    let info = inspection.info.as_ref();
+    let features = info::details(info.map_or(&[], |info| &info.details));
+    // Formats that tell more tell these with it.
+    if let Some(info) = info.filter(|_| features.is_empty()) {
+        lines.extend(info.id.map(|id| format!("ID: {id}")));
+        lines.extend(info.content_id.map(|id| format!("content ID: {id}")));
+    }
     if inspection.snapshots > 0 {
         lines.push(format!("snapshots: {}", inspection.snapshots));
     }
     let mut text: String = lines.iter().map(|line| one_line(line) + "\n").collect();
-    let features = info::details(inspection.info.as_ref().map_or(&[], |info| &info.details));
     if !features.is_empty() {
         text.push_str("Format specific information:\n");
         human::write_object(&mut text, &features, 1);
@@ -179,6 +185,8 @@ fn object(name: &str, inspection: &Inspection) -> Object {
         .with_any("virtual-size", inspection.size)
         .with_any("data-size", inspection.data)
         .with_any("cluster-size", info.and_then(|info| info.cluster_size))
+        .with_any("id", info.and_then(|info| Some(info.id?.to_string())))
+        .with_any("content-id", info.and_then(|info| Some(info.content_id?.to_string())))
         .with_any("encrypted", info.map(|info| info.encrypted))
         .with_any("dirty-flag", info.map(|info| info.dirty))
         .with("snapshots", count(inspection.snapshots))

@@ -112,6 +112,16 @@ fn help_lists_the_options_of_the_format() {
     assert!(text.contains("\n  preallocation=<str> "), "{text}");
     let text = bench.prints(&["create", "-f", "vdi", "-o", "help"]);
     assert!(text.contains("\n\nFurther options:\n  backing_file=<str> "), "{text}");
+    let text = bench.prints(&["create", "-f", "vmdk", "-o", "help"]);
+    assert!(text.contains("\n  subformat=<str>        - also vmfs, vmfsSparse\n"), "{text}");
+}
+
+#[test]
+fn a_disk_too_large_for_a_kind_of_vmdk_is_refused_with_the_kinds_that_can() {
+    let bench = Bench::new();
+    let error = bench.fails(&["create", "-f", "vmdk", "a.vmdk", "3T"], 1);
+    assert!(error.contains("twoGbMaxExtentSparse"), "{error}");
+    bench.prints(&["create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat", "b.vmdk", "3T"]);
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! What a new image is to be.
 
-use anydisk_core::{Options, Result};
+use anydisk_core::{Error, Expected, Options, Result};
 
 use super::options::Subformat;
 use super::{DESCRIPTOR_SECTOR, DESCRIPTOR_SECTORS, GRAIN_SECTORS, TABLE_ENTRIES};
+use crate::NAME;
 use crate::header::{limit, unsupported};
 use crate::layout::{LINE_CHARS, MAGIC, SECTOR, SparseHeader, flags};
 use crate::limits;
@@ -56,17 +57,33 @@ impl<'a> Plan<'a> {
             // Capacity 0 marks a file that only holds a descriptor.
             return Err(unsupported("a disk of 0 bytes"));
         }
+        let in_one_file = limits::FILE / SECTOR;
         let most = match self.subformat {
             // Where data goes, sector numbers of 32 bits must reach.
-            Subformat::MonolithicSparse => limits::FILE / SECTOR,
+            Subformat::MonolithicSparse if self.sectors > in_one_file => {
+                let expected = "twoGbMaxExtentSparse, a flat one or streamOptimized \
+                                for more than 2 TiB";
+                return Err(self.refuse_subformat(expected));
+            }
             // The header counts the sectors with 32 bits.
-            Subformat::VmfsSparse => limits::FILE / SECTOR - 1,
+            Subformat::VmfsSparse if self.sectors >= in_one_file => {
+                return Err(self.refuse_subformat("another one than vmfsSparse for 2 TiB or more"));
+            }
             Subformat::Stream => {
                 limits::DIRECTORY / ENTRY * u64::from(TABLE_ENTRIES) * GRAIN_SECTORS
             }
             _ => limits::DISK / SECTOR,
         };
         limit("size of the disk in sectors", self.sectors, most)
+    }
+
+    fn refuse_subformat(&self, expected: &'static str) -> Error {
+        Error::Option {
+            format: NAME,
+            option: "subformat".to_owned(),
+            value: self.subformat.word().to_owned(),
+            expected: Expected::Value(expected.into()),
+        }
     }
 
     /// Sectors of the extents, in order.
@@ -193,7 +210,14 @@ mod tests {
             (
                 &[],
                 (2 << 40) + 1,
-                "vmdk: size of the disk in sectors is 4294967297, more than the limit of 4294967296",
+                "vmdk: option subformat=monolithicSparse: expected twoGbMaxExtentSparse, a flat one \
+                 or streamOptimized for more than 2 TiB",
+            ),
+            (
+                &[("subformat", "vmfsSparse")],
+                2 << 40,
+                "vmdk: option subformat=vmfsSparse: expected another one than vmfsSparse for 2 TiB \
+                 or more",
             ),
         ] {
             let options = options(given);

@@ -77,6 +77,9 @@ impl Resize for VmdkImage {
         if new.size == 0 || !new.size.is_multiple_of(SECTOR) {
             return Err(unsupported("a size that is 0 or no multiple of 512 bytes"));
         }
+        if let Some(last) = self.last_part() {
+            self.check_growing(&self.parts[last])?;
+        }
         let plan = Plan::of(self, new.size, self.split_len(writer))?;
         match new.size.cmp(&self.size()) {
             std::cmp::Ordering::Equal => Ok(()),
@@ -97,27 +100,21 @@ impl VmdkImage {
         }
     }
 
-    /// Whether the last extent is one that can be made longer.
-    pub(crate) fn can_resize(&self) -> bool {
-        let last = self.last_part().map(|last| &self.parts[last]);
-        self.writer.is_some() && last.is_some_and(|part| self.check_growing(part).is_ok())
-    }
-
     /// The number of the last part that is on the disk.
     fn last_part(&self) -> Option<usize> {
         let live = self.parts.iter().enumerate().filter(|(_, part)| !part.is_empty());
         live.last().map(|(number, _)| number)
     }
 
-    /// Only what has a file for itself gets longer.
+    /// Only what has a file for itself gets longer or shorter.
     fn check_growing(&self, part: &Part) -> Result<()> {
         let Some(file) = part.file().filter(|_| part.writable) else {
-            return Err(unsupported("growing an extent that cannot be written"));
+            return Err(unsupported("another size where the last extent cannot be written"));
         };
         let others = self.parts.iter().filter(|part| !part.is_empty() && part.file() == Some(file));
         match others.count() {
             1 => Ok(()),
-            _ => Err(unsupported("growing an extent in a file that others are in")),
+            _ => Err(unsupported("another size where the last extent shares its file with others")),
         }
     }
 
