@@ -67,19 +67,38 @@ impl<'a> Link<'a> {
     }
 }
 
+/// Whether this image can be [emptied](empty): asked before a [commit] after which it is to be.
+///
+/// # Errors
+/// [`Unsupported`](anydisk_core::Error::Unsupported) where its format, or the image, cannot.
+pub fn check_emptying(image: &dyn Image) -> Result<()> {
+    match image.backing_link() {
+        Some(link) => Ok(link.check_emptying().map_err(|error| by_name(image, error))?),
+        None => Err(cannot_empty(image).into()),
+    }
+}
+
 /// Empties the top image of `disk`, so that it shows the image below everywhere.
 ///
 /// # Errors
-/// [`Unsupported`](anydisk_core::Error::Unsupported) where its format cannot; what it says.
+/// What [`check_emptying`] says, and nothing changed; those of its files.
 pub fn empty(disk: &Disk) -> Result<()> {
-    let format = disk.top().info().format;
-    let unsupported = || Error::Unsupported { format, feature: "emptying an image".into() };
-    let emptied = match disk.top().backing_link() {
-        Some(link) => link.make_empty(),
-        None => Err(unsupported()),
-    };
-    Ok(emptied.map_err(|error| match error {
-        Error::Unsupported { .. } => unsupported(),
+    let image = disk.top();
+    match image.backing_link() {
+        Some(link) => Ok(link.make_empty().map_err(|error| by_name(image, error))?),
+        None => Err(cannot_empty(image).into()),
+    }
+}
+
+fn cannot_empty(image: &dyn Image) -> Error {
+    let format = image.info().format;
+    Error::Unsupported { format, feature: "emptying an image".into() }
+}
+
+/// What a format that knows nothing of emptying says does not name it.
+fn by_name(image: &dyn Image, error: Error) -> Error {
+    match error {
+        Error::Unsupported { format, .. } if format != image.info().format => cannot_empty(image),
         other => other,
-    })?)
+    }
 }

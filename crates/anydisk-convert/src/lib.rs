@@ -31,7 +31,7 @@ mod turn;
 mod unflushed;
 
 pub use bitmaps::copy_bitmaps;
-pub use commit::{commit, empty};
+pub use commit::{check_emptying, commit, empty};
 pub use compare::{Comparison, Strictness, compare};
 pub use copy::{copy_to_disk, copy_to_sink};
 pub use differ::differences;

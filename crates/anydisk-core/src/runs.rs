@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anydisk_storage::{HostOffset, Storage};
 
@@ -21,6 +22,9 @@ use crate::{DirtySlice, Leases, Quarantine, Result, Sealed, TableCache};
 /// Free runs that are looked at for one request: among very many small ones a large one may be
 /// missed, and the file grows instead.
 const LOOKS: usize = 64;
+
+/// How long whoever gives space back to the store waits for leases.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Space of one store, in bytes, and the write-back after which freed space may be used again.
 #[derive(Debug)]
@@ -111,9 +115,7 @@ impl RunSpace {
         if let Some(taken) = state.take_free(wanted) {
             return taken;
         }
-        for (at, len) in state.quarantine.release(&self.leases) {
-            state.put(at.get(), at.get().saturating_add(len));
-        }
+        state.take_back(&self.leases);
         state.take_free(wanted).unwrap_or_else(|| state.take_new(wanted))
     }
 
@@ -174,6 +176,52 @@ impl RunSpace {
         let mut state = self.lock();
         let virgin = state.virgin.max(state.end).max(end.get());
         *state = State { end: end.get(), virgin, ..State::default() };
+    }
+
+    /// Everything but these pieces, which begin in rising order, is free from now on: used again
+    /// when nobody reads there any more. The caller has made sure that no table on the medium or in
+    /// memory names it, that nothing is reserved, and that no write-back is on its way.
+    pub fn keep_only(&self, pieces: &[(HostOffset, u64)]) {
+        let mut state = self.lock();
+        let end = state.end;
+        let mut retired = Quarantine::default();
+        let mut before = 0;
+        for (at, len) in pieces.iter().copied().chain([(HostOffset(end), 0)]) {
+            if before < at.get() {
+                retired.retire((HostOffset(before), at.get() - before));
+            }
+            before = before.max(at.saturating_add(len).get());
+        }
+        let sealed = retired.seal();
+        retired.durable(&self.leases, sealed);
+        (state.free, state.quarantine) = (BTreeMap::new(), retired);
+        state.end = end.max(before);
+    }
+
+    /// Gives what is free back to whom the store has it from, where it can: the end is cut off, the
+    /// rest become holes. While somebody reads there, for longer than a pause, nothing is. Durable
+    /// when it returns. The caller has made sure that no table on the medium names what is free, and
+    /// that nobody takes space meanwhile.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn trim(&self, store: &dyn Storage) -> Result<()> {
+        if !self.leases.wait_for_all(PAUSE) {
+            return Ok(());
+        }
+        let mut state = self.lock();
+        state.take_back(&self.leases);
+        if let Some(space) = store.space() {
+            for (at, end) in &state.free {
+                supported(space.zero(HostOffset(*at), end - at, true))?;
+            }
+        }
+        let is_cut = store.len()? <= state.end || supported(store.set_len(state.end))?;
+        store.flush()?;
+        if is_cut {
+            state.virgin = state.end;
+        }
+        Ok(())
     }
 
     /// A flush of an image: data before the tables that name it, each table before the one that
@@ -287,7 +335,23 @@ impl RunSpace {
     }
 }
 
+/// Whether the store could.
+fn supported(result: anydisk_storage::Result<()>) -> Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(anydisk_storage::Error::Unsupported { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl State {
+    /// What waited and is used by nobody any more is free.
+    fn take_back(&mut self, leases: &Leases) {
+        for (at, len) in self.quarantine.release(leases) {
+            self.put(at.get(), at.get().saturating_add(len));
+        }
+    }
+
     /// Takes from the first free run that has room, at its start.
     fn take_free(&mut self, wanted: WantedRun) -> Option<TakenRun> {
         let room = |(at, end): (&u64, &u64)| {

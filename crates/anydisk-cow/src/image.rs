@@ -131,6 +131,11 @@ impl Image for CowImage {
     }
 
     fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
+        // A sector never moves, but an image that is open for writing may be emptied.
+        let lease = match &self.writer {
+            Some(writer) => writer.space.leases().take(),
+            None => Lease::eternal(),
+        };
         Ok(match self.look(range) {
             Look::Need(need) => Lookup::Need(need),
             Look::Run { here: false, len } => {
@@ -139,8 +144,7 @@ impl Image for CowImage {
             Look::Run { here: true, len } => {
                 let (store, at) = (&self.store, self.place_of(range));
                 let source = Source::Data { store, at, shared: false };
-                // A sector never moves.
-                Lookup::Found(Extent { len, source, lease: Lease::eternal() })
+                Lookup::Found(Extent { len, source, lease })
             }
         })
     }

@@ -3,8 +3,7 @@
 use std::mem::offset_of;
 
 use anydisk_core::{
-    BackingLink, Error, GuestRange, HostOffset, Image, ImageWrite, Reference, Result, Storage,
-    StorageExt,
+    BackingLink, Error, GuestRange, HostOffset, ImageWrite, Reference, Result, Storage, StorageExt,
 };
 
 use crate::NAME;
@@ -65,11 +64,13 @@ impl BackingLink for CowImage {
         Ok(())
     }
 
+    fn check_emptying(&self) -> Result<()> {
+        self.writing().map(drop)
+    }
+
     fn make_empty(&self) -> Result<()> {
-        let claims = self
-            .claims()
-            .ok_or_else(|| Error::ReadOnly { why: "it was opened for reading".into() })?;
-        let _all = claims.hold_before_others(GuestRange::whole(self.size()));
+        let (writer, size) = (self.writing()?, self.header.size);
+        let _all = writer.claims.hold_before_others(GuestRange::whole(size));
         self.flush()?;
         let (start, len) = (self.header.bitmap, self.header.bitmap_len);
         self.store.write_zeroes_at(start, len)?;
@@ -79,6 +80,7 @@ impl BackingLink for CowImage {
             self.bits.remove(start.saturating_add(done));
             done += SLICE_LEN;
         }
-        Ok(())
+        writer.space.keep_only(&[(HostOffset::ZERO, self.header.bitmap_end().get())]);
+        writer.space.trim(&*self.store)
     }
 }

@@ -19,9 +19,10 @@ use crate::image::{CowImage, Look};
 /// What writing needs beside the image.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    claims: Claims,
-    /// How far the file reaches, and the order of a write-back. Every sector has its own place.
-    space: RunSpace,
+    pub(crate) claims: Claims,
+    /// How far the file reaches, and the order of a write-back. Every sector has its own place, which
+    /// it loses only when the image is emptied.
+    pub(crate) space: RunSpace,
     /// The name of the image below, which may be changed.
     backing: Mutex<Option<Vec<u8>>>,
 }
@@ -43,7 +44,7 @@ impl CowImage {
         Ok(image)
     }
 
-    fn writing(&self) -> Result<&Writer> {
+    pub(crate) fn writing(&self) -> Result<&Writer> {
         let why = "it was opened for reading";
         self.writer.as_ref().ok_or_else(|| Error::ReadOnly { why: why.into() })
     }
@@ -100,13 +101,13 @@ impl CowImage {
 
 impl ImageWrite for CowImage {
     fn try_place(&self, range: GuestRange) -> Result<Attempt<'_>> {
-        self.writing()?;
+        let lease = self.writing()?.space.leases().take();
         match self.look(range) {
             Look::Need(need) => Ok(Attempt::Need(need)),
             Look::Run { here: false, len } => self.reserve(range, len),
             Look::Run { here: true, len } => {
                 let (store, at) = (&self.store, self.place_of(range));
-                let lease = WriteLease::eternal();
+                let lease = WriteLease::new(lease);
                 Ok(Attempt::Placed(Placement::InPlace { store, at, len, lease }))
             }
         }

@@ -53,7 +53,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
 ];
 
 /// Sectors are the unit of sizes.
-const SECTOR: u64 = 512;
+pub(crate) const SECTOR: u64 = 512;
 
 /// Creates an image in an empty store.
 pub(crate) fn create(request: &CreateRequest<'_>) -> Result<Arc<dyn Image>> {
@@ -66,7 +66,7 @@ pub(crate) fn create(request: &CreateRequest<'_>) -> Result<Arc<dyn Image>> {
     }
     let store = &request.store;
     // As qemu: the L1 table is written in sectors.
-    let l1_len = (header.l1_entries() * ENTRY).next_multiple_of(SECTOR);
+    let l1_len = header.l1_room();
     store.set_len(header.l1_table_offset.saturating_add(l1_len).get())?;
     store.write_at(HostOffset::ZERO, &[&header.to_bytes()[..], &name].concat())?;
     let image = QcowImage::open_writable(Arc::clone(store), request.limits)?;
@@ -126,8 +126,7 @@ pub(crate) fn measure(request: &MeasureRequest<'_>) -> Result<Measure> {
 
 fn size_with(header: &Header, data: &[GuestRange]) -> u64 {
     let geometry = Geometry::new(header);
-    let head =
-        header.l1_table_offset.get() + (header.l1_entries() * ENTRY).next_multiple_of(SECTOR);
+    let head = header.l1_table_offset.get() + header.l1_room();
     let tables = units(data, geometry.coverage());
     let clusters = units(data, geometry.cluster());
     // Tables and clusters begin at multiples of the cluster size.

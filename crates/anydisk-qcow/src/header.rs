@@ -4,7 +4,9 @@
 use anydisk_core::{Error, HostOffset, Invalid, Result, Storage, StorageExt, Value, invalid_field};
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::create::SECTOR;
 use crate::layout::{MAGIC, RawHeader, VERSION};
+use crate::table::ENTRY;
 use crate::{NAME, limits};
 
 /// A header that obeys the rules.
@@ -105,6 +107,11 @@ impl Header {
     #[must_use]
     pub fn l1_entries(&self) -> u64 {
         self.size.div_ceil(1 << self.coverage_bits())
+    }
+
+    /// Bytes that a new image has for its L1 table: whole sectors.
+    pub(crate) fn l1_room(&self) -> u64 {
+        self.l1_entries().saturating_mul(ENTRY).next_multiple_of(SECTOR)
     }
 
     /// The name of the backing file, byte for byte.

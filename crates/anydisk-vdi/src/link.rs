@@ -118,10 +118,15 @@ impl BackingLink for VdiImage {
         Ok(store.flush()?)
     }
 
-    fn make_empty(&self) -> Result<()> {
-        if self.state.uuids().linkage.is_nil() {
-            return Err(unsupported("emptying an image without a parent"));
+    fn check_emptying(&self) -> Result<()> {
+        match self.state.uuids().linkage.is_nil() {
+            true => Err(unsupported("emptying an image without a parent")),
+            false => Ok(()),
         }
+    }
+
+    fn make_empty(&self) -> Result<()> {
+        self.check_emptying()?;
         let still = self.table.hold_still()?;
         self.flush()?;
         self.clear_entries(&still, 0, self.table.shape().entries)?;

@@ -107,6 +107,13 @@ impl BackingLink for VhdImage {
         Ok(())
     }
 
+    fn check_emptying(&self) -> Result<()> {
+        match self.blocks().is_some_and(|(blocks, _)| blocks.has_bitmaps()) {
+            true => Ok(()),
+            false => Err(unsupported("emptying an image without a parent")),
+        }
+    }
+
     fn make_empty(&self) -> Result<()> {
         let Some((blocks, writer)) = self.blocks().filter(|(blocks, _)| blocks.has_bitmaps())
         else {

@@ -69,8 +69,8 @@ impl Resolver for WithDevices<'_> {
         }
     }
 
-    fn format(&self, reference: &Reference) -> Option<String> {
-        self.others.format(reference)
+    fn said(&self, reference: &Reference) -> Said {
+        self.others.said(reference)
     }
 
     fn trusts_bytes(&self) -> bool {

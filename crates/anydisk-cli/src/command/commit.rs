@@ -66,12 +66,16 @@ impl Commit {
             return Err(Failure::new("Image does not have a backing file"));
         }
         let (above, base) = self.chain(top, node)?;
+        // With images between, it would not be valid over any of them.
+        let empties = !self.drop && self.base.is_none();
+        if empties {
+            self.check_emptying(&above)?;
+        }
         let progress = Progress::new(self.progress, self.quiet)?;
         convert::commit(&above, &base, &settings, &progress)?;
         progress.finish();
         drop(progress);
-        // With images between, it would not be valid over any of them.
-        if !self.drop && self.base.is_none() {
+        if empties {
             let layers = above.into_iter().chain(base.layers().iter().cloned()).collect();
             match convert::empty(&Disk::from_layers(layers, &self.reading.limits())) {
                 // It holds what the image below holds now, which is no harm.
@@ -83,6 +87,15 @@ impl Commit {
             output::print("Image committed.\n")?;
         }
         self.telling.tell(&self.reading, &self.file, self.format.as_deref())
+    }
+
+    /// Before anything is written.
+    fn check_emptying(&self, above: &[Layer]) -> Result<(), Failure> {
+        let top = above.first().expect("the top is there");
+        convert::check_emptying(&*top.image).map_err(|error| {
+            let advice = "With -d it is committed and stays as it is: commit -d";
+            Failure::from(error).about(&self.file).with_advice(advice)
+        })
     }
 
     /// The images above the base, and the base, open for writing; `node` names the top.

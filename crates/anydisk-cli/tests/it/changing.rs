@@ -221,3 +221,28 @@ fn an_unsafe_rebase_tells_a_vmdk_link_what_its_parent_holds_now() {
     let compared = bench.prints(&["compare", "-F", "raw", "top.vmdk", "base.raw"]);
     assert_eq!(compared, "Images are identical.\n");
 }
+
+/// A VMDK of plain bytes hides all that lies below, so nothing of it can be forgotten.
+#[test]
+fn a_commit_of_an_image_that_cannot_be_emptied_is_refused_before_anything_is_written() {
+    let bench = Bench::new();
+    bench.prints(&["create", "-q", "-f", "vmdk", "base.vmdk", "1M"]);
+    bench.raw("flat", 1 << 20, &[(70_000, b"data")]);
+    let said = bench.prints(&["inspect", "--output=json", "base.vmdk"]);
+    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let id = said["content-id"].as_str().expect("it has one");
+    let text = format!(
+        "# Disk DescriptorFile\nversion=1\nCID=1\nparentCID={id}\ncreateType=\"custom\"\n\
+         parentFileNameHint=\"base.vmdk\"\nRW 2048 FLAT \"flat\" 0\n"
+    );
+    std::fs::write(bench.path("top.vmdk"), text).expect("a descriptor");
+    let before = std::fs::read(bench.path("base.vmdk")).expect("an image");
+    let error = bench.fails(&["commit", "top.vmdk"], 1);
+    assert!(
+        error.contains("not sparse is not supported") && error.contains("commit -d"),
+        "{error}"
+    );
+    assert!(std::fs::read(bench.path("base.vmdk")).expect("an image") == before);
+    bench.prints(&["commit", "-d", "top.vmdk"]);
+    bench.prints(&["compare", "-f", "vmdk", "-F", "raw", "base.vmdk", "flat"]);
+}

@@ -9,13 +9,25 @@ pub trait BackingLink {
     /// The caller guarantees that what the disk shows stays right, or that it knows what it does.
     fn set_backing(&self, backing: Option<&Reference>) -> Result<()>;
 
+    /// Whether this image can be [emptied](Self::make_empty): a commit asks before it writes anything.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where it cannot; so answers the default.
+    fn check_emptying(&self) -> Result<()> {
+        Err(cannot_empty())
+    }
+
     /// Forgets everything the image holds itself, so that it shows the image below everywhere.
     /// Durable when it returns; cut short, it may have forgotten a part. The caller guarantees that
     /// the image below holds the same, and that nobody writes meanwhile.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where the format cannot; so answers the default.
+    /// What [`check_emptying`](Self::check_emptying) says, and nothing changed; those of the store.
     fn make_empty(&self) -> Result<()> {
-        Err(Error::Unsupported { format: "its format", feature: "emptying an image".into() })
+        Err(cannot_empty())
     }
+}
+
+fn cannot_empty() -> Error {
+    Error::Unsupported { format: "its format", feature: "emptying an image".into() }
 }

@@ -34,6 +34,12 @@ fn open(store: Arc<dyn Storage>, access: Access) -> Arc<dyn Image> {
     COW.open(request).expect("it opens").image
 }
 
+/// Where a new image ends.
+fn end_of_bitmap(store: Arc<dyn Storage>) -> u64 {
+    let image = CowImage::open(store, &Limits::default()).expect("it opens");
+    image.header().bitmap.get() + image.header().bitmap_len
+}
+
 fn name_of(store: Arc<dyn Storage>) -> Option<Vec<u8>> {
     let image = CowImage::open(store, &Limits::default()).expect("it opens");
     image.backing().map(|reference| reference.name)
@@ -79,6 +85,7 @@ fn an_emptied_image_shows_the_image_below_everywhere() {
     let store = Arc::new(MemoryStorage::new(image()));
     let top = open(store.clone(), Access::ReadWrite);
     top.backing_link().expect("it can be emptied").make_empty().expect("emptied");
+    assert_eq!(store.len().expect("memory"), end_of_bitmap(store.clone()));
     for image in [top, open(store.clone(), Access::Read)] {
         let whole = GuestRange::whole(image.size());
         let extent = image.map(whole).expect("a map");

@@ -50,4 +50,12 @@ impl BackingLink for QcowImage {
         *current = name;
         Ok(())
     }
+
+    fn check_emptying(&self) -> Result<()> {
+        self.writing().map(drop)
+    }
+
+    fn make_empty(&self) -> Result<()> {
+        self.forget_all()
+    }
 }

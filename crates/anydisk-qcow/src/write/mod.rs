@@ -5,6 +5,7 @@
 //! ```
 
 mod clear;
+mod empty;
 mod link;
 mod place;
 

@@ -275,3 +275,26 @@ fn names_and_sizes_that_the_header_cannot_hold_are_refused() {
     assert_eq!(try_create(0, None).unwrap_err(), "qcow: a disk of 0 bytes is not supported");
     assert!(try_create(1 << 60, None).unwrap_err().contains("more than the limit of 268435455"));
 }
+
+#[test]
+fn an_emptied_image_is_as_short_as_a_new_one_and_names_what_lay_below() {
+    let store = Arc::new(MemoryStorage::default());
+    let image = create(store.clone(), 64 << 20, &[], Some("below.raw")).expect("an image");
+    let new = store.to_vec();
+    let disk = Disk::new(image);
+    for megabyte in [0, 7, 40] {
+        disk.write(GuestOffset(megabyte << 20), &[7; 70_000]).expect("a write");
+    }
+    disk.flush().expect("a flush");
+    let link = disk.top().backing_link().expect("open for writing");
+    link.make_empty().expect("it can be emptied");
+    assert!(store.to_vec() == new);
+    // A name that lies behind the table stays where it is; what was before it is a hole.
+    disk.write(GuestOffset(0), &[7; 70_000]).expect("a write");
+    let name = "n".repeat(1000);
+    link.set_backing(Some(&Reference::new(Role::Backing, &*name))).expect("a name");
+    link.make_empty().expect("it can be emptied");
+    let bytes = store.to_vec();
+    assert!(bytes.ends_with(name.as_bytes()));
+    assert!(bytes[new.len()..bytes.len() - name.len()].iter().all(|byte| *byte == 0));
+}

@@ -141,7 +141,7 @@ fn states(fixture: &dyn Fixture, of_one: usize) -> usize {
 }
 
 /// A store with these bytes that may lose power, of one medium or of several.
-fn on_media(fixture: &dyn Fixture, bytes: Vec<u8>) -> CrashStorage {
+pub(super) fn on_media(fixture: &dyn Fixture, bytes: Vec<u8>) -> CrashStorage {
     let crash = CrashStorage::over(bytes);
     match fixture.medium() {
         Some(len) => crash.with_media(len),
@@ -150,7 +150,7 @@ fn on_media(fixture: &dyn Fixture, bytes: Vec<u8>) -> CrashStorage {
 }
 
 /// Flushes and closes the image, and gives its bytes.
-fn on_medium(rig: Rig<'_>) -> Vec<u8> {
+pub(super) fn on_medium(rig: Rig<'_>) -> Vec<u8> {
     rig.disk.flush().expect("a flush in memory");
     let Rig { store, disk, .. } = rig;
     drop(disk);

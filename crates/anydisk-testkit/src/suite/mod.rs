@@ -3,6 +3,7 @@
 pub mod chain;
 pub mod contents;
 pub mod crash;
+pub mod empty;
 pub mod faults;
 mod fixture;
 pub mod history;
@@ -49,6 +50,9 @@ macro_rules! behaviour_suite {
             chain::a_longer_layer_below_is_cut,
             chain::a_grown_image_hides_a_longer_layer_below,
             chain::three_layers_show_the_topmost_that_has_something,
+            empty::an_emptied_image_shows_the_image_below_everywhere,
+            empty::a_lease_keeps_what_was_read_when_an_image_is_emptied,
+            empty::after_any_crash_while_it_is_emptied_an_image_shows_what_it_held_or_what_lies_below,
             history::random_histories_equal_a_byte_vector,
             history::random_histories_over_another_image_equal_a_byte_vector,
             history::random_histories_of_a_chain_equal_a_byte_vector,

@@ -32,15 +32,21 @@ impl BackingLink for VmdkImage {
     }
 
     /// Where all extents are sparse.
-    fn make_empty(&self) -> Result<()> {
+    fn check_emptying(&self) -> Result<()> {
         let is_sparse = |part: &Part| part.writable && matches!(part.body, Body::Sparse(_));
-        if !self.parts.iter().all(is_sparse) {
-            return Err(unsupported("emptying an image with extents that are not sparse"));
+        match self.parts.iter().all(is_sparse) {
+            true => Ok(()),
+            false => Err(unsupported("emptying an image with extents that are not sparse")),
         }
+    }
+
+    fn make_empty(&self) -> Result<()> {
+        self.check_emptying()?;
         let mut rest = GuestRange::whole(self.size());
         while !rest.is_empty() {
             rest = rest.skip(self.forget_grains(rest)?);
         }
-        self.write_back()
+        self.write_back()?;
+        self.give_back()
     }
 }

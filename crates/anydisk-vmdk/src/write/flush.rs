@@ -35,6 +35,16 @@ impl VmdkImage {
         })
     }
 
+    /// Gives space that no table names any more back to the host.
+    pub(super) fn give_back(&self) -> Result<()> {
+        for (sparse, writer) in self.sparse_writers() {
+            let store = &*self.files[sparse.file].store;
+            writer.space.trim(store)?;
+            write_free_sector(store, sparse, writer)?;
+        }
+        self.flush_files()
+    }
+
     fn flush_files(&self) -> Result<()> {
         let mut used = self.files.iter().filter(|file| file.used.load(Relaxed));
         used.try_for_each(|file| Ok(file.store.flush()?))
