@@ -32,7 +32,7 @@ pub(crate) fn find(folder: &Path, id: Id, reference: &Reference) -> Result<Optio
 }
 
 /// As [`find`], in several folders, and a refusal where none has it.
-pub(crate) fn find_in(folders: &[&Path], id: Id, reference: &Reference) -> Result<PathBuf> {
+pub(crate) fn find_in(folders: &[PathBuf], id: Id, reference: &Reference) -> Result<PathBuf> {
     for folder in folders {
         if let Some(path) = find(folder, id, reference)? {
             return Ok(path);

@@ -111,7 +111,7 @@ impl Resolver for SameFolder {
         let folder = folder_of(reference, from)?;
         let options = file::with_access(&self.open, access);
         let path = match reference.nameless() {
-            Some(id) => by_id::find_in(&[folder], id, reference)?,
+            Some(id) => by_id::find_in(&[folder.to_owned()], id, reference)?,
             None => folder.join(plain_name(reference)?),
         };
         let name = path.file_name().unwrap_or_default();
@@ -251,9 +251,17 @@ fn located(store: FileStorage, path: PathBuf) -> Located {
 
 /// Where VirtualBox keeps the parents of an image in `folder`: snapshots lie in a folder of their own
 /// below that of the machine.
-fn virtualbox_folders(folder: &Path) -> Vec<&Path> {
-    let above = folder.parent().filter(|_| folder.ends_with("Snapshots"));
-    std::iter::once(folder).chain(above).collect()
+fn virtualbox_folders(folder: &Path) -> Vec<PathBuf> {
+    const SNAPSHOTS: &str = "Snapshots";
+    let above = match folder.parent().filter(|_| folder.ends_with(SNAPSHOTS)) {
+        Some(above) if above.as_os_str().is_empty() => Some(PathBuf::from(".")),
+        Some(above) => Some(above.to_owned()),
+        // It may be reached by another name, as the current folder.
+        None => std::fs::canonicalize(folder)
+            .is_ok_and(|folder| folder.ends_with(SNAPSHOTS))
+            .then(|| folder.join("..")),
+    };
+    std::iter::once(folder.to_owned()).chain(above).collect()
 }
 
 fn folder_of<'a>(reference: &Reference, from: &'a Location) -> Result<&'a Path> {

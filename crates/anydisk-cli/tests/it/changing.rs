@@ -203,6 +203,23 @@ fn a_vdi_snapshot_is_committed_into_the_parent_that_its_uuid_means() {
     }
 }
 
+/// Names on the command line may be short: the folder of the machine is the one above all the same.
+#[test]
+fn a_vdi_snapshot_finds_its_parent_in_the_folder_above_from_wherever_it_is_named() {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.path("Snapshots")).expect("a folder");
+    bench.prints(&["create", "-q", "-f", "vdi", "base.vdi", "1M"]);
+    let top = "Snapshots/top.vdi";
+    bench.prints(&["create", "-q", "-f", "vdi", "-b", "../base.vdi", "-F", "vdi", top]);
+    bench.prints(&["map", top]);
+    for name in ["top.vdi", "./top.vdi"] {
+        let mut command = bench.command(env!("CARGO_BIN_EXE_anydisk"));
+        command.current_dir(bench.path("Snapshots")).args(["map", name]);
+        let output = command.output().expect("anydisk runs");
+        assert!(output.status.success(), "{name}: {output:?}");
+    }
+}
+
 /// A link that is out of date is refused; renewing it by name is the way back.
 #[test]
 fn an_unsafe_rebase_tells_a_vmdk_link_what_its_parent_holds_now() {
