@@ -48,8 +48,8 @@ macro_rules! files {
 }
 
 files! {
-    amend bench bitmap check commit compare convert corners create dd info map measure names rebase resize
-    snapshot
+    amend bench bitmap check commit compare convert corners create dd encrypted info map measure names
+    rebase resize snapshot
 }
 
 const DIFFERENCES: &str = include_str!("differences.txt");
