@@ -11,6 +11,7 @@
 //! | `directory-copy` | a new second table, made from the first one |
 //! | `metadata-overlap` | |
 //! | `table-entry` | the second table's entry; else none |
+//! | `first-grain`: an entry names a free place before that of the first grain | |
 //! | `entry-behind-end` | clearing it |
 //! | `copies-differ` | copying the first tables over the second |
 //! | `grain-used-twice`, `grain-on-metadata` | a copy of the grain for the second entry that names it |

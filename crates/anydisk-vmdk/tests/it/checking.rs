@@ -383,6 +383,35 @@ fn damage_to_either_set_of_tables_is_found_and_mended_without_loss() {
     assert!(count > 30, "{count}");
 }
 
+/// One bit of what says where the sets are is wrong: a repair that then believes the wrong one, or the
+/// header rather than both of them, empties a disk that was whole.
+#[test]
+fn no_wrong_bit_in_what_names_the_sets_makes_a_repair_lose_a_grain() {
+    let whole = image();
+    let before = content(&whole).expect("it is good");
+    let bytes = whole.to_vec();
+    let [first, second] = sets(&bytes).map(|sectors| sectors[0] * 512);
+    for place in [48, 56, 64, first, second] {
+        for bit in 0..32 {
+            let mut bytes = bytes.clone();
+            bytes[place + bit / 8] ^= 1 << (bit % 8);
+            let store = Arc::new(MemoryStorage::new(bytes));
+            let read = content(&store);
+            for repair in [Repair::Leaks, Repair::All] {
+                let (location, limits) = (Location::Other("a".to_owned()), Limits::default());
+                let request = OpenRequest::new(store.clone(), &location, &limits);
+                let open = OpenRequest { access: Access::ReadWrite, ..request };
+                let request = CheckRequest::new(open).repairing(repair);
+                let mut lines = Vec::new();
+                let checked = VMDK.check(&request, &mut |found| lines.push(found.text.clone()));
+                let after = content(&store);
+                let is_kept = after.as_ref() == Some(&before) || after.is_none() && read.is_none();
+                assert!(is_kept, "byte {place}, bit {bit}: {checked:?} {lines:?}");
+            }
+        }
+    }
+}
+
 /// A header that says less than the descriptor in the same file once made a repair cut off the rest.
 #[test]
 fn a_header_that_says_less_than_its_descriptor_is_damaged_and_nothing_is_given_back_or_written() {

@@ -2,10 +2,11 @@
 //! they do not.
 //!
 //! Where the sets differ, each is looked at by itself. A set that is damaged names places outside of the
-//! file, one place twice, or one where grains do not begin; the other one does not. So the second is
-//! believed if it has fewer of these faults. Otherwise both are: an entry of the first counts, and where
-//! it names nothing, the second's does. A crash between the writes of the two leaves either as it may be, whoever writes first: what
-//! was not flushed is there or not.
+//! file, one place twice, or one where grains do not begin, or it names less than the other one. So the
+//! second is believed if it names more grains in places of their own, or as many and has fewer faults.
+//! Otherwise both are: an entry of the first counts, and where it names nothing, the second's does. A
+//! crash between the writes of the two leaves either as it may be, whoever writes first: what was not
+//! flushed is there or not.
 
 use anydisk_core::{Finding, HostOffset, Result, Severity};
 
@@ -30,6 +31,8 @@ struct Survey {
     /// Where the first grain is, from a multiple of a grain on, and how many are there and elsewhere.
     within: Option<u64>,
     grains: (u64, u64),
+    /// Grains in the file that lie on nothing else.
+    good: u64,
     /// The other set's metadata lies on what this one names.
     crossed: bool,
 }
@@ -38,6 +41,11 @@ impl Survey {
     /// All writers put their grains a whole number of grains apart: the few that are not are faults.
     fn faults(self) -> u64 {
         self.misplaced + self.others + self.grains.0.min(self.grains.1)
+    }
+
+    /// Whether this set is believed rather than the other one, which is looked at first.
+    fn is_better_than(self, other: Self) -> bool {
+        self.good > other.good || self.good == other.good && self.faults() < other.faults()
     }
 
     /// Notes where a grain is, from a multiple of a grain on.
@@ -83,20 +91,23 @@ impl SparseCheck<'_> {
         let of_first = self.survey(first, second)?;
         let of_second = self.survey(second, first)?;
         self.keeps_leaks = true;
-        let is_better = of_second.faults() < of_first.faults();
-        if is_better || of_second.crossed && of_second.faults() == of_first.faults() {
+        let crossed = of_first.crossed || of_second.crossed;
+        if of_second.is_better_than(of_first) {
             self.belief = Belief::Second;
-            if of_first.misplaced > 0 || of_second.crossed {
+            if of_first.misplaced > 0 || crossed {
                 let text = format!(
-                    "the first grain directory and its tables contradict themselves in {} places, \
-                     the second ones in {}",
-                    of_first.faults().max(1),
+                    "the first grain directory and its tables name {} grains in places of their own and \
+                     contradict themselves in {} places, the second ones {} and {}",
+                    of_first.good,
+                    of_first.faults(),
+                    of_second.good,
                     of_second.faults()
                 );
                 self.keep_only(second, "the second takes its place", text, teller)?;
             }
-        } else if of_first.crossed {
-            let text = "the second grain directory or a table of it lies on what the first names";
+        } else if crossed {
+            let text = "one of the two sets of grain tables lies on what the other one names, and the \
+                        second one is not the better one";
             self.keep_only(first, "there is only the first one then", text.to_owned(), teller)?;
         }
         Ok(())
@@ -140,16 +151,18 @@ impl SparseCheck<'_> {
                 if self.bytes_before(number, index) >= geometry.capacity() {
                     break;
                 }
-                survey.others += match self.grain_of(entries.get(index)) {
-                    Ok(None) => 0,
+                match self.grain_of(entries.get(index)) {
+                    Ok(None) => {}
                     Ok(Some(at)) => {
                         if is_first && self.sparse.packed == Packed::No {
                             survey.grain_at(at.get() % geometry.grain());
                         }
-                        occupied.mark(sectors(at, self.stored_len())).is_some().into()
+                        let met = occupied.mark(sectors(at, self.stored_len()));
+                        survey.others += u64::from(met.is_some());
+                        survey.good += u64::from(is_first && met.is_none());
                     }
-                    Err(Nowhere) => is_first.into(),
-                };
+                    Err(Nowhere) => survey.others += u64::from(is_first),
+                }
             }
             Ok(())
         })?;

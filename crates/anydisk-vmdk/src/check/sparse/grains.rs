@@ -154,13 +154,28 @@ impl SparseCheck<'_> {
             return;
         }
         let at = pair.first.place(index);
-        let finding = Finding::new(Severity::Corruption, "table-entry", at, error.to_string());
-        let mut finding = finding.costing(cost).mended_by("there is no grain any more");
-        if self.mends() && !self.restores {
-            pair.first.set(index, 0);
-            finding.repaired = true;
+        let is_kept = self.is_free_place(walk, pair.first.get(index));
+        let kind = if is_kept { "first-grain" } else { "table-entry" };
+        let finding = Finding::new(Severity::Corruption, kind, at, error.to_string());
+        let mut finding = finding.costing(cost);
+        if !is_kept {
+            finding = finding.mended_by("there is no grain any more");
+            if self.mends() && !self.restores {
+                pair.first.set(index, 0);
+                finding.repaired = true;
+            }
         }
         findings.push(finding);
+    }
+
+    /// Whether a refused entry names a place in the file where nothing else lies: then what the header
+    /// says of the place of the first grain may as well be wrong, and the entry is kept.
+    fn is_free_place(&self, walk: &Walk<'_, '_, '_>, entry: u64) -> bool {
+        let Grain::Sector(first) = self.sparse.decode(entry) else { return false };
+        let stored = self.stored_len() / SECTOR;
+        let end = self.sparse.end().get() / SECTOR;
+        let is_inside = first.checked_add(stored).is_some_and(|last| last <= end);
+        is_inside && !walk.occupied.meets(first..first + stored)
     }
 
     /// Where the grain is that an entry names, if it names one.
