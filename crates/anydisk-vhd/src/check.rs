@@ -9,6 +9,10 @@
 //! | `block-on-metadata`: it lies on footer, header, table or locators | as above |
 //! | `block-shared`: it lies on another block | it gets a copy of its own |
 //! | `footer-missing`, `footer-copy-damaged` | the good one is written in its place |
+//! | `space-unnamed`: room for blocks that no entry names | |
+//!
+//! Several entries whose blocks are lost stay, if the file has room for blocks that nothing names: the
+//! table may be what is damaged, and the data is in the file.
 
 use anydisk_core::{
     CheckReport, CheckRequest, Error, Finding, GuestOffset, GuestRange, HostOffset, Repair, Result,
@@ -17,7 +21,7 @@ use anydisk_core::{
 use zerocopy::IntoBytes;
 
 use crate::footer::{FOOTER_LEN, Found, Kind, limit};
-use crate::guard::{Piece, check_apart, for_each_entry, metadata, read_only};
+use crate::guard::{ALIGNMENT, Piece, check_apart, for_each_entry, metadata, read_only};
 use crate::image::Parts;
 use crate::layout::{ABSENT, ENTRY, SECTOR};
 use crate::limits;
@@ -120,15 +124,23 @@ impl Check<'_> {
         }
         let mut blocks = self.named(progress)?;
         blocks.sort_unstable();
-        let mut end = 0;
+        let (mut end, mut faults, mut good) = (0, Vec::new(), metadata.clone());
         for block in &blocks {
             let at = u64::from(block.0) * SECTOR;
             let behind = at + self.shape.stride();
-            if let Some(fault) = self.fault_of(*block, &metadata, end) {
-                self.fault(*block, fault)?;
+            let fault = self.fault_of(*block, &metadata, end);
+            faults.extend(fault.map(|fault| (*block, fault)));
+            // Where a lost entry leads to there is no block, and none is shared with it.
+            if matches!(fault, None | Some(Fault::Shared)) {
+                good.push((at.saturating_sub(self.pad(at)), behind));
+                end = end.max(behind);
             }
-            end = end.max(behind);
         }
+        let unnamed = self.unnamed(good);
+        let lost = faults.iter().filter(|(_, fault)| *fault != Fault::Shared).count();
+        let may_be_there = lost > 1 && unnamed > 0;
+        faults.into_iter().try_for_each(|(block, fault)| self.fault(block, fault, may_be_there))?;
+        self.note_unnamed(unnamed);
         self.report.allocated_clusters = Some(blocks.len() as u64);
         self.report.total_clusters = Some(self.shape.size.div_ceil(self.shape.block));
         self.report.image_end = Some(HostOffset(end));
@@ -166,9 +178,43 @@ impl Check<'_> {
         (at < end).then_some(Fault::Shared)
     }
 
-    fn fault(&mut self, block: Named, fault: Fault) -> Result<()> {
+    /// What may be kept before a block so that its data lies on a boundary.
+    fn pad(&self, at: u64) -> u64 {
+        let bitmap = self.shape.bitmap;
+        let is_aligned = (at + bitmap).is_multiple_of(ALIGNMENT);
+        if is_aligned { bitmap.next_multiple_of(ALIGNMENT) - bitmap } else { 0 }
+    }
+
+    /// Bytes of the file in which blocks have room and that nothing names.
+    fn unnamed(&self, mut pieces: Vec<Piece>) -> u64 {
+        pieces.push((self.parts.room_end(), u64::MAX));
+        pieces.sort_unstable();
+        let (mut unnamed, mut end) = (0, 0);
+        for piece in pieces {
+            let gap = piece.0.saturating_sub(end);
+            unnamed += if gap >= self.shape.stride() { gap } else { 0 };
+            end = end.max(piece.1);
+        }
+        unnamed
+    }
+
+    /// Blocks that were discarded leave such space, and an entry that was damaged as well.
+    fn note_unnamed(&mut self, bytes: u64) {
+        if bytes > 0 {
+            let count = bytes / self.shape.stride();
+            let text = format!(
+                "{bytes} bytes of the file, room for {count} blocks, are named by no entry: they \
+                 were freed, or their entries are lost"
+            );
+            let at = self.shape.table;
+            self.tell(Finding::new(Severity::Note, "space-unnamed", at, text));
+        }
+    }
+
+    /// Tells what is wrong with a block; `may_be_there`: its data may be in the file elsewhere.
+    fn fault(&mut self, block: Named, fault: Fault, may_be_there: bool) -> Result<()> {
         // Without its block a child would show what the parent had there before.
-        let lost = (self.parts.footer.kind == Kind::Dynamic)
+        let lost = (self.parts.footer.kind == Kind::Dynamic && !may_be_there)
             .then_some("the entry is emptied: its data is lost");
         let (kind, what, remedy) = match fault {
             Fault::BehindEnd => ("block-behind-end", "the file ends before it does", lost),

@@ -30,6 +30,9 @@ const RESERVED_FEATURE: u32 = 2;
 /// Bytes of the table that are written at once.
 const AT_ONCE: u64 = 1 << 20;
 
+/// Where the text of a parent's locator is: behind the header.
+const LOCATOR: u64 = (FOOTER_LEN + HEADER_LEN) as u64;
+
 /// The options of creation.
 pub(crate) const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
@@ -130,24 +133,25 @@ impl Plan {
         bitmap_len(self.block).next_multiple_of(ALIGNMENT) + self.block
     }
 
+    /// Where the table is. The text of a parent's locator is before it, with room for another one:
+    /// behind it qemu puts blocks.
     fn table(&self) -> u64 {
-        (FOOTER_LEN + HEADER_LEN) as u64
-    }
-
-    /// Where the text of a parent's locator is.
-    fn locator(&self) -> u64 {
-        (self.table() + self.entries() * ENTRY).next_multiple_of(SECTOR)
+        let room = self.parent.as_ref().map(Parent::room);
+        room.map_or(LOCATOR, |room| (LOCATOR + room).next_multiple_of(ALIGNMENT))
     }
 
     /// Where the blocks begin.
     pub(crate) fn first(&self) -> u64 {
-        let room = self.parent.as_ref().map_or(0, Parent::room);
-        (self.locator() + room).next_multiple_of(ALIGNMENT)
+        self.end().next_multiple_of(ALIGNMENT)
     }
 
-    /// Where the footer of a new image is.
-    fn end(&self) -> u64 {
-        if self.is_fixed { self.size } else { self.first() }
+    /// Where the footer of a new image is: nothing may lie between it and the table, as qemu's first
+    /// block begins there.
+    pub(crate) fn end(&self) -> u64 {
+        match self.is_fixed {
+            true => self.size,
+            false => (self.table() + self.entries() * ENTRY).next_multiple_of(SECTOR),
+        }
     }
 
     fn footer(&self, uuid: Uuid) -> RawFooter {
@@ -184,7 +188,7 @@ impl Plan {
         raw.max_table_entries = narrow(self.entries()).into();
         raw.block_size = narrow(self.block).into();
         if let Some(parent) = &self.parent {
-            parent.put(&mut raw, self.locator());
+            parent.put(&mut raw, LOCATOR);
         }
         raw.checksum = checksum(raw.as_bytes(), offset_of!(RawHeader, checksum)).into();
         raw
@@ -201,14 +205,14 @@ impl Plan {
         store.write_at(HostOffset(FOOTER_LEN as u64), self.header().as_bytes())?;
         // To the end of its last sector.
         let mut at = self.table();
-        while at < self.locator() {
-            let len = (self.locator() - at).min(AT_ONCE);
+        while at < self.end() {
+            let len = (self.end() - at).min(AT_ONCE);
             let bytes = vec![0xFF; usize::try_from(len).expect("1 MiB at most")];
             store.write_at(HostOffset(at), &bytes)?;
             at += len;
         }
         if let Some(parent) = &self.parent {
-            store.write_at(HostOffset(self.locator()), &parent.text)?;
+            store.write_at(HostOffset(LOCATOR), &parent.text)?;
         }
         Ok(store.write_at(HostOffset::ZERO, footer.as_bytes())?)
     }

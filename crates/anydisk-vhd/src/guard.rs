@@ -1,7 +1,7 @@
 //! What must hold before a disk in blocks is written: every block is in the file, on nothing else.
 //! Else a write might land in another block, or in the table.
 
-use anydisk_core::{Error, HostOffset, Result, Storage, StorageExt};
+use anydisk_core::{Error, HostOffset, Result, Storage, StorageExt, can_be_leaks};
 
 use crate::NAME;
 use crate::footer::{FOOTER_LEN, limit};
@@ -33,8 +33,12 @@ pub(crate) struct Room {
     pub(crate) align: u64,
     /// Space between the pieces that are in use.
     pub(crate) free: Vec<Piece>,
+    /// Space between them that no block gets: it is too small.
+    pub(crate) slivers: Vec<Piece>,
     /// Behind the last of them.
     pub(crate) end: u64,
+    /// From the header's usual place to the first thing that is neither header nor locator.
+    pub(crate) home: Piece,
 }
 
 /// Calls `each` with every entry of the table and its place, in order.
@@ -106,7 +110,14 @@ pub(crate) fn survey(
     sectors.sort_unstable();
     let metadata = metadata(parts, shape);
     check_apart(&merged(&metadata, &sectors, shape, 0))?;
-    Ok(Room::of(&metadata, &sectors, shape))
+    let mut room = Room::of(&metadata, &sectors, shape);
+    let named = sectors.len() as u64 * shape.stride();
+    if !is_new && !can_be_leaks(parts.room_end().saturating_sub(room.end), named) {
+        // Blocks of a table that was lost are neither cut off nor written over.
+        room.free.clear();
+        room.end = parts.room_end().next_multiple_of(SECTOR);
+    }
+    Ok(room)
 }
 
 impl Room {
@@ -122,11 +133,18 @@ impl Room {
             true => (padded, pad, ALIGNMENT),
             false => (merged(metadata, sectors, shape, 0), 0, SECTOR),
         };
-        let end = pieces.last().map_or(0, |piece| piece.1).next_multiple_of(align);
+        let end = pieces.last().map_or(0, |piece| piece.1).next_multiple_of(SECTOR);
         let behind = pieces.iter().skip(1).map(|piece| piece.0);
         let gaps = pieces.iter().map(|piece| piece.1).zip(behind);
-        let free = gaps.filter(|(at, end)| end.saturating_sub(*at) >= shape.stride());
-        Self { pad, align, free: free.take(FREE_RUNS).collect(), end }
+        let (mut free, mut slivers) = (Vec::new(), Vec::new());
+        for gap in gaps.filter(|(at, end)| at < end) {
+            let is_room = gap.1 - gap.0 >= shape.stride() && free.len() < FREE_RUNS;
+            if is_room { free.push(gap) } else { slivers.push(gap) }
+        }
+        let table = shape.table.get();
+        let first = sectors.first().map_or(table, |sector| u64::from(*sector) * SECTOR);
+        let home = (FOOTER_LEN as u64, table.min(first));
+        Self { pad, align, free, slivers, end, home }
     }
 }
 

@@ -108,6 +108,14 @@ impl Parts {
         Ok(parts)
     }
 
+    /// Behind all that is not a footer.
+    pub(crate) fn room_end(&self) -> u64 {
+        match self.found {
+            Found::End(at) => at.get(),
+            Found::Start => self.len,
+        }
+    }
+
     /// What the locators say.
     fn texts(&self, store: &dyn Storage) -> Result<Vec<(LocatorAt, Vec<u8>)>> {
         let read = |locator: &LocatorAt| {

@@ -2,11 +2,14 @@
 //!
 //! ```text
 //!   new header and locator, elsewhere -> flush -> footer -> flush -> its copy -> flush
+//!   the same once more, before the table, where the old ones were
 //! ```
 //!
-//! A header has two sectors, so it is not written over the one that counts.
+//! A header has two sectors, so it is not written over the one that counts. It must not stay behind
+//! the blocks of a dynamic disk: qemu puts its next block there.
 
 use std::mem::offset_of;
+use std::sync::{MutexGuard, PoisonError};
 
 use anydisk_core::{
     BackingLink, GuestRange, HostOffset, Image, ImageWrite, Reference, Result, Storage, Uuid,
@@ -17,9 +20,11 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::NAME;
 use crate::blocks::{Blocks, Look};
 use crate::footer::{checksum, unsupported};
+use crate::guard::Piece;
 use crate::header::HEADER_LEN;
-use crate::image::VhdImage;
+use crate::image::{Parts, VhdImage};
 use crate::layout::{RawHeader, SECTOR, code, kind};
+use crate::table::Shape;
 use crate::write::Writer;
 
 /// A parent, as the child's header and its one locator name it.
@@ -97,14 +102,18 @@ impl BackingLink for VhdImage {
         let parent = backing.map(Parent::of).transpose()?;
         let _claim = writer.claims.hold_before_others(GuestRange::whole(u64::MAX));
         self.flush()?;
-        if parent.is_none() {
-            self.fill_blocks(blocks)?;
+        match parent {
+            Some(parent) => self.name_parent(blocks, writer, &parent),
+            None => {
+                if !writer.lock_place().can_lose_parent() {
+                    return Err(unsupported("no parent, in a file without room before its table"));
+                }
+                self.fill_blocks(blocks)?;
+                self.name_none(blocks, writer)?;
+                blocks.ignore_bitmaps();
+                Ok(())
+            }
         }
-        self.name_parent(blocks, writer, parent.as_ref())?;
-        if parent.is_none() {
-            blocks.ignore_bitmaps();
-        }
-        Ok(())
     }
 
     fn check_emptying(&self) -> Result<()> {
@@ -127,8 +136,6 @@ impl BackingLink for VhdImage {
                 _ => rest.skip(blocks.free_claimed(writer, self, rest.start())?),
             };
         }
-        self.flush()?;
-        // Now that it is durable, the file ends before what was freed.
         self.flush()
     }
 }
@@ -160,13 +167,52 @@ impl VhdImage {
         Ok(blocks.store.flush()?)
     }
 
-    /// Writes a header that names the parent, and the footer that names the header.
-    fn name_parent(&self, blocks: &Blocks, writer: &Writer, parent: Option<&Parent>) -> Result<()> {
-        let Some(mut raw) = self.header else { return Ok(()) };
-        let room = parent.map_or(0, Parent::room);
-        let len = (HEADER_LEN as u64 + room).next_multiple_of(writer.align);
+    /// Names the parent in a header before the table, if there is room for it, else behind the blocks.
+    /// There qemu would write over it, but qemu spoils a child in any case: it knows no parents.
+    fn name_parent(&self, blocks: &Blocks, writer: &Writer, parent: &Parent) -> Result<()> {
+        let place = writer.lock_place().clone();
+        let fits = place.holds(HEADER_LEN as u64 + parent.room());
+        if !fits || !place.is_home_free() {
+            self.name_behind_blocks(blocks, writer, parent)?;
+        }
+        if fits {
+            self.move_header(blocks, writer, HostOffset(place.home.0), Some(parent))?;
+        }
+        writer.shorten(&*blocks.store)
+    }
+
+    fn name_behind_blocks(&self, blocks: &Blocks, writer: &Writer, parent: &Parent) -> Result<()> {
+        let len = (HEADER_LEN as u64 + parent.room()).next_multiple_of(writer.align);
         let taken = writer.space.take(WantedRun { len, most: 1, align: writer.align });
-        let text = taken.at.saturating_add(HEADER_LEN as u64);
+        // Where it fails the space stays taken: a footer may name it.
+        self.move_header(blocks, writer, taken.at, Some(parent))
+    }
+
+    /// Makes a dynamic disk of a child. The header that is before the table stays as it is: what it
+    /// says of a parent counts no more.
+    fn name_none(&self, blocks: &Blocks, writer: &Writer) -> Result<()> {
+        let place = writer.lock_place().clone();
+        if place.is_header_safe {
+            writer
+                .switch_footer(&*blocks.store, |footer| footer.disk_type = kind::DYNAMIC.into())?;
+            writer.leave(Place { away: Vec::new(), ..place });
+        } else {
+            self.move_header(blocks, writer, HostOffset(place.home.0), None)?;
+        }
+        writer.shorten(&*blocks.store)
+    }
+
+    /// Writes a header to space that is free, then the footer that names it; and gives back what the
+    /// old one had behind the table.
+    fn move_header(
+        &self,
+        blocks: &Blocks,
+        writer: &Writer,
+        at: HostOffset,
+        parent: Option<&Parent>,
+    ) -> Result<()> {
+        let Some(mut raw) = self.header else { return Ok(()) };
+        let text = at.saturating_add(HEADER_LEN as u64);
         raw.parent_unique_id = [0; 16];
         raw.parent_unicode_name = [0; 512];
         raw.parent_locators = FromZeros::new_zeroed();
@@ -174,14 +220,76 @@ impl VhdImage {
             parent.put(&mut raw, text.get());
         }
         raw.checksum = checksum(raw.as_bytes(), offset_of!(RawHeader, checksum)).into();
-        write_header(&*blocks.store, taken.at, &raw, parent)
-            .inspect_err(|_| writer.space.give_back(taken.at, taken.len))?;
+        write_header(&*blocks.store, at, &raw, parent)?;
         writer.switch_footer(&*blocks.store, |footer| {
-            footer.data_offset = taken.at.get().into();
+            footer.data_offset = at.get().into();
             if parent.is_none() {
                 footer.disk_type = kind::DYNAMIC.into();
             }
-        })
+        })?;
+        let home = writer.lock_place().home;
+        let room = parent.map_or(0, Parent::room);
+        let piece = (at.get(), (text.get() + room).next_multiple_of(writer.align));
+        let is_home = at.get() == home.0;
+        let away = if is_home { Vec::new() } else { vec![piece] };
+        writer.leave(Place { home, is_header_safe: is_home, at_home: is_home, away });
+        Ok(())
+    }
+}
+
+/// Where header and locators are: before the table, or where blocks are, and qemu would write over
+/// them.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// What a header and its locator may take before the table.
+    home: Piece,
+    /// The header is before the table.
+    is_header_safe: bool,
+    /// Some of them are there.
+    at_home: bool,
+    /// Those behind the table.
+    away: Vec<Piece>,
+}
+
+impl Place {
+    pub(crate) fn of(parts: &Parts, home: Piece, shape: &Shape) -> Self {
+        let header = parts.footer.header_at().get();
+        let mut pieces = vec![(header, header + HEADER_LEN as u64)];
+        pieces.extend(parts.locators.iter().map(|locator| {
+            (locator.place.get(), locator.place.get().saturating_add(locator.length))
+        }));
+        pieces.retain(|piece| piece.0 < piece.1);
+        let table = shape.table.get();
+        let at_home = pieces.iter().any(|piece| piece.0 < home.1 && home.0 < piece.1);
+        pieces.retain(|piece| piece.0 >= table);
+        Self { home, is_header_safe: header < table, at_home, away: pieces }
+    }
+
+    fn is_home_free(&self) -> bool {
+        !self.at_home
+    }
+
+    fn holds(&self, len: u64) -> bool {
+        self.home.1.saturating_sub(self.home.0) >= len
+    }
+
+    /// Whether the image can be one without a parent: its header must not lie where blocks are.
+    fn can_lose_parent(&self) -> bool {
+        self.is_header_safe || self.is_home_free() && self.holds(HEADER_LEN as u64)
+    }
+}
+
+impl Writer {
+    fn lock_place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Header and locators are elsewhere now: durable.
+    fn leave(&self, now: Place) {
+        let before = std::mem::replace(&mut *self.lock_place(), now);
+        for (at, end) in before.away {
+            self.space.give_back(HostOffset(at), end - at);
+        }
     }
 }
 

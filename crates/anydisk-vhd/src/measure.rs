@@ -16,7 +16,10 @@ pub(crate) fn measure(request: &MeasureRequest<'_>) -> Result<Measure> {
         let all = plan.size() + footer;
         return Ok(Measure { required: all, fully_allocated: all });
     }
-    let size = |blocks: u64| plan.first() + blocks * plan.run() + footer;
+    let size = |blocks: u64| match blocks {
+        0 => plan.end() + footer,
+        _ => plan.first() + blocks * plan.run() + footer,
+    };
     let mut next = 0;
     let mut blocks = 0;
     for range in request.data.iter().filter(|range| !range.is_empty()) {

@@ -6,7 +6,8 @@
 //!
 //! A dynamic disk gets whole blocks, whose bits are all set: so does everyone else. A differencing
 //! disk gets sectors: a new block holds those that are written, and its bits say which they are.
-//! The footer ends the file after each flush; until then its copy at the start serves.
+//! The footer ends the file after each flush, right behind the last block: qemu puts its next one
+//! there, and takes what it finds for zeroes. Until then its copy at the start serves.
 
 use std::collections::BTreeSet;
 use std::mem::offset_of;
@@ -26,9 +27,10 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::blocks::{Blocks, Look};
 use crate::footer::{FOOTER_LEN, Found, checksum, limit};
-use crate::guard::Room;
+use crate::guard::{Piece, Room};
 use crate::image::Parts;
 use crate::layout::{ABSENT, ENTRY, RawFooter, SECTOR};
+use crate::link::Place;
 use crate::table::{
     BIT_WORDS, BitSpot, SLICE_BITS, Shape, bytes_of_entries, bytes_of_words, entry_of,
 };
@@ -50,6 +52,10 @@ pub(crate) struct Writer {
     pub(crate) align: u64,
     unset: Unset,
     ends: Mutex<Ends>,
+    /// Gaps that no block gets, rising. They are free once all behind them is.
+    slivers: Mutex<Vec<Piece>>,
+    /// Where header and locators are.
+    pub(crate) place: Mutex<Place>,
 }
 
 /// Blocks of a dynamic disk whose bits may not all be set: a sector without its bit is zero to some
@@ -89,6 +95,8 @@ impl Writer {
             align: room.align,
             unset: Unset::new(shape.entries),
             ends: Mutex::new(Ends { bytes, at, has_copy: parts.has_copy }),
+            slivers: Mutex::new(room.slivers.clone()),
+            place: Mutex::new(Place::of(parts, room.home, shape)),
         }
     }
 
@@ -135,19 +143,42 @@ impl Writer {
     }
 
     fn write_end(&self, store: &dyn Storage) -> Result<()> {
+        self.free_slivers();
         let mut ends = self.lock_ends();
-        self.space.at_end(|at| -> Result<()> {
+        self.space.at_end(|end| -> Result<()> {
+            let at = HostOffset(end.get().next_multiple_of(SECTOR));
             let (end, len) = (at.saturating_add(FOOTER_LEN as u64).get(), store.len()?);
+            if len == end && ends.at == Some(at) {
+                return Ok(());
+            }
+            ends.at = None;
+            store.write_at(at, &ends.bytes)?;
             if len > end {
+                // The footer that is cut off counts until then.
+                store.flush()?;
                 store.set_len(end)?;
             }
-            if len != end || ends.at != Some(at) {
-                ends.at = None;
-                store.write_at(at, &ends.bytes)?;
-                ends.at = Some(at);
-            }
+            ends.at = Some(at);
             Ok(())
         })
+    }
+
+    /// Ends the file before what was freed at its end.
+    pub(crate) fn shorten(&self, store: &dyn Storage) -> Result<()> {
+        self.free_slivers();
+        let end = self.space.end().get().next_multiple_of(SECTOR);
+        let is_shorter = self.lock_ends().at.is_some_and(|at| end < at.get());
+        if is_shorter { self.write_end(store) } else { Ok(()) }
+    }
+
+    /// Frees the gaps behind which nothing is in use.
+    fn free_slivers(&self) {
+        // What was freed and may be used again comes back first.
+        self.space.at_end(|_| ());
+        let mut slivers = self.slivers.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((at, end)) = slivers.pop_if(|gap| gap.1 == self.space.end().get()) {
+            self.space.give_back(HostOffset(at), end - at);
+        }
     }
 }
 
@@ -415,7 +446,9 @@ impl Blocks {
             writer.write_footer(&*self.store)
         };
         let write = |cache, picture: &DirtySlice| self.write_slice(cache, picture);
-        writer.space.write_back_after(&*self.store, &[&self.table, &self.bitmaps], before, write)
+        let tables = [&self.table, &self.bitmaps];
+        writer.space.write_back_after(&*self.store, &tables, before, write)?;
+        writer.shorten(&*self.store)
     }
 
     fn write_slice(&self, cache: usize, picture: &DirtySlice) -> Result<()> {

@@ -30,6 +30,13 @@ impl Folder {
         create(store, size, given, None).expect("it can be made")
     }
 
+    /// A child, opened alone.
+    pub(crate) fn create_over(&self, name: &str, size: u64, parent: &Reference) -> Disk {
+        let options = OpenOptions::new().write(true).create(true);
+        let store = FileStorage::open(self.path(name), &options).expect("a new file");
+        create(Arc::new(store), size, &[], Some(parent)).expect("it can be made")
+    }
+
     pub(crate) fn open(&self, name: &str, access: Access) -> Disk {
         let path = self.path(name);
         let options = OpenOptions::new().write(access == Access::ReadWrite);

@@ -1,10 +1,10 @@
 //! qemu-img as a judge, in both directions.
 
-use anydisk_core::Access;
+use anydisk_core::{Access, GuestOffset, GuestRange};
 use anydisk_testkit::ByteModel;
 use anydisk_testkit::oracle::Qemu;
 
-use crate::common::{Folder, contents, play};
+use crate::common::{Folder, contents, play, reference_to};
 
 fn assert_qemu_agrees(qemu: &Qemu, folder: &Folder, name: &str, model: &ByteModel) {
     let raw = folder.path("model.raw");
@@ -58,6 +58,85 @@ fn what_qemu_wrote_is_read_and_written_on_and_qemu_goes_on_with_it() {
         model.write(0, &[3; 64 << 10]);
         model.write(3 << 20, &[4; 64 << 10]);
         assert!(contents(&folder.open("disk.vhd", Access::Read)) == model.contents());
+    }
+}
+
+/// Lets qemu write to an image that we wrote, and looks whether all else stayed as it was.
+fn assert_qemu_goes_on(folder: &Folder, name: &str, model: &mut ByteModel, at: &[u64]) {
+    let Some(qemu) = Qemu::find() else { return };
+    for at in at {
+        qemu.io(&folder.path(name), "vpc", &[&format!("write -P 5 {at} 512")]);
+        model.write(*at, &[5; 512]);
+        assert_qemu_agrees(&qemu, folder, name, model);
+        assert!(contents(&folder.open(name, Access::Read)) == model.contents(), "{at}");
+    }
+}
+
+#[test]
+fn what_qemu_writes_to_an_empty_image_is_all_that_it_then_holds() {
+    let parameters = [("block_size", "64k"), ("block_size", "2M"), ("block_size", "4k")];
+    for given in parameters {
+        let (folder, size) = (Folder::new(), 9 << 20);
+        let disk = folder.create("disk.vhd", size, &[given, ("force_size", "on")]);
+        disk.flush().expect("a flush");
+        drop(disk);
+        let mut model = ByteModel::new(size);
+        assert_qemu_goes_on(&folder, "disk.vhd", &mut model, &[964_096, 5 << 20, 0]);
+    }
+}
+
+#[test]
+fn qemu_finds_nothing_of_what_was_freed_at_the_end_of_the_file() {
+    let Some(qemu) = Qemu::find() else { return };
+    for is_theirs in [false, true] {
+        let (folder, size) = (Folder::new(), 8 << 20);
+        if is_theirs {
+            qemu.create("vpc", &["force_size=on"], &folder.path("disk.vhd"), &size.to_string());
+        } else {
+            folder.create("disk.vhd", size, &[("force_size", "on")]).flush().expect("a flush");
+        }
+        let disk = folder.open("disk.vhd", Access::ReadWrite);
+        let mut model = ByteModel::new(size);
+        disk.write(GuestOffset::ZERO, &vec![b'A'; 8 << 20]).expect("a write");
+        disk.flush().expect("a flush");
+        model.write(0, &vec![b'A'; 8 << 20]);
+        // A block in the middle first: it is free when the end comes down to it.
+        for at in [4_u64 << 20, 6 << 20, 2 << 20] {
+            let range = GuestRange::new(GuestOffset(at), 2 << 20).expect("on it");
+            disk.discard(range).expect("it can");
+            model.write(at, &vec![0; 2 << 20]);
+        }
+        disk.flush().expect("a flush");
+        drop(disk);
+        let len = std::fs::metadata(folder.path("disk.vhd")).expect("it is there").len();
+        assert!(len < 3 << 20, "{len}");
+        assert_qemu_goes_on(&folder, "disk.vhd", &mut model, &[5 << 20, 2 << 20, 7 << 20]);
+    }
+}
+
+#[test]
+fn qemu_goes_on_with_a_child_that_lost_its_parent() {
+    let folder = Folder::new();
+    let exact = [("force_size", "on")];
+    let parent = folder.create("parent.vhd", 6 << 20, &exact);
+    let reference = reference_to(&parent, "parent.vhd");
+    let mut other = reference.clone();
+    other.name = format!("{}.vhd", "another name ".repeat(15)).into_bytes();
+    for (renames, at) in [(0, 0), (1, 0), (2, 0), (2, 4 << 20)] {
+        let child = folder.create_over("child.vhd", 6 << 20, &reference);
+        let mut model = ByteModel::new(6 << 20);
+        if at > 0 {
+            child.write(GuestOffset(at), &[9; 700]).expect("a write");
+            model.write(at, &[9; 700]);
+        }
+        let link = child.top().backing_link().expect("it has one");
+        for to in [&other, &reference].into_iter().take(renames) {
+            link.set_backing(Some(to)).expect("it can");
+        }
+        link.set_backing(None).expect("it can");
+        drop(child);
+        assert_qemu_goes_on(&folder, "child.vhd", &mut model, &[2 << 20, 0]);
+        std::fs::remove_file(folder.path("child.vhd")).expect("it is there");
     }
 }
 

@@ -54,10 +54,23 @@ fn the_file_becomes_shorter_when_its_last_block_is_discarded() {
     disk.flush().expect("a flush");
     assert!(store.len().expect("memory") > len);
     disk.discard(GuestRange::between(GuestOffset(4 << 20), GuestOffset(6 << 20))).expect("it can");
-    // Once it is durable the space is free: the next flush ends the file before it.
-    disk.flush().expect("a flush");
     disk.flush().expect("a flush");
     assert_eq!(store.len().expect("memory"), len);
+}
+
+#[test]
+fn the_footer_of_an_image_without_blocks_is_right_behind_the_table() {
+    for (size, given, end) in [(6 << 20, "2M", 0x800), (1 << 20, "4k", 0x600 + 1024)] {
+        let (store, disk) = new(size, &[("force_size", "on"), ("block_size", given)]);
+        assert_eq!(store.len().expect("memory"), end + 512);
+        disk.write(GuestOffset(700), &[1]).expect("a write");
+        disk.flush().expect("a flush");
+        assert!(store.len().expect("memory") > end + 4096);
+        disk.discard(GuestRange::whole(size)).expect("it can");
+        disk.flush().expect("a flush");
+        assert_eq!(store.len().expect("memory"), end + 512);
+        assert_eq!(bytes_at(&*store, end), *b"conectix");
+    }
 }
 
 #[test]
