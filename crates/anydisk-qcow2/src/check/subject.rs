@@ -23,7 +23,7 @@ pub(super) struct Subject {
     sparse: bool,
 }
 
-/// A region that reaches past the end of the file by a cluster or more.
+/// A region that begins behind the end of the file, or reaches past it by a cluster or more.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PastEnd;
 
@@ -74,7 +74,8 @@ impl Subject {
     pub(super) fn region(&self, at: u64, len: u64) -> Result<Clusters, PastEnd> {
         let end = at.checked_add(len).ok_or(PastEnd)?;
         // An empty structure names nothing, wherever it is.
-        if len > 0 && end.saturating_sub(self.file_len) >= self.cluster_size() {
+        let overhang = end.saturating_sub(self.file_len);
+        if len > 0 && (overhang >= self.cluster_size() || overhang >= len) {
             return Err(PastEnd);
         }
         Ok(Clusters::touched(at, len, self.bits()))
