@@ -3,6 +3,8 @@
 mod to_file;
 mod to_stream;
 
+pub(super) use to_stream::pour;
+
 use std::ffi::OsString;
 use std::path::Path;
 

@@ -10,10 +10,11 @@ use anydisk::storage::{HostOffset, Window, name};
 use anydisk::{Disk, Limits, Located, Location, OpenDisk, Options};
 use clap::Args;
 
-use crate::args::{Part, Reading, Telling};
+use super::convert;
+use crate::args::{Part, Reading, Telling, refuse};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
-use crate::{naming, open, options, output};
+use crate::{naming, open, options, output, stream};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -77,6 +78,14 @@ impl Dd {
         let part = operands.part(input, disk, &self.reading.limits())?;
         let given = Options::of(format);
         let image = NewImage::new(format, &given, part.size());
+        if stream::is_meant(output) {
+            let (sources, settings) = (Sources::one(&part), Settings::default());
+            refuse(&[(
+                "--output=json with the image on standard output",
+                !self.telling.is_text(),
+            )])?;
+            return convert::pour(&sources, &image, stream::output()?, &settings, false);
+        }
         let progress = Progress::new(false, false)?;
         let target = naming::without_protocol(output);
         let sources = Sources::one(&part);

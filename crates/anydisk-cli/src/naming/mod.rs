@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use anydisk::node::{self, Flat, MAX_NAME, NameError, Node, Scalar};
-use anydisk::storage::name;
+use anydisk::storage::{Storage, name};
 use anydisk::{Location, Reference, Secret, path_like_qemu};
 use clap::Args;
 
@@ -27,7 +27,7 @@ pub(crate) use secret::{Key, Keys, Objects};
 pub(crate) use shown::shown;
 
 use crate::failure::Failure;
-use crate::options;
+use crate::{options, stream};
 
 /// How images are named and unlocked, for every command.
 #[derive(Args, Clone, Debug, Default)]
@@ -45,6 +45,9 @@ pub(crate) struct Naming {
     /// The secrets, once they were read: a pipe gives them only once.
     #[arg(skip)]
     read: Arc<OnceLock<Objects>>,
+    /// Standard input, once it was read: who names it twice means the same bytes.
+    #[arg(skip)]
+    input: Arc<OnceLock<Arc<dyn Storage>>>,
 }
 
 /// What `--object` says. It may hold a passphrase, so it does not show itself.
@@ -78,6 +81,15 @@ impl Naming {
         let mut objects = Objects::default();
         self.object.iter().try_for_each(|text| objects.add(&text.0))?;
         Ok(self.read.get_or_init(|| objects))
+    }
+
+    /// What stands on standard input.
+    pub(crate) fn input(&self) -> Result<Arc<dyn Storage>, Failure> {
+        if let Some(store) = self.input.get() {
+            return Ok(Arc::clone(store));
+        }
+        let store = stream::spooled_input()?;
+        Ok(Arc::clone(self.input.get_or_init(|| store)))
     }
 
     /// What a name stands for; `format`: instead of the driver that it names.

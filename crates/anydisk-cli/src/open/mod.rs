@@ -46,10 +46,21 @@ impl Reading {
         direct: bool,
     ) -> Result<Disk, Failure> {
         let opening = self.opening_to_write(name, format)?;
-        let disk = opening.disk(self.options_to_write().direct(direct))?;
+        let disk = opening.disk(self.options_to_write().direct(direct));
+        // In a chain that comes back to its top that file is locked: by this process.
+        let disk = disk.map_err(|failure| self.loop_of(&opening).unwrap_or(failure))?;
         self.check_unlocked(name, &disk)?;
         warn_if_guessed(&disk.layers()[0]);
         Ok(disk)
+    }
+
+    /// Why a chain does not open, if it comes back to itself.
+    fn loop_of(&self, opening: &Opening<'_>) -> Option<Failure> {
+        let options = self.options_with_locks().lock(LockMode::ForceShare);
+        let file = opening.file(&options).ok()?;
+        let error = opening.of_format(options).located(file).err()?;
+        let is_loop = matches!(error.kind(), Error::Loop(_));
+        is_loop.then(|| opening.failed_below(opening.failure(error)))
     }
 
     /// Opens the top image alone, to see what it says of itself: a file that holds its data is not
@@ -139,6 +150,8 @@ impl Reading {
                     .after_first_line("This option is only supported for image creation")
             }
             Error::Option { .. } => Failure::from(error),
+            // It opened, and what was asked for cannot be.
+            Error::Unusable { why, .. } => Failure::new(&**why).about(name),
             _ => self.failure(name, error),
         })
     }

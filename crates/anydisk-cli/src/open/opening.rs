@@ -111,7 +111,8 @@ impl Opening<'_> {
 
     pub(super) fn open_file(&self, path: &OsStr, options: &OpenDisk) -> Result<Located, Failure> {
         if stream::is_meant(path) {
-            return Ok(Located { store: stream::spooled_input()?, location: location(path) });
+            let store = self.reading.naming.input()?;
+            return Ok(Located { store, location: location(path) });
         }
         if path.is_empty() {
             return Err(self.refused("The 'file' block driver requires a file name"));
@@ -191,7 +192,7 @@ impl Opening<'_> {
     }
 
     /// What lies below does not open.
-    fn failed_below(&self, failure: Failure) -> Failure {
+    pub(super) fn failed_below(&self, failure: Failure) -> Failure {
         let cause = failure.cause_of_open(self.name).text;
         self.refused(&format!("Could not open backing file: {cause}"))
     }

@@ -263,3 +263,15 @@ fn a_commit_of_an_image_that_cannot_be_emptied_is_refused_before_anything_is_wri
     bench.prints(&["commit", "-d", "top.vmdk"]);
     bench.prints(&["compare", "-f", "vmdk", "-F", "raw", "base.vmdk", "flat"]);
 }
+
+#[test]
+fn a_chain_that_comes_back_to_itself_is_told_whatever_is_to_be_done() {
+    let bench = Bench::new();
+    bench.prints(&["create", "-q", "-f", "qcow2", "a", "1M"]);
+    bench.prints(&["create", "-q", "-f", "qcow2", "-b", "a", "-F", "qcow2", "b"]);
+    bench.prints(&["rebase", "-u", "-b", "b", "-F", "qcow2", "a"]);
+    for line in [&["resize", "a", "2M"][..], &["snapshot", "-c", "x", "a"]] {
+        let error = bench.fails(line, 1);
+        assert!(error.contains("rebase -u") && !error.contains("lock"), "{error}");
+    }
+}

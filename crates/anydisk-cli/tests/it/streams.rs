@@ -133,3 +133,17 @@ fn a_file_that_is_called_so_is_a_file() {
     let text = bench.prints(&["map", "--output=json", "-f", "raw", "./-"]);
     assert_eq!(bench.prints(&["map", "--output=json", "-f", "raw", "-"]), text);
 }
+
+#[test]
+fn dd_writes_to_standard_output_and_one_name_of_standard_input_is_one_disk() {
+    let bench = Bench::new();
+    let bytes = disk(&bench);
+    let output = with_input(&bench, "disk", &["dd", "if=-", "of=-", "bs=64k", "count=2"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.stdout == bytes[..128 << 10]);
+    assert!(!bench.path("-").exists());
+    let output = with_input(&bench, "disk", &["compare", "-f", "raw", "-F", "raw", "-", "-"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "Images are identical.\n");
+    let error = bench.fails(&["dd", "-f", "raw", "-O", "qcow2", "if=disk", "of=-"], 1);
+    assert!(error.contains("is not written in one pass"), "{error}");
+}

@@ -1,9 +1,10 @@
 //! Into standard output, in one pass.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::sync::Arc;
 
-use anydisk::convert::{Error, Sources, copy_to_sink};
+use anydisk::convert::{Error, NewImage, Settings, Sources, copy_to_sink};
 use anydisk::raw::{RAW, RawStream};
 use anydisk::{Format, GuestRange, Location, Sink, SinkRequest, copy_to_ova_in};
 
@@ -25,17 +26,8 @@ impl Convert {
         let lines = Few::new(output::warn);
         let lost = |range: GuestRange, why: &Error| self.tell_lost(&lines, range, why);
         let sources = self.salvaging(Sources::concatenated(&disks), &lost);
-        let size = given.size.unwrap_or(sources.size());
-        let location = &Location::Other("standard output".into());
-        let sink: Option<Box<dyn Sink>> = match format.name() == RAW.name() {
-            true => Some(Box::new(RawStream::new(size, out))),
-            false => format.sink(&SinkRequest { size, options: &given.options, location }, out)?,
-        };
-        let sink = sink.ok_or_else(|| no_stream(format))?;
-        // What goes to standard output is the image.
-        let progress = Progress::of_stream(self.quiet);
-        copy_to_sink(&sources, sink, &self.settings()?, &progress)?;
-        Ok(0)
+        let image = NewImage::new(format, &given.options, given.size.unwrap_or(sources.size()));
+        pour(&sources, &image, out, &self.settings()?, self.quiet)
     }
 
     /// Writes a package to standard output. Its descriptor comes first and tells the lengths of what
@@ -60,6 +52,27 @@ impl Convert {
             ("--output=json with the image on standard output", !self.telling.is_text()),
         ])
     }
+}
+
+/// Writes `sources` to `out`, which is standard output, as a new image.
+pub(in crate::command) fn pour(
+    sources: &Sources<'_>,
+    image: &NewImage<'_>,
+    out: Box<dyn Write + Send>,
+    settings: &Settings,
+    quiet: bool,
+) -> Outcome {
+    let (format, size, options) = (image.format, image.size, image.options);
+    let location = &Location::Other("standard output".into());
+    let sink: Option<Box<dyn Sink>> = match format.name() == RAW.name() {
+        true => Some(Box::new(RawStream::new(size, out))),
+        false => format.sink(&SinkRequest { size, options, location }, out)?,
+    };
+    let sink = sink.ok_or_else(|| no_stream(format))?;
+    // What goes to standard output is the image.
+    let progress = Progress::of_stream(quiet);
+    copy_to_sink(sources, sink, settings, &progress)?;
+    Ok(0)
 }
 
 fn no_stream(format: &dyn Format) -> Failure {
