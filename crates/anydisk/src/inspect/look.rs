@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anydisk_core::{
-    Access, CheckReport, CheckRequest, Error, Finding, Format, GuestRange, Image, Limits, Located,
-    NoReferences, NoSecrets, OnlyNames, OpenRequest, Opened, Reference, Registry, Result, Sample,
-    Source, Verdict,
+    Access, CheckReport, CheckRequest, Disk, Error, Finding, Format, GuestRange, Image, Limits,
+    Located, NoReferences, NoSecrets, OnlyNames, OpenRequest, Opened, Reference, Registry, Result,
+    Sample, Source, Verdict,
 };
 
 use super::judge::{is_one_file, judge};
@@ -164,7 +164,9 @@ impl Look<'_> {
 
     fn walk(&self, seen: &mut Seen, end: Instant) {
         let Some(image) = &seen.image else { return };
-        match data(&**image, end) {
+        // What lies behind the end of a file that was cut off does not read as zeroes.
+        let disk = Disk::new(Arc::clone(image)).unpadded();
+        match data(&disk, end) {
             Ok(Some(data)) => seen.data = Some(data),
             Ok(None) => seen.walk_cut = true,
             // What is encrypted is not looked into; the check needs no key.
@@ -209,15 +211,18 @@ impl Seen {
 }
 
 /// Bytes of the disk that the image holds data for; `None` if that took too long.
-fn data(image: &dyn Image, end: Instant) -> Result<Option<u64>> {
-    let mut rest = GuestRange::whole(image.size());
+fn data(disk: &Disk, end: Instant) -> Result<Option<u64>> {
+    let mut rest = GuestRange::whole(disk.size());
     let (mut sum, mut steps) = (0_u64, 0_u32);
     while !rest.is_empty() {
-        let extent = image.map(rest)?;
-        if matches!(extent.source, Source::Data { .. } | Source::Encoded(_)) {
-            sum = sum.saturating_add(extent.len);
+        let extent = disk.map(rest)?.extent;
+        let (len, is_data) =
+            (extent.len, matches!(extent.source, Source::Data { .. } | Source::Encoded(_)));
+        drop(extent);
+        if is_data {
+            sum = sum.saturating_add(len);
         }
-        rest = rest.skip(extent.len);
+        rest = rest.skip(len);
         steps = steps.wrapping_add(1);
         if steps % STRIDE == 0 && Instant::now() >= end {
             return Ok(None);

@@ -298,3 +298,19 @@ fn a_store_that_cannot_be_read_is_an_error_and_no_verdict() {
     let error = OpenDisk::untrusted().inspect("no-such-file", &Rules::default()).unwrap_err();
     assert_eq!(error.io_kind(), Some(std::io::ErrorKind::NotFound));
 }
+
+#[test]
+fn a_file_that_was_cut_off_is_refused_wherever_that_costs_a_whole_cluster() {
+    let bytes = qcow2(1 << 20, None, |disk| {
+        for at in [0, 500_000, 900_000] {
+            disk.write(GuestOffset(at), &[7; 5000]).expect("memory");
+        }
+    });
+    let last = bytes.len() - 1;
+    let cluster = 65536;
+    for cut in (512..=last / cluster * cluster).step_by(16384) {
+        let found = inspect(bytes[..cut].to_vec(), &Rules::default());
+        assert_eq!(found.verdict(), Judgement::Refuse, "cut to {cut} of {last}: {found:?}");
+    }
+    assert_eq!(inspect(bytes, &Rules::default()).verdict(), Judgement::Accept);
+}
