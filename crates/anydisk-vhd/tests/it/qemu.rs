@@ -115,6 +115,31 @@ fn qemu_finds_nothing_of_what_was_freed_at_the_end_of_the_file() {
 }
 
 #[test]
+fn random_histories_that_qemu_writes_in_as_well_equal_a_byte_vector() {
+    let Some(qemu) = Qemu::find() else { return };
+    let kinds = ["4k", "64k", "2M"];
+    for (block, seed) in kinds.into_iter().zip(0_u64..) {
+        let (folder, size) = (Folder::new(), 6 << 20);
+        let given = [("force_size", "on"), ("block_size", block)];
+        folder.create("disk.vhd", size, &given).flush().expect("a flush");
+        let mut model = ByteModel::new(size);
+        for round in 0..4 {
+            let at = (seed * 7 + round * 5) % 12 * (512 << 10) + 512 * round;
+            assert_qemu_goes_on(&folder, "disk.vhd", &mut model, &[at]);
+            let disk = folder.open("disk.vhd", Access::ReadWrite);
+            play(&disk, &mut model, 1 << 20, seed * 10 + round, 12);
+            // A part at the end of the disk, and with it often the last blocks of the file.
+            let start = size / 4 * (3 - round % 2);
+            disk.discard(GuestRange::between(GuestOffset(start), GuestOffset(size)))
+                .expect("it can");
+            model.write(start, &vec![0; usize::try_from(size - start).expect("small")]);
+            disk.flush().expect("a flush");
+        }
+        assert_qemu_agrees(&qemu, &folder, "disk.vhd", &model);
+    }
+}
+
+#[test]
 fn qemu_goes_on_with_a_child_that_lost_its_parent() {
     let folder = Folder::new();
     let exact = [("force_size", "on")];
