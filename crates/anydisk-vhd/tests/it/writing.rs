@@ -102,6 +102,29 @@ fn blocks_of_others_get_all_their_bits_when_they_are_written() {
 }
 
 #[test]
+fn blocks_of_a_table_that_was_lost_are_neither_cut_off_nor_written_over() {
+    let size = 18 << 20;
+    let (store, disk) = new(size, &[("force_size", "on")]);
+    disk.write(GuestOffset::ZERO, &vec![7; 18 << 20]).expect("a write");
+    disk.flush().expect("a flush");
+    store.write_at(HostOffset(0x600), &[0xFF; 4 * 9]).expect("memory");
+    let before = store.to_vec();
+    let end = before.len() - 512;
+    let folder = MemoryFolder::default();
+    folder.put("disk.vhd", before.clone());
+    let disk = open_in(&folder, "disk.vhd", Access::ReadWrite).expect("it opens");
+    disk.write(GuestOffset(5 << 20), &[1]).expect("a write");
+    disk.flush().expect("a flush");
+    let after = folder.file("disk.vhd").expect("it is there");
+    let entry = u64::from(number_at(&*after, 0x600 + 4 * 2)) * 512;
+    assert!(entry >= end as u64, "{entry:#x}");
+    assert!(after.to_vec()[0x800..end] == before[0x800..end]);
+    disk.discard(GuestRange::whole(size)).expect("it can");
+    disk.flush().expect("a flush");
+    assert_eq!(after.len().expect("memory"), before.len() as u64);
+}
+
+#[test]
 fn a_footer_or_its_copy_that_was_lost_is_written_anew() {
     for case in ["footer-lost", "header-copy-lost"] {
         let folder = file_of(case);
