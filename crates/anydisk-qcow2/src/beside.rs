@@ -114,6 +114,23 @@ impl<'a> Beside<'a> {
         })
     }
 
+    /// That [`add`](Self::add) would find room in the counts as they are now.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where a count would not fit.
+    pub(crate) fn check_add(&self, clusters: &[u64]) -> Result<()> {
+        let max = self.space().width.max();
+        let (mut last, mut times) = (None, 0);
+        for (cluster, count) in clusters.iter().zip(self.counts(clusters)?) {
+            times = if last == Some(cluster) { times + 1 } else { 1 };
+            last = Some(cluster);
+            if max.saturating_sub(count) < times {
+                return Err(self.wrong(*cluster, Wrong::Full));
+            }
+        }
+        Ok(())
+    }
+
     /// Counts one reference less to each of `clusters`, which rise; some may be the same.
     ///
     /// # Errors

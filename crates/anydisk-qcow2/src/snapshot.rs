@@ -108,6 +108,14 @@ impl Snapshots for Qcow2Image {
 }
 
 impl WritableImage {
+    /// After an error, gives what was taken back on the medium too.
+    fn or_undone<T>(&self, outcome: Result<T>) -> Result<T> {
+        outcome.inspect_err(|_| {
+            // The error is what is to be told; where this fails too, some space is lost.
+            let _ = self.write_back();
+        })
+    }
+
     fn check_unused(&self, entry: &Entry) -> Result<()> {
         if !self.pins.is_open(entry) {
             return Ok(());
@@ -142,18 +150,18 @@ impl Snapshots for WritableImage {
     }
 
     fn create(&self, new: &NewSnapshot) -> Result<SnapshotInfo> {
-        self.create_snapshot(new)
+        self.or_undone(self.create_snapshot(new))
     }
 
     fn apply(&self, which: &SnapshotRef) -> Result<()> {
-        self.apply_snapshot(which)
+        self.or_undone(self.apply_snapshot(which))
     }
 
     fn delete(&self, which: &SnapshotRef) -> Result<()> {
-        self.delete_snapshot(which)
+        self.or_undone(self.delete_snapshot(which))
     }
 
     fn rename(&self, which: &SnapshotRef, name: &str) -> Result<()> {
-        self.rename_snapshot(which, name)
+        self.or_undone(self.rename_snapshot(which, name))
     }
 }

@@ -34,6 +34,8 @@ impl Bitmaps for WritableImage {
     fn add(&self, new: &NewBitmap) -> Result<()> {
         let _turn = self.turns.take();
         let mut entry = self.new_entry(new)?;
+        // Before anything is taken.
+        checked_directory(&[&self.entries()[..], std::slice::from_ref(&entry)].concat())?;
         let _frozen = self.freeze();
         let _round = self.round();
         self.write_round()?;
@@ -251,10 +253,8 @@ impl WritableImage {
         if entries.is_empty() {
             return Ok(None);
         }
-        let bytes = to_bytes(entries);
+        let bytes = checked_directory(entries)?;
         let (len, count) = (bytes.len() as u64, entries.len() as u64);
-        check_limit("bitmap directory, in bytes", len, limits::BITMAP_DIRECTORY)?;
-        check_limit("number of bitmaps", count, limits::BITMAPS.into())?;
         let cluster_bits = self.shared.geometry.cluster_bits();
         let clusters = self.take_for_bitmap(len.div_ceil(1 << cluster_bits))?;
         let at = self.space.offset(clusters.first);
@@ -316,6 +316,14 @@ impl WritableImage {
         }
         Ok(())
     }
+}
+
+/// The bytes of a directory, if there may be so many.
+fn checked_directory(entries: &[BitmapEntry]) -> Result<Vec<u8>> {
+    let bytes = to_bytes(entries);
+    check_limit("bitmap directory, in bytes", bytes.len() as u64, limits::BITMAP_DIRECTORY)?;
+    check_limit("number of bitmaps", entries.len() as u64, limits::BITMAPS.into())?;
+    Ok(bytes)
 }
 
 fn check_limit(what: &'static str, found: u64, limit: u64) -> Result<()> {

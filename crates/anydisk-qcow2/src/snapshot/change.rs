@@ -8,14 +8,18 @@ use anydisk_core::{Error, HostOffset, NewSnapshot, Result, SnapshotInfo, Snapsho
 use super::table::{self, Entry};
 use super::view::check_l1;
 use crate::alloc::{bytes_of, words_of};
+use crate::alone::Frozen;
 use crate::beside::{Beside, Named};
 use crate::entry::{Fault, L1Entry, L2Entry, Rule};
 use crate::guard::{Clusters, Metadata};
 use crate::layout::entry::COPIED;
-use crate::room::Plan;
+use crate::room::{Plan, Room};
 use crate::table::Geometry;
 use crate::write::WritableImage;
 use crate::{Header, NAME, limits};
+
+/// Refcounts of so many bits may be full in an image that is in use.
+const NARROW: u32 = 8;
 
 impl WritableImage {
     /// See [`Snapshots::create`](anydisk_core::Snapshots::create).
@@ -28,6 +32,7 @@ impl WritableImage {
         // With its L1 table still unknown, it is as long as it will be.
         entries.push(Entry::new(&info, HostOffset::ZERO, header.l1_size)?);
         let snapshots = table::to_bytes(&entries)?.len() as u64;
+        self.check_counts_fit(&frozen, &header)?;
         let l1 = u64::from(header.l1_size) * 8;
         let (alone, room) = self.room_for(&frozen, || {
             let tables = self.count_tables(header.l1_table_offset, header.l1_size)?;
@@ -54,6 +59,23 @@ impl WritableImage {
         drop(alone);
         self.write_back()?;
         Ok(info)
+    }
+
+    /// That what the active disk refers to can be referred to once more. A wide count is not looked
+    /// at: it is full after thousands of snapshots, and then what was taken is given back.
+    fn check_counts_fit(&self, frozen: &Frozen<'_>, header: &Header) -> Result<()> {
+        if self.space.width.bits() > NARROW {
+            return Ok(());
+        }
+        let alone = self.alone_in(frozen)?;
+        let look = Beside::begin(self, Room::default(), &alone);
+        for word in self.read_words(header.l1_table_offset, header.l1_size.into())? {
+            if let Some(table) = look.read_table(L1Entry(word))? {
+                look.check_add(&table.references)?;
+                look.check_add(&[table.cluster])?;
+            }
+        }
+        Ok(())
     }
 
     /// See [`Snapshots::apply`](anydisk_core::Snapshots::apply).

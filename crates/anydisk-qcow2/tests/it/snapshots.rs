@@ -345,12 +345,14 @@ fn a_count_that_would_not_fit_is_refused_and_everything_is_as_before() {
         for number in 1..most {
             snapshots(&image).create(&named(&number.to_string())).expect("one more fits");
         }
-        let before = state_of(&image);
+        disk(&image, None).flush().expect("flushed");
+        let (before, file) = (state_of(&image), bytes_of(&*store));
         let error = snapshots(&image).create(&named("one too many")).unwrap_err();
         let expected = format!(" is {}, more than the limit of {most}", most + 1);
         assert!(error.to_string().ends_with(&expected), "{error}");
         assert_eq!(state_of(&image), before);
-        disk(&image, None).flush().expect("flushed");
+        // Room was taken before, and nobody gave it back who ended without a flush.
+        assert!(bytes_of(&*store) == file, "{bits}: the file is another one");
         assert_clean(&store, &bits);
     }
 }
