@@ -39,6 +39,9 @@ fn open_in(
         }
         None => None,
     };
+    if writable && key.is_none() {
+        return Err(missing(KEY_SECRET));
+    }
     let detached = payload == Payload::Elsewhere;
     let image = LuksImage::new(&luks, &request.store, key.as_ref(), detached, writable)?;
     let mut opened = Opened::new(Arc::new(image), None);
@@ -62,5 +65,9 @@ pub(crate) fn needed(
     location: &Location,
 ) -> Result<anydisk_core::Secret> {
     let secret = passphrase(secrets, option, location)?;
-    secret.ok_or(Error::Secret { option, why: SecretProblem::Missing("a passphrase") })
+    secret.ok_or_else(|| missing(option))
+}
+
+fn missing(option: &'static str) -> Error {
+    Error::Secret { option, why: SecretProblem::Missing("a passphrase") }
 }

@@ -55,6 +55,12 @@ impl View {
             Self::Locked => Err(locked()),
         }
     }
+
+    /// That there is a passphrase if one is needed: also where nothing is stored, nobody shall take
+    /// the disk for one that can be read.
+    pub(crate) fn check_unlocked(&self) -> Result<()> {
+        if matches!(self, Self::Locked) { Err(locked()) } else { Ok(()) }
+    }
 }
 
 #[cold]

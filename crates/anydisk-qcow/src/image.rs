@@ -211,7 +211,10 @@ impl QcowImage {
         lease: Lease<'a>,
     ) -> Result<Extent<'a>> {
         let source = match cluster {
-            Cluster::Absent => Source::Absent { reserved: None },
+            Cluster::Absent => {
+                self.view.check_unlocked()?;
+                Source::Absent { reserved: None }
+            }
             Cluster::Data(at) => {
                 let store = self.data_store(range.start(), at)?;
                 let at = at.saturating_add(self.geometry.locate(range.start()).within);
@@ -258,6 +261,7 @@ impl Image for QcowImage {
         Ok(match self.look(range)? {
             Look::Need(need) => Lookup::Need(need),
             Look::NoTable(len) => {
+                self.view.check_unlocked()?;
                 Lookup::Found(Extent::without_data(len, Source::Absent { reserved: None }))
             }
             Look::Run { cluster, len, .. } => {

@@ -298,7 +298,10 @@ impl Shared {
         };
         let (at, table_copied) = match found {
             Ok(L1Run::Table { at, copied }) => (at, copied),
-            Ok(L1Run::Absent(len)) => return Ok(Lookup::Found(absent(len))),
+            Ok(L1Run::Absent(len)) => {
+                self.view.check_unlocked()?;
+                return Ok(Lookup::Found(absent(len)));
+            }
             Err(fault) => return broken(fault, l1.slice),
         };
         let l2 = geometry.l2_slot(at, range.start());
@@ -344,8 +347,14 @@ impl Shared {
                 let store = self.view.store(&self.data, range.start(), at)?;
                 Source::Data { store, at, shared: !(copied && table_copied) }
             }
-            Cluster::Zero { reserved } => Source::Zero { reserved },
-            Cluster::Absent { reserved } => Source::Absent { reserved },
+            Cluster::Zero { reserved } => {
+                self.view.check_unlocked()?;
+                Source::Zero { reserved }
+            }
+            Cluster::Absent { reserved } => {
+                self.view.check_unlocked()?;
+                Source::Absent { reserved }
+            }
             Cluster::Compressed(stream) => Source::Encoded(Encoded {
                 store: &self.store,
                 at: stream.at,
