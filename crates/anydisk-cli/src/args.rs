@@ -138,6 +138,10 @@ pub(crate) struct Telling {
 }
 
 impl Telling {
+    pub(crate) fn form(self) -> Form {
+        self.output
+    }
+
     /// Whether the command prints its usual text.
     pub(crate) fn is_text(self) -> bool {
         self.output == Form::Human

@@ -3,28 +3,33 @@
 use std::ffi::{OsStr, OsString};
 
 use anydisk::storage::name;
-use anydisk::{Bitmaps, Image, ImageWrite, NewBitmap};
+use anydisk::{Bitmaps, GuestOffset, Image, ImageWrite, NewBitmap};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::args::{Reading, Telling, any_name};
 use crate::failure::{Failure, Outcome};
 use crate::options;
+use crate::output::ranges::Ranges;
 
 const EXAMPLES: &str = "\
 Examples:
   anydisk bitmap --add disk.qcow2 monday
   anydisk bitmap --add -g 4k --disable disk.qcow2 fine
   anydisk bitmap --merge monday --merge tuesday disk.qcow2 week
+  anydisk bitmap --changes --output=json disk.qcow2 monday
   anydisk info disk.qcow2                  (lists them)
 
 What is asked for is done in the order of the command line.";
 
-/// Adds, removes and changes a dirty bitmap of an image.
+/// Adds, removes, changes and reads a dirty bitmap of an image.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Bitmap {
     #[command(flatten)]
     actions: Actions,
+    /// Print the ranges that it has recorded
+    #[arg(long, conflicts_with_all = ["add", "remove", "clear", "enable", "disable", "merge"])]
+    changes: bool,
     /// With --add: bytes that one bit stands for
     #[arg(short, long)]
     granularity: Option<String>,
@@ -114,6 +119,9 @@ impl Bitmap {
         let [file, name] = &self.names[..] else {
             return Err(Failure::new("Expecting filename and bitmap name"));
         };
+        if self.changes {
+            return self.print_changes(file, &name::of(name));
+        }
         self.change(file, &name::of(name))?;
         self.telling.tell(&self.reading, file, self.format.as_deref())
     }
@@ -126,6 +134,16 @@ impl Bitmap {
             has(|action| matches!(action, Action::Merge(_))),
         );
         let why = match self {
+            Self {
+                changes: true,
+                source_file: None,
+                source_format: None,
+                granularity: None,
+                ..
+            } => {
+                return Ok(());
+            }
+            Self { changes: true, .. } => "--changes goes with none of -b, -F, and -g",
             _ if self.actions.0.is_empty() => {
                 "Need at least one of --add, --remove, --clear, --enable, --disable, or --merge"
             }
@@ -145,6 +163,20 @@ impl Bitmap {
         self.actions.0.iter().try_for_each(|action| self.perform(action, name, image))?;
         image.writer().map_or(Ok(()), ImageWrite::flush)?;
         Ok(())
+    }
+
+    fn print_changes(&self, file: &OsStr, name: &str) -> Outcome {
+        let layer = self.reading.top(file, self.format.as_deref())?;
+        let bitmaps = bitmaps_of(&*layer.image)?;
+        let mut changes = done("changes", name, bitmaps.changes(name))?;
+        let mut ranges = Ranges::begin(self.telling.form())?;
+        let mut from = GuestOffset(0);
+        while let Some(range) = changes.next(from)? {
+            from = range.end();
+            ranges.row(range);
+        }
+        ranges.end("changed")?;
+        Ok(0)
     }
 
     fn perform(&self, action: &Action, name: &str, image: &dyn Image) -> Result<(), Failure> {

@@ -18,11 +18,12 @@ Examples:
   anydisk snapshot -c before-upgrade disk.qcow2
   anydisk snapshot -l disk.qcow2
   anydisk snapshot -a before-upgrade disk.qcow2
+  anydisk snapshot --rename before-upgrade spring disk.qcow2
   anydisk snapshot --export before-upgrade -O qcow2 disk.qcow2 old.qcow2
   anydisk snapshot --diff before-upgrade disk.qcow2               (to the disk as it is now)
   anydisk snapshot --diff before-upgrade --to after --output=json disk.qcow2";
 
-/// Lists, makes, applies and deletes the snapshots inside an image.
+/// Lists, makes, applies, renames and deletes the snapshots inside an image.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Snapshot {
@@ -38,6 +39,10 @@ pub(crate) struct Snapshot {
     /// Forget this snapshot
     #[arg(short, long, value_name = "SNAPSHOT", value_parser = any_name())]
     delete: Vec<String>,
+    /// Give this snapshot another name
+    #[arg(long, num_args = 2, value_names = ["SNAPSHOT", "NAME"], value_parser = any_name())]
+    #[arg(conflicts_with_all = ["list", "create", "apply", "delete", "export", "diff"])]
+    rename: Option<Vec<String>>,
     /// The format, instead of looking at the bytes
     #[arg(short, long)]
     format: Option<String>,
@@ -62,6 +67,7 @@ impl Snapshot {
     pub(crate) fn run(self) -> Outcome {
         match (&self.create[..], &self.apply[..], &self.delete[..]) {
             _ if self.list > 1 => return Err(mixed()),
+            ([], [], []) if self.rename.is_some() => self.rename(),
             ([], [], []) if self.more.is_asked() => {
                 let (files, target) = self.more.split(&self.files);
                 let disk = self.disk(files)?;
@@ -82,6 +88,13 @@ impl Snapshot {
             // What there is afterwards.
             Form::Json => self.list(),
         }
+    }
+
+    fn rename(&self) -> Result<(), Failure> {
+        let Some([snapshot, name]) = self.rename.as_deref() else { return Ok(()) };
+        let rename =
+            |snapshots: &dyn Snapshots, snapshot: &str| snapshots.rename(&which(snapshot), name);
+        self.change(rename, "rename", snapshot)
     }
 
     fn disk(&self, files: &[OsString]) -> Result<Disk, Failure> {
@@ -114,10 +127,13 @@ impl Snapshot {
 
     fn change(
         &self,
-        change: fn(&dyn Snapshots, &str) -> Result<(), Error>,
+        change: impl Fn(&dyn Snapshots, &str) -> Result<(), Error>,
         verb: &str,
         name: &str,
     ) -> Result<(), Failure> {
+        if self.part.member.is_some() {
+            return Err(Failure::new("What lies in the members of a disk is only read"));
+        }
         let disk: Disk = self.reading.disk_to_write(self.file()?, self.format.as_deref(), false)?;
         let refused =
             |why: &str| Failure::new(format!("Could not {verb} snapshot '{name}': {why}"));

@@ -3,6 +3,7 @@
 pub(crate) mod findings;
 pub(crate) mod human;
 pub(crate) mod json;
+pub(crate) mod ranges;
 pub(crate) mod snapshots;
 
 use std::ffi::OsString;

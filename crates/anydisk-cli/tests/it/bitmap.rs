@@ -90,3 +90,22 @@ fn a_bitmap_that_cannot_be_trusted_stops_a_copy_or_is_left_out_aloud() {
     let expected = [bitmap("", "b-disabled", 65536), bitmap(AUTO, "b-fine", 512)].join(",");
     assert_eq!(listed(&bench, "b.qcow2"), expected);
 }
+
+#[test]
+fn what_a_bitmap_has_recorded_is_told_in_ranges() {
+    let bench = Bench::new();
+    bench.prints(&["create", "-q", "-f", "qcow2", "a.qcow2", "8M"]);
+    bench.prints(&["bitmap", "--add", "a.qcow2", "monday"]);
+    let none = "Offset          Length\n0 B changed.\n";
+    assert_eq!(bench.prints(&["bitmap", "--changes", "a.qcow2", "monday"]), none);
+    bench.raw("new", 8 << 20, &[(70_000, b"new"), (4 << 20, &[1; 100_000])]);
+    bench.prints(&["convert", "-q", "-n", "-f", "raw", "-O", "qcow2", "new", "a.qcow2"]);
+    let json = bench.prints(&["bitmap", "--changes", "--output=json", "a.qcow2", "monday"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let starts: Vec<_> = json.as_array().unwrap().iter().map(|one| one["start"].as_u64()).collect();
+    assert!(!starts.is_empty(), "{json}");
+    let error = bench.fails(&["bitmap", "--changes", "a.qcow2", "none"], 1);
+    assert!(error.contains("Dirty bitmap 'none' not found"), "{error}");
+    bench.fails(&["bitmap", "--changes", "--clear", "a.qcow2", "monday"], 1);
+    bench.fails(&["bitmap", "--changes", "-g", "4k", "a.qcow2", "monday"], 1);
+}

@@ -103,3 +103,17 @@ fn what_is_done_with_snapshots_does_not_mix() {
         bench.fails(line, 1);
     }
 }
+
+#[test]
+fn a_snapshot_gets_another_name() {
+    let bench = Bench::new();
+    image(&bench);
+    bench.prints(&["snapshot", "--rename", "one", "first", "disk"]);
+    let list = bench.prints(&["snapshot", "-l", "disk"]);
+    assert!(list.contains("first") && !list.contains("one "), "{list}");
+    bench.prints(&["snapshot", "--diff", "first", "disk"]);
+    let error = bench.fails(&["snapshot", "--rename", "one", "other", "disk"], 1);
+    assert!(error.contains("Could not rename snapshot 'one': snapshot not found"), "{error}");
+    bench.fails(&["snapshot", "--rename", "two", "disk"], 1);
+    bench.fails(&["snapshot", "-l", "--rename", "two", "second", "disk"], 1);
+}

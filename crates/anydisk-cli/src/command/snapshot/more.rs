@@ -1,19 +1,18 @@
 //! What qemu-img's `snapshot` cannot: a snapshot as an image of its own, and what has changed.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use anydisk::Disk;
 use anydisk::convert::{Settings, Sources, copy_to_file, differences};
-use anydisk::{Disk, GuestRange};
 use clap::Args;
 
 use super::{Snapshot, disk_at};
 use crate::args::{Form, any_name};
 use crate::command::{create, info};
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::options::Given;
-use crate::output::human::size;
+use crate::output::ranges::Ranges;
 use crate::progress::Progress;
 use crate::{naming, output};
 
@@ -91,54 +90,9 @@ impl More {
         let now = Disk::from_layers(disk.layers().to_vec(), &how.reading.limits());
         let (then, now) = (disk_at(disk, Some(snapshot))?, disk_at(now, self.to.as_deref())?);
         let progress = Progress::new(false, how.quiet)?;
-        let out = BufWriter::new(io::stdout().lock());
-        let mut table = Table { out, form: how.output, failed: None };
-        table.begin()?;
-        let mut separator = "";
-        let mut row = |range: GuestRange| {
-            table.row(separator, range);
-            separator = ",\n";
-        };
-        let sum = differences(&then, &now, &mut row, &progress)?;
-        table.end(sum)?;
+        let mut ranges = Ranges::begin(how.output)?;
+        differences(&then, &now, &mut |range| ranges.row(range), &progress)?;
+        ranges.end("differ")?;
         Ok(0)
-    }
-}
-
-/// Ranges as they are found.
-struct Table<W: Write> {
-    out: W,
-    form: Form,
-    failed: Option<io::Error>,
-}
-
-impl<W: Write> Table<W> {
-    fn begin(&mut self) -> io::Result<()> {
-        match self.form {
-            Form::Human => writeln!(self.out, "{:<16}Length", "Offset"),
-            Form::Json => write!(self.out, "["),
-        }
-    }
-
-    fn row(&mut self, separator: &str, range: GuestRange) {
-        let (start, length) = (range.start().get(), range.len());
-        let written = match self.form {
-            Form::Human => writeln!(self.out, "{start:<#16x}{length:#x}"),
-            Form::Json => {
-                write!(self.out, "{separator}{{ \"start\": {start}, \"length\": {length}}}")
-            }
-        };
-        if let Err(error) = written {
-            self.failed.get_or_insert(error);
-        }
-    }
-
-    fn end(mut self, sum: u64) -> Result<(), Failure> {
-        match self.form {
-            Form::Human => writeln!(self.out, "{} differ.", size(sum)),
-            Form::Json => writeln!(self.out, "]"),
-        }?;
-        self.out.flush()?;
-        self.failed.map_or(Ok(()), |error| Err(error.into()))
     }
 }
