@@ -264,7 +264,7 @@ fn gpt() -> Vec<u8> {
 
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for format in ["luks", "ova", "qcow", "qcow2", "qed", "vdi", "vmdk"] {
+    for format in ["luks", "ova", "qcow", "qcow2", "qed", "vdi", "vhd", "vhdx", "vmdk"] {
         for case in cases(format) {
             let unpacked = case.unpack();
             for part in &case.files {
