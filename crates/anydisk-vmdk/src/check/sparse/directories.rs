@@ -182,7 +182,7 @@ impl SparseCheck<'_> {
                 let at = first.place(index);
                 let finding = Finding::new(Severity::Corruption, "directory-entry", at, text);
                 let mut finding = finding.costing(cost).mended_by("there is no table any more");
-                finding.repaired = self.mends() && !self.restores;
+                finding.repaired = self.mends();
                 if finding.repaired {
                     first.set(index, 0);
                     if let Some(second) = second {

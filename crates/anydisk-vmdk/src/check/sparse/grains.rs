@@ -72,7 +72,6 @@ impl SparseCheck<'_> {
         self.keeps_leaks = true;
         let mut finding = self.used_twice(place, met, at).costing(cost);
         if self.mends()
-            && !self.restores
             && let Some(copy) = self.copy_grain(place)?
         {
             pair.first.set(index, sector(copy));
@@ -160,7 +159,7 @@ impl SparseCheck<'_> {
         let mut finding = finding.costing(cost);
         if !is_kept {
             finding = finding.mended_by("there is no grain any more");
-            if self.mends() && !self.restores {
+            if self.mends() {
                 pair.first.set(index, 0);
                 finding.repaired = true;
             }
@@ -218,7 +217,7 @@ impl SparseCheck<'_> {
         let text = format!("the entry {:#x} is for a grain behind the end", first.get(index));
         let finding = Finding::new(Severity::Note, "entry-behind-end", first.place(index), text);
         let mut finding = finding.mended_by("it is cleared");
-        if self.mends() && !self.restores {
+        if self.mends() {
             first.set(index, 0);
             finding.repaired = true;
         }

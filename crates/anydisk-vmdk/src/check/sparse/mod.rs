@@ -41,8 +41,6 @@ pub(super) struct SparseCheck<'a> {
     /// The two sets of tables say different things.
     differ: bool,
     belief: Belief,
-    /// Mends what a second copy knows, and gives nothing up.
-    restores: bool,
     /// Entries of the window were left for those that others may have the place of.
     has_others: bool,
     /// Of each table.
@@ -110,7 +108,6 @@ impl<'a> SparseCheck<'a> {
             entangled: false,
             differ: false,
             belief: Belief::Both,
-            restores: false,
             has_others: false,
             states: vec![TableState::default(); tables],
             windows: Windows::new(sparse.end(), request.open.limits.table_cache),
@@ -264,7 +261,7 @@ impl<'a> SparseCheck<'a> {
         let text = "the extent was not closed by its last writer".to_owned();
         let mut finding =
             Finding::new(Severity::Note, "unclean", at, text).mended_by("the flag is cleared");
-        if self.mends() && !self.restores {
+        if self.mends() {
             self.sparse.tell_unclean(self.store, false)?;
             self.store.flush()?;
             finding.repaired = true;

@@ -96,7 +96,7 @@ impl SparseCheck<'_> {
             format!("{count} entries differ from those of the first table at {}", first.place(0));
         let finding = Finding::new(Severity::Note, "copies-differ", at, text);
         let mut finding = finding.mended_by("the first is copied over the second");
-        if self.mends() && !self.restores {
+        if self.mends() {
             second.copy_from(first);
             finding.repaired = true;
         }
