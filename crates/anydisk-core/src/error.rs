@@ -273,23 +273,39 @@ impl fmt::Display for Value {
     }
 }
 
+/// Refuses what is legal and too large; `what` with its unit.
+///
+/// # Errors
+/// [`Error::Limit`] if `found` is more than `limit`.
+pub fn check_limit(
+    format: &'static str,
+    what: impl Into<Cow<'static, str>>,
+    found: u64,
+    limit: u64,
+) -> Result<()> {
+    if found <= limit {
+        return Ok(());
+    }
+    Err(Error::Limit { format, what: what.into(), found, limit })
+}
+
 /// An [`Invalid`] for a field of a layout struct: name and place come from the struct itself.
 ///
 /// `invalid_field!("qcow2", HeaderV2, cluster_bits, found, "9 to 21")`; the place is the field's
 /// offset in the struct, plus `base: HostOffset` where the struct is not at the start of the file:
-/// `invalid_field!("qcow2", base, Entry, l1_size, found, "...")`.
+/// `invalid_field!("qcow2", base => Entry, l1_size, found, "...")`.
 #[macro_export]
 macro_rules! invalid_field {
-    ($format:expr, $layout:ty, $field:ident, $found:expr, $($expected:tt)+) => {
-        $crate::invalid_field!($format, $crate::HostOffset::ZERO, $layout, $field, $found, $($expected)+)
-    };
-    ($format:expr, $base:expr, $layout:ty, $field:ident, $found:expr, $($expected:tt)+) => {
+    ($format:expr, $base:expr => $layout:ty, $field:ident, $found:expr, $($expected:tt)+) => {
         $crate::Invalid {
             format: $format,
-            field: stringify!($field).into(),
+            field: stringify!($field).trim_start_matches("r#").into(),
             at: $base.saturating_add(::core::mem::offset_of!($layout, $field) as u64),
             found: $crate::Value::from($found),
             expected: format!($($expected)+).into(),
         }
+    };
+    ($format:expr, $layout:ty, $field:ident, $found:expr, $($expected:tt)+) => {
+        $crate::invalid_field!($format, $crate::HostOffset::ZERO => $layout, $field, $found, $($expected)+)
     };
 }

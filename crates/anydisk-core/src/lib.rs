@@ -73,7 +73,7 @@ pub use capability::snapshot::{NewSnapshot, SnapshotInfo, SnapshotRef, Snapshots
 pub use claim::{Claim, Claims};
 pub use container::{Container, ContainerRequest, Member, Members};
 pub use disk::{Disk, DiskExtent, DiskLookup, DiskNeed, Layer};
-pub use error::{Error, Invalid, Result, Value};
+pub use error::{Error, Invalid, Result, Value, check_limit};
 pub use extent::{Encoded, Extent, Source};
 pub use flat::{Block, BlockEntries, BlockShape, FlatTable, Still, TableShape};
 pub use format::{

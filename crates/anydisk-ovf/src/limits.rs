@@ -1,6 +1,6 @@
 //! What we refuse for its size. What a caller may set is in [`anydisk_core::Limits`].
 
-use anydisk_core::{Error, Limits, Result};
+use anydisk_core::{Limits, Result};
 
 use crate::NAME;
 
@@ -17,8 +17,5 @@ pub(crate) fn descriptor(limits: &Limits) -> u64 {
 
 /// Refuses `found` if it is more than `limit`.
 pub(crate) fn check(what: &'static str, found: u64, limit: u64) -> Result<()> {
-    if found <= limit {
-        return Ok(());
-    }
-    Err(Error::Limit { format: NAME, what: what.into(), found, limit })
+    anydisk_core::check_limit(NAME, what, found, limit)
 }

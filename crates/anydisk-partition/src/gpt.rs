@@ -1,6 +1,8 @@
 //! GPT: two copies of a header and its entries, each under checksums.
 
-use anydisk_core::{Error, HostOffset, Invalid, Limits, Result, Storage, StorageExt, Value};
+use anydisk_core::{
+    Error, HostOffset, Invalid, Limits, Result, Storage, StorageExt, Value, check_limit,
+};
 use zerocopy::FromBytes;
 
 use crate::layout::{GPT_MAGIC, GptEntry, GptHeader};
@@ -131,11 +133,8 @@ fn read_entries(
     limits: &Limits,
 ) -> Result<Vec<u8>> {
     let found = u64::from(header.entry_count.get()) * u64::from(header.entry_size.get());
-    let limit = limits.descriptor as u64;
-    if found > limit {
-        let what = "size of the partition entries in bytes".into();
-        return Err(Error::Limit { format: NAME, what, found, limit });
-    }
+    let what = "size of the partition entries in bytes";
+    check_limit(NAME, what, found, limits.descriptor as u64)?;
     let start = header.entries_lba.get();
     let place = start.checked_mul(sector).and_then(|place| place.checked_add(found).map(|_| place));
     let mut entries = vec![0; usize::try_from(found).unwrap_or(0)];

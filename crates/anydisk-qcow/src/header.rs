@@ -1,7 +1,9 @@
 //! The header: bytes to checked values, and back. Pure but for the name of the backing file.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use anydisk_core::{Error, HostOffset, Invalid, Result, Storage, StorageExt, Value, invalid_field};
+use anydisk_core::{
+    Error, HostOffset, Invalid, Result, Storage, StorageExt, Value, check_limit, invalid_field,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::create::SECTOR;
@@ -144,11 +146,9 @@ impl Header {
     }
 
     fn check_l1(&self) -> Result<()> {
-        let (found, limit) = (self.l1_entries(), limits::L1_ENTRIES);
-        if found > limit {
-            let what = "L1 table of a disk of this size, in entries".into();
-            return Err(Error::Limit { format: NAME, what, found, limit });
-        }
+        let found = self.l1_entries();
+        let what = "L1 table of a disk of this size, in entries";
+        check_limit(NAME, what, found, limits::L1_ENTRIES)?;
         let at = self.l1_table_offset;
         let end = found.checked_mul(8).and_then(|len| at.checked_add(len));
         if end.is_some_and(|end| end.get() <= limits::FILE) {

@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anydisk_core::{Error, HostOffset, Result, RunSpace};
+use anydisk_core::{Error, HostOffset, Result, RunSpace, check_limit};
 
 use crate::layout::RawHeader;
 use crate::piece::{Piece, each_word};
@@ -255,12 +255,8 @@ fn tables(image: &QcowImage) -> Result<Vec<HostOffset>> {
 }
 
 fn check_count(tables: usize) -> Result<()> {
-    let (found, limit) = (tables as u64, limits::TABLES);
-    if found <= limit {
-        return Ok(());
-    }
-    let what = "number of L2 tables of an image to be written".into();
-    Err(Error::Limit { format: NAME, what, found, limit })
+    let what = "number of L2 tables of an image to be written";
+    check_limit(NAME, what, tables as u64, limits::TABLES)
 }
 
 fn needs_repair(why: String) -> Error {

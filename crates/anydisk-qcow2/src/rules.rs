@@ -3,7 +3,7 @@
 
 #![deny(clippy::indexing_slicing)]
 
-use anydisk_core::{Error, HostOffset, Result, Value, invalid_field};
+use anydisk_core::{Error, HostOffset, Result, Value, check_limit, invalid_field};
 use zerocopy::FromBytes;
 use zerocopy::big_endian::U64;
 
@@ -95,7 +95,7 @@ fn check_refcounts(raw: &RawHeader) -> Result<()> {
     }
     let clusters = raw.refcount_table_clusters.get();
     let len = u64::from(clusters) << raw.cluster_bits.get();
-    check_limit("refcount table, in bytes", len, limits::REFCOUNT_TABLE)?;
+    check_limit(NAME, "refcount table, in bytes", len, limits::REFCOUNT_TABLE)?;
     let at = raw.refcount_table_offset.get();
     check_place(raw, at, len)
         .map_err(|expected| wrong!(refcount_table_offset, HostOffset(at), "{expected}"))
@@ -115,7 +115,7 @@ fn check_size(raw: &RawHeader) -> Result<()> {
         return refuse!(size, size, "at most {}", limits::OFFSET);
     }
     let l1_size = raw.l1_size.get();
-    check_limit("L1 table, in entries", l1_size.into(), limits::L1_ENTRIES.into())?;
+    check_limit(NAME, "L1 table, in entries", l1_size.into(), limits::L1_ENTRIES.into())?;
     let extended = raw.incompatible_features.get() & incompatible::EXTENDED_L2 != 0;
     let l2_bits = raw.cluster_bits.get() - if extended { 4 } else { 3 };
     let needed = size.div_ceil(1 << (raw.cluster_bits.get() + l2_bits));
@@ -130,17 +130,10 @@ fn check_tables(raw: &RawHeader) -> Result<()> {
     check_place(raw, at, u64::from(raw.l1_size.get()) * 8)
         .map_err(|expected| wrong!(l1_table_offset, HostOffset(at), "{expected}"))?;
     let snapshots = raw.nb_snapshots.get();
-    check_limit("number of snapshots", snapshots.into(), limits::SNAPSHOTS.into())?;
+    check_limit(NAME, "number of snapshots", snapshots.into(), limits::SNAPSHOTS.into())?;
     let at = raw.snapshots_offset.get();
     check_place(raw, at, u64::from(snapshots) * size_of::<RawSnapshot>() as u64)
         .map_err(|expected| wrong!(snapshots_offset, HostOffset(at), "{expected}"))
-}
-
-fn check_limit(what: &'static str, found: u64, limit: u64) -> Result<()> {
-    if found <= limit {
-        return Ok(());
-    }
-    Err(Error::Limit { format: NAME, what: what.into(), found, limit })
 }
 
 /// What is expected of the place of a table of `len` bytes, if it is not at such a place.
@@ -160,6 +153,7 @@ fn check_place(raw: &RawHeader, at: u64, len: u64) -> Result<(), String> {
 pub(crate) fn check_extensions(raw: &RawHeader, extensions: &[Extension]) -> Result<()> {
     if let Some(name) = find(extensions, extension::BACKING_FORMAT) {
         check_limit(
+            NAME,
             "backing format name, in bytes",
             name.len() as u64,
             limits::BACKING_FORMAT as u64,

@@ -2,7 +2,9 @@
 
 use std::mem::offset_of;
 
-use anydisk_core::{Error, HostOffset, Id, Invalid, Reference, Result, Role, Uuid, Value};
+use anydisk_core::{
+    Error, HostOffset, Id, Invalid, Reference, Result, Role, Uuid, Value, invalid_field,
+};
 use zerocopy::FromBytes;
 
 use crate::NAME;
@@ -21,13 +23,7 @@ const SHORT_V1: usize = offset_of!(HeaderV1, lchs_geometry);
 /// An [`Invalid`] for a field of a layout struct.
 macro_rules! invalid {
     ($layout:ty, $field:ident, $found:expr, $($expected:tt)+) => {
-        Error::from(anydisk_core::Invalid {
-            format: NAME,
-            field: stringify!($field).trim_start_matches("r#").into(),
-            at: HostOffset(offset_of!($layout, $field) as u64),
-            found: Value::from($found),
-            expected: format!($($expected)+).into(),
-        })
+        Error::from(invalid_field!(NAME, $layout, $field, $found, $($expected)+))
     };
 }
 
@@ -392,10 +388,7 @@ fn geometry(raw: &RawGeometry) -> Option<Geometry> {
 
 /// Refuses what is legal and too large.
 pub(crate) fn limit(what: &'static str, found: u64, limit: u64) -> Result<()> {
-    if found <= limit {
-        return Ok(());
-    }
-    Err(Error::Limit { format: NAME, what: what.into(), found, limit })
+    anydisk_core::check_limit(NAME, what, found, limit)
 }
 
 pub(crate) fn unsupported(feature: impl Into<anydisk_core::Feature>) -> Error {

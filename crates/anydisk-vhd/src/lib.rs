@@ -43,13 +43,9 @@
 /// The error for a field of a layout struct that lies at a place of the file.
 macro_rules! invalid {
     ($at:expr, $layout:ty, $field:ident, $found:expr, $($expected:tt)+) => {
-        anydisk_core::Error::from(anydisk_core::Invalid {
-            format: crate::NAME,
-            field: stringify!($field).into(),
-            at: $at.saturating_add(std::mem::offset_of!($layout, $field) as u64),
-            found: anydisk_core::Value::from($found),
-            expected: format!($($expected)+).into(),
-        })
+        anydisk_core::Error::from(anydisk_core::invalid_field!(
+            crate::NAME, $at => $layout, $field, $found, $($expected)+
+        ))
     };
 }
 

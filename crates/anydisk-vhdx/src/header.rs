@@ -232,10 +232,7 @@ pub(crate) fn invalid(
 
 /// Refuses what is legal and too large.
 pub(crate) fn limit(what: &'static str, found: u64, limit: u64) -> Result<()> {
-    if found <= limit {
-        return Ok(());
-    }
-    Err(Error::Limit { format: NAME, what: what.into(), found, limit })
+    anydisk_core::check_limit(NAME, what, found, limit)
 }
 
 pub(crate) fn unsupported(feature: impl Into<anydisk_core::Feature>) -> Error {

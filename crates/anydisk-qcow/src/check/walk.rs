@@ -2,7 +2,7 @@
 
 use anydisk_core::{
     CheckRequest, Codec, Error, GuestOffset, GuestRange, HostOffset, Image, Result, StorageExt,
-    can_be_leaks,
+    can_be_leaks, check_limit,
 };
 
 use super::Teller;
@@ -290,10 +290,6 @@ impl Buffers {
 }
 
 fn check_count(tables: usize) -> Result<()> {
-    let (found, limit) = (tables as u64, limits::TABLES);
-    if found <= limit {
-        return Ok(());
-    }
-    let what = "number of L2 tables of an image to be checked".into();
-    Err(Error::Limit { format: NAME, what, found, limit })
+    let what = "number of L2 tables of an image to be checked";
+    check_limit(NAME, what, tables as u64, limits::TABLES)
 }

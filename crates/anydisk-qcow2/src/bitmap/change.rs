@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anydisk_core::{
     BitmapInfo, Bitmaps, Changes, Error, Feature, GuestOffset, HostOffset, NewBitmap, Result,
-    Storage,
+    Storage, check_limit,
 };
 use anydisk_storage::name;
 
@@ -321,14 +321,7 @@ impl WritableImage {
 /// The bytes of a directory, if there may be so many.
 fn checked_directory(entries: &[BitmapEntry]) -> Result<Vec<u8>> {
     let bytes = to_bytes(entries);
-    check_limit("bitmap directory, in bytes", bytes.len() as u64, limits::BITMAP_DIRECTORY)?;
-    check_limit("number of bitmaps", entries.len() as u64, limits::BITMAPS.into())?;
+    check_limit(NAME, "bitmap directory, in bytes", bytes.len() as u64, limits::BITMAP_DIRECTORY)?;
+    check_limit(NAME, "number of bitmaps", entries.len() as u64, limits::BITMAPS.into())?;
     Ok(bytes)
-}
-
-fn check_limit(what: &'static str, found: u64, limit: u64) -> Result<()> {
-    if found <= limit {
-        return Ok(());
-    }
-    Err(Error::Limit { format: NAME, what: what.into(), found, limit })
 }

@@ -200,8 +200,7 @@ pub(crate) fn read_entry(
         let most = rest.len();
         return Err(invalid_field!(
             NAME,
-            { at },
-            RawBitmap,
+            at => RawBitmap,
             name_size,
             u32::from(found),
             "at most {most}"

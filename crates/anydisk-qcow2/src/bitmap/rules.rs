@@ -67,14 +67,14 @@ fn check_known(raw: &RawBitmap, at: HostOffset) -> Result<(), Invalid> {
     if flags & !(IN_USE | AUTO) != 0 {
         let found = Value::Hex(flags.into());
         let expected = "no other flags than 0x1 and 0x2";
-        return Err(invalid_field!(NAME, { at }, RawBitmap, flags, found, "{expected}"));
+        return Err(invalid_field!(NAME, at => RawBitmap, flags, found, "{expected}"));
     }
     if raw.kind != DIRTY_TRACKING {
         let found = u32::from(raw.kind);
-        return Err(invalid_field!(NAME, { at }, RawBitmap, kind, found, "{DIRTY_TRACKING}"));
+        return Err(invalid_field!(NAME, at => RawBitmap, kind, found, "{DIRTY_TRACKING}"));
     }
     if extra != 0 {
-        return Err(invalid_field!(NAME, { at }, RawBitmap, extra_data_size, extra, "0"));
+        return Err(invalid_field!(NAME, at => RawBitmap, extra_data_size, extra, "0"));
     }
     Ok(())
 }
@@ -82,7 +82,7 @@ fn check_known(raw: &RawBitmap, at: HostOffset) -> Result<(), Invalid> {
 fn check_values(raw: &RawBitmap, at: HostOffset, cluster: u64) -> Result<(), Invalid> {
     macro_rules! refuse {
         ($field:ident, $found:expr, $($expected:tt)+) => {
-            Err(invalid_field!(NAME, { at }, RawBitmap, $field, $found, $($expected)+))
+            Err(invalid_field!(NAME, at => RawBitmap, $field, $found, $($expected)+))
         };
     }
     let (table, entries) = (HostOffset(raw.bitmap_table_offset.get()), raw.bitmap_table_size.get());
@@ -121,5 +121,5 @@ pub(crate) fn check_table_size(
         return Ok(());
     }
     let expected = "for a disk of this size";
-    Err(invalid_field!(NAME, { at }, RawBitmap, bitmap_table_size, found, "{needed} {expected}"))
+    Err(invalid_field!(NAME, at => RawBitmap, bitmap_table_size, found, "{needed} {expected}"))
 }

@@ -1,6 +1,6 @@
 //! The snapshot table as bytes: entries in, entries out (qcow2, "Snapshots"). Pure but for reading.
 
-use anydisk_core::{Error, HostOffset, Result, SnapshotInfo, Storage, StorageExt};
+use anydisk_core::{Error, HostOffset, Result, SnapshotInfo, Storage, StorageExt, check_limit};
 use anydisk_storage::name;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -47,7 +47,7 @@ pub(crate) fn walk(
         let mut raw = RawSnapshot::new_zeroed();
         store.read_padded_at(at, raw.as_mut_bytes())?;
         walked += entry_len(&raw)?;
-        check_limit("snapshot table, in bytes", walked, limits::SNAPSHOT_TABLE)?;
+        check_limit(NAME, "snapshot table, in bytes", walked, limits::SNAPSHOT_TABLE)?;
         visit(at, &raw)?;
     }
     Ok(walked)
@@ -95,30 +95,23 @@ pub(crate) fn read_whole(store: &dyn Storage, header: &Header) -> Result<Vec<Ent
 /// # Errors
 /// [`Error::Limit`] if there are too many, or they are too long.
 pub(crate) fn to_bytes(entries: &[Entry]) -> Result<Vec<u8>> {
-    check_limit("number of snapshots", entries.len() as u64, limits::SNAPSHOTS.into())?;
+    check_limit(NAME, "number of snapshots", entries.len() as u64, limits::SNAPSHOTS.into())?;
     let mut bytes = Vec::new();
     for entry in entries {
         bytes.resize(bytes.len().next_multiple_of(8), 0);
         bytes.extend_from_slice(entry.raw.as_bytes());
         bytes.extend([&entry.extra, &entry.id, &entry.name].into_iter().flatten());
     }
-    check_limit("snapshot table, in bytes", bytes.len() as u64, limits::SNAPSHOT_TABLE)?;
+    check_limit(NAME, "snapshot table, in bytes", bytes.len() as u64, limits::SNAPSHOT_TABLE)?;
     Ok(bytes)
 }
 
 /// Bytes of an entry, with its padding.
 fn entry_len(raw: &RawSnapshot) -> Result<u64> {
     let extra = u64::from(raw.extra_data_size.get());
-    check_limit("extra data of a snapshot, in bytes", extra, limits::SNAPSHOT_EXTRA.into())?;
+    check_limit(NAME, "extra data of a snapshot, in bytes", extra, limits::SNAPSHOT_EXTRA.into())?;
     let strings = u64::from(raw.id_str_size.get()) + u64::from(raw.name_size.get());
     Ok((FIXED as u64 + extra + strings).next_multiple_of(8))
-}
-
-fn check_limit(what: &'static str, found: u64, limit: u64) -> Result<()> {
-    if found <= limit {
-        return Ok(());
-    }
-    Err(Error::Limit { format: NAME, what: what.into(), found, limit })
 }
 
 impl Entry {

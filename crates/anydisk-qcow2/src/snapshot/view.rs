@@ -65,7 +65,7 @@ pub(crate) fn check_l1(header: &Header, entry: &Entry) -> Result<HostOffset> {
     if !at.is_aligned(cluster) || end.is_none_or(|end| end.get() > limits::OFFSET) {
         let expected = format!("a multiple of the cluster size ({cluster:#x})");
         return Err(
-            invalid_field!(NAME, entry.at, RawSnapshot, l1_table_offset, at, "{expected}").into()
+            invalid_field!(NAME, entry.at => RawSnapshot, l1_table_offset, at, "{expected}").into(),
         );
     }
     let size = entry.size().unwrap_or(header.size);
@@ -73,7 +73,7 @@ pub(crate) fn check_l1(header: &Header, entry: &Entry) -> Result<HostOffset> {
     if size > limits::OFFSET || u64::from(l1_size) < needed {
         let expected = format!("at least {needed} for a disk of {size} bytes");
         return Err(
-            invalid_field!(NAME, entry.at, RawSnapshot, l1_size, l1_size, "{expected}").into()
+            invalid_field!(NAME, entry.at => RawSnapshot, l1_size, l1_size, "{expected}").into()
         );
     }
     Ok(at)
@@ -131,8 +131,7 @@ impl MachineState {
             let expected = format!("at most {mapped}, as {l1_size} L1 entries map");
             return Err(invalid_field!(
                 NAME,
-                entry.at,
-                RawSnapshot,
+                entry.at => RawSnapshot,
                 vm_state_size,
                 len,
                 "{expected}"

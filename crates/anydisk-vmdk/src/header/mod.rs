@@ -16,13 +16,9 @@ use crate::limits;
 /// An [`Invalid`](anydisk_core::Invalid) for a field of a layout struct that lies at `$base`.
 macro_rules! invalid {
     ($layout:ty, $field:ident, $base:expr, $found:expr, $expected:expr) => {
-        anydisk_core::Invalid {
-            format: $crate::NAME,
-            field: stringify!($field).into(),
-            at: $base.saturating_add(::core::mem::offset_of!($layout, $field) as u64),
-            found: anydisk_core::Value::from($found),
-            expected: $expected.into(),
-        }
+        anydisk_core::invalid_field!(
+            $crate::NAME, $base => $layout, $field, $found, "{}", $expected
+        )
     };
 }
 pub(crate) use invalid;
@@ -254,10 +250,7 @@ pub(crate) fn limit(
     found: u64,
     limit: u64,
 ) -> Result<()> {
-    if found <= limit {
-        return Ok(());
-    }
-    Err(Error::Limit { format: NAME, what: what.into(), found, limit })
+    anydisk_core::check_limit(NAME, what, found, limit)
 }
 
 #[cfg(test)]
