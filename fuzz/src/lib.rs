@@ -46,7 +46,30 @@ pub fn explore(format: &dyn Format, bytes: Vec<u8>) {
     explore_with(format, bytes, &NoReferences);
 }
 
-/// The same with files that the image may name.
+/// Opens `bytes` for writing as well: what is written is read back, whatever the tables say.
+///
+/// # Panics
+/// If it is not: that is a finding.
+pub fn write_and_read(format: &dyn Format, bytes: Vec<u8>) {
+    let (location, limits) = (Location::Other("input".into()), Limits::strict());
+    let store = Arc::new(MemoryStorage::new(bytes));
+    let mut request = OpenRequest::new(store, &location, &limits);
+    request.access = Access::ReadWrite;
+    let Ok(opened) = format.open(request) else { return };
+    let disk = Disk::new(opened.image);
+    for at in [0, 1 << 20, disk.size().saturating_sub(3)] {
+        let at = GuestOffset(at.min(disk.size().saturating_sub(3)));
+        if disk.size() < 3 || disk.write(at, b"abc").is_err() {
+            return;
+        }
+        let mut back = [0; 3];
+        disk.read(at, &mut back).expect("it was written");
+        assert_eq!(&back, b"abc");
+    }
+    let _ = disk.flush();
+}
+
+/// As [`explore`], with files that the image may name.
 pub fn explore_with(format: &dyn Format, bytes: Vec<u8>, resolver: &dyn Resolver) {
     let limits = Limits::strict();
     let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes));
