@@ -52,6 +52,7 @@ macro_rules! invalid {
 mod blocks;
 mod check;
 mod create;
+mod ends;
 mod footer;
 mod format;
 mod geometry;
@@ -65,6 +66,7 @@ mod link;
 mod measure;
 mod space;
 mod table;
+mod unset;
 mod write;
 
 pub use format::{VHD, VhdFormat};

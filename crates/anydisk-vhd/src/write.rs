@@ -9,13 +9,8 @@
 //! The footer ends the file after each flush, right behind the last block: qemu puts its next one
 //! there, and takes what it finds for zeroes. Until then its copy at the start serves.
 
-use std::collections::BTreeSet;
-use std::mem::offset_of;
-use std::sync::atomic::{
-    AtomicU64,
-    Ordering::{AcqRel, Acquire, Release},
-};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
+use std::sync::atomic::Ordering::Release;
 
 use anydisk_core::bits::mask;
 use anydisk_core::{
@@ -23,17 +18,18 @@ use anydisk_core::{
     Inserted, Need, Placement, Reservation, Reserved, Result, RunSpace, Storage, StorageExt,
     Supplied, Updated, WantedRun, WriteLease,
 };
-use zerocopy::{FromBytes, IntoBytes};
 
 use crate::blocks::{Blocks, Look};
-use crate::footer::{FOOTER_LEN, Found, checksum, limit};
+use crate::ends::Ends;
+use crate::footer::limit;
 use crate::guard::{Piece, Room};
 use crate::image::Parts;
-use crate::layout::{ABSENT, ENTRY, RawFooter, SECTOR};
+use crate::layout::{ABSENT, ENTRY, SECTOR};
 use crate::link::Place;
 use crate::table::{
     BIT_WORDS, BitSpot, SLICE_BITS, Shape, bytes_of_entries, bytes_of_words, entry_of,
 };
+use crate::unset::Unset;
 
 /// The token of a reservation that brings a block of its own; else it is about sectors of one that
 /// is there.
@@ -51,30 +47,11 @@ pub(crate) struct Writer {
     pad: u64,
     pub(crate) align: u64,
     unset: Unset,
-    ends: Mutex<Ends>,
+    pub(crate) ends: Mutex<Ends>,
     /// Gaps that no block gets, rising. They are free once all behind them is.
-    slivers: Mutex<Vec<Piece>>,
+    pub(crate) slivers: Mutex<Vec<Piece>>,
     /// Where header and locators are.
     pub(crate) place: Mutex<Place>,
-}
-
-/// Blocks of a dynamic disk whose bits may not all be set: a sector without its bit is zero to some
-/// readers.
-#[derive(Debug)]
-struct Unset {
-    /// A bit for each block that was looked after since the image was opened.
-    seen: Box<[AtomicU64]>,
-    /// Numbers of blocks to be looked after by the next flush.
-    blocks: Mutex<BTreeSet<u64>>,
-}
-
-/// The footer, and where it is.
-#[derive(Debug)]
-struct Ends {
-    bytes: [u8; FOOTER_LEN],
-    at: Option<HostOffset>,
-    /// The copy at the start of the file is good.
-    has_copy: bool,
 }
 
 impl Writer {
@@ -82,19 +59,13 @@ impl Writer {
         let len = HostOffset(parts.len);
         let space = RunSpace::new(HostOffset(room.end)).with_old_bytes_to(len);
         room.free.iter().for_each(|(at, end)| space.give_back(HostOffset(*at), end - at));
-        let mut bytes = [0; FOOTER_LEN];
-        bytes.copy_from_slice(parts.footer.raw.as_bytes());
-        let at = match parts.found {
-            Found::End(at) => Some(at),
-            Found::Start => None,
-        };
         Self {
             claims: Claims::default(),
             space,
             pad: room.pad,
             align: room.align,
             unset: Unset::new(shape.entries),
-            ends: Mutex::new(Ends { bytes, at, has_copy: parts.has_copy }),
+            ends: Mutex::new(Ends::new(parts)),
             slivers: Mutex::new(room.slivers.clone()),
             place: Mutex::new(Place::of(parts, room.home, shape)),
         }
@@ -103,119 +74,6 @@ impl Writer {
     /// Bytes that a block takes.
     fn run(&self, shape: &Shape) -> u64 {
         self.pad + shape.stride()
-    }
-
-    fn lock_ends(&self) -> MutexGuard<'_, Ends> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts another footer in place of the one that is there, at the end of the file first, which is
-    /// the one that counts, and each durable before the next. What it names is durable.
-    pub(crate) fn switch_footer(
-        &self,
-        store: &dyn Storage,
-        change: impl FnOnce(&mut RawFooter),
-    ) -> Result<()> {
-        {
-            let mut ends = self.lock_ends();
-            let mut raw = RawFooter::read_from_bytes(&ends.bytes).expect("it is as long");
-            change(&mut raw);
-            raw.checksum = checksum(raw.as_bytes(), offset_of!(RawFooter, checksum)).into();
-            ends.bytes.copy_from_slice(raw.as_bytes());
-            ends.at = None;
-        }
-        self.write_end(store)?;
-        store.flush()?;
-        self.lock_ends().has_copy = false;
-        self.write_footer(store)?;
-        Ok(store.flush()?)
-    }
-
-    /// Ends the file with its footer, and mends the copy.
-    fn write_footer(&self, store: &dyn Storage) -> Result<()> {
-        let mut ends = self.lock_ends();
-        if !ends.has_copy {
-            store.write_at(HostOffset::ZERO, &ends.bytes)?;
-            ends.has_copy = true;
-        }
-        drop(ends);
-        self.write_end(store)
-    }
-
-    fn write_end(&self, store: &dyn Storage) -> Result<()> {
-        self.free_slivers();
-        let mut ends = self.lock_ends();
-        self.space.at_end(|end| -> Result<()> {
-            let at = HostOffset(end.get().next_multiple_of(SECTOR));
-            let (end, len) = (at.saturating_add(FOOTER_LEN as u64).get(), store.len()?);
-            if len == end && ends.at == Some(at) {
-                return Ok(());
-            }
-            ends.at = None;
-            store.write_at(at, &ends.bytes)?;
-            if len > end {
-                // The footer that is cut off counts until then.
-                store.flush()?;
-                store.set_len(end)?;
-            }
-            ends.at = Some(at);
-            Ok(())
-        })
-    }
-
-    /// Ends the file before what was freed at its end.
-    pub(crate) fn shorten(&self, store: &dyn Storage) -> Result<()> {
-        self.free_slivers();
-        let end = self.space.end().get().next_multiple_of(SECTOR);
-        let is_shorter = self.lock_ends().at.is_some_and(|at| end < at.get());
-        if is_shorter { self.write_end(store) } else { Ok(()) }
-    }
-
-    /// Frees the gaps behind which nothing is in use.
-    fn free_slivers(&self) {
-        // What was freed and may be used again comes back first.
-        self.space.at_end(|_| ());
-        let mut slivers = self.slivers.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some((at, end)) = slivers.pop_if(|gap| gap.1 == self.space.end().get()) {
-            self.space.give_back(HostOffset(at), end - at);
-        }
-    }
-}
-
-impl Unset {
-    fn new(blocks: u64) -> Self {
-        let words = usize::try_from(blocks.div_ceil(64)).unwrap_or(usize::MAX);
-        let seen = (0..words).map(|_| AtomicU64::new(0)).collect();
-        Self { seen, blocks: Mutex::default() }
-    }
-
-    /// Notes that a block is about to be written. Costs one load if it was before.
-    fn note(&self, block: u64) {
-        let Some(word) = usize::try_from(block / 64).ok().and_then(|at| self.seen.get(at)) else {
-            return;
-        };
-        let bit = 1 << (block % 64);
-        if word.load(Acquire) & bit == 0 {
-            self.lock().insert(block);
-            // After it is in the list: who sees the bit need not look there.
-            word.fetch_or(bit, AcqRel);
-        }
-    }
-
-    /// Notes a block that is new, whatever was noted of one before it.
-    fn note_new(&self, block: u64) {
-        self.lock().insert(block);
-    }
-
-    /// The block is gone; one that takes its number is another one.
-    fn forget(&self, block: u64) {
-        if let Some(word) = usize::try_from(block / 64).ok().and_then(|at| self.seen.get(at)) {
-            word.fetch_and(!(1 << (block % 64)), AcqRel);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<u64>> {
-        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
