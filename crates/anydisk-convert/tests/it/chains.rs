@@ -11,6 +11,7 @@ use anydisk_core::{
 use anydisk_qcow2::QCOW2;
 use anydisk_raw::RawImage;
 use anydisk_storage::MemoryStorage;
+use anydisk_testkit::contents;
 use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::{ByteModel, Random};
 
@@ -106,12 +107,6 @@ impl Built {
     fn disk(&self) -> Disk {
         self.disk_as(Access::Read)
     }
-}
-
-fn contents(disk: &Disk) -> Vec<u8> {
-    let mut bytes = vec![0x5a; usize::try_from(disk.size()).expect("small")];
-    disk.read(GuestOffset(0), &mut bytes).expect("it can be read");
-    bytes
 }
 
 #[test]

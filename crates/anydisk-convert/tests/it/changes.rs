@@ -13,6 +13,7 @@ use anydisk_core::{
 };
 use anydisk_qcow2::QCOW2;
 use anydisk_storage::{MemoryStorage, Storage};
+use anydisk_testkit::contents;
 use anydisk_testkit::double::{FaultStorage, Kind};
 use anydisk_testkit::lvm;
 use proptest::prelude::*;
@@ -35,12 +36,6 @@ fn bitmaps(disk: &Disk) -> &dyn Bitmaps {
 fn begin(disk: &Disk, name: &str) {
     let new = NewBitmap { name: name.into(), granularity: Some(4096), enabled: true };
     bitmaps(disk).add(&new).expect("added");
-}
-
-fn contents(disk: &Disk) -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(disk.size()).expect("small")];
-    disk.read(GuestOffset(0), &mut bytes).expect("it reads");
-    bytes
 }
 
 /// A disk with data, a bitmap begun, and then changes; and its content when the bitmap began.

@@ -8,13 +8,14 @@ use anydisk_convert::{
     create_file,
 };
 use anydisk_core::{
-    Access, Disk, Format, GuestOffset, Located, Location, NoReferences, Opener, Options, Reference,
-    Registry, Role,
+    Access, Disk, Format, Located, Location, NoReferences, Opener, Options, Reference, Registry,
+    Role,
 };
 use anydisk_qcow2::QCOW2;
 use anydisk_raw::RAW;
 use anydisk_storage::{FileStorage, OpenOptions};
 use anydisk_testkit::Random;
+use anydisk_testkit::contents;
 use anydisk_testkit::oracle::Qemu;
 use anydisk_vmdk::VMDK;
 
@@ -37,12 +38,6 @@ fn pieces(seed: u64, len: usize) -> Vec<u8> {
             random.fill(piece);
         }
     }
-    bytes
-}
-
-fn contents(disk: &Disk) -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(disk.size()).expect("small")];
-    disk.read(GuestOffset(0), &mut bytes).expect("it reads");
     bytes
 }
 

@@ -9,6 +9,7 @@ use anydisk_core::{
 };
 use anydisk_cow::{COW, CowImage};
 use anydisk_storage::MemoryStorage;
+use anydisk_testkit::contents;
 use anydisk_testkit::digest::{Reading, content_sha256};
 use anydisk_testkit::{ByteModel, PlainImage, Random};
 
@@ -135,12 +136,6 @@ fn open(file: &[u8], access: Access) -> Result<(Arc<MemoryStorage>, Arc<dyn Imag
 fn over(image: Arc<dyn Image>, below: &[u8]) -> Disk {
     let below = PlainImage::new(Arc::new(MemoryStorage::new(below.to_vec()))).expect("memory");
     Disk::new(Arc::new(below)).overlaid(Layer::new(image, "top"))
-}
-
-fn contents(disk: &Disk) -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(disk.size()).expect("small")];
-    disk.read(GuestOffset(0), &mut bytes).expect("a read");
-    bytes
 }
 
 #[test]

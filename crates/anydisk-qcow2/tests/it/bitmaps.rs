@@ -9,8 +9,9 @@ use crate::common::{
     create, disk, load, memory, open, range, save, try_create, try_open, write_packed,
 };
 use anydisk_core::{
-    Access, Bitmaps, Changes, Disk, Error, GuestOffset, GuestRange, Image, NewBitmap, Storage,
+    Access, Bitmaps, Changes, Error, GuestOffset, GuestRange, Image, NewBitmap, Storage,
 };
+use anydisk_testkit::contents;
 use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::golden;
 use anydisk_testkit::oracle::Qemu;
@@ -380,12 +381,6 @@ fn bitmaps_go_back_and_forth_between_here_and_qemu() {
     save(&*store, &path);
     qemu.assert_undamaged(&path, "qcow2");
     assert!(qemu.info(&path, "qcow2")["format-specific"]["data"]["bitmaps"].is_null());
-}
-
-fn contents(disk: &Disk) -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(disk.size()).expect("small")];
-    disk.read(GuestOffset(0), &mut bytes).expect("it reads");
-    bytes
 }
 
 /// A power failure at any moment of a life with bitmaps: the image opens, and whatever differs from

@@ -10,6 +10,7 @@ use anydisk_core::{
 };
 use anydisk_qcow2::QCOW2;
 use anydisk_storage::{FileStorage, OpenOptions, StorageExt};
+use anydisk_testkit::contents;
 use anydisk_testkit::oracle::Qemu;
 use anydisk_testkit::secrets;
 
@@ -58,12 +59,6 @@ fn open(store: &Arc<dyn Storage>, data: &Beside) -> Disk {
         secrets: &*secrets(Some(PASSPHRASE)),
     };
     Disk::new(QCOW2.open(request).expect("it opens").image)
-}
-
-fn contents(disk: &Disk) -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(disk.size()).expect("small")];
-    disk.read(GuestOffset(0), &mut bytes).expect("it reads");
-    bytes
 }
 
 const KINDS: [Given<'_>; 4] = [

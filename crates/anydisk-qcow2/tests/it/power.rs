@@ -16,6 +16,7 @@ use anydisk_core::{
 };
 use anydisk_qcow2::QCOW2;
 use anydisk_testkit::Random;
+use anydisk_testkit::contents;
 use anydisk_testkit::double::{CrashState, CrashStorage};
 use anydisk_testkit::oracle::Qemu;
 
@@ -49,12 +50,6 @@ fn snapshots(image: &Arc<dyn Image>) -> &dyn Snapshots {
 
 fn bitmaps(image: &Arc<dyn Image>) -> &dyn Bitmaps {
     image.bitmaps().expect("qcow2 has bitmaps")
-}
-
-fn contents(disk: &Disk) -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(disk.size()).expect("small")];
-    disk.read(GuestOffset(0), &mut bytes).expect("it reads");
-    bytes
 }
 
 impl State {

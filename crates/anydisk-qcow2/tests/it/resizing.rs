@@ -4,20 +4,15 @@
 use std::sync::Arc;
 
 use crate::common::{Dump, create, disk, load, memory, open, range, save};
-use anydisk_core::{Disk, GuestOffset, Image, Preallocation, Source, Storage};
+use anydisk_core::{GuestOffset, Image, Preallocation, Source, Storage};
 use anydisk_storage::MemoryStorage;
+use anydisk_testkit::contents;
 use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::oracle::{Checked, Qemu};
 use anydisk_testkit::{ByteModel, PlainImage, Random};
 
 const KIB: u64 = 1 << 10;
 const CLEAN: Result<Checked, String> = Ok(Checked { leaks: 0, corruptions: 0 });
-
-fn contents(disk: &Disk) -> Vec<u8> {
-    let mut bytes = vec![0x5a; usize::try_from(disk.size()).expect("small")];
-    disk.read(GuestOffset(0), &mut bytes).expect("it can be read");
-    bytes
-}
 
 fn noise(seed: u64, len: u64) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(len).expect("small")];

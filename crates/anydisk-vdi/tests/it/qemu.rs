@@ -9,7 +9,7 @@ use anydisk_core::{
 };
 use anydisk_storage::{FileStorage, OpenOptions};
 use anydisk_testkit::oracle::{Checked, Qemu};
-use anydisk_testkit::{Aim, ByteModel, Operation};
+use anydisk_testkit::{ByteModel, contents, play};
 use anydisk_vdi::VDI;
 
 struct Folder(tempfile::TempDir);
@@ -44,28 +44,6 @@ impl Folder {
     }
 }
 
-fn contents(disk: &Disk) -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(disk.size()).expect("small")];
-    disk.read(GuestOffset::ZERO, &mut bytes).expect("it can be read");
-    bytes
-}
-
-/// Plays random operations on disk and model.
-fn play(disk: &Disk, model: &mut ByteModel, seed: u64, count: usize) {
-    let aim = Aim { step: 512, ..Aim::at(disk.size(), 1 << 20) };
-    for operation in aim.operations(seed).take(count) {
-        let range = |at, len| anydisk_core::GuestRange::new(GuestOffset(at), len).expect("on it");
-        match operation {
-            Operation::Write { at, .. } => disk.write(GuestOffset(at), &operation.data()),
-            Operation::Zero { at, len, unmap } => disk.zero(range(at, len), unmap),
-            Operation::Flush => disk.flush(),
-            _ => continue,
-        }
-        .unwrap_or_else(|error| panic!("{operation:?}: {error}"));
-        model.apply(&operation);
-    }
-}
-
 fn assert_qemu_agrees(qemu: &Qemu, folder: &Folder, path: &Path, model: &ByteModel) {
     let raw = folder.path("model.raw");
     std::fs::write(&raw, model.contents()).expect("a file");
@@ -81,11 +59,11 @@ fn qemu_reads_what_random_histories_leave_and_finds_every_block_counted() {
         let size = (13 << 20) + 512 * 77;
         let disk = folder.create("disk.vdi", size, options);
         let mut model = ByteModel::new(size);
-        play(&disk, &mut model, seed as u64, 60);
+        play(&disk, &mut model, 1 << 20, seed as u64, 60);
         disk.flush().expect("a flush");
         drop(disk);
         let disk = folder.open("disk.vdi", Access::ReadWrite);
-        play(&disk, &mut model, 100 + seed as u64, 40);
+        play(&disk, &mut model, 1 << 20, 100 + seed as u64, 40);
         disk.flush().expect("a flush");
         drop(disk);
         assert_qemu_agrees(&qemu, &folder, &folder.path("disk.vdi"), &model);
@@ -129,7 +107,7 @@ fn what_qemu_wrote_is_read_and_written_on() {
         let mut model = ByteModel::of(&contents(&disk), disk.size());
         assert_eq!(model.read(100 << 10, 1), [7], "{options:?}");
         assert_eq!(model.read(4 << 20, 2), [9, 0], "{options:?}");
-        play(&disk, &mut model, 5, 60);
+        play(&disk, &mut model, 1 << 20, 5, 60);
         disk.flush().expect("a flush");
         drop(disk);
         assert_qemu_agrees(&qemu, &folder, &path, &model);

@@ -7,12 +7,12 @@ use anydisk_core::{
     Location, OpenRequest, Opened, Repair, Result, Storage,
 };
 use anydisk_storage::MemoryStorage;
-use anydisk_testkit::MemoryFolder;
 use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::golden::cases;
+use anydisk_testkit::{MemoryFolder, contents};
 use anydisk_vhd::VHD;
 
-use crate::common::{contents, create, open_in, reference_to};
+use crate::common::{create, open_in, reference_to};
 
 fn check(store: Arc<dyn Storage>, repair: Repair) -> Result<(CheckReport, Vec<Finding>)> {
     let (here, limits) = (Location::Other("image".to_owned()), Limits::default());

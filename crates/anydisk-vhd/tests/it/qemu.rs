@@ -1,12 +1,13 @@
 //! qemu-img as a judge, in both directions.
 
 use anydisk_core::{Access, GuestOffset, GuestRange};
-use anydisk_testkit::ByteModel;
 use anydisk_testkit::oracle::Qemu;
+use anydisk_testkit::{ByteModel, ImageFolder, contents, play};
+use anydisk_vhd::VHD;
 
-use crate::common::{Folder, contents, play, reference_to};
+use crate::common::reference_to;
 
-fn assert_qemu_agrees(qemu: &Qemu, folder: &Folder, name: &str, model: &ByteModel) {
+fn assert_qemu_agrees(qemu: &Qemu, folder: &ImageFolder, name: &str, model: &ByteModel) {
     let raw = folder.path("model.raw");
     std::fs::write(&raw, model.contents()).expect("a file");
     qemu.assert_same((&folder.path(name), "vpc"), (&raw, "raw"));
@@ -21,9 +22,9 @@ fn qemu_reads_what_random_histories_leave() {
         &[("force_size", "on"), ("block_size", "512k")],
     ];
     for (options, seed) in kinds.into_iter().zip(0..) {
-        let folder = Folder::new();
+        let folder = ImageFolder::new(&VHD);
         let size = (13 << 20) + 512 * 77;
-        let disk = folder.create("disk.vhd", size, options);
+        let disk = folder.create("disk.vhd", size, options, None);
         let mut model = ByteModel::new(size);
         play(&disk, &mut model, 1 << 20, seed, 60);
         disk.flush().expect("a flush");
@@ -42,7 +43,7 @@ fn qemu_reads_what_random_histories_leave() {
 fn what_qemu_wrote_is_read_and_written_on_and_qemu_goes_on_with_it() {
     let Some(qemu) = Qemu::find() else { return };
     for options in [&[][..], &["subformat=fixed"], &["force_size=on"]] {
-        let folder = Folder::new();
+        let folder = ImageFolder::new(&VHD);
         let path = folder.path("disk.vhd");
         qemu.create("vpc", options, &path, "5251072");
         qemu.io(&path, "vpc", &["write -P 7 100k 300k", "write -P 9 4M 1"]);
@@ -62,7 +63,7 @@ fn what_qemu_wrote_is_read_and_written_on_and_qemu_goes_on_with_it() {
 }
 
 /// Lets qemu write to an image that we wrote, and looks whether all else stayed as it was.
-fn assert_qemu_goes_on(folder: &Folder, name: &str, model: &mut ByteModel, at: &[u64]) {
+fn assert_qemu_goes_on(folder: &ImageFolder, name: &str, model: &mut ByteModel, at: &[u64]) {
     let Some(qemu) = Qemu::find() else { return };
     for at in at {
         qemu.io(&folder.path(name), "vpc", &[&format!("write -P 5 {at} 512")]);
@@ -76,8 +77,8 @@ fn assert_qemu_goes_on(folder: &Folder, name: &str, model: &mut ByteModel, at: &
 fn what_qemu_writes_to_an_empty_image_is_all_that_it_then_holds() {
     let parameters = [("block_size", "64k"), ("block_size", "2M"), ("block_size", "4k")];
     for given in parameters {
-        let (folder, size) = (Folder::new(), 9 << 20);
-        let disk = folder.create("disk.vhd", size, &[given, ("force_size", "on")]);
+        let (folder, size) = (ImageFolder::new(&VHD), 9 << 20);
+        let disk = folder.create("disk.vhd", size, &[given, ("force_size", "on")], None);
         disk.flush().expect("a flush");
         drop(disk);
         let mut model = ByteModel::new(size);
@@ -89,11 +90,14 @@ fn what_qemu_writes_to_an_empty_image_is_all_that_it_then_holds() {
 fn qemu_finds_nothing_of_what_was_freed_at_the_end_of_the_file() {
     let Some(qemu) = Qemu::find() else { return };
     for is_theirs in [false, true] {
-        let (folder, size) = (Folder::new(), 8 << 20);
+        let (folder, size) = (ImageFolder::new(&VHD), 8 << 20);
         if is_theirs {
             qemu.create("vpc", &["force_size=on"], &folder.path("disk.vhd"), &size.to_string());
         } else {
-            folder.create("disk.vhd", size, &[("force_size", "on")]).flush().expect("a flush");
+            folder
+                .create("disk.vhd", size, &[("force_size", "on")], None)
+                .flush()
+                .expect("a flush");
         }
         let disk = folder.open("disk.vhd", Access::ReadWrite);
         let mut model = ByteModel::new(size);
@@ -119,9 +123,9 @@ fn random_histories_that_qemu_writes_in_as_well_equal_a_byte_vector() {
     let Some(qemu) = Qemu::find() else { return };
     let kinds = ["4k", "64k", "2M"];
     for (block, seed) in kinds.into_iter().zip(0_u64..) {
-        let (folder, size) = (Folder::new(), 6 << 20);
+        let (folder, size) = (ImageFolder::new(&VHD), 6 << 20);
         let given = [("force_size", "on"), ("block_size", block)];
-        folder.create("disk.vhd", size, &given).flush().expect("a flush");
+        folder.create("disk.vhd", size, &given, None).flush().expect("a flush");
         let mut model = ByteModel::new(size);
         for round in 0..4 {
             let at = (seed * 7 + round * 5) % 12 * (512 << 10) + 512 * round;
@@ -141,14 +145,14 @@ fn random_histories_that_qemu_writes_in_as_well_equal_a_byte_vector() {
 
 #[test]
 fn qemu_goes_on_with_a_child_that_lost_its_parent() {
-    let folder = Folder::new();
+    let folder = ImageFolder::new(&VHD);
     let exact = [("force_size", "on")];
-    let parent = folder.create("parent.vhd", 6 << 20, &exact);
+    let parent = folder.create("parent.vhd", 6 << 20, &exact, None);
     let reference = reference_to(&parent, "parent.vhd");
     let mut other = reference.clone();
     other.name = format!("{}.vhd", "another name ".repeat(15)).into_bytes();
     for (renames, at) in [(0, 0), (1, 0), (2, 0), (2, 4 << 20)] {
-        let child = folder.create_over("child.vhd", 6 << 20, &reference);
+        let child = folder.create("child.vhd", 6 << 20, &[], Some(&reference));
         let mut model = ByteModel::new(6 << 20);
         if at > 0 {
             child.write(GuestOffset(at), &[9; 700]).expect("a write");
@@ -169,16 +173,16 @@ fn qemu_goes_on_with_a_child_that_lost_its_parent() {
 fn a_new_image_has_the_size_that_qemu_sees_and_gives() {
     let Some(qemu) = Qemu::find() else { return };
     for size in [1, 5 << 20, 1 << 30, 127 << 30, 200 << 30, 2040_u64 << 30] {
-        let folder = Folder::new();
+        let folder = ImageFolder::new(&VHD);
         qemu.create("vpc", &[], &folder.path("theirs.vhd"), &size.to_string());
         let theirs = qemu.info(&folder.path("theirs.vhd"), "vpc")["virtual-size"].clone();
-        let disk = folder.create("ours.vhd", size, &[]);
+        let disk = folder.create("ours.vhd", size, &[], None);
         disk.flush().expect("a flush");
         assert_eq!(disk.size(), theirs, "{size}");
         drop(disk);
         assert_eq!(folder.open("theirs.vhd", Access::Read).size(), theirs, "{size}");
         assert_eq!(qemu.info(&folder.path("ours.vhd"), "vpc")["virtual-size"], theirs, "{size}");
-        let exact = folder.create("exact.vhd", size, &[("force_size", "on")]);
+        let exact = folder.create("exact.vhd", size, &[("force_size", "on")], None);
         exact.flush().expect("a flush");
         drop(exact);
         let seen = qemu.info(&folder.path("exact.vhd"), "vpc");

@@ -6,10 +6,10 @@ use anydisk_core::{
     Access, Disk, Error, GuestOffset, GuestRange, HostOffset, Source, Storage, StorageExt,
 };
 use anydisk_storage::MemoryStorage;
-use anydisk_testkit::MemoryFolder;
 use anydisk_testkit::golden::cases;
+use anydisk_testkit::{MemoryFolder, contents};
 
-use crate::common::{contents, create, open_in, reference_to};
+use crate::common::{create, open_in, reference_to};
 
 fn new(size: u64, given: &[(&str, &str)]) -> (Arc<MemoryStorage>, Disk) {
     let store = Arc::new(MemoryStorage::default());

@@ -1,7 +1,6 @@
 //! The tests of the crate, in one program: that links once.
 
 mod behaviour;
-mod common;
 mod corpus;
 mod golden;
 mod mutants;

@@ -1,12 +1,11 @@
 //! qemu-img as a judge, in both directions.
 
 use anydisk_core::Access;
-use anydisk_testkit::ByteModel;
 use anydisk_testkit::oracle::{Checked, Qemu};
+use anydisk_testkit::{ByteModel, ImageFolder, contents, play};
+use anydisk_vhdx::VHDX;
 
-use crate::common::{Folder, contents, play};
-
-fn assert_qemu_agrees(qemu: &Qemu, folder: &Folder, name: &str, model: &ByteModel) {
+fn assert_qemu_agrees(qemu: &Qemu, folder: &ImageFolder, name: &str, model: &ByteModel) {
     let raw = folder.path("model.raw");
     std::fs::write(&raw, model.contents()).expect("a file");
     let clean = Ok(Checked { leaks: 0, corruptions: 0 });
@@ -23,9 +22,9 @@ fn qemu_reads_what_random_histories_leave() {
         &[("block_state_zero", "off"), ("log_size", "2M")],
     ];
     for (options, seed) in kinds.into_iter().zip(0..) {
-        let folder = Folder::new();
+        let folder = ImageFolder::new(&VHDX);
         let size = (13 << 20) + 512 * 77;
-        let disk = folder.create("disk.vhdx", size, options);
+        let disk = folder.create("disk.vhdx", size, options, None);
         let mut model = ByteModel::new(size);
         play(&disk, &mut model, 1 << 20, seed, 60);
         disk.flush().expect("a flush");
@@ -44,7 +43,7 @@ fn qemu_reads_what_random_histories_leave() {
 fn what_qemu_wrote_is_read_and_written_on_and_qemu_goes_on_with_it() {
     let Some(qemu) = Qemu::find() else { return };
     for options in [&[][..], &["subformat=fixed"], &["block_state_zero=off,block_size=1M"]] {
-        let folder = Folder::new();
+        let folder = ImageFolder::new(&VHDX);
         let path = folder.path("disk.vhdx");
         qemu.create("vhdx", options, &path, "5251072");
         qemu.io(&path, "vhdx", &["write -P 7 100k 300k", "write -P 9 4M 512"]);
@@ -65,9 +64,9 @@ fn what_qemu_wrote_is_read_and_written_on_and_qemu_goes_on_with_it() {
 #[test]
 fn a_disk_of_several_chunks_has_its_blocks_where_qemu_looks_for_them() {
     let Some(qemu) = Qemu::find() else { return };
-    let folder = Folder::new();
+    let folder = ImageFolder::new(&VHDX);
     // A chunk of blocks of 1 MiB has 4096 of them.
-    let disk = folder.create("disk.vhdx", 9 << 30, &[("block_size", "1M")]);
+    let disk = folder.create("disk.vhdx", 9 << 30, &[("block_size", "1M")], None);
     for block in [4095_u64, 4096, 8191, 8192, 9000] {
         let byte = u8::try_from(block % 251).expect("small");
         disk.write(anydisk_core::GuestOffset(block << 20), &[byte; 512]).expect("a write");
