@@ -22,6 +22,7 @@ pub(crate) fn ci() -> Result<(), String> {
 }
 
 pub(crate) fn lint() -> Result<(), String> {
+    run("bash", &["-n", ".ci/run"])?;
     cargo(&["fmt", "--all", "--check"])?;
     cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     let documented = ["doc", "--locked", "--workspace", "--no-deps"];
