@@ -224,6 +224,32 @@ impl RunSpace {
         Ok(())
     }
 
+    /// Makes holes of what was freed and is used by nobody any more, where the store can: what nothing
+    /// names is not told from lost data otherwise, when the image is opened again. Right behind a
+    /// write-back, since what is taken again meanwhile is left as it is. Waits for nobody.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn punch_freed(&self, store: &dyn Storage) -> Result<()> {
+        let Some(space) = store.space() else { return Ok(()) };
+        // Nobody can take it until it is put back.
+        let mut freed = self.lock().quarantine.release(&self.leases);
+        freed.sort_unstable();
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for (at, len) in freed {
+            let (at, end) = (at.get(), at.get().saturating_add(len));
+            match runs.last_mut() {
+                Some(last) if last.1 == at => last.1 = end,
+                _ => runs.push((at, end)),
+            }
+        }
+        let punch = |(at, end): &(u64, u64)| supported(space.zero(HostOffset(*at), end - at, true));
+        let punched = runs.iter().try_for_each(|run| punch(run).map(drop));
+        let mut state = self.lock();
+        runs.into_iter().for_each(|(at, end)| state.put(at, end));
+        punched
+    }
+
     /// A flush of an image: data before the tables that name it, each table before the one that
     /// names it, freed space into use only when the tables are durable. The order is that of
     /// [`TableCache`].

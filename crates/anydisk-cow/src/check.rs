@@ -183,12 +183,19 @@ impl Checker<'_> {
             return Ok(());
         }
         let count = (len - longest).div_ceil(header.sector.into());
-        let text = format!("{count} sectors lie behind the end of the disk");
-        let mut finding = Finding::new(Severity::Leak, "leak", HostOffset(longest), text)
-            .mended_by("the file is cut");
-        if repair >= Repair::Leaks {
-            self.image.store.set_len(longest)?;
-            finding.repaired = true;
+        let mut text = format!("{count} sectors lie behind the end of the disk");
+        // What the header says of the size may be what is damaged.
+        let is_data = !self.image.store.is_zero_at(HostOffset(longest), len - longest)?;
+        if is_data {
+            text.push_str(", and hold data: they are kept");
+        }
+        let mut finding = Finding::new(Severity::Leak, "leak", HostOffset(longest), text);
+        if !is_data {
+            finding = finding.mended_by("the file is cut");
+            if repair >= Repair::Leaks {
+                self.image.store.set_len(longest)?;
+                finding.repaired = true;
+            }
         }
         let repaired = finding.repaired;
         self.tell(finding);

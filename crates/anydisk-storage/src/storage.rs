@@ -6,6 +6,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use crate::buffer::is_zero;
 use crate::{Error, HostOffset, Result};
 
 /// A positional byte store: a file, a block device, memory, a window of another store.
@@ -289,6 +290,31 @@ pub trait StorageExt: Storage {
             done += part as u64;
         }
         Ok(())
+    }
+
+    /// Whether `len` bytes are all zero; those past the end are. Holes are not read, and nothing behind
+    /// the first piece that holds something.
+    fn is_zero_at(&self, at: HostOffset, len: u64) -> Result<bool> {
+        const PIECE: u64 = 1 << 20;
+        let len = len.min(self.len()?.saturating_sub(at.get()));
+        let mut done = 0;
+        while done < len {
+            let (at, rest) = (at.saturating_add(done), len - done);
+            let run = self.holes().map(|holes| holes.run_at(at, rest)).transpose()?;
+            done += match run {
+                Some(run) if run.hole => run.len,
+                _ => {
+                    let count = run.map_or(rest, |run| run.len).min(PIECE);
+                    let mut bytes = vec![0; usize::try_from(count).unwrap_or_default()];
+                    self.read_padded_at(at, &mut bytes)?;
+                    if !is_zero(&bytes) {
+                        return Ok(false);
+                    }
+                    count
+                }
+            };
+        }
+        Ok(true)
     }
 
     /// The error for an access past the end.

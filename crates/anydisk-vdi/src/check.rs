@@ -9,12 +9,14 @@
 //! | `block-used-twice` | the second one gets a copy |
 //! | `block-not-counted`: cBlocksAllocated is too low | it is raised |
 //! | `block-cut`: the file ends in the block | the file is filled up with zeroes |
-//! | `block-unnamed`: nothing names the block | the last blocks move into the gaps, the file is cut |
+//! | `block-unnamed`: nothing names the block | if none of them holds data: the last blocks move into the gaps, the file is cut |
 //! | `map-lost`: nothing names most blocks | |
 //! | `entry-behind-end`: for a block behind the end of the disk | |
 //!
-//! Blocks are given back only where nothing else is wrong, nor was until this repair: an entry that was
-//! damaged may have named them.
+//! Blocks are given back only where nothing else is wrong, nor was until this repair, and what holds data
+//! never is: an entry that was damaged may have named it. Compacting the image drops it.
+
+use std::ops::Range;
 
 use anydisk_core::{
     Access, CheckReport, CheckRequest, Error, Finding, GuestOffset, GuestRange, HostOffset,
@@ -226,23 +228,21 @@ impl Check<'_> {
             return Ok(());
         }
         let damages = self.report.corruptions + self.report.corruptions_fixed;
-        let mends = request.repair != Repair::Nothing && damages == 0;
+        let mut with_data = Vec::new();
+        for run in named.gaps(count) {
+            let len = (run.end - run.start).saturating_mul(self.header.stride());
+            if !self.store.is_zero_at(self.header.block_at(run.start), len)? {
+                with_data.push(run.start);
+            }
+        }
+        let mends = request.repair != Repair::Nothing && damages == 0 && with_data.is_empty();
         let gaps = if mends { self.give_back(request)? } else { false };
         for run in named.gaps(count) {
-            let (first, last) = (run.start, run.end - 1);
-            let text = if first == last {
-                format!("block {first} of the file is counted, and nothing names it")
-            } else {
-                format!("blocks {first} to {last} of the file are counted, and nothing names them")
-            };
-            let finding =
-                Finding::new(Severity::Leak, "block-unnamed", self.header.block_at(first), text);
-            let mut finding = finding.mended_by("the last blocks take their places");
+            let leaks = if gaps { &mut self.report.leaks_fixed } else { &mut self.report.leaks };
+            *leaks += run.end - run.start - 1; // One is counted with the finding.
+            let mut finding = self.unnamed(&run, with_data.binary_search(&run.start).is_ok());
             finding.repaired = gaps;
             self.tell(finding);
-            // Told once, counted each.
-            let leaks = if gaps { &mut self.report.leaks_fixed } else { &mut self.report.leaks };
-            *leaks += last - first;
         }
         if self.header.allocated > self.in_file && !gaps {
             let text = format!(
@@ -253,6 +253,22 @@ impl Check<'_> {
             self.tell(Finding::new(Severity::Note, "count-too-high", at, text));
         }
         Ok(())
+    }
+
+    fn unnamed(&self, run: &Range<u64>, is_data: bool) -> Finding {
+        let (first, last) = (run.start, run.end - 1);
+        let mut text = if first == last {
+            format!("block {first} of the file is counted, and nothing names it")
+        } else {
+            format!("blocks {first} to {last} of the file are counted, and nothing names them")
+        };
+        let at = self.header.block_at(first);
+        if is_data {
+            text.push_str("; there is data: it is kept");
+            return Finding::new(Severity::Leak, "block-unnamed", at, text);
+        }
+        let remedy = "the last blocks take their places, if nothing is damaged";
+        Finding::new(Severity::Leak, "block-unnamed", at, text).mended_by(remedy)
     }
 
     /// Tells of more blocks without a name than a crash leaves: the map may be lost.

@@ -16,7 +16,6 @@ use anydisk_core::{
     Block, Compact, Error, GuestOffset, HostOffset, Image, ImageWrite, Result, Still, Storage,
     StorageExt,
 };
-use anydisk_storage::is_zero;
 
 use crate::guard::{Named, for_each_entry};
 use crate::header::limit;
@@ -170,26 +169,8 @@ impl VdiImage {
     }
 
     fn is_zero_block(&self, number: u64) -> Result<bool> {
-        let store = self.table.store();
-        let (mut at, mut rest) =
-            (self.block_at(number).saturating_add(self.header.extra), self.header.block);
-        while rest > 0 {
-            let run = match store.holes() {
-                Some(holes) => holes.run_at(at, rest)?,
-                None => anydisk_storage::Run { len: rest, hole: false },
-            };
-            let len = if run.hole { run.len.min(rest) } else { run.len.min(rest).min(AT_ONCE) };
-            if !run.hole {
-                let mut bytes = vec![0; usize::try_from(len).expect("1 MiB at most")];
-                store.read_padded_at(at, &mut bytes)?;
-                if !is_zero(&bytes) {
-                    return Ok(false);
-                }
-            }
-            at = at.saturating_add(len);
-            rest -= len.max(1);
-        }
-        Ok(true)
+        let at = self.block_at(number).saturating_add(self.header.extra);
+        Ok(self.table.store().is_zero_at(at, self.header.block)?)
     }
 
     /// Calls `each` with every block of the disk that has one in the file, and its number, as the

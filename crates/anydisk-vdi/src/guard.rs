@@ -85,11 +85,11 @@ pub(crate) fn for_each_entry(
     Ok(())
 }
 
-/// Free runs that are kept in mind when an image is opened: more small ones than these stay unused
-/// until the next time.
-const FREE_RUNS: usize = 1 << 16;
+/// Blocks that nothing names, of which is looked whether they hold data when an image is opened.
+const LOOKED_AT: usize = 256;
 
-/// The blocks that are counted and that nothing names; none, if a crash cannot have left so many.
+/// The blocks that are counted, that nothing names and that hold no data, which a damaged map may have
+/// named; none, if a crash cannot have left so many.
 ///
 /// # Errors
 /// [`Error::NeedsRepair`] for an entry that names a block which is not in the file or is another's,
@@ -122,7 +122,13 @@ pub(crate) fn free_blocks(
     if !named.lacks_few(count, header.stride()) {
         return Ok(Vec::new());
     }
-    Ok(named.gaps(count).take(FREE_RUNS).collect())
+    let mut free = Vec::new();
+    for number in named.gaps(count).flatten().take(LOOKED_AT) {
+        if store.is_zero_at(header.block_at(number), header.stride())? {
+            free.push(number..number + 1);
+        }
+    }
+    Ok(free)
 }
 
 fn needs_repair(why: String) -> Error {

@@ -88,3 +88,18 @@ fn a_file_that_is_too_long_is_cut() {
     assert_eq!(check(&store, Repair::Leaks).0.leaks_fixed, 2);
     assert_eq!(store.len().expect("memory has a length"), DATA + 51200);
 }
+
+/// The size in the header may be what is wrong.
+#[test]
+fn data_behind_the_end_of_the_disk_is_told_and_kept() {
+    let store = small();
+    store.write_at(HostOffset(DATA + 51200 + 700), &[1]).expect("memory grows");
+    let before = store.to_vec();
+    for repair in [Repair::Nothing, Repair::Leaks, Repair::All] {
+        let (report, lines) = check(&store, repair);
+        assert_eq!((report.leaks, report.leaks_fixed), (2, 0));
+        assert!(lines[0].ends_with("behind the end of the disk, and hold data: they are kept"));
+    }
+    // What is missing before the end is filled up, and nothing else.
+    assert!(store.to_vec() == before);
+}

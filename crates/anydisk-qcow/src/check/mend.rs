@@ -1,6 +1,8 @@
 //! What a repair does: entries that say what 0 says become 0, lost space is given back.
 
-use anydisk_core::{Finding, GuestRange, HostOffset, Repair, Result, Severity, Storage};
+use anydisk_core::{
+    Finding, GuestRange, HostOffset, Repair, Result, Severity, Storage, StorageExt,
+};
 
 use super::Teller;
 use super::places::Lost;
@@ -65,8 +67,8 @@ impl<'a> Mender<'a> {
         Ok(())
     }
 
-    /// Tells what is lost, and gives it back if nothing is damaged: its end by cutting the file,
-    /// the rest as holes.
+    /// Tells what is lost, and gives back what holds no data, if nothing is damaged: its end by
+    /// cutting the file, the rest as holes.
     pub(super) fn give_back(
         &mut self,
         lost: &Lost,
@@ -84,11 +86,17 @@ impl<'a> Mender<'a> {
                 continue;
             }
             let at = HostOffset(gap.at);
-            let text = format!("nothing names {count} clusters from {at} on");
-            let mut finding = Finding::new(Severity::Leak, "leak", at, text)
-                .mended_by("the space is given back, if nothing is damaged");
-            if self.repair >= Repair::Leaks && undamaged {
-                finding.repaired = self.give_back_gap(*gap, lost)?;
+            let mut text = format!("nothing names {count} clusters from {at} on");
+            let is_data = !self.image.store.is_zero_at(at, gap.end - gap.at)?;
+            if is_data {
+                text.push_str(", and they hold data: they are kept");
+            }
+            let mut finding = Finding::new(Severity::Leak, "leak", at, text);
+            if !is_data {
+                finding = finding.mended_by("the space is given back, if nothing is damaged");
+                if self.repair >= Repair::Leaks && undamaged {
+                    finding.repaired = self.give_back_gap(*gap, lost)?;
+                }
             }
             let repaired = finding.repaired;
             teller.tell(finding);

@@ -9,8 +9,9 @@
 //! they are too many, the file is looked at in several windows, each with a walk of its own over
 //! the tables.
 //!
-//! Nothing is given back where a table may have named it: where anything is damaged, or was until this
-//! repair, where the L1 table is not in the file, or where more is lost than a crash leaves.
+//! Nothing is given back where a table may have named it: what holds data, whatever the tables say, and
+//! anything where something is damaged, or was until this repair, where the L1 table is not in the file, or
+//! where more is lost than a crash leaves.
 
 mod mend;
 mod places;

@@ -179,7 +179,8 @@ impl ImageWrite for QcowImage {
             let entries = picture.entries.iter().take(count as usize);
             let bytes: Vec<u8> = entries.flat_map(|entry| entry.to_be_bytes()).collect();
             Ok(self.store.write_at(picture.at, &bytes)?)
-        })
+        })?;
+        self.space.punch_freed(&*self.store)
     }
 
     fn packing(&self) -> Option<Packing> {

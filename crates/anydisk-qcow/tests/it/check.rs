@@ -149,9 +149,10 @@ fn lost_space_is_counted_in_clusters_and_given_back() {
         let disk = Disk::new(QCOW.open(request).expect("it opens").image);
         read(&disk, 0, disk.size())
     };
-    // The first cluster, and 12 behind the end.
+    // The first cluster, and 12 behind the end. They hold nothing.
     put(&store, 0x10000, 0);
-    store.write_at(HostOffset(0x40000), &[5; 12 << 16]).expect("a write");
+    store.write_at(HostOffset(0x20000), &[0; 1 << 16]).expect("a write");
+    store.write_at(HostOffset(0x40000), &[0; 12 << 16]).expect("a write");
     let before = contents(&store);
     let (report, lines) = check(&store);
     assert_eq!((report.leaks, report.corruptions), (13, 0));
@@ -165,6 +166,43 @@ fn lost_space_is_counted_in_clusters_and_given_back() {
     assert_eq!(store.len().expect("memory has a length"), 0x40000);
     assert!(check(&store).0.is_clean());
     assert!(contents(&store) == before);
+}
+
+/// An entry of the L1 or of an L2 table was zeroed: nothing tells it from a cluster that was never
+/// written, but that there is data.
+#[test]
+fn clusters_with_data_are_kept_whatever_no_table_says_of_them() {
+    let (store, disk) = in_memory(64 << 20, &[("cluster_size", "64k")]);
+    for number in 0..8 {
+        disk.write(GuestOffset(number << 16), &[7; 1 << 16]).expect("a write");
+    }
+    disk.flush().expect("a flush");
+    drop(disk);
+    let whole = store.to_vec();
+    let l2 = u64::from_be_bytes(whole[48..56].try_into().expect("8 bytes"));
+    // One entry in the middle, the last one, a whole sector.
+    for (at, len) in [(l2 + 24, 8), (l2 + 56, 8), (l2, 512)] {
+        let store = Arc::new(MemoryStorage::new(whole.clone()));
+        store.write_at(HostOffset(at), &vec![0; len]).expect("a write");
+        let before = store.to_vec();
+        for repair in [Repair::Nothing, Repair::Leaks, Repair::All] {
+            let (report, lines) = check_with(&store, repair, &Limits::default());
+            assert!(report.leaks > 0 && report.leaks_fixed == 0, "{lines:?}");
+            assert!(lines[0].ends_with(", and they hold data: they are kept"), "{lines:?}");
+            assert!(store.to_vec() == before, "{at:#x}");
+        }
+    }
+}
+
+#[test]
+fn discarded_clusters_take_no_space_when_the_image_is_closed() {
+    let (store, disk) = in_memory(1 << 20, &[("cluster_size", "64k")]);
+    disk.write(GuestOffset(0), &[7; 4 << 16]).expect("a write");
+    disk.flush().expect("a flush");
+    disk.discard(range(1 << 16, 2 << 16)).expect("a discard");
+    disk.flush().expect("a flush");
+    drop(disk);
+    assert_eq!(check(&store).1, [""; 0]);
 }
 
 #[test]

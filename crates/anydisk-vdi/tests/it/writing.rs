@@ -86,14 +86,15 @@ fn blocks_are_counted_before_the_map_names_them() {
 }
 
 #[test]
-fn blocks_that_a_crash_left_unnamed_are_used_again() {
+fn blocks_that_nothing_names_are_used_again_if_they_hold_no_data() {
     let store = by_hand(ByHand::SMALL);
     let disk = open(&store, Access::ReadWrite).expect("it opens");
     disk.write(GuestOffset(0), &[1; 4096]).expect("a write");
+    disk.write(GuestOffset(1024), &[0; 1024]).expect("a write");
     disk.flush().expect("a flush");
     drop(disk);
-    // The entry of block 1 is lost; so block 1 of the file is nobody's.
-    store.write_at(HostOffset(512 + 4), &[0xFF; 4]).expect("a write to memory");
+    // The entries of blocks 1 and 2 are lost; so these blocks of the file are nobody's.
+    store.write_at(HostOffset(512 + 4), &[0xFF; 8]).expect("a write to memory");
     let len = store.len().expect("memory has a length");
     let disk = open(&store, Access::ReadWrite).expect("it opens");
     disk.write(GuestOffset(9 * 1024 + 1), &[7]).expect("a write");

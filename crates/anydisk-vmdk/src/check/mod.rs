@@ -17,7 +17,7 @@
 //! | `grain-used-twice`, `grain-on-metadata` | a copy of the grain for the second entry that names it |
 //! | `packed-grain` | |
 //! | `leak` | cutting the file, or punching a hole |
-//! | `unnamed`: as `leak`, where anything else was found | |
+//! | `unnamed`: as `leak`, where it holds data or anything else was found | |
 //!
 //! Memory: a bit for each sector of a window of the file. A file too long for one window is looked at
 //! in several, each with a walk of its own over the tables.

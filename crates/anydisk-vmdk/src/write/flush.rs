@@ -24,7 +24,9 @@ impl VmdkImage {
         }
         result?;
         pictures.iter().for_each(|picture| self.tables.settle(picture));
-        Ok(())
+        self.sparse_writers().try_for_each(|(sparse, writer)| {
+            writer.space.punch_freed(&*self.files[sparse.file].store)
+        })
     }
 
     /// The sparse extents that can be written.
@@ -62,18 +64,17 @@ impl VmdkImage {
             }
         }
         self.flush_files()?;
-        let marked = self.sparse_writers().any(|(_, writer)| writer.marked.load(Relaxed));
-        if pictures.is_empty() && !marked {
-            return Ok(());
-        }
-        self.write_tables(pictures)?;
-        if self.write_directories(pictures)? {
+        if !pictures.is_empty() {
+            self.write_tables(pictures)?;
+            self.write_directories(pictures)?;
             self.flush_files()?;
         }
+        // On the medium with whatever is flushed next: until then the extent looks as one that was not
+        // closed, which it may.
         for (sparse, writer) in self.sparse_writers() {
             writer.unmark(sparse, &*self.files[sparse.file].store)?;
         }
-        self.flush_files()
+        Ok(())
     }
 
     /// The pictures of grain tables, second copies first.
@@ -94,13 +95,12 @@ impl VmdkImage {
         Ok(())
     }
 
-    /// The pictures of directories, when the new tables that they name are on the medium. False if
-    /// there are none.
-    fn write_directories(&self, pictures: &[DirtySlice]) -> Result<bool> {
+    /// The pictures of directories, when the new tables that they name are on the medium.
+    fn write_directories(&self, pictures: &[DirtySlice]) -> Result<()> {
         let is_new =
             |sparse: &Sparse| of_file(sparse, pictures).any(|(at, _)| sparse.is_directory(at));
         if !self.sparse_writers().any(|(sparse, _)| is_new(sparse)) {
-            return Ok(false);
+            return Ok(());
         }
         self.flush_files()?;
         for (sparse, _) in self.sparse_writers() {
@@ -115,7 +115,7 @@ impl VmdkImage {
                 write_slice(store, at, picture, count)?;
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     fn lock_round<'a>(&self, writer: &'a Writer) -> MutexGuard<'a, ()> {

@@ -3,7 +3,7 @@
 //! ```text
 //!   first write:  new CID, uncleanShutdown = 1
 //!   flush:        data, next free sector -> flush -> second tables, tables -> flush (if a table is new)
-//!                 -> directories, uncleanShutdown = 0 -> flush
+//!                 -> directories -> flush -> uncleanShutdown = 0
 //! ```
 
 mod backing;
@@ -182,7 +182,7 @@ impl SparseWriter {
         Ok(())
     }
 
-    /// Clears it again: all tables are about to be durable. Whoever writes at this moment leaves
+    /// Clears it again: all tables are durable. Whoever writes at this moment leaves
     /// tables that are as good as those before; the flag only tells others where to look.
     fn unmark(&self, sparse: &Sparse, store: &dyn Storage) -> Result<()> {
         if self.marked.swap(false, Relaxed) {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use anydisk_core::{Finding, HostOffset, Repair, Result, Severity};
+use anydisk_core::{Finding, HostOffset, Repair, Result, Severity, StorageExt};
 
 use super::super::occupied::Occupied;
 use super::super::{Teller, sector};
@@ -31,23 +31,43 @@ impl SparseCheck<'_> {
             let units = stored.div_ceil(self.sparse.geometry().grain());
             let at = HostOffset(run.start * SECTOR);
             let text = format!("{units} grains from here on are named by no table");
-            if self.keeps_leaks {
+            let bytes = (run.end - run.start) * SECTOR;
+            let why = match self.keeps_leaks {
                 // What is damaged may have named them, so nobody knows that they are without use.
-                let text = format!("{text} that is whole");
-                teller.tell(Finding::new(Severity::Note, "unnamed", at, text));
-                continue;
-            }
-            let cut = last && run.end == end && self.end.div_ceil(SECTOR) == end;
-            let remedy = if cut { "the file is cut" } else { "a hole is punched" };
-            let mut finding = Finding::new(Severity::Leak, "leak", at, text).mended_by(remedy);
-            if self.request.repair >= Repair::Leaks {
-                finding.repaired = self.give_back(&run, cut)?;
-            }
-            let report = &mut teller.report;
-            let sum = if finding.repaired { &mut report.leaks_fixed } else { &mut report.leaks };
-            *sum += units - 1;
-            teller.tell(finding);
+                true => " that is whole",
+                // Tables that were wiped on both sides look as those of a disk that was never written.
+                false if !self.store.is_zero_at(at, bytes)? => ", and hold data: they are kept",
+                false => {
+                    self.tell_leak(&run, last && run.end == end, units, text, teller)?;
+                    continue;
+                }
+            };
+            teller.tell(Finding::new(Severity::Note, "unnamed", at, text + why));
         }
+        Ok(())
+    }
+
+    /// Tells of space without name and data, and gives it back. `is_last`: the tables name nothing
+    /// behind it.
+    fn tell_leak(
+        &mut self,
+        run: &Range<u64>,
+        is_last: bool,
+        units: u64,
+        text: String,
+        teller: &mut Teller<'_>,
+    ) -> Result<()> {
+        let cut = is_last && self.end.div_ceil(SECTOR) == run.end;
+        let remedy = if cut { "the file is cut" } else { "a hole is punched" };
+        let at = HostOffset(run.start * SECTOR);
+        let mut finding = Finding::new(Severity::Leak, "leak", at, text).mended_by(remedy);
+        if self.request.repair >= Repair::Leaks {
+            finding.repaired = self.give_back(run, cut)?;
+        }
+        let report = &mut teller.report;
+        let sum = if finding.repaired { &mut report.leaks_fixed } else { &mut report.leaks };
+        *sum += units - 1;
+        teller.tell(finding);
         Ok(())
     }
 
