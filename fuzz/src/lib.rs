@@ -9,9 +9,9 @@ pub mod story;
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, Container, ContainerRequest, Disk, DiskExtent, Format, GuestOffset, GuestRange,
+    Access, CheckRequest, Container, ContainerRequest, Disk, DiskExtent, Format, GuestOffset, GuestRange,
     HostOffset, Limits, Located, Location, NoReferences, NoSecrets, OpenRequest, Registry,
-    Resolver, Result, Source, Storage,
+    Repair, Resolver, Result, Source, Storage,
 };
 use anydisk_crypto::luks::{Luks, Payload};
 use anydisk_crypto::{KdfLimits, Key};
@@ -67,6 +67,42 @@ pub fn write_and_read(format: &dyn Format, bytes: Vec<u8>) {
         assert_eq!(&back, b"abc");
     }
     let _ = disk.flush();
+}
+
+/// Repairs `bytes`: what can be read of the disk before is read after it as well, and the same check
+/// finds what the repair said that it left.
+///
+/// # Panics
+/// If it is not so: that is a finding.
+pub fn check_and_repair(format: &dyn Format, bytes: Vec<u8>) {
+    let (location, limits) = (Location::Other("input".into()), Limits::strict());
+    let before = pieces(format, bytes.clone());
+    let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes));
+    let mut open = OpenRequest::new(Arc::clone(&store), &location, &limits);
+    open.access = Access::ReadWrite;
+    let request = CheckRequest::new(open).repairing(Repair::All);
+    let Ok(report) = format.check(&request, &mut |_| {}) else { return };
+    let again = format.check(&CheckRequest::new(request.open.clone()), &mut |_| {});
+    let again = again.expect("what was repaired can be checked");
+    assert_eq!(again.corruptions, report.corruptions);
+    let mut repaired = vec![0; usize::try_from(store.len().expect("memory")).expect("memory")];
+    store.read_at(HostOffset::ZERO, &mut repaired).expect("memory");
+    for (before, after) in before.iter().zip(pieces(format, repaired)) {
+        assert!(before.is_none() || *before == after, "a repair changed what could be read");
+    }
+}
+
+/// Some pieces of a disk, those that can be read.
+fn pieces(format: &dyn Format, bytes: Vec<u8>) -> Vec<Option<Vec<u8>>> {
+    let (location, limits) = (Location::Other("input".into()), Limits::strict());
+    let request = OpenRequest::new(Arc::new(MemoryStorage::new(bytes)), &location, &limits);
+    let Ok(opened) = format.open(request) else { return Vec::new() };
+    let disk = Disk::new(opened.image);
+    let read = |at: u64| {
+        let mut piece = vec![0; 512];
+        disk.read(GuestOffset(at), &mut piece).ok().map(|()| piece)
+    };
+    (0..64).map(|number| read(number << 16)).collect()
 }
 
 /// As [`explore`], with files that the image may name.

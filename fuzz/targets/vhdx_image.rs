@@ -1,7 +1,8 @@
-//! A VHDX made of a header, a region table and the rest, with checksums that are right, read.
+//! A VHDX made of a header, a region table and the rest, with checksums that are right, read,
+//! written, and repaired.
 #![no_main]
 
-use anydisk_fuzz::explore;
+use anydisk_fuzz::{check_and_repair, explore, write_and_read};
 use anydisk_vhdx::VHDX;
 use libfuzzer_sys::fuzz_target;
 
@@ -20,7 +21,9 @@ fuzz_target!(|data: &[u8]| {
     data.chunks(piece).zip(places).for_each(|(part, at)| put(&mut file, at, part));
     seal(&mut file[64 << 10..][..4096], b"head");
     seal(&mut file[192 << 10..][..64 << 10], b"regi");
-    explore(&VHDX, file);
+    explore(&VHDX, file.clone());
+    write_and_read(&VHDX, file.clone());
+    check_and_repair(&VHDX, file);
 });
 
 fn put(file: &mut [u8], at: usize, part: &[u8]) {

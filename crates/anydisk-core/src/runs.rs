@@ -362,7 +362,7 @@ impl RunSpace {
 }
 
 /// Whether the store could.
-fn supported(result: anydisk_storage::Result<()>) -> Result<bool> {
+pub(crate) fn supported(result: anydisk_storage::Result<()>) -> Result<bool> {
     match result {
         Ok(()) => Ok(true),
         Err(anydisk_storage::Error::Unsupported { .. }) => Ok(false),

@@ -11,8 +11,8 @@
 //! | `footer-missing`, `footer-copy-damaged` | the good one is written in its place |
 //! | `space-unnamed`: room for blocks that no entry names | |
 //!
-//! Several entries whose blocks are lost stay, if the file has room for blocks that nothing names: the
-//! table may be what is damaged, and the data is in the file.
+//! Entries whose blocks are lost stay, if there is something in the file that nothing names: the entry
+//! is what is damaged, and this may be its data, of which there is no other copy.
 
 use anydisk_core::{
     CheckReport, CheckRequest, Error, Finding, GuestOffset, GuestRange, HostOffset, Repair, Result,
@@ -136,9 +136,10 @@ impl Check<'_> {
                 end = end.max(behind);
             }
         }
-        let unnamed = self.unnamed(good);
-        let lost = faults.iter().filter(|(_, fault)| *fault != Fault::Shared).count();
-        let may_be_there = lost > 1 && unnamed > 0;
+        let gaps = self.gaps(good);
+        let is_lost = faults.iter().any(|(_, fault)| *fault != Fault::Shared);
+        let may_be_there = is_lost && self.hold_something(&gaps)?;
+        let unnamed = gaps.iter().map(|gap| gap.1 - gap.0).sum();
         faults.into_iter().try_for_each(|(block, fault)| self.fault(block, fault, may_be_there))?;
         self.note_unnamed(unnamed);
         self.report.allocated_clusters = Some(blocks.len() as u64);
@@ -185,17 +186,27 @@ impl Check<'_> {
         if is_aligned { bitmap.next_multiple_of(ALIGNMENT) - bitmap } else { 0 }
     }
 
-    /// Bytes of the file in which blocks have room and that nothing names.
-    fn unnamed(&self, mut pieces: Vec<Piece>) -> u64 {
+    /// Where blocks have room that nothing names.
+    fn gaps(&self, mut pieces: Vec<Piece>) -> Vec<Piece> {
         pieces.push((self.parts.room_end(), u64::MAX));
         pieces.sort_unstable();
-        let (mut unnamed, mut end) = (0, 0);
+        let (mut gaps, mut end) = (Vec::new(), 0);
         for piece in pieces {
-            let gap = piece.0.saturating_sub(end);
-            unnamed += if gap >= self.shape.stride() { gap } else { 0 };
+            if piece.0.saturating_sub(end) >= self.shape.stride() {
+                gaps.push((end, piece.0));
+            }
             end = end.max(piece.1);
         }
-        unnamed
+        gaps
+    }
+
+    fn hold_something(&self, gaps: &[Piece]) -> Result<bool> {
+        for (at, end) in gaps {
+            if !self.store.is_zero_at(HostOffset(*at), end - at)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Blocks that were discarded leave such space, and an entry that was damaged as well.

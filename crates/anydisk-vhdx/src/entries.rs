@@ -5,13 +5,7 @@ use anydisk_core::{Block, BlockEntries, Error, HostOffset, Value};
 use crate::NAME;
 use crate::header::{invalid, unsupported};
 use crate::layout::MIB;
-use crate::table::{Block as Found, block_of};
-
-/// The state of a block that is there.
-const FULL: u64 = 6;
-
-/// The state of a block that is zero.
-const ZERO: u64 = 2;
+use crate::table::{Block as Found, FULL, ZERO, block_of};
 
 /// What entries say, and where they are: behind each chunk lies the entry of a bitmap, which is not
 /// used without a parent.

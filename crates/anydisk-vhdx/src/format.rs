@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    CreateRequest, Format, Image, Measure, MeasureRequest, OpenRequest, Opened, OptionSpec, Result,
-    Sample, Verdict,
+    CheckReport, CheckRequest, CreateRequest, Finding, Format, Image, Measure, MeasureRequest,
+    OpenRequest, Opened, OptionSpec, Result, Sample, Verdict,
 };
 
 use crate::header::has_signature;
-use crate::{NAME, VhdxImage, create};
+use crate::{NAME, VhdxImage, check, create};
 
 /// The VHDX format.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,6 +38,14 @@ impl Format for VhdxFormat {
 
     fn create(&self, request: CreateRequest<'_>) -> Result<Arc<dyn Image>> {
         create::create(&request)
+    }
+
+    fn check(
+        &self,
+        request: &CheckRequest<'_>,
+        found: &mut dyn FnMut(Finding),
+    ) -> Result<CheckReport> {
+        check::check(request, found)
     }
 
     fn measure(&self, request: &MeasureRequest<'_>) -> Result<Measure> {

@@ -1,12 +1,11 @@
 //! What must hold before an image is written: every block is in the file, on nothing else.
 
-use anydisk_core::{Error, HostOffset, Result, Storage, StorageExt};
+use anydisk_core::{Error, HostOffset, Result, Storage, StorageExt, can_be_leaks};
 
 use crate::NAME;
-use crate::header::limit;
 use crate::layout::MIB;
-use crate::limits;
-use crate::table::{Block, ENTRY, Shape, block_of};
+use crate::occupied::Occupied;
+use crate::table::{ENTRY, Shape, Use, words_of};
 
 /// Entries that are read at once.
 const AT_ONCE: u64 = 128 << 10;
@@ -14,65 +13,104 @@ const AT_ONCE: u64 = 128 << 10;
 /// Free runs that are kept in mind when an image is opened.
 const FREE_RUNS: usize = 1 << 16;
 
-/// Free space, by its place and number of blocks, and where nothing is in use any more.
-pub(crate) type Room = (Vec<(HostOffset, u64)>, HostOffset);
+/// What of a file is free.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// Places and bytes.
+    pub(crate) free: Vec<(HostOffset, u64)>,
+    /// Nothing from here on is in use.
+    pub(crate) end: HostOffset,
+}
+
+/// Calls `each` with every entry of the table and its number, in order.
+///
+/// # Errors
+/// Those of the store and of `each`.
+pub(crate) fn for_each_entry(
+    shape: &Shape,
+    store: &dyn Storage,
+    mut each: impl FnMut(u64, u64) -> Result<()>,
+) -> Result<()> {
+    let (entries, mut done) = (shape.entries(), 0);
+    while done < entries {
+        let count = (entries - done).min(AT_ONCE);
+        let mut bytes = vec![0; usize::try_from(count * ENTRY).expect("1 MiB at most")];
+        store.read_exact_at(shape.table.saturating_add(done * ENTRY), &mut bytes)?;
+        (done..).zip(words_of(&bytes)).try_for_each(|(number, entry)| each(number, entry))?;
+        done += count;
+    }
+    Ok(())
+}
+
+/// A file of which headers, regions and log are in use.
+///
+/// # Errors
+/// `Limit` for a file that is too long.
+pub(crate) fn metadata(shape: &Shape) -> Result<Occupied> {
+    let mut occupied = Occupied::new(shape.end.get())?;
+    occupied.take(HostOffset::ZERO, MIB);
+    for place in shape.taken.iter().filter(|place| place.len > 0) {
+        occupied.take(place.at, place.len);
+    }
+    Ok(occupied)
+}
 
 /// Looks through the table.
 ///
 /// # Errors
-/// [`Error::NeedsRepair`] for a block that is not in the file or lies on something else,
-/// [`Error::Limit`] for a table that is too large to be looked through.
+/// [`Error::NeedsRepair`] for a block that is not in the file or lies on something else, `Limit` for
+/// a file that is too long to be looked through.
 pub(crate) fn survey(shape: &Shape, store: &dyn Storage) -> Result<Room> {
-    let entries = shape.entries();
-    limit("number of blocks of a disk to be written", entries, limits::ENTRIES)?;
-    let mut pieces: Vec<(u64, u64)> = vec![(0, MIB)];
-    pieces.extend(
-        shape
-            .taken
-            .iter()
-            .filter(|place| place.len > 0)
-            .map(|place| (place.at.get(), place.at.saturating_add(place.len).get())),
-    );
-    let mut done = 0;
-    while done < entries {
-        let count = (entries - done).min(AT_ONCE);
-        let at = shape.table.saturating_add(done * ENTRY);
-        let mut bytes = vec![0; usize::try_from(count * ENTRY).expect("1 MiB at most")];
-        store.read_exact_at(at, &mut bytes)?;
-        for (word, place) in bytes.as_chunks().0.iter().zip(0..) {
-            let number = done + place;
-            // The entry of a bitmap, which is not used without a parent.
-            if number % (shape.ratio + 1) == shape.ratio {
-                continue;
-            }
-            match block_of(u64::from_le_bytes(*word)) {
-                Block::Absent | Block::Zero => {}
-                Block::Full(at) if shape.may_lie_at(at, shape.block) => {
-                    pieces.push((at.get(), at.saturating_add(shape.block).get()));
-                }
-                _ => {
-                    let why = format!("BAT entry {number} names no place of a block");
+    let (mut occupied, mut explained, mut behind) = (metadata(shape)?, 0, HostOffset::ZERO);
+    let mut kept = Vec::new();
+    for_each_entry(shape, store, |number, entry| {
+        let slot = shape.slot(number);
+        explained += shape.explains(slot, entry);
+        match shape.use_of(slot, entry) {
+            Use::None => return Ok(()),
+            Use::Kept(at) if kept.len() < FREE_RUNS => kept.push((at, shape.len_of(slot))),
+            // So many that none of them can be kept in mind: all of the file is.
+            Use::Kept(_) => kept = vec![(HostOffset::ZERO, u64::MAX)],
+            Use::Held(at) if shape.may_lie_at(at, shape.needed(slot)) => {
+                let len = shape.len_of(slot);
+                if !occupied.take(at, len) {
+                    let why = format!("what BAT entry {number} names lies on something else");
                     return Err(needs_repair(why));
                 }
+                behind = behind.max(at.saturating_add(len));
+            }
+            Use::Held(_) | Use::Unknown => {
+                let why = format!("BAT entry {number} names no place of a block");
+                return Err(needs_repair(why));
             }
         }
-        done += count;
+        Ok(())
+    })?;
+    for (at, len) in kept {
+        occupied.take(at, len);
     }
-    pieces.sort_unstable();
-    let (mut free, mut end) = (Vec::new(), 0);
-    for (at, behind) in pieces {
-        if at < end {
-            return Err(needs_repair(format!("what is at {at:#x} lies on something else")));
-        }
-        let count = (at - end) / shape.block;
-        if count > 0 && free.len() < FREE_RUNS {
-            free.push((HostOffset(end), count));
-        }
-        end = behind;
-    }
-    Ok((free, HostOffset(end.next_multiple_of(MIB))))
+    Ok(Room::of(&occupied, explained, behind, shape))
 }
 
-fn needs_repair(why: String) -> Error {
+impl Room {
+    /// Of a file of which the table [explains](Shape::explains) so many bytes, and whose last block
+    /// reaches to `behind`.
+    fn of(occupied: &Occupied, explained: u64, behind: HostOffset, shape: &Shape) -> Self {
+        if !can_be_leaks(occupied.free(), explained) {
+            // Blocks of a table that was lost are neither cut off nor written over.
+            let end = shape.end.max(behind).get().next_multiple_of(MIB);
+            return Self { free: Vec::new(), end: HostOffset(end) };
+        }
+        let end = occupied.end().max(behind);
+        let free = occupied.gaps().filter(|(at, _)| *at < end).take(FREE_RUNS).collect();
+        Self { free, end }
+    }
+}
+
+pub(crate) fn needs_repair(why: String) -> Error {
     Error::NeedsRepair { format: NAME, why: why.into() }
+}
+
+pub(crate) fn read_only(why: &'static str) -> Error {
+    Error::ReadOnly { why: why.into() }
 }

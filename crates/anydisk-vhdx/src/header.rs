@@ -63,8 +63,7 @@ impl Header {
             let found = Value::from(head.get(..8).unwrap_or_default());
             return Err(invalid("signature", HostOffset::ZERO, found, "\"vhdxfile\""));
         }
-        let headers = HEADERS.map(|at| valid_header(head, at).map(|(raw, bytes)| (raw, bytes, at)));
-        let (raw, at) = match headers {
+        let (raw, at) = match headers(head) {
             [Some((first, bytes, at)), Some((second, others, behind))] => {
                 let (one, other) = (first.SequenceNumber.get(), second.SequenceNumber.get());
                 if one == other && bytes != others {
@@ -159,13 +158,22 @@ impl Regions {
     }
 }
 
-/// A header whose signature and checksum are right, and all its bytes.
+/// The two headers whose signature and checksum are right, all their bytes, and their places.
+pub(crate) fn headers(head: &[u8]) -> [Option<(RawHeader, &[u8], u64)>; 2] {
+    HEADERS.map(|at| valid_header(head, at).map(|(raw, bytes)| (raw, bytes, at)))
+}
+
 fn valid_header(head: &[u8], at: u64) -> Option<(RawHeader, &[u8])> {
     let bytes = head_part(head, at, HEADER_LEN);
     let (raw, _) = RawHeader::read_from_prefix(bytes).ok()?;
     let sum = crc::of_structure(bytes, offset_of!(RawHeader, Checksum));
     let is_whole = bytes.len() == HEADER_LEN && raw.Signature == HEADER_SIGNATURE;
     (is_whole && raw.Checksum.get() == sum).then_some((raw, bytes))
+}
+
+/// The bytes of the two region tables, those that are good.
+pub(crate) fn region_tables(head: &[u8]) -> [Option<&[u8]>; 2] {
+    REGION_TABLES.map(|at| region_table(head, at).map(|_| head_part(head, at, TABLE_LEN)))
 }
 
 /// The entries of a region table whose signature and checksum are right, and where it is.

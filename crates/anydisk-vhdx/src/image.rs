@@ -5,13 +5,13 @@ use std::sync::Arc;
 use anydisk_core::bits::run;
 use anydisk_core::{
     BlockShape, BlockSpace, Error, Extent, FlatTable, GuestRange, HostOffset, Image, ImageInfo,
-    ImageWrite, Lease, Lookup, Need, OpenRequest, Reference, Result, Source, Storage, StorageExt,
-    Supplied, TableCache, TableShape, Ticket,
+    ImageWrite, Lease, Limits, Lookup, Need, OpenRequest, Reference, Result, Source, Storage,
+    StorageExt, Supplied, TableCache, TableShape, Ticket,
 };
 
 use crate::entries::Entries;
-use crate::guard::survey;
-use crate::header::{HEAD_LEN, Header, Place, Regions, limit};
+use crate::guard::{Room, survey};
+use crate::header::{HEAD_LEN, Header, Place, Regions, limit, unsupported};
 use crate::info;
 use crate::layout::{MIB, TABLE_LEN};
 use crate::limits;
@@ -87,17 +87,7 @@ impl VhdxImage {
         let regions = Regions::parse(&head(&*store)?, &header, len)?;
         let items = Items::parse(&read(&*store, table_of(regions.metadata))?, regions.metadata)?;
         let metadata = items.read(|place| read(&*store, place))?;
-        let below = match items.parent_locator().filter(|_| metadata.has_parent) {
-            Some(place) => {
-                limit("length of a parent locator", place.len, request.limits.descriptor as u64)?;
-                Some(backing(&read(&*store, place)?, place.at)?)
-            }
-            None if metadata.has_parent => {
-                let feature = "a differencing disk without a parent locator".into();
-                return Err(Error::Unsupported { format: crate::NAME, feature });
-            }
-            None => None,
-        };
+        let below = parent_of(&items, &metadata, &*store, request.limits)?;
         let shape = Shape::of(&metadata, &regions, header.log, HostOffset(len))?;
         let memory = request.limits.table_cache;
         if !writable {
@@ -113,16 +103,17 @@ impl VhdxImage {
         // As it is with its log replayed.
         let store_now = store;
         let (store, state) = (Arc::clone(&request.store), HeaderState::new(&header, is_new));
-        let (free, end) = match is_new {
-            true => (Vec::new(), HostOffset(len)),
+        let room = match is_new {
+            true => Room { free: Vec::new(), end: HostOffset(len) },
             false => survey(&shape, &*store_now)?,
         };
         if let Some(replay) = replay {
             replay.write_to(&*store)?;
             state.forget_log(&*store)?;
         }
-        let space = BlockSpace::new(metadata.block, end).with_old_bytes_to(HostOffset(len));
-        free.into_iter().for_each(|(at, count)| space.give_back_run(at, count));
+        let space = BlockSpace::new(metadata.block, room.end).with_old_bytes_to(HostOffset(len));
+        let blocks = |len| len / metadata.block;
+        room.free.into_iter().for_each(|(at, len)| space.give_back_run(at, blocks(len)));
         let table = FlatTable::new(
             Arc::clone(&store),
             Entries { ratio: shape.ratio },
@@ -269,7 +260,7 @@ impl VhdxImage {
 }
 
 /// Headers and region tables, or as much as there is of them.
-fn head(store: &dyn Storage) -> Result<Vec<u8>> {
+pub(crate) fn head(store: &dyn Storage) -> Result<Vec<u8>> {
     let mut bytes = vec![0; HEAD_LEN];
     let count = store.read_at(HostOffset::ZERO, &mut bytes)?;
     bytes.truncate(count);
@@ -277,23 +268,45 @@ fn head(store: &dyn Storage) -> Result<Vec<u8>> {
 }
 
 /// The table at the start of the metadata region.
-fn table_of(region: Place) -> Place {
+pub(crate) fn table_of(region: Place) -> Place {
     Place { len: region.len.min(TABLE_LEN as u64), ..region }
 }
 
 /// The bytes at a place, which is in the file and of a length that was held against a limit.
-fn read(store: &dyn Storage, place: Place) -> Result<Vec<u8>> {
+pub(crate) fn read(store: &dyn Storage, place: Place) -> Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(place.len).unwrap_or_default()];
     store.read_exact_at(place.at, &mut bytes)?;
     Ok(bytes)
 }
 
-/// What is to be replayed, if there is something.
-fn replay_of(store: &dyn Storage, header: &Header, len: u64) -> Result<Option<Replay>> {
+/// The GUID of a log that is not empty, and its bytes.
+pub(crate) fn log_of(store: &dyn Storage, header: &Header) -> Result<Option<([u8; 16], Vec<u8>)>> {
     let Some(guid) = header.log_guid else { return Ok(None) };
     limit("length of a log to be replayed, in bytes", header.log.len, limits::LOG)?;
-    let bytes = read(store, header.log)?;
-    Ok(Some(Log::new(&bytes, guid, header.log).replay(len)?))
+    Ok(Some((guid, read(store, header.log)?)))
+}
+
+/// What is to be replayed, if there is something.
+fn replay_of(store: &dyn Storage, header: &Header, len: u64) -> Result<Option<Replay>> {
+    let log = log_of(store, header)?;
+    log.map(|(guid, bytes)| Log::new(&bytes, guid, header.log).replay(len)).transpose()
+}
+
+/// The image below, if there is to be one.
+pub(crate) fn parent_of(
+    items: &Items,
+    metadata: &Metadata,
+    store: &dyn Storage,
+    limits: &Limits,
+) -> Result<Option<Reference>> {
+    match items.parent_locator().filter(|_| metadata.has_parent) {
+        Some(place) => {
+            limit("length of a parent locator", place.len, limits.descriptor as u64)?;
+            Ok(Some(backing(&read(store, place)?, place.at)?))
+        }
+        None if metadata.has_parent => Err(unsupported("a child without a parent locator")),
+        None => Ok(None),
+    }
 }
 
 impl Image for VhdxImage {

@@ -17,10 +17,12 @@
 //! | sectors of 512 and 4096 bytes, blocks of 1 to 256 MiB | read; written up to the limit of a unit |
 //! | the log, also where it wraps, lies beside old sequences, or makes the file longer | replayed |
 //! | either header or region table damaged | read by the other one |
-//! | checking, resizing, writing children | missing |
+//! | check and repair | works |
+//! | resizing, writing children | missing |
 //!
 //! The layout, our limits and the oddities of other writers are in `docs/formats/vhdx.md`.
 
+mod check;
 mod crc;
 mod create;
 mod entries;
@@ -33,6 +35,7 @@ mod layout;
 mod limits;
 mod log;
 mod metadata;
+mod occupied;
 mod replayed;
 mod state;
 mod table;

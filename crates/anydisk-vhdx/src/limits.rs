@@ -3,8 +3,11 @@
 /// Largest disk, in bytes: 64 TiB, by the specification.
 pub(crate) const DISK: u64 = 64 << 40;
 
-/// Most entries of the table of a disk that is written: it is read once for that.
+/// Most entries of the table of a new disk: it is written as a whole.
 pub(crate) const ENTRIES: u64 = 1 << 22;
+
+/// Longest file that is written or checked, in bytes: a bit is kept in mind for each MiB of it.
+pub(crate) const FILE: u64 = 2 * DISK;
 
 /// Longest log that is replayed, in bytes: it is read as a whole.
 pub(crate) const LOG: u64 = 16 << 20;

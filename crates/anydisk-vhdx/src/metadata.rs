@@ -24,11 +24,19 @@ pub(crate) struct Metadata {
     pub(crate) size: u64,
     /// What a bit of a bitmap stands for: 512 or 4096.
     pub(crate) sector: u64,
+    /// Of the medium that the disk stands for.
+    pub(crate) physical_sector: u64,
 }
 
 /// Where the items that we read are, by their GUIDs.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Items(BTreeMap<[u8; 16], Place>);
+pub(crate) struct Items {
+    known: BTreeMap<[u8; 16], Place>,
+    /// All that have a place, those we do not know too.
+    pub(crate) all: Vec<Place>,
+    /// Entries of the table.
+    pub(crate) count: usize,
+}
 
 impl Items {
     /// Looks through the table at the start of the region.
@@ -50,7 +58,8 @@ impl Items {
             let found = Value::Number(count as u64);
             return Err(invalid("EntryCount", at.saturating_add(10), found, "2047 at most"));
         }
-        let (mut seen, mut items) = (std::collections::BTreeSet::new(), Self::default());
+        let mut items = Self { count, ..Self::default() };
+        let mut seen = std::collections::BTreeSet::new();
         let entries = rest.chunks_exact(size_of::<RawItem>()).take(count);
         for (entry, number) in entries.zip(1_u64..) {
             let at = at.saturating_add(number * size_of::<RawItem>() as u64);
@@ -61,8 +70,9 @@ impl Items {
                 return Err(invalid("ItemId", at, found, "each item once"));
             }
             let place = place_of(&item, region, at)?;
+            items.all.extend(Some(place).filter(|place| place.len > 0));
             match is_known(&item.ItemId) && !is_user {
-                true => drop(items.0.insert(item.ItemId, place)),
+                true => drop(items.known.insert(item.ItemId, place)),
                 false if item.Flags.get() & IS_REQUIRED == 0 => {}
                 false => {
                     let id = Uuid::from_mixed_endian(item.ItemId);
@@ -75,7 +85,12 @@ impl Items {
 
     /// Where the parent locator is, if there is one.
     pub(crate) fn parent_locator(&self) -> Option<Place> {
-        self.0.get(&guid::PARENT_LOCATOR).copied()
+        self.known.get(&guid::PARENT_LOCATOR).copied()
+    }
+
+    /// Where the size of the medium's sectors is.
+    pub(crate) fn physical_sector(&self) -> Option<Place> {
+        self.known.get(&guid::PHYSICAL_SECTOR).copied()
     }
 
     /// What the items say; `read` gives the bytes at a place.
@@ -84,7 +99,7 @@ impl Items {
     /// Those of reading; `Invalid` for what is missing or not as it must be, `Limit`.
     pub(crate) fn read(&self, read: impl Fn(Place) -> Result<Vec<u8>>) -> Result<Metadata> {
         let number = |guid, field, len: usize| -> Result<(u64, HostOffset)> {
-            let Some(place) = self.0.get(&guid).copied() else {
+            let Some(place) = self.known.get(&guid).copied() else {
                 return Err(invalid(field, HostOffset::ZERO, Value::Missing, "an item"));
             };
             if place.len != len as u64 {
@@ -105,7 +120,7 @@ impl Items {
         if !matches!(sector, 512 | 4096) {
             return Err(invalid("LogicalSectorSize", at, sector.into(), "512 or 4096"));
         }
-        number(guid::PHYSICAL_SECTOR, "physical sector size", 4)?;
+        let (physical_sector, _) = number(guid::PHYSICAL_SECTOR, "physical sector size", 4)?;
         number(guid::DISK_ID, "virtual disk id", 16)?;
         let (size, at) = number(guid::DISK_SIZE, "virtual disk size", 8)?;
         limit("size of the disk in bytes", size, limits::DISK)?;
@@ -115,7 +130,7 @@ impl Items {
         }
         let bit = |bit: u32| (parameters >> 32) & u64::from(bit) != 0;
         let (is_fixed, has_parent) = (bit(LEAVE_BLOCKS), bit(HAS_PARENT));
-        Ok(Metadata { block, is_fixed, has_parent, size, sector })
+        Ok(Metadata { block, is_fixed, has_parent, size, sector, physical_sector })
     }
 }
 

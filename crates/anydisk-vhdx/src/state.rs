@@ -58,6 +58,18 @@ impl HeaderState {
         Ok(())
     }
 
+    /// Gives the file another name, and the content none: what the disk shows stays as it is. Both
+    /// headers are written.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) fn renew_file(&self, store: &dyn Storage) -> Result<()> {
+        let mut now = self.lock();
+        let mut raw = now.0;
+        raw.FileWriteGuid = Uuid::random().to_mixed_endian();
+        Self::put(&mut now, raw, store)
+    }
+
     /// Says that there is nothing to be replayed any more.
     ///
     /// # Errors

@@ -29,6 +29,15 @@ pub(crate) const SLICE_BITS: u64 = BIT_WORDS as u64 * 64;
 /// Bits of a bitmap block, which has 1 MiB.
 const CHUNK_BITS: u64 = 8 * MIB;
 
+/// The entry of a block that is zero.
+pub(crate) const ZERO: u64 = 2;
+
+/// The state of a block that is there.
+pub(crate) const FULL: u64 = 6;
+
+/// The state of a block some sectors of which are there.
+pub(crate) const PARTIAL: u64 = 7;
+
 /// Where the answers for a disk are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
@@ -85,6 +94,29 @@ pub(crate) fn block_of(entry: u64) -> Block {
     }
 }
 
+/// What the place in an entry is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Nothing, or there is no place.
+    None,
+    /// Of a block or bitmap that is there.
+    Held(HostOffset),
+    /// A place that says nothing. It may be kept for a block that was given up, or the state is what
+    /// is wrong: nothing else may lie there.
+    Kept(HostOffset),
+    /// There is no such state.
+    Unknown,
+}
+
+/// What an entry is for, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// Of the block of this number.
+    Block(u64),
+    /// Of the bitmap of the chunk of this number.
+    Bitmap(u64),
+}
+
 impl Shape {
     /// # Errors
     /// `Invalid` for a table that is too short for the disk.
@@ -115,6 +147,65 @@ impl Shape {
         match self.has_parent {
             true => blocks.div_ceil(self.ratio) * (self.ratio + 1),
             false => blocks + blocks.saturating_sub(1) / self.ratio,
+        }
+    }
+
+    /// What the entry of this number is for.
+    pub(crate) fn slot(&self, number: u64) -> Slot {
+        let (chunk, place) = (number / (self.ratio + 1), number % (self.ratio + 1));
+        match place == self.ratio {
+            true => Slot::Bitmap(chunk),
+            false => Slot::Block(chunk * self.ratio + place),
+        }
+    }
+
+    /// What an entry says of its place.
+    pub(crate) fn use_of(&self, slot: Slot, entry: u64) -> Use {
+        let at = HostOffset(entry & !(MIB - 1));
+        let kept = if at == HostOffset::ZERO { Use::None } else { Use::Kept(at) };
+        match (slot, entry & 7) {
+            (Slot::Block(number), _) if number * self.block >= self.size => kept,
+            (Slot::Block(_), 0..=3) => kept,
+            (Slot::Block(_), 6) => Use::Held(at),
+            (Slot::Block(_), 7) if self.has_parent => Use::Held(at),
+            // A writer's bug moved entries of blocks there.
+            (Slot::Bitmap(_), _) if !self.has_parent => kept,
+            (Slot::Bitmap(_), 0) => kept,
+            (Slot::Bitmap(_), 6) => Use::Held(at),
+            _ => Use::Unknown,
+        }
+    }
+
+    /// Whether a bitmap says which sectors of a block are here.
+    pub(crate) fn is_partial(&self, slot: Slot, entry: u64) -> bool {
+        let is_block = matches!((slot, self.use_of(slot, entry)), (Slot::Block(_), Use::Held(_)));
+        is_block && entry & 7 == PARTIAL
+    }
+
+    /// Bytes of the file that an entry explains: those it names, and those of a block that was zeroed,
+    /// which may have left as much behind. A table that was lost explains little: where there are
+    /// zeroes, it says of no block that it is zero.
+    pub(crate) fn explains(&self, slot: Slot, entry: u64) -> u64 {
+        match (slot, self.use_of(slot, entry), entry & 7) {
+            (_, Use::Held(_) | Use::Kept(_), _) => self.len_of(slot),
+            (Slot::Block(_), Use::None, 1..=3) => self.block,
+            _ => 0,
+        }
+    }
+
+    /// Bytes of the file that what an entry is for takes.
+    pub(crate) fn len_of(&self, slot: Slot) -> u64 {
+        match slot {
+            Slot::Block(_) => self.block,
+            Slot::Bitmap(_) => MIB,
+        }
+    }
+
+    /// Bytes of it that must be in the file.
+    pub(crate) fn needed(&self, slot: Slot) -> u64 {
+        match slot {
+            Slot::Block(number) => self.used(number),
+            Slot::Bitmap(_) => MIB,
         }
     }
 

@@ -131,7 +131,9 @@ impl ImageWrite for VhdxImage {
     }
 
     fn flush(&self) -> Result<()> {
-        self.writing()?.table.write_back(|_| Ok(()))
+        let table = &self.writing()?.table;
+        table.write_back(|_| Ok(()))?;
+        table.space().shorten(&**table.store())
     }
 
     fn data_store(&self) -> Option<&Arc<dyn Storage>> {

@@ -33,8 +33,6 @@ fn file_of(case: &str) -> Arc<MemoryStorage> {
 #[test]
 fn each_kind_of_damage_is_found_told_and_mended() {
     let kinds = [
-        ("hostile-bat-beyond-eof", "block-behind-end"),
-        ("hostile-bat-into-header", "block-on-metadata"),
         ("hostile-bat-shared", "block-shared"),
         ("footer-lost", "footer-missing"),
         ("header-copy-lost", "footer-copy-damaged"),
@@ -57,6 +55,30 @@ fn each_kind_of_damage_is_found_told_and_mended() {
         folder.put("disk.vhd", store.to_vec());
         let disk = open_in(&folder, "disk.vhd", Access::ReadWrite).expect("it can be written");
         assert!(disk.layers()[0].warnings.is_empty(), "{case}");
+    }
+}
+
+#[test]
+fn an_entry_whose_block_is_lost_is_emptied_if_nothing_is_in_the_file_that_it_may_have_meant() {
+    for (sector, kind) in [(0x0FFF_FFFF_u32, "block-behind-end"), (1, "block-on-metadata")] {
+        for (number, is_lost) in [(1_u64, false), (5, true)] {
+            let store = Arc::new(MemoryStorage::default());
+            let given = [("force_size", "on"), ("block_size", "64k")];
+            let disk = create(store.clone(), 512 << 10, &given, None).expect("it can be made");
+            disk.write(GuestOffset::ZERO, &[1; 256 << 10]).expect("a write");
+            disk.flush().expect("a flush");
+            let at = HostOffset(0x600 + 4 * number);
+            store.write_at(at, &sector.to_be_bytes()).expect("memory");
+            let before = store.to_vec();
+            let (_, found) = check(store.clone(), Repair::Nothing).expect("it can be checked");
+            assert_eq!((found[0].kind, found[0].remedy.is_some()), (kind, is_lost));
+            let (report, _) = check(store.clone(), Repair::All).expect("it can be repaired");
+            assert_eq!(
+                (report.corruptions, report.corruptions_fixed),
+                if is_lost { (0, 1) } else { (1, 0) }
+            );
+            assert_eq!(store.to_vec() == before, !is_lost);
+        }
     }
 }
 

@@ -4,8 +4,11 @@
 use anydisk_testkit::suite::FormatFixture;
 use anydisk_vhdx::VHDX;
 
+use crate::common::damage;
+
 fn created() -> FormatFixture {
-    FormatFixture::new(&VHDX, 1 << 20).option("block_size", "1M").granularity(512)
+    let small = FormatFixture::new(&VHDX, 1 << 20).option("block_size", "1M");
+    small.granularity(512).checked_by(damage)
 }
 
 mod dynamic {

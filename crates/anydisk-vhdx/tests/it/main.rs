@@ -1,6 +1,8 @@
 //! The tests of the crate, in one program: that links once.
 
 mod behaviour;
+mod checking;
+mod common;
 mod corpus;
 mod golden;
 mod mutants;

@@ -1,26 +1,12 @@
 //! What is said of an image beside its content.
 
-use std::sync::Arc;
-
-use anydisk_core::{
-    Access, Disk, Error, Format, GuestOffset, Id, Limits, Located, Location, OpenRequest, Opener,
-    Registry, Result, Storage,
-};
+use anydisk_core::{Access, Disk, Error, GuestOffset, Id, Result};
 use anydisk_testkit::MemoryFolder;
-use anydisk_testkit::golden::cases;
-use anydisk_vhdx::VHDX;
 
-fn folder_of(case: &str) -> (MemoryFolder, String) {
-    let cases = cases("vhdx");
-    let case = cases.iter().find(|found| found.name == case).expect("a golden image");
-    (case.in_memory(), case.open.clone())
-}
+use crate::common::{folder_of, open_alone, open_in};
 
 fn open(folder: &MemoryFolder, name: &str) -> Result<Disk> {
-    let registry = Registry::new(&[&VHDX]);
-    let store: Arc<dyn Storage> = folder.file(name).expect("it is there");
-    let file = Located { store, location: Location::Other(name.to_owned()) };
-    Opener::new(&registry, folder).open(file, None, Access::Read)
+    open_in(folder, name, Access::Read)
 }
 
 #[test]
@@ -51,11 +37,8 @@ fn a_parent_that_was_written_since_is_refused() {
 }
 
 fn open_to_write(folder: &MemoryFolder, name: &str) -> Result<Disk> {
-    let (here, limits) = (Location::Other("image".to_owned()), Limits::default());
-    let store: Arc<dyn Storage> = folder.file(name).expect("it is there");
-    let mut request = OpenRequest::new(store, &here, &limits);
-    request.access = Access::ReadWrite;
-    Ok(Disk::new(VHDX.open(request)?.image))
+    let store = folder.file(name).expect("it is there");
+    Ok(Disk::new(open_alone(store, Access::ReadWrite)?.image))
 }
 
 #[test]
