@@ -41,7 +41,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         name: "block_size",
-        help: "bytes of a block, a power of two from 128k to 128M (1M if not given; qemu reads no \
+        help: "bytes of a block, a power of two from 128k to 64M (1M if not given; qemu reads no \
                other)",
         kind: OptionKind::Size,
         default: None,
@@ -81,12 +81,12 @@ impl Plan {
     /// `Option` for what cannot be, `Limit` for a disk that is too large.
     pub(crate) fn of(options: &Options, size: u64) -> Result<Self> {
         let block = options.number("block_size").unwrap_or(ALIGNMENT);
-        if !block.is_power_of_two() || !(128 << 10..=limits::BLOCK).contains(&block) {
-            return Err(options.refuse("block_size", "a power of two from 128k to 128M"));
+        if !block.is_power_of_two() || !(128 << 10..=limits::MADE_BLOCK).contains(&block) {
+            return Err(options.refuse("block_size", "a power of two from 128k to 64M"));
         }
         limit("size of the disk in bytes", size, limits::DISK)?;
         let size = size.next_multiple_of(SECTOR);
-        limit("number of blocks", size.div_ceil(block), limits::MADE)?;
+        limit("number of blocks", size.div_ceil(block), limits::BLOCKS)?;
         let plan = Self { size, block, is_fixed: options.flag("static") };
         limit("place of the first block", plan.first().get(), u32::MAX.into())?;
         Ok(plan)

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use anydisk_core::{Error, HostOffset, Result, Storage, StorageExt, can_be_leaks};
+use anydisk_core::{Error, HostOffset, Result, Storage, StorageExt, bits, can_be_leaks};
 
 use crate::NAME;
 use crate::header::{Header, limit};
@@ -13,24 +13,28 @@ use crate::limits;
 /// Entries that are read at once.
 const AT_ONCE: u64 = 256 << 10;
 
-/// Which blocks of the file the map names; a bit for each.
+/// Words of bits that are in memory together: those of 32768 blocks.
+const WORDS: usize = 512;
+
+/// Which blocks of the file the map names; a bit for each, in memory where there are such blocks.
 #[derive(Debug)]
 pub(crate) struct Named {
-    bits: Vec<u64>,
+    pages: Vec<Option<Box<[u64; WORDS]>>>,
 }
 
 impl Named {
     /// For blocks of numbers below `count`.
     pub(crate) fn new(count: u64) -> Self {
-        Self { bits: vec![0; usize::try_from(count.div_ceil(64)).unwrap_or(usize::MAX)] }
+        let pages = count.div_ceil(64 * WORDS as u64);
+        Self { pages: vec![None; usize::try_from(pages).unwrap_or(usize::MAX)] }
     }
 
     /// Notes that a block is named; false if it was before, or there is no such block.
     pub(crate) fn insert(&mut self, number: u64) -> bool {
-        let Some(word) = usize::try_from(number / 64).ok().and_then(|i| self.bits.get_mut(i))
-        else {
-            return false;
-        };
+        let word = usize::try_from(number / 64).unwrap_or(usize::MAX);
+        let Some(page) = self.pages.get_mut(word / WORDS) else { return false };
+        let page = page.get_or_insert_with(|| Box::new([0; WORDS]));
+        let Some(word) = page.get_mut(word % WORDS) else { return false };
         let bit = 1 << (number % 64);
         let is_new = *word & bit == 0;
         *word |= bit;
@@ -41,10 +45,15 @@ impl Named {
     pub(crate) fn gaps(&self, count: u64) -> impl Iterator<Item = Range<u64>> + '_ {
         let mut next = 0;
         std::iter::from_fn(move || {
-            let start = (next..count).find(|number| !self.contains(*number))?;
-            let end = (start..count).find(|number| self.contains(*number)).unwrap_or(count);
-            next = end;
-            Some(start..end)
+            while next < count {
+                let start = next;
+                let (is_named, len) = bits::run(|word| self.word(word), start, count);
+                next += len;
+                if !is_named {
+                    return Some(start..next);
+                }
+            }
+            None
         })
     }
 
@@ -55,9 +64,10 @@ impl Named {
         can_be_leaks(bytes(unnamed), bytes(count - unnamed))
     }
 
-    fn contains(&self, number: u64) -> bool {
-        let word = usize::try_from(number / 64).ok().and_then(|index| self.bits.get(index));
-        word.is_none_or(|word| word >> (number % 64) & 1 == 1)
+    /// 64 bits; blocks behind the last are as if they were named.
+    fn word(&self, index: usize) -> u64 {
+        let Some(page) = self.pages.get(index / WORDS) else { return u64::MAX };
+        page.as_ref().and_then(|page| page.get(index % WORDS)).copied().unwrap_or(0)
     }
 }
 
@@ -137,4 +147,22 @@ fn needs_repair(why: String) -> Error {
 
 pub(crate) fn read_only(why: &'static str) -> Error {
     Error::ReadOnly { why: why.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_what_no_entry_named_however_far_they_reach() {
+        let count = limits::BLOCKS;
+        let mut named = Named::new(count);
+        for number in [0, 1, 63, 64, 40_000, count - 1] {
+            assert!(named.insert(number) && !named.insert(number), "{number}");
+        }
+        assert!(!named.insert(count.next_multiple_of(64 * 512)));
+        let gaps: Vec<_> = named.gaps(count).collect();
+        assert_eq!(gaps, [2..63, 65..40_000, 40_001..count - 1]);
+        assert_eq!(named.gaps(64).collect::<Vec<_>>(), [2..63]);
+    }
 }

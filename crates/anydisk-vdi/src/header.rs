@@ -34,7 +34,7 @@ pub(crate) enum Kind {
     Normal,
     /// Every block has its place from the start.
     Fixed,
-    /// Over a parent; written by old versions, and only read here.
+    /// Over a parent; made by old versions, which treat it as the next one.
     Undo,
     /// Over a parent.
     Differencing,

@@ -9,7 +9,7 @@ use anydisk_core::{
 };
 
 use crate::guard;
-use crate::header::{HEADER_LEN, Header, Kind, limit};
+use crate::header::{HEADER_LEN, Header, limit};
 use crate::info;
 use crate::state::HeaderState;
 use crate::table::Entries;
@@ -97,9 +97,6 @@ fn writable_space(
     is_new: bool,
     largest: u64,
 ) -> Result<BlockSpace> {
-    if header.kind == Kind::Undo {
-        return Err(guard::read_only("it is an undo image, which nothing writes any more"));
-    }
     limit("size of a block to be written, in bytes", header.block, largest)?;
     // Blocks that are counted and not there are nobody's: the count may be any number.
     let end = header.block_at(header.allocated.min(header.blocks_in(len)));

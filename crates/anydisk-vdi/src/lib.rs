@@ -18,7 +18,7 @@
 //! | feature | |
 //! |---|---|
 //! | dynamic, fixed, differencing | read, write in place, create |
-//! | undo images | read |
+//! | undo images | read, write |
 //! | header 1.1 (both lengths), header 0.x | read, write in place |
 //! | free and zero blocks, data before each block, blocks of 512 bytes to 128 MiB | works |
 //! | images of any size in bounded memory | works; written up to 256 TiB in blocks of 1 MiB |
