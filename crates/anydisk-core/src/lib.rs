@@ -5,6 +5,7 @@
 //!                              |
 //!   Disk --- place, commit --> Image + ImageWrite        the format: where is it, where may it go
 //!    |  `--- map ------------>   |  TableCache           its tables, in memory and written in order
+//!    |                           |  Unwritten            those that are holes, not read at all
 //!    |                           |  Claims, Leases       who changes a unit, who still uses a place
 //!    |                           |  BlockSpace, RunSpace free space and the end of the file
 //!    |                           |  FlatTable            all of it for a table of one level
@@ -59,6 +60,7 @@ mod sink;
 mod space;
 mod sync;
 mod text;
+mod unwritten;
 
 pub use address::{GuestOffset, GuestRange};
 pub use anydisk_codec::{Codec, DecodeError, Decoded, Encode};
@@ -102,3 +104,4 @@ pub use secret::{NoSecrets, OneSecret, Secret, SecretRequest, Secrets};
 pub use sink::{Piece, Sink};
 pub use space::{BlockSpace, TakenBlock};
 pub use text::one_line;
+pub use unwritten::Unwritten;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anydisk_core::{
     BackingLink, Detail, DetailValue, Extent, GuestRange, HostOffset, Image, ImageInfo, ImageWrite,
     Lease, Limits, Lookup, Need, Reference, Result, Role, Source, Storage, Supplied, TableCache,
+    Unwritten,
 };
 
 use crate::bitmap::{SLICE, SLICE_BITS, SLICE_LEN, from_bytes, run};
@@ -20,6 +21,8 @@ pub struct CowImage {
     pub(crate) header: Header,
     /// Slices of the bitmap.
     pub(crate) bits: TableCache,
+    /// Parts of the bitmap that are holes.
+    pub(crate) unwritten: Unwritten,
     pub(crate) writer: Option<Writer>,
 }
 
@@ -53,7 +56,7 @@ impl CowImage {
         let header = Header::parse(bytes.get(..count).unwrap_or_default(), store.len()?)?;
         let most = usize::try_from(header.bitmap_len.saturating_mul(2)).unwrap_or(usize::MAX);
         let bits = TableCache::new(SLICE, limits.table_cache.min(most));
-        Ok(Self { store, header, bits, writer: None })
+        Ok(Self { store, header, bits, unwritten: Unwritten::default(), writer: None })
     }
 
     /// The header.
@@ -110,13 +113,20 @@ impl CowImage {
         };
         let bits = (slice.len * 8).min(slice.bit + (end - first));
         let seen = self.bits.read(slice.at, |words| run(|index| words.get(index), slice.bit, bits));
-        match seen {
-            None => Look::Need(self.need(slice)),
-            Some((here, count)) => {
-                let end = (first + count).saturating_mul(self.header.sector.into());
-                Look::Run { here, len: range.len().min(end - range.start().get()) }
-            }
-        }
+        let Some((here, count)) = seen.or_else(|| Some((false, self.unwritten_bits(slice)?)))
+        else {
+            return Look::Need(self.need(slice));
+        };
+        let end = first.saturating_add(count).saturating_mul(self.header.sector.into());
+        Look::Run { here, len: range.len().min(end - range.start().get()) }
+    }
+
+    /// Bits of a slice, from the one looked for on, and of what follows, that are known to be 0 without
+    /// being read; `None` if not all of the slice is.
+    fn unwritten_bits(&self, slice: SliceAt) -> Option<u64> {
+        let end = self.unwritten.run_end(slice.at)?.min(self.header.bitmap_end());
+        let len = end.checked_since(slice.at).filter(|len| *len >= slice.len)?;
+        Some(len.saturating_mul(8) - slice.bit)
     }
 
     pub(crate) fn need(&self, slice: SliceAt) -> Need<'_> {
@@ -151,6 +161,16 @@ impl Image for CowImage {
 
     fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<Supplied> {
         Ok(self.bits.supply(need, from_bytes(bytes)))
+    }
+
+    /// Beside reading the bits, asks whether what follows them is a hole.
+    fn satisfy(&self, need: &Need<'_>) -> Result<()> {
+        let rest = self.header.bitmap_end().checked_since(need.at).unwrap_or(0);
+        self.unwritten.learn(&*self.store, need.at, need.at, rest)?;
+        match self.supply(need, &need.read()?)? {
+            Supplied::Taken => Ok(()),
+            Supplied::Full => self.relieve(),
+        }
     }
 
     fn info(&self) -> ImageInfo {

@@ -126,6 +126,7 @@ impl ImageWrite for CowImage {
             });
         };
         let (first, end) = (first % SLICE_BITS, slice.bit + (end - first));
+        self.unwritten.forget(slice.at, slice.len);
         let update = self.bits.update(slice.at, |bits| {
             for number in words(first, end) {
                 bits.set(number, bits.get(number) | mask(number, first, end));

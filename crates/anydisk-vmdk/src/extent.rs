@@ -24,6 +24,15 @@ pub(crate) struct File {
     pub(crate) name: String,
     /// Bytes of it were given out to be written, so every flush flushes it.
     pub(crate) used: AtomicBool,
+    /// Where its tables end, if they all lie before its grains.
+    pub(crate) metadata_end: AtomicU64,
+}
+
+impl File {
+    /// A file that nothing was written to. `name`: as a person would name it.
+    pub(crate) fn new(store: Arc<dyn Storage>, name: String) -> Self {
+        Self { store, name, used: AtomicBool::new(false), metadata_end: AtomicU64::new(0) }
+    }
 }
 
 /// A part of the disk, with where its bytes are.

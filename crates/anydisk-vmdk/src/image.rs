@@ -1,12 +1,12 @@
 //! The image: locate (pure), load the table (I/O elsewhere), answer (pure).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use anydisk_core::{
     Access, BackingLink, Encoded, Error, Extent, GuestOffset, GuestRange, HostOffset, Id, Image,
     ImageInfo, ImageWrite, Lease, Limits, Lookup, Need, OpenRequest, Reference, Resize, Result,
-    Role, Source, Supplied, TableCache, Ticket,
+    Role, Source, Supplied, TableCache, Ticket, Unwritten,
 };
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
@@ -18,7 +18,6 @@ use crate::layout::GrainMarker;
 use crate::open::{self, Assembly};
 use crate::second::Twice;
 use crate::table::{Grain, SLICE, SliceAt, WIDE_ENTRY, run};
-use crate::unwritten::Unwritten;
 use crate::write::Writer;
 use crate::{codec, info, limits};
 
@@ -29,6 +28,8 @@ const MARKER_CACHE: usize = 64 << 10;
 #[derive(Debug)]
 pub struct VmdkImage {
     pub(crate) files: Growing<File>,
+    /// The file of which metadata was needed last.
+    last_file: AtomicUsize,
     /// In guest order without gaps; those that resizing cut off are empty.
     pub(crate) parts: Growing<Part>,
     backing: Option<Reference>,
@@ -84,6 +85,7 @@ impl VmdkImage {
             unwritten: Unwritten::default(),
             writer: None,
             files: files.into(),
+            last_file: AtomicUsize::new(0),
             parts: parts.into(),
             info,
             warnings,
@@ -358,17 +360,18 @@ impl VmdkImage {
         Ok(Lookup::Found(Extent { len: range.len(), source, lease }))
     }
 
+    /// The number of the file of a need: mostly that of the last one, or the next, where a disk of
+    /// thousands of files is looked at from its start on.
     fn file_of(&self, need: &Need<'_>) -> Option<usize> {
-        self.files.iter().position(|file| Arc::ptr_eq(&file.store, need.store))
-    }
-
-    /// Where the tables in a file end, if they all lie before its grains.
-    fn metadata_end(&self, file: usize) -> HostOffset {
-        let sparse = self.parts.iter().filter_map(|part| match &part.body {
-            Body::Sparse(sparse) if sparse.file == file => Some(sparse.overhead),
-            _ => None,
-        });
-        sparse.max().unwrap_or(HostOffset::ZERO)
+        let is_it = |file: &File| Arc::ptr_eq(&file.store, need.store);
+        let last = self.last_file.load(Relaxed);
+        let near =
+            [last, last + 1].into_iter().find(|file| self.files.get(*file).is_some_and(is_it));
+        let found = near.or_else(|| self.files.iter().position(is_it));
+        if let Some(file) = found.filter(|file| *file != last) {
+            self.last_file.store(file, Relaxed);
+        }
+        found
     }
 
     pub(crate) fn need_table<'a>(&'a self, sparse: &Sparse, slice: SliceAt) -> Need<'a> {
@@ -491,7 +494,8 @@ impl Image for VmdkImage {
     /// Beside reading the bytes, asks whether what follows them is a hole.
     fn satisfy(&self, need: &Need<'_>) -> Result<()> {
         if let Some(file) = self.file_of(need) {
-            let rest = self.metadata_end(file).checked_since(need.at).unwrap_or(0);
+            let end = HostOffset(self.files[file].metadata_end.load(Relaxed));
+            let rest = end.checked_since(need.at).unwrap_or(0);
             self.unwritten.learn(&**need.store, need.at, key(file, need.at), rest)?;
         }
         match self.supply(need, &need.read()?)? {

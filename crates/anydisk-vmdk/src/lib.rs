@@ -75,7 +75,6 @@ mod open;
 mod second;
 mod sink;
 mod table;
-mod unwritten;
 mod write;
 
 pub use format::{VMDK, VmdkFormat};

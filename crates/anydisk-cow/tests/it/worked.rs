@@ -271,3 +271,33 @@ fn over_a_backing_file_a_sector_that_is_here_is_zeroed_in_its_place() {
     disk.flush().expect("a flush");
     assert!(store.len().expect("memory has a length") >= 1536 + 5 * 512);
 }
+
+/// 100 TiB: the bitmap has 25 GiB, and all of it is a hole. A sector is written in its midst.
+#[test]
+fn an_empty_disk_of_a_hundred_tebibytes_is_mapped_in_a_few_steps() {
+    let store = Arc::new(MemoryStorage::default());
+    let (location, options) = (Location::Other("image".to_owned()), Options::of(&COW));
+    let limits = Limits::default();
+    let request = CreateRequest::new(store.clone(), &location, 100 << 40, &options, &limits);
+    let disk = Disk::new(COW.create(request).expect("an image"));
+    let runs = |disk: &Disk| {
+        let mut rest = GuestRange::whole(disk.size());
+        let mut runs = Vec::new();
+        while !rest.is_empty() {
+            let extent = disk.map(rest).expect("it can be mapped").extent;
+            runs.push((extent.len, matches!(extent.source, Source::Absent { .. })));
+            rest = rest.skip(extent.len);
+            assert!(runs.len() < 1000, "it is read piece by piece");
+        }
+        runs
+    };
+    assert!(runs(&disk).iter().all(|(_, is_absent)| *is_absent));
+    disk.write(GuestOffset(50 << 40), &[7; 512]).expect("a write");
+    let data: Vec<_> = runs(&disk).into_iter().filter(|(_, is_absent)| !is_absent).collect();
+    assert_eq!(data, [(512, false)]);
+    disk.flush().expect("a flush");
+    let image = CowImage::open(store, &Limits::default()).expect("it opens");
+    let data: Vec<_> =
+        runs(&Disk::new(Arc::new(image))).into_iter().filter(|(_, absent)| !absent).collect();
+    assert_eq!(data, [(512, false)]);
+}

@@ -31,8 +31,12 @@ impl Plan<'_> {
             None => (NO_PARENT, Vec::new()),
         };
         let id = self.content_id(parent_id, &hint);
+        // Others take names for what their own machine has, if nothing is said.
+        let is_utf_8 = |name: &[u8]| !name.is_ascii() && std::str::from_utf8(name).is_ok();
+        let says_so = is_utf_8(&hint) || names.iter().any(|name| is_utf_8(name));
+        let encoding = if says_so { "encoding=\"UTF-8\"\n" } else { "" };
         let mut text = format!(
-            "# Disk DescriptorFile\nversion=1\nCID={id:08x}\nparentCID={parent_id:08x}\n\
+            "# Disk DescriptorFile\nversion=1\n{encoding}CID={id:08x}\nparentCID={parent_id:08x}\n\
              createType=\"{}\"\n",
             self.subformat.word()
         )

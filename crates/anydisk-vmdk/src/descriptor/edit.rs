@@ -1,5 +1,8 @@
 //! Changing the text. What is not meant stays byte for byte.
 
+use anydisk_core::Result;
+
+use crate::header::unsupported;
 use crate::layout::SECTOR;
 
 use super::{Descriptor, ExtentLine, Line, NO_CONTENT_ID, NO_PARENT, Parent};
@@ -29,12 +32,22 @@ impl Descriptor {
     }
 
     /// Names another parent, or none. The name must fit in quotes.
-    pub(crate) fn set_parent(&mut self, parent: Option<(u32, &[u8])>) {
+    ///
+    /// # Errors
+    /// `Unsupported` for a name that the encoding of the text does not have.
+    pub(crate) fn set_parent(&mut self, parent: Option<(u32, &[u8])>) -> Result<()> {
+        let written = match parent {
+            Some((_, name)) => self.charset.encode(name).ok_or_else(|| {
+                let name = String::from_utf8_lossy(name).into_owned();
+                unsupported(format!("the name {name:?} in the encoding of the descriptor"))
+            })?,
+            None => Vec::new(),
+        };
         let id = parent.map_or(NO_PARENT, |(id, _)| id);
         self.put("parentCID", format!("parentCID={id:08x}").as_bytes(), "CID");
         match parent {
-            Some((_, name)) => {
-                let text = [b"parentFileNameHint=\"", name, b"\""].concat();
+            Some(_) => {
+                let text = [b"parentFileNameHint=\"", &written[..], b"\""].concat();
                 self.put("parentFileNameHint", &text, "createType");
             }
             None => self.lines.retain(|line| !line.is_pair("parentFileNameHint")),
@@ -44,6 +57,7 @@ impl Descriptor {
             content_id: Some(raw_content_id).filter(|id| *id != NO_CONTENT_ID),
             raw_content_id,
         });
+        Ok(())
     }
 
     /// Makes extent number `number` the last one, of `len` bytes, with those of `added` behind it,
@@ -66,9 +80,12 @@ impl Descriptor {
         for (place, (len, name)) in added.iter().enumerate() {
             let mut line = like.clone();
             line.set_word(1, &(len / SECTOR).to_string());
-            line.set_quoted(name);
+            // It has the characters of the last one's.
+            let written = self.charset.encode(name).unwrap_or_else(|| name.clone());
+            line.set_quoted(&written);
             self.lines.insert(index + 1 + place, line);
-            self.extents.push(ExtentLine { len: *len, name: name.clone(), ..template.clone() });
+            let name = name.clone();
+            self.extents.push(ExtentLine { len: *len, name, written, ..template.clone() });
         }
         self.fit_geometry();
     }

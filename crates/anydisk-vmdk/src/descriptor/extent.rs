@@ -16,8 +16,10 @@ pub(crate) struct ExtentLine {
     /// Bytes of guest data.
     pub(crate) len: u64,
     pub(crate) kind: ExtentKind,
-    /// The file, byte for byte; empty where the kind needs none.
+    /// The file, in UTF-8 where the text says how names are written; empty where the kind needs none.
     pub(crate) name: Vec<u8>,
+    /// The same, byte for byte.
+    pub(crate) written: Vec<u8>,
     /// Where the data begins in a flat file.
     pub(crate) start: HostOffset,
     /// It is a host device, or the descriptor says that it may be one.
@@ -84,8 +86,17 @@ impl ExtentLine {
 
     /// The file it names.
     pub(crate) fn reference(&self) -> Reference {
+        self.reference_to(&self.name)
+    }
+
+    /// The file whose name is as it is written, if that is another one.
+    pub(crate) fn reference_as_written(&self) -> Option<Reference> {
+        (self.written != self.name).then(|| self.reference_to(&self.written))
+    }
+
+    fn reference_to(&self, name: &[u8]) -> Reference {
         let role = if self.is_device { Role::Device } else { Role::Extent };
-        Reference::new(role, self.name.clone())
+        Reference::new(role, name.to_vec())
     }
 
     /// Understands `RW 63 FLAT "name" 0`.
@@ -120,10 +131,11 @@ impl ExtentLine {
         let start =
             start.ok_or_else(|| refuse("extent start", word, "a number of sectors, or nothing"))?;
         limit("start and size of an extent in sectors", start, limits::DISK / SECTOR - len)?;
-        let name = name.to_vec();
+        let (name, written) = (name.to_vec(), name.to_vec());
         let start = HostOffset(start * SECTOR);
         let is_device = kind == ExtentKind::Device;
-        Ok(Self { at: line.at(), access, len: len * SECTOR, kind, name, start, is_device })
+        let len = len * SECTOR;
+        Ok(Self { at: line.at(), access, len, kind, name, written, start, is_device })
     }
 }
 

@@ -3,6 +3,7 @@
 //! The text is kept line by line, byte for byte. A changed value changes its own line only, so
 //! what we do not know stays as its writer left it.
 
+mod charset;
 mod edit;
 mod extent;
 mod text;
@@ -12,6 +13,7 @@ pub(crate) use text::{Line, is_descriptor};
 
 use anydisk_core::{HostOffset, Invalid, Limits, Result, Value};
 
+use self::charset::Charset;
 use crate::NAME;
 use crate::header::{limit, unsupported};
 
@@ -39,6 +41,8 @@ pub(crate) struct Descriptor {
     lines: Vec<Line>,
     /// Where the text begins in its file.
     at: HostOffset,
+    /// How names are written in it.
+    charset: Charset,
     /// `CID`; `None` where it says that it is none.
     pub(crate) content_id: Option<u32>,
     /// `parentCID`; `None` without a parent.
@@ -52,7 +56,7 @@ pub(crate) struct Descriptor {
 /// The image below, as the descriptor names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Parent {
-    /// `parentFileNameHint`, byte for byte.
+    /// `parentFileNameHint`, in UTF-8 where the text says how it is written.
     pub(crate) name: Vec<u8>,
     /// `parentCID`; `None` where it says that it is none.
     pub(crate) content_id: Option<u32>,
@@ -86,10 +90,15 @@ impl Descriptor {
         let create_type = create_type.into_owned();
         let of_device = DEVICE_TYPES.iter().any(|word| word.eq_ignore_ascii_case(&create_type));
         let content_id = keys.content_id("CID")?.filter(|id| *id != NO_CONTENT_ID);
-        let parent = keys.parent(at)?;
+        let charset = Charset::of(keys.value("encoding"));
+        let mut parent = keys.parent(at)?;
+        parent.iter_mut().for_each(|parent| parent.name = charset.decode(&parent.name));
         let mut extents = extents(&lines, limits)?;
-        extents.iter_mut().for_each(|line| line.is_device |= of_device);
-        Ok(Self { content_id, parent, create_type, extents, at, lines })
+        for line in &mut extents {
+            line.is_device |= of_device;
+            line.name = charset.decode(&line.written);
+        }
+        Ok(Self { content_id, parent, create_type, extents, at, charset, lines })
     }
 
     /// In place of the descriptor of an extent that is opened by itself.
@@ -97,6 +106,7 @@ impl Descriptor {
         Self {
             lines: Vec::new(),
             at: HostOffset::ZERO,
+            charset: Charset::of(None),
             content_id: None,
             parent: None,
             create_type: String::new(),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use anydisk_core::{
     Access, Error, GuestOffset, GuestRange, HostOffset, OpenRequest, Result, Storage, Value,
@@ -27,11 +27,7 @@ pub(super) struct Assembler<'a> {
 
 impl<'a> Assembler<'a> {
     pub(super) fn new(request: &'a OpenRequest<'a>) -> Self {
-        let own = File {
-            store: Arc::clone(&request.store),
-            name: request.location.to_string(),
-            used: AtomicBool::new(false),
-        };
+        let own = File::new(Arc::clone(&request.store), request.location.to_string());
         Self {
             request,
             files: vec![own],
@@ -68,6 +64,12 @@ impl<'a> Assembler<'a> {
     /// What was collected.
     pub(super) fn assembly(mut self, descriptor: Descriptor, room: Option<u64>) -> Assembly {
         self.tell_second_directories();
+        for part in &self.parts {
+            if let Body::Sparse(sparse) = &part.body {
+                let end = &self.files[sparse.file].metadata_end;
+                end.fetch_max(sparse.overhead.get(), Relaxed);
+            }
+        }
         let Self { files, parts, warnings, .. } = self;
         Assembly { files, parts, descriptor, room, warnings }
     }
@@ -121,14 +123,18 @@ impl<'a> Assembler<'a> {
             return self.shared(file, line, access);
         }
         let reference = line.reference();
-        let located = self.request.resolver.resolve(&reference, self.request.location, access)?;
+        let resolve =
+            |reference| self.request.resolver.resolve(reference, self.request.location, access);
+        let located = resolve(&reference).or_else(|error| match line.reference_as_written() {
+            Some(written) => resolve(&written).map_err(|_| error),
+            None => Err(error),
+        })?;
         let own = self.request.store.identity();
         if own.is_some() && located.store.identity() == own {
             return Err(reference.denied("it is the descriptor itself"));
         }
-        let used = AtomicBool::new(false);
         let name = located.location.to_string();
-        self.files.push(File { store: located.store, name, used });
+        self.files.push(File::new(located.store, name));
         let file = self.files.len() - 1;
         self.by_name.insert(line.name.clone(), file);
         Ok(file)

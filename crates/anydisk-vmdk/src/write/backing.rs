@@ -22,10 +22,7 @@ impl BackingLink for VmdkImage {
         let parent = parent.map(|(id, name)| (id.unwrap_or(NO_CONTENT_ID), name));
         // From here on zeroes must hide what may lie below, whichever of the two that is.
         writer.has_parent.fetch_or(parent.is_some(), Relaxed);
-        writer.descriptor.change(&self.files[0], |descriptor| {
-            descriptor.set_parent(parent);
-            Ok(())
-        })?;
+        writer.descriptor.change(&self.files[0], |descriptor| descriptor.set_parent(parent))?;
         self.files[0].store.flush()?;
         writer.has_parent.store(parent.is_some(), Relaxed);
         Ok(())

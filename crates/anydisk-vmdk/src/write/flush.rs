@@ -17,7 +17,8 @@ impl VmdkImage {
         let Some(writer) = &self.writer else { return Ok(()) };
         let _round = self.lock_round(writer);
         let sealed: Vec<_> = self.sparse_writers().map(|(_, writer)| writer.space.seal()).collect();
-        let pictures = self.tables.dirty();
+        let mut pictures = self.tables.dirty();
+        pictures.sort_unstable_by_key(|picture| picture.at);
         let result = self.write_round(&pictures);
         for ((_, writer), sealed) in self.sparse_writers().zip(sealed) {
             writer.space.settle(sealed, result.is_ok());
@@ -123,13 +124,17 @@ impl VmdkImage {
     }
 }
 
-/// The pictures that belong in the file of an extent, with their places there.
+/// The pictures that belong in the file of an extent, with their places there: some in a row of those
+/// that are sorted by their keys.
 fn of_file<'a>(
-    sparse: &'a Sparse,
+    sparse: &Sparse,
     pictures: &'a [DirtySlice],
-) -> impl Iterator<Item = (HostOffset, &'a DirtySlice)> {
-    let placed = pictures.iter().map(|picture| (unkey(picture.at), picture));
-    placed.filter(|((file, _), _)| *file == sparse.file).map(|((_, at), picture)| (at, picture))
+) -> impl Iterator<Item = (HostOffset, &'a DirtySlice)> + use<'a> {
+    let file = |picture: &DirtySlice| unkey(picture.at).0;
+    let start = pictures.partition_point(|picture| file(picture) < sparse.file);
+    let rest = pictures.get(start..).unwrap_or_default();
+    let count = rest.partition_point(|picture| file(picture) == sparse.file);
+    rest.iter().take(count).map(|picture| (unkey(picture.at).1, picture))
 }
 
 /// Writes the first `count` entries of a picture.

@@ -370,3 +370,54 @@ fn qemu_reads_what_was_resized() {
         }
     }
 }
+
+/// A descriptor of a Chinese Windows: the names of its files are in GBK, those of the files here in UTF-8.
+#[test]
+fn names_in_the_encoding_of_the_descriptor_are_found_and_written_and_all_else_stays_as_it_is() {
+    let files = MemoryFolder::default();
+    let options = [("subformat", "twoGbMaxExtentFlat"), ("split_size", "2M")];
+    drop(files.create("磁盘.vmdk", 3 * MIB, &options));
+    let made = files.text("磁盘.vmdk");
+    assert!(
+        made.starts_with("# Disk DescriptorFile\nversion=1\nencoding=\"UTF-8\"\nCID="),
+        "{made}"
+    );
+    // The same in GBK, with lines that nobody knows.
+    let name: &[u8] = b"\xb4\xc5\xc5\xcc";
+    let text: Vec<u8> = made.replace("UTF-8", "GBK").replace("磁盘", "*").into_bytes();
+    let mut text: Vec<u8> = text
+        .iter()
+        .flat_map(|byte| if *byte == b'*' { name } else { std::slice::from_ref(byte) }.to_vec())
+        .collect();
+    text.extend(b"who.knows = \"\xff\xfe\"\n\xb4 what\n");
+    files.put("磁盘.vmdk", text.clone());
+    let disk = files.open("磁盘.vmdk");
+    disk.write(GuestOffset(2 * MIB + 5), b"data").expect("a write");
+    disk.resize_with(5 * MIB, Preallocation::Off, &files).expect("a resize");
+    disk.flush().expect("a flush");
+    drop(disk);
+    let names = ["磁盘-f001.vmdk", "磁盘-f002.vmdk", "磁盘-f003.vmdk", "磁盘.vmdk"];
+    assert_eq!(files.names(), names);
+    let mut bytes = [0; 4];
+    files.open("磁盘.vmdk").read(GuestOffset(2 * MIB + 5), &mut bytes).expect("a read");
+    assert_eq!(&bytes, b"data");
+    let after = files.file("磁盘.vmdk").expect("it is there").to_vec();
+    let has = |part: &[u8]| after.windows(part.len()).any(|window| window == part);
+    assert!(has(&[&b"FLAT \""[..], name, b"-f003.vmdk\" 0"].concat()));
+    assert!(has(b"who.knows = \"\xff\xfe\"\n\xb4 what\n"));
+}
+
+/// Who copied the files without a change of their names left them as the text has them.
+#[test]
+fn a_file_whose_name_is_as_it_is_written_is_found_too() {
+    let files = MemoryFolder::default();
+    let line = b"RW 2 FLAT \"\xb4\xc5-flat\" 0\n";
+    let text = [
+        &b"# Disk DescriptorFile\nversion=1\nencoding=\"GBK\"\nCID=1\nparentCID=ffffffff\n"[..],
+        line,
+    ];
+    files.put("d.vmdk", text.concat());
+    let written = Reference::new(anydisk_core::Role::Extent, b"\xb4\xc5-flat".to_vec());
+    files.make(&written).expect("a file").store.set_len(1024).expect("memory");
+    assert_eq!(files.open("d.vmdk").size(), 1024);
+}

@@ -1,6 +1,6 @@
 //! Extents that are added behind the last one of a split disk, as it was made.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use anydisk_core::{
     GuestOffset, GuestRange, HostOffset, NewSize, Preallocation, Reference, Result, Role,
@@ -96,8 +96,9 @@ impl VmdkImage {
             let reference = Reference::new(Role::Extent, name.clone());
             let located = new.companions.make(&reference)?;
             made.push((*len, name));
-            let used = AtomicBool::new(true);
-            files.push(File { store: located.store, name: located.location.to_string(), used });
+            let file = File::new(located.store, located.location.to_string());
+            file.used.store(true, Relaxed);
+            files.push(file);
         }
         self.files.extend(files);
         Ok(())
@@ -142,6 +143,7 @@ impl VmdkImage {
         let sparse = open::hosted_extent(number, store, &header)?;
         let own = SparseWriter::of(self, &sparse, &[], true, &writer.limits)?;
         sparse.writer.set(own.into()).expect("the extent is new");
+        self.files[number].metadata_end.store(sparse.overhead.get(), Relaxed);
         Ok(sparse)
     }
 }

@@ -1,23 +1,27 @@
 //! Tables that were never written: where the file has a hole, every entry is 0.
 //!
 //! A new image has all its tables, and all of them are holes. Reading them one by one to learn that
-//! a disk of terabytes is empty takes long; asking the file system takes one call.
+//! a disk of terabytes is empty takes long; asking the file system takes one call. For formats with
+//! their tables in a row (VMDK, the bitmap of cow).
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anydisk_core::{HostOffset, Result, Storage};
+use anydisk_storage::{HostOffset, Storage};
 
-/// Runs that are remembered; a file with more of them is read table by table.
-const RUNS: usize = 1024;
+use crate::Result;
+
+/// Runs that are remembered, two for each file of a large split disk; the tables of what has more are
+/// read one by one.
+const RUNS: usize = 1 << 15;
 
 /// Shorter runs are not worth remembering: as many bytes as a few tables have.
 const SHORTEST: u64 = 64 << 10;
 
-/// Runs of the metadata that read as zero. Places are [keys](crate::image::key), so that one value
-/// serves all files of an image.
+/// Runs of the metadata that read as zero. A place is known by a key, so that one value serves all files
+/// of an image: the place itself, where there is one file.
 #[derive(Debug, Default)]
-pub(crate) struct Unwritten(Mutex<State>);
+pub struct Unwritten(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -33,7 +37,7 @@ impl Unwritten {
     ///
     /// # Errors
     /// Those of the store.
-    pub(crate) fn learn(
+    pub fn learn(
         &self,
         store: &dyn Storage,
         at: HostOffset,
@@ -54,13 +58,14 @@ impl Unwritten {
         Ok(())
     }
 
-    /// The first byte behind the run that `key` is in.
-    pub(crate) fn run_end(&self, key: HostOffset) -> Option<HostOffset> {
+    /// The first byte behind the run that `key` is in; `None`: it is in none that is known.
+    #[must_use]
+    pub fn run_end(&self, key: HostOffset) -> Option<HostOffset> {
         self.lock().run_end(key)
     }
 
     /// The `len` bytes at `key` are about to change: call it **before** the change is seen.
-    pub(crate) fn forget(&self, key: HostOffset, len: u64) {
+    pub fn forget(&self, key: HostOffset, len: u64) {
         let mut state = self.lock();
         state.changed = true;
         let (start, behind) = (key.get(), key.get().saturating_add(len));
