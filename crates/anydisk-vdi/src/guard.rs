@@ -163,6 +163,6 @@ mod tests {
         assert!(!named.insert(count.next_multiple_of(64 * 512)));
         let gaps: Vec<_> = named.gaps(count).collect();
         assert_eq!(gaps, [2..63, 65..40_000, 40_001..count - 1]);
-        assert_eq!(named.gaps(64).collect::<Vec<_>>(), [2..63]);
+        assert_eq!((named.gaps(64).next(), named.gaps(64).count()), (Some(2..63), 1));
     }
 }

@@ -71,6 +71,7 @@ mod info;
 mod layout;
 mod limits;
 mod measure;
+mod mend;
 mod open;
 mod second;
 mod sink;

@@ -5,7 +5,7 @@
 //! | `flat-extent-cut` | |
 //! | `extent-size`: the header says less or more than the descriptor | |
 //! | `unclean` | clearing the flag |
-//! | `footer-lost` | tables, directory and footer made anew from what stands before the grains |
+//! | `header-field`, `footer-lost`, `descriptor-lost` | see [`mend`](crate::mend) |
 //! | `directory-lost` | taking the other one as the only one |
 //! | `directory-entry` | a new table, made from the second one; else none |
 //! | `directory-copy` | a new second table, made from the first one |
@@ -24,7 +24,6 @@
 
 mod occupied;
 mod sparse;
-mod stream;
 mod table;
 
 use anydisk_core::{
@@ -33,9 +32,9 @@ use anydisk_core::{
 };
 
 use self::sparse::SparseCheck;
-use self::stream::Headless;
 use crate::codec;
 use crate::extent::{Body, Flat, Part};
+use crate::mend;
 use crate::open;
 
 /// Tells findings, and counts them.
@@ -60,7 +59,10 @@ pub(crate) fn check(
         return Err(Error::ReadOnly { why: "it was opened for reading".into() });
     }
     let mut teller = Teller { found, report: CheckReport::default() };
-    if !check_footer(request, &mut teller)? {
+    let (repairs, open) = (request.repair == Repair::All, &request.open);
+    let can_open =
+        mend::check(&*open.store, open.limits, repairs, &mut |finding| teller.tell(finding))?;
+    if !can_open {
         return Ok(teller.report);
     }
     let assembly = open::assemble(&request.open)?;
@@ -77,22 +79,6 @@ pub(crate) fn check(
         }
     }
     Ok(teller.report)
-}
-
-/// A stream must have the footer that its header promises: whether it has one, now.
-fn check_footer(request: &CheckRequest<'_>, teller: &mut Teller<'_>) -> Result<bool> {
-    let store = &*request.open.store;
-    let Some(stream) = Headless::of(store, request.open.limits)? else { return Ok(true) };
-    let at = HostOffset(store.len()?);
-    let finding = Finding::new(Severity::Corruption, "footer-lost", at, stream.why.clone());
-    let mut finding = finding.mended_by("tables and footer are made anew from the grains");
-    if request.repair == Repair::All {
-        stream.rebuild()?;
-        finding.repaired = true;
-    }
-    let mended = finding.repaired;
-    teller.tell(finding);
-    Ok(mended)
 }
 
 /// How far a check has come.
@@ -131,7 +117,7 @@ fn check_flat(part: &Part, flat: &Flat, teller: &mut Teller<'_>) {
 
 /// What is wrong with a packed grain, its place and length being `packed`, of which the extent has
 /// `stored` bytes, where whole ones have `grain`.
-fn unpack(
+pub(crate) fn unpack(
     store: &dyn Storage,
     packed: (HostOffset, usize),
     stored: u64,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use anydisk_core::{
-    Access, Error, GuestOffset, GuestRange, HostOffset, OpenRequest, Result, Storage, Value,
+    Access, Error, GuestOffset, GuestRange, HostOffset, OpenRequest, Reference, Result, Storage,
+    Value,
 };
 
 use super::{Assembly, cowd, hosted, read_header, sesparse, text_invalid};
@@ -123,8 +124,9 @@ impl<'a> Assembler<'a> {
             return self.shared(file, line, access);
         }
         let reference = line.reference();
-        let resolve =
-            |reference| self.request.resolver.resolve(reference, self.request.location, access);
+        let resolve = |reference: &Reference| {
+            self.request.resolver.resolve(reference, self.request.location, access)
+        };
         let located = resolve(&reference).or_else(|error| match line.reference_as_written() {
             Some(written) => resolve(&written).map_err(|_| error),
             None => Err(error),

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
 use anydisk_core::{HostOffset, KnownTables, Limits, Result, Storage, StorageExt, Value};
+use anydisk_storage::is_zero;
 use zerocopy::FromBytes;
 
 use super::{check_inside, text_invalid};
@@ -30,26 +31,37 @@ pub(crate) fn read_header(store: &dyn Storage, limits: &Limits) -> Result<Header
     Ok(Header { descriptor: header.descriptor, ..footer })
 }
 
-/// The footer: the last but one of the file's sectors, between its marker (where blocks are marked)
-/// and the end of stream.
-fn read_footer(store: &dyn Storage, limits: &Limits, marked: bool) -> Result<Header> {
+/// Zeroes that may stand behind a stream: who puts it into an archive, or on a tape, fills it up.
+const PADDING: u64 = 64 << 10;
+
+/// The footer: the sector before the end-of-stream marker, behind its own (where blocks are marked).
+/// The end of stream is a sector of zeroes, so it and what a stream is filled up with look alike.
+pub(crate) fn read_footer(store: &dyn Storage, limits: &Limits, marked: bool) -> Result<Header> {
     let len = store.len()?;
-    let at = HostOffset(len.saturating_sub(3 * SECTOR));
-    let mut bytes = [0; 1536];
-    store.read_padded_at(at, &mut bytes)?;
-    let (head, rest) = bytes.split_at(512);
-    let (footer, tail) = rest.split_at(512);
-    let is = |bytes: &[u8], value: u64, kind: u32| {
+    let start = (len.saturating_sub(PADDING) / SECTOR).saturating_sub(2) * SECTOR;
+    let mut bytes = vec![0; usize::try_from(len - start).expect("little more than the padding")];
+    store.read_padded_at(HostOffset(start), &mut bytes)?;
+    let (sectors, rest) = bytes.as_chunks::<512>();
+    let last = sectors.iter().rposition(|sector| !is_zero(sector)).unwrap_or(0);
+    let is_marker = |bytes: &[u8; 512]| {
         MetadataMarker::read_from_bytes(bytes).is_ok_and(|marker| {
-            marker.size.get() == 0 && marker.value.get() == value && marker.kind.get() == kind
+            let MetadataMarker { value, size, kind, .. } = marker;
+            (value.get(), size.get(), kind.get()) == (1, 0, marker::FOOTER)
         })
     };
-    let marked_so = !marked || is(head, 1, marker::FOOTER);
-    if len < 4 * SECTOR || !marked_so || !is(tail, 0, marker::END_OF_STREAM) {
+    let before = last.checked_sub(1).and_then(|index| sectors.get(index));
+    let marked_so = !marked || before.is_some_and(is_marker);
+    // Behind it there is the end of the stream.
+    let footer =
+        sectors.get(last).filter(|_| marked_so && last + 1 < sectors.len() && is_zero(rest));
+    let place = start + (last as u64).saturating_sub(1) * SECTOR;
+    let Some(footer) = footer.filter(|_| len >= 4 * SECTOR) else {
         let expected = "a footer between its marker and the end-of-stream marker, as gdOffset says; \
                         a repair makes it anew from the grains";
+        let at = HostOffset(place);
         return Err(text_invalid("footer", at, Value::Missing, expected).into());
-    }
+    };
+    let at = HostOffset(place);
     let at = at.saturating_add(SECTOR);
     let footer = Header::parse(footer, at, limits)?;
     if footer.directory.is_none() {

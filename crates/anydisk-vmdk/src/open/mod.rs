@@ -19,7 +19,7 @@ use crate::header::{invalid, limit, unsupported};
 use crate::image::backing;
 use crate::layout::{COWD_MAGIC, MAGIC, SECTOR, SESPARSE_MAGIC, SparseHeader};
 use assembler::Assembler;
-pub(crate) use hosted::{extent as hosted_extent, read_header};
+pub(crate) use hosted::{extent as hosted_extent, read_footer, read_header};
 
 /// An image taken apart.
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, CheckReport, CheckRequest, Disk, Format, GuestOffset, GuestRange, HostOffset, Limits,
-    Location, OpenRequest, Repair, Storage, StorageExt,
+    Access, CheckReport, CheckRequest, CreateRequest, Disk, Format, GuestOffset, GuestRange,
+    HostOffset, Limits, Location, OpenRequest, Options, Repair, Storage, StorageExt,
 };
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::double::CrashStorage;
@@ -413,6 +413,62 @@ fn no_wrong_bit_in_what_names_the_sets_makes_a_repair_lose_a_grain() {
     }
 }
 
+/// An image as it is made here, whose grains 0 to 3 hold their number plus one.
+fn made(size: u64, given: &[(&str, &str)]) -> Arc<MemoryStorage> {
+    let store = Arc::new(MemoryStorage::default());
+    let (location, limits, file, _) = request(store.clone(), Access::ReadWrite);
+    let mut options = Options::of(&VMDK);
+    given.iter().for_each(|(name, value)| options.set(name, value).expect("an option"));
+    let request = CreateRequest::new(file, &location, size, &options, &limits);
+    let disk = Disk::new(VMDK.create(request).expect("an image"));
+    for number in 0..4_u8 {
+        let at = GuestOffset(u64::from(number) * GRAIN);
+        disk.write(at, &[number + 1; 65536]).expect("a write");
+    }
+    disk.flush().expect("a flush");
+    store
+}
+
+/// One wrong bit in what divides an extent once made all of it unreadable.
+#[test]
+fn every_wrong_bit_in_grain_size_or_table_size_is_mended_by_what_the_tables_say() {
+    for size in [960 << 10, 100 << 20] {
+        let whole = made(size, &[]);
+        for (field, bits, name) in [(0x14, 64, "grainSize"), (0x2c, 32, "numGTEsPerGT")] {
+            for bit in 0..bits {
+                let mut bytes = whole.to_vec();
+                bytes[field + bit / 8] ^= 1 << (bit % 8);
+                let store = Arc::new(MemoryStorage::new(bytes));
+                let (report, lines) = check(store.clone(), Repair::Nothing);
+                assert_eq!(report.corruptions, 1, "{name}, bit {bit}: {lines:?}");
+                assert!(lines[0].starts_with(&format!("header-field at {field:#x}: vmdk: ")));
+                assert!(lines[0].contains(name), "{lines:?}");
+                let (report, lines) = check(store.clone(), Repair::All);
+                assert!(report.is_clean() && lines[0].contains("(mended)"), "{lines:?}");
+                assert!(store.to_vec() == whole.to_vec(), "{name}, bit {bit}");
+            }
+        }
+    }
+}
+
+/// Of an empty disk nothing tells whether its grains are of 4 or of 128 sectors.
+#[test]
+fn a_wrong_bit_that_may_have_been_one_of_several_values_is_refused_and_nothing_is_written() {
+    let store = Arc::new(MemoryStorage::default());
+    let (location, limits, file, access) = request(store.clone(), Access::ReadWrite);
+    let options = Options::of(&VMDK);
+    let create = CreateRequest::new(file.clone(), &location, 960 << 10, &options, &limits);
+    drop(VMDK.create(create).expect("an image"));
+    store.write_at(HostOffset(0x14), &[128 | 4]).expect("memory");
+    let before = store.to_vec();
+    let open = OpenRequest { access, ..OpenRequest::new(file, &location, &limits) };
+    let check = CheckRequest::new(open).repairing(Repair::All);
+    let error = VMDK.check(&check, &mut |_| {}).expect_err("it is damaged").to_string();
+    let expected = "vmdk: grainSize at 0x14 is 132, expected a power of two up to 2097152";
+    assert_eq!(error, expected);
+    assert_eq!(store.to_vec(), before);
+}
+
 /// A header that says less than the descriptor in the same file once made a repair cut off the rest.
 #[test]
 fn a_header_that_says_less_than_its_descriptor_is_damaged_and_nothing_is_given_back_or_written() {
@@ -605,4 +661,15 @@ fn a_redo_log_that_was_not_closed_is_clean_after_a_repair_whatever_marks_it() {
     };
     let found = [Repair::Nothing, Repair::All, Repair::Nothing].map(marks);
     assert_eq!(found, [1, 1, 0]);
+}
+
+#[test]
+fn a_descriptor_that_is_gone_is_told() {
+    let store = made(960 << 10, &[]);
+    store.write_at(HostOffset(512), &[0; 20 * 512]).expect("memory");
+    let before = store.to_vec();
+    let (report, lines) = check(store.clone(), Repair::All);
+    assert_eq!(report.corruptions, 1);
+    assert!(lines[0].starts_with("descriptor-lost at 0x200: there is nothing"), "{lines:?}");
+    assert_eq!(store.to_vec(), before);
 }

@@ -276,6 +276,37 @@ fn check(store: Arc<dyn Storage>, repair: Repair) -> (Vec<&'static str>, bool) {
     (kinds, report.expect("it can be checked").is_clean())
 }
 
+/// Who puts it into an archive, or on a tape, fills it up.
+#[test]
+fn zeroes_behind_a_stream_do_not_matter() {
+    let disk = sample();
+    let stream = write(&disk, 1 << 20);
+    for padding in [1, 511, 512, 10 << 10, 60 << 10] {
+        let mut padded = stream.clone();
+        padded.resize(stream.len() + padding, 0);
+        assert!(contents(&open(padded.clone()).expect("it opens")) == disk, "{padding}");
+        let store = Arc::new(MemoryStorage::new(padded.clone()));
+        assert_eq!(check(store, Repair::Nothing), (vec![], true), "{padding}");
+        *padded.last_mut().expect("a byte") = 1;
+        assert!(open(padded).is_err(), "{padding}");
+    }
+}
+
+/// The footer has a copy of what the header says.
+#[test]
+fn a_wrong_bit_in_the_header_of_a_stream_is_mended_by_its_footer() {
+    let disk = sample();
+    let stream = write(&disk, 1 << 20);
+    for (place, bit) in [(0x14, 2), (0x14, 7), (0x15, 3), (0x2c, 0), (0x2d, 1), (0x2f, 7)] {
+        let mut wrong = stream.clone();
+        wrong[place] ^= 1 << bit;
+        let store = Arc::new(MemoryStorage::new(wrong));
+        assert_eq!(check(store.clone(), Repair::Nothing), (vec!["header-field"], false));
+        assert_eq!(check(store.clone(), Repair::All), (vec!["header-field"], true));
+        assert!(store.to_vec() == stream, "{place:#x}, bit {bit}");
+    }
+}
+
 /// A download that broke off: the grains are there, nothing says where.
 #[test]
 fn a_stream_without_its_end_is_mended_from_the_markers_of_its_grains() {

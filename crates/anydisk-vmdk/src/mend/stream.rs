@@ -11,7 +11,7 @@
 use anydisk_core::{HostOffset, Limits, Result, Storage, StorageExt};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::unpack;
+use crate::check::unpack;
 use crate::header::{Header, limit};
 use crate::layout::{GrainMarker, MetadataMarker, SECTOR, SparseHeader, flags, marker};
 use crate::limits;

@@ -1,0 +1,180 @@
+//! A wrong bit in what divides an extent: grainSize or numGTEsPerGT.
+//!
+//! Both are powers of two, so one wrong bit shows, and leaves few values that it can have been. The
+//! right one is that which all else fits: the directories and their tables lie as all writers put them,
+//! one behind the other, and grains lie a whole number of grains apart. If more than one fits, it is the
+//! one with which the grains fill the rest of the file; if that is more than one too, nobody knows.
+
+use std::mem::offset_of;
+
+use anydisk_core::{HostOffset, Limits, Result, Storage, StorageExt};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::header::Header;
+use crate::layout::{MAGIC, SECTOR, SparseHeader, flags};
+use crate::limits;
+use crate::open::read_footer;
+use crate::table::{ENTRY, sector_at};
+
+/// A header with one wrong bit.
+pub(super) struct FlippedBit {
+    pub(super) at: HostOffset,
+    /// What is wrong.
+    pub(super) why: String,
+    pub(super) remedy: String,
+    pub(super) mended: SparseHeader,
+}
+
+impl FlippedBit {
+    /// The one of the file, if it has one, and if only one value can have been there.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) fn of(store: &dyn Storage, limits: &Limits) -> Result<Option<Self>> {
+        let mut bytes = [0; 512];
+        store.read_padded_at(HostOffset::ZERO, &mut bytes)?;
+        let raw = SparseHeader::read_from_bytes(&bytes).expect("512 bytes are a header");
+        if raw.magic != MAGIC {
+            return Ok(None);
+        }
+        let Err(why) = Header::parse(&bytes, HostOffset::ZERO, limits) else { return Ok(None) };
+        let mut fitting = Vec::new();
+        for mended in candidates(&raw) {
+            if let Some(fit) = fit(&mended, store, limits)? {
+                fitting.push((mended, fit));
+            }
+        }
+        if fitting.len() > 1 {
+            fitting.retain(|(_, fit)| *fit == Fit::Full);
+        }
+        let [(mended, _)] = fitting[..] else { return Ok(None) };
+        Ok(Some({
+            let (at, name, value) = if mended.grainSize == raw.grainSize {
+                let value = u64::from(mended.numGTEsPerGT.get());
+                (offset_of!(SparseHeader, numGTEsPerGT), "numGTEsPerGT", value)
+            } else {
+                (offset_of!(SparseHeader, grainSize), "grainSize", mended.grainSize.get())
+            };
+            let remedy = format!("{name} becomes {value}, which is all that fits the tables");
+            Self { at: HostOffset(at as u64), why: why.to_string(), remedy, mended }
+        }))
+    }
+}
+
+/// The headers that this one may have been before one bit was changed.
+fn candidates(raw: &SparseHeader) -> Vec<SparseHeader> {
+    let (grain, entries) = (raw.grainSize.get(), raw.numGTEsPerGT.get());
+    let is_grain = |grain: &u64| grain.is_power_of_two() && *grain <= limits::GRAIN_SECTORS;
+    let is_table = |entries: &u32| entries.is_power_of_two() && *entries <= limits::TABLE_ENTRIES;
+    match (is_grain(&grain), is_table(&entries)) {
+        (false, true) => {
+            let grains = (0..64).map(|bit| grain ^ 1 << bit).filter(is_grain);
+            grains.map(|grain| SparseHeader { grainSize: grain.into(), ..*raw }).collect()
+        }
+        (true, false) => {
+            let tables = (0..32).map(|bit| entries ^ 1 << bit).filter(is_table);
+            tables.map(|count| SparseHeader { numGTEsPerGT: count.into(), ..*raw }).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// How all else in a file fits a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fit {
+    /// Nothing contradicts it.
+    Some,
+    /// The grains that are named fill all of the file behind the metadata.
+    Full,
+}
+
+/// How all else in the file fits a header, if it does.
+fn fit(raw: &SparseHeader, store: &dyn Storage, limits: &Limits) -> Result<Option<Fit>> {
+    let Ok(header) = Header::parse(raw.as_bytes(), HostOffset::ZERO, limits) else {
+        return Ok(None);
+    };
+    let Some(directory) = header.directory else {
+        let agrees = has_footer(&header, store, limits);
+        return Ok(agrees.then_some(Fit::Full));
+    };
+    if header.capacity == 0 || !header.overhead.get().is_multiple_of(header.grain) {
+        return Ok(None);
+    }
+    let Some(first) = tables(&header, store, directory)? else { return Ok(None) };
+    let end = set_end(&header, &first);
+    let lies_well = match header.redundant {
+        None => end <= header.overhead,
+        Some(redundant) => {
+            let Some(second) = tables(&header, store, redundant)? else { return Ok(None) };
+            let second_end = set_end(&header, &second);
+            // Whichever of the two comes first.
+            match redundant < directory {
+                true => second_end == directory && end <= header.overhead,
+                false => end == redundant && second_end <= header.overhead,
+            }
+        }
+    };
+    if lies_well { grains_fit(&header, store, &first) } else { Ok(None) }
+}
+
+/// Whether a stream has the same header at its end.
+fn has_footer(header: &Header, store: &dyn Storage, limits: &Limits) -> bool {
+    let footer = read_footer(store, limits, header.has(flags::MARKERS));
+    footer.is_ok_and(|footer| header.agrees_with(&footer))
+}
+
+/// The places of the tables of a directory, if they lie right behind it, one behind the other.
+fn tables(
+    header: &Header,
+    store: &dyn Storage,
+    directory: HostOffset,
+) -> Result<Option<Vec<HostOffset>>> {
+    let len = (header.tables() * ENTRY).next_multiple_of(SECTOR);
+    let mut bytes = vec![0; usize::try_from(len).expect("the limit of a directory")];
+    if store.read_at(directory, &mut bytes)? < bytes.len() {
+        return Ok(None);
+    }
+    let entries = bytes.as_chunks().0.iter().map(|entry| u32::from_le_bytes(*entry));
+    let count = usize::try_from(header.tables()).expect("the limit of a directory");
+    let (named, rest): (Vec<_>, Vec<_>) =
+        entries.enumerate().partition(|(number, _)| *number < count);
+    let first = directory.saturating_add(len);
+    let place = |number: usize| first.saturating_add(number as u64 * table_len(header));
+    let is_right = |(number, entry): &(usize, u32)| sector_at((*entry).into()) == place(*number);
+    let is_row = named.iter().all(is_right) && rest.iter().all(|(_, entry)| *entry == 0);
+    Ok(is_row.then(|| named.iter().map(|(number, _)| place(*number)).collect()))
+}
+
+fn table_len(header: &Header) -> u64 {
+    (u64::from(header.entries) * ENTRY).next_multiple_of(SECTOR)
+}
+
+/// Where a directory and its tables end.
+fn set_end(header: &Header, tables: &[HostOffset]) -> HostOffset {
+    tables.last().map_or(HostOffset::ZERO, |last| last.saturating_add(table_len(header)))
+}
+
+/// How grains fit: those that the first tables name lie a whole number of grains apart, behind the
+/// metadata.
+fn grains_fit(header: &Header, store: &dyn Storage, tables: &[HostOffset]) -> Result<Option<Fit>> {
+    let len = u64::from(header.entries) * ENTRY;
+    let mut bytes = vec![0; usize::try_from(len).expect("2 KiB at most")];
+    let mut count = 0;
+    for table in tables {
+        store.read_padded_at(*table, &mut bytes)?;
+        for entry in bytes.as_chunks().0.iter().map(|entry| u32::from_le_bytes(*entry)) {
+            let at = sector_at(entry.into());
+            // Nothing, or zeroes.
+            if entry < 2 {
+                continue;
+            }
+            if at < header.overhead || !at.get().is_multiple_of(header.grain) {
+                return Ok(None);
+            }
+            count += 1;
+        }
+    }
+    let stored = store.len()?.saturating_sub(header.overhead.get());
+    let fills = stored.div_ceil(header.grain) == count;
+    Ok(Some(if fills { Fit::Full } else { Fit::Some }))
+}

@@ -1,0 +1,28 @@
+//! Zeroes where the descriptor was.
+
+use anydisk_core::{HostOffset, Limits, Result, Storage, StorageExt};
+
+use crate::open::read_header;
+
+/// An extent that is a disk by itself, whose descriptor is all zero.
+pub(super) struct LostText {
+    pub(super) at: HostOffset,
+}
+
+impl LostText {
+    pub(super) const WHY: &'static str = "there is nothing where the descriptor was, so nobody knows \
+                                          whether there was a disk below";
+
+    /// What is lost of the file, if that is it.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) fn of(store: &dyn Storage, limits: &Limits) -> Result<Option<Self>> {
+        let Ok(header) = read_header(store, limits) else { return Ok(None) };
+        let Some((at, len)) = header.descriptor.filter(|_| header.capacity > 0) else {
+            return Ok(None);
+        };
+        let is_lost = at.saturating_add(len).get() <= store.len()? && store.is_zero_at(at, len)?;
+        Ok(is_lost.then_some(Self { at }))
+    }
+}
