@@ -1,6 +1,8 @@
 //! Each fuzz target for a short while.
 
-use crate::run::{cargo, is_there, root, run};
+use std::sync::Mutex;
+
+use crate::run::{cargo, is_there, root, run, run_quietly};
 
 /// Seconds for one target, unless the variable below says otherwise.
 const SECONDS: &str = "10";
@@ -19,27 +21,38 @@ pub(crate) fn task() -> Result<(), String> {
         .collect();
     names.sort();
     cargo(&["run", "--quiet", "--locked", "--manifest-path", "fuzz/Cargo.toml", "--bin", "seed"])?;
+    run("cargo", &["+nightly", "fuzz", "build"])?;
     // A short run begins the same each time: the same commit has the same verdict.
     let (seconds, seed) = match std::env::var(LONGER) {
         Ok(seconds) => (seconds, "-seed=0"),
         Err(_) => (SECONDS.to_owned(), "-seed=1"),
     };
     let limit = format!("-max_total_time={seconds}");
-    for name in &names {
-        run(
-            "cargo",
-            &[
-                "+nightly",
-                "fuzz",
-                "run",
-                name,
-                "--",
-                &limit,
-                seed,
-                "-rss_limit_mb=2048",
-                "-timeout=10",
-            ],
-        )?;
-    }
-    Ok(())
+    side_by_side(&names, |name| {
+        let target = ["+nightly", "fuzz", "run", name, "--"];
+        let how = [&limit, seed, "-rss_limit_mb=2048", "-timeout=10"];
+        run_quietly("cargo", &[&target[..], &how[..]].concat())
+    })
+}
+
+/// Does the work for each name, as many at once as there are processors, until one fails.
+fn side_by_side(
+    names: &[String],
+    work: impl Fn(&str) -> Result<(), String> + Sync,
+) -> Result<(), String> {
+    let lanes = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = Mutex::new(names.iter());
+    let lane = || {
+        let take = || next.lock().ok()?.next();
+        std::iter::from_fn(take).try_for_each(|name| {
+            work(name).inspect_err(|_| {
+                // The others end what they are at, and take nothing more.
+                while take().is_some() {}
+            })
+        })
+    };
+    std::thread::scope(|scope| {
+        let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
+        lanes.into_iter().try_for_each(|lane| lane.join().map_err(|_| "a lane panicked")?)
+    })
 }

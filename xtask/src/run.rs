@@ -39,6 +39,23 @@ pub(crate) fn run_with(
     if status.success() { Ok(()) } else { Err(format!("{program} {arguments:?}: {status}")) }
 }
 
+/// Runs a program in the workspace; what it printed is shown only if it fails.
+pub(crate) fn run_quietly(program: &str, arguments: &[&str]) -> Result<(), String> {
+    println!("$ {program} {}", arguments.join(" "));
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("{program}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let printed = [output.stdout, output.stderr].concat();
+    println!("{}", String::from_utf8_lossy(&printed));
+    Err(format!("{program} {arguments:?}: {}", output.status))
+}
+
 /// Cargo, as it was called.
 pub(crate) fn cargo(arguments: &[&str]) -> Result<(), String> {
     run(&cargo_program(), arguments)
