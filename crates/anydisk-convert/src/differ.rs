@@ -1,9 +1,9 @@
 //! Which parts of two disks differ.
 
-use anydisk_core::{Disk, GuestOffset, GuestRange, HostOffset, Source};
-use anydisk_storage::Identity;
+use anydisk_core::{Disk, GuestOffset, GuestRange};
 
 use crate::copy::bytes_in;
+use crate::place::Place;
 use crate::{Error, Result, Watch};
 
 /// Bytes that are compared at once.
@@ -34,7 +34,7 @@ pub fn differences(
         let (one, one_len) = look(first, rest)?;
         let (other, other_len) = look(second, rest)?;
         let mut run = rest.first(one_len.min(other_len));
-        if one != other || one == Place::Unknown {
+        if !one.is_same(&other) {
             run = run.first(PIECE);
             compare([first, second], run, &mut buffers, &mut told)?;
         }
@@ -47,15 +47,6 @@ pub fn differences(
     Ok(told.sum)
 }
 
-/// Where the bytes of a run come from.
-#[derive(PartialEq, Eq)]
-enum Place {
-    Zero,
-    /// A place of a file; for what is packed with the guest offset of its unit.
-    At(Identity, HostOffset, Option<GuestOffset>),
-    Unknown,
-}
-
 /// The place of the start of `range`, and for how many bytes.
 fn look(disk: &Disk, range: GuestRange) -> Result<(Place, u64)> {
     let part = range.before(GuestOffset(disk.size()));
@@ -63,19 +54,7 @@ fn look(disk: &Disk, range: GuestRange) -> Result<(Place, u64)> {
         return Ok((Place::Zero, range.len()));
     }
     let found = disk.map(part).map_err(Error::reading(range))?;
-    let place = match &found.extent.source {
-        Source::Zero { .. } | Source::Absent { .. } => Place::Zero,
-        Source::Data { store, at, .. } => match store.identity() {
-            Some(identity) => Place::At(identity, *at, None),
-            None => Place::Unknown,
-        },
-        Source::Encoded(encoded) => match encoded.store.identity() {
-            Some(identity) => Place::At(identity, encoded.at, Some(encoded.unit.start())),
-            None => Place::Unknown,
-        },
-        _ => Place::Unknown,
-    };
-    Ok((place, found.extent.len))
+    Ok((Place::of(&found.extent), found.extent.len))
 }
 
 /// Compares the bytes of a range.

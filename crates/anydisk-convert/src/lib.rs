@@ -19,6 +19,7 @@ mod error;
 mod file;
 mod increment;
 mod pending;
+mod place;
 mod plan;
 mod prepare;
 mod rebase;

@@ -7,6 +7,7 @@ use anydisk_core::{
 use anydisk_storage::is_zero;
 
 use crate::copy::bytes_in;
+use crate::place::Place;
 use crate::{Error, Report, Result, Settings, Watch};
 
 /// Bytes that are compared at once.
@@ -34,9 +35,8 @@ pub fn rebase(
     };
     let packing = writer.packing().filter(|_| settings.compress);
     let unit = packing.as_ref().map_or(writer.unit(), |packing| packing.unit);
-    let (old, common) = (old.as_ref(), common(old.as_ref(), new));
-    let mut job = Job { disk, writer, old, new, common, unit, packing, report: Report::default() };
-    job.report.size = disk.size();
+    let report = Report { size: disk.size(), ..Report::default() };
+    let mut job = Job { disk, writer, old: old.as_ref(), new, unit, packing, report };
     let mut rest = GuestRange::whole(disk.size());
     while !rest.is_empty() {
         let len = job.step(rest)?;
@@ -49,21 +49,11 @@ pub fn rebase(
     Ok(job.report)
 }
 
-/// The first image that both chains have: its index in each.
-fn common(old: Option<&Disk>, new: Option<&Disk>) -> Option<(usize, usize)> {
-    let new = new?.layers();
-    old?.layers().iter().enumerate().find_map(|(index, layer)| {
-        let same = |other: &anydisk_core::Layer| other.location == layer.location;
-        Some((index, new.iter().position(same)?))
-    })
-}
-
 struct Job<'a> {
     disk: &'a Disk,
     writer: &'a dyn ImageWrite,
     old: Option<&'a Disk>,
     new: Option<&'a Disk>,
-    common: Option<(usize, usize)>,
     /// Bytes that are compared, and copied, together.
     unit: u64,
     packing: Option<anydisk_core::Packing>,
@@ -99,13 +89,9 @@ impl Job<'_> {
     /// Whether the maps tell that the start of `part` is the same in both, and for how far they
     /// tell.
     fn known(&self, part: GuestRange) -> Result<(bool, u64)> {
-        let (old, old_len) = answer(self.old, part)?;
-        let (new, new_len) = answer(self.new, part)?;
-        let is_zero = old.is_none() && new.is_none();
-        let is_common = self.common.is_some_and(|(in_old, in_new)| {
-            old.is_some_and(|layer| layer >= in_old) && new.is_some_and(|layer| layer >= in_new)
-        });
-        Ok((is_zero || is_common, old_len.min(new_len)))
+        let (old, old_len) = place(self.old, part)?;
+        let (new, new_len) = place(self.new, part)?;
+        Ok((old.is_same(&new), old_len.min(new_len)))
     }
 
     /// Copies what differs in `part`, which the top image has nothing of.
@@ -184,15 +170,13 @@ fn unsupported(disk: &Disk, why: &str) -> CoreError {
     CoreError::Unsupported { format: disk.top().info().format, feature: why.to_owned().into() }
 }
 
-/// The layer that holds the start of `part`, `None` for zeroes, and for how far that is so.
-fn answer(disk: Option<&Disk>, part: GuestRange) -> Result<(Option<usize>, u64)> {
+/// Where the start of `part` is, and for how far.
+fn place(disk: Option<&Disk>, part: GuestRange) -> Result<(Place, u64)> {
     let Some((disk, inside)) = disk.and_then(|disk| Some((disk, inside(disk, part)?))) else {
-        return Ok((None, part.len()));
+        return Ok((Place::Zero, part.len()));
     };
-    let read = Error::reading(part);
-    let found = disk.status(inside).map_err(read)?;
-    let is_zero = matches!(found.extent.source, Source::Zero { .. } | Source::Absent { .. });
-    Ok(((!is_zero).then_some(found.layer), found.extent.len))
+    let found = disk.status(inside).map_err(Error::reading(part))?;
+    Ok((Place::of(&found.extent), found.extent.len))
 }
 
 /// The part of a range that lies on a disk, if its start does.

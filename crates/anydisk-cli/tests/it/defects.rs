@@ -128,3 +128,35 @@ fn a_rebase_over_images_with_larger_clusters_and_odd_sizes_keeps_the_content() {
     assert_eq!(bench.prints(&same), "Images are identical.\n");
     bench.prints(&["check", "-q", "top.qcow2"]);
 }
+
+/// The new base is the file of the old one, read as another format or from another place on:
+/// qemu-img 10.0.2 takes the first for the same and changes the disk.
+#[test]
+fn a_rebase_onto_another_reading_of_the_same_file_keeps_the_content() {
+    let bench = Bench::new();
+    let blocks: Vec<u8> = (0..32_u8).flat_map(|block| [block + 1; 1 << 16]).collect();
+    bench.raw("b.raw", 2 << 20, &[(0, &blocks)]);
+    bench.prints(&["convert", "-f", "raw", "-O", "qcow2", "b.raw", "b.qcow2"]);
+    let part =
+        r#"json:{"driver":"raw","offset":65536,"file":{"driver":"file","filename":"b.raw"}}"#;
+    for (old, format, new) in
+        [("b.qcow2", "qcow2", "b.qcow2"), ("b.raw", "raw", part), (part, "raw", "b.raw")]
+    {
+        bench.prints(&[
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-b",
+            old,
+            "-F",
+            format,
+            "top.qcow2",
+            "512k",
+        ]);
+        bench.prints(&["convert", "-O", "raw", "top.qcow2", "before.raw"]);
+        bench.prints(&["rebase", "-b", new, "-F", "raw", "top.qcow2"]);
+        let same = ["compare", "-f", "qcow2", "-F", "raw", "top.qcow2", "before.raw"];
+        assert_eq!(bench.prints(&same), "Images are identical.\n", "{old} to {new}");
+    }
+}

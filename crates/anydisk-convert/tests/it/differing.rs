@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use anydisk_convert::{Error, Unwatched, differences};
-use anydisk_core::{Disk, GuestRange, Storage};
+use anydisk_core::{Disk, GuestRange, HostOffset, Storage};
 use anydisk_raw::RawImage;
-use anydisk_storage::MemoryStorage;
+use anydisk_storage::{FileStorage, MemoryStorage, OpenOptions, Window};
 use anydisk_testkit::Random;
 use anydisk_testkit::double::{Call, Kind, Ruling, Tap, Tapped};
 
@@ -91,4 +91,16 @@ fn whoever_watches_can_stop_it() {
     let stop = |_: u64, _: u64| ControlFlow::Break(());
     let result = differences(&one, &disk(&[2]), &mut |_| {}, &stop);
     assert!(matches!(result, Err(Error::Cancelled)));
+}
+
+#[test]
+fn two_parts_of_one_file_are_not_the_same_place() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("file");
+    std::fs::write(&path, [[1; 4096], [2; 4096], [1; 4096]].concat()).expect("written");
+    let file = Arc::new(FileStorage::open(&path, &OpenOptions::new()).expect("it opens"));
+    let part =
+        |start| raw(Arc::new(Window::new(file.clone(), HostOffset(start), 4096).expect("inside")));
+    assert_eq!(told(&part(0), &part(4096)), (vec![(0, 4096)], 4096));
+    assert_eq!(told(&part(0), &part(8192)), (vec![], 0));
 }
