@@ -105,11 +105,14 @@ impl OpenDisk {
         how: &Checking<'_>,
         found: &mut dyn FnMut(Finding),
     ) -> Result<Checked> {
+        let mut trial = None;
         if how.dry_run {
-            file.store = Arc::new(Scratch::over(file.store, CHANGES)?);
+            let scratch = Arc::new(Scratch::over(file.store, CHANGES)?);
+            file.store = scratch.clone();
+            trial = Some(scratch);
         }
         let access = how.access_told();
-        self.with_opener(|opener| {
+        self.with_opener_for(trial, |opener| {
             let (format, _) = opener.format(&file, self.format_of(&file)?)?;
             let mut request = CheckRequest::new(opener.request(&file, access));
             request.repair = how.repair;

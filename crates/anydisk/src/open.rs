@@ -7,9 +7,9 @@ use anydisk_core::{
     Access, Chosen, Disk, Error, Layer, Limits, Located, Location, NoReferences, NoSecrets, Opener,
     Registry, Resolver, Result, Secrets,
 };
-use anydisk_storage::{FileStorage, LockMode};
+use anydisk_storage::{FileStorage, LockMode, Scratch};
 
-use crate::resolve::{WithDevices, WithoutData};
+use crate::resolve::{Trying, WithDevices, WithoutData};
 use crate::{LikeQemu, SameFolder, file, formats};
 
 /// Which files named inside an image are opened.
@@ -261,7 +261,19 @@ impl OpenDisk {
     }
 
     pub(crate) fn with_opener<R>(&self, run: impl FnOnce(&Opener<'_>) -> Result<R>) -> Result<R> {
+        self.with_opener_for(None, run)
+    }
+
+    /// As [`with_opener`](Self::with_opener); if it is a trial of changes to an image that is read
+    /// through this store, those to other files are kept beside it too.
+    pub(crate) fn with_opener_for<R>(
+        &self,
+        trial: Option<Arc<Scratch>>,
+        run: impl FnOnce(&Opener<'_>) -> Result<R>,
+    ) -> Result<R> {
         self.with_resolver(|resolver| {
+            let trying = trial.map(|store| Trying::new(resolver, store));
+            let resolver = trying.as_ref().map_or(resolver, |trying| trying as &dyn Resolver);
             run(&Opener::new(&self.registry, resolver)
                 .with_limits(self.limits.clone())
                 .with_secrets(&*self.secrets))

@@ -3,12 +3,12 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anydisk_core::{
     Access, Error, Located, Location, Reference, Resolver, Result, Role, Said, Storage,
 };
-use anydisk_storage::{FileStorage, MemoryStorage, OpenOptions};
+use anydisk_storage::{FileStorage, MemoryStorage, OpenOptions, Scratch};
 
 use crate::node::{NameError, Node};
 use crate::{by_id, file};
@@ -54,6 +54,48 @@ pub(crate) struct WithDevices<'a> {
     pub(crate) others: &'a dyn Resolver,
     pub(crate) devices: &'a [PathBuf],
     pub(crate) open: OpenOptions,
+}
+
+/// Opens for reading what another resolver opens, and keeps in memory what is written: for trying
+/// out what a change to an image would come to. A file that is named again is the same, as changed.
+#[derive(Debug)]
+pub(crate) struct Trying<'a> {
+    others: &'a dyn Resolver,
+    /// The image itself, and each file that it named.
+    files: Mutex<Vec<Arc<Scratch>>>,
+}
+
+impl<'a> Trying<'a> {
+    pub(crate) fn new(others: &'a dyn Resolver, image: Arc<Scratch>) -> Self {
+        Self { others, files: Mutex::new(vec![image]) }
+    }
+}
+
+impl Resolver for Trying<'_> {
+    fn resolve(&self, reference: &Reference, from: &Location, _: Access) -> Result<Located> {
+        let mut file = self.others.resolve(reference, from, Access::Read)?;
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = file.store.identity();
+        let same = files.iter().find(|known| id.is_some() && known.identity() == id);
+        let store = match (same, files.first()) {
+            (Some(same), _) => Arc::clone(same),
+            (None, Some(image)) => Arc::new(image.beside(file.store)?),
+            (None, None) => return Ok(file),
+        };
+        if same.is_none() {
+            files.push(Arc::clone(&store));
+        }
+        file.store = store;
+        Ok(file)
+    }
+
+    fn said(&self, reference: &Reference) -> Said {
+        self.others.said(reference)
+    }
+
+    fn trusts_bytes(&self) -> bool {
+        self.others.trusts_bytes()
+    }
 }
 
 impl Resolver for WithDevices<'_> {

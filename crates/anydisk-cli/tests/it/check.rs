@@ -1,5 +1,9 @@
 //! `anydisk check`.
 
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
 use crate::common::{Bench, Qemu, said};
 use anydisk_testkit::golden::cases;
 
@@ -59,23 +63,46 @@ fn a_repair_tells_what_it_did_and_that_all_is_well() {
     assert!(bench.prints(&["check", "refcount-zero.qcow2"]).starts_with("No errors"), "then");
 }
 
+/// Names and bytes of the files of the folder.
+fn files(bench: &Bench) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = std::fs::read_dir(bench.path(".")).expect("a folder");
+    let file = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.expect("an entry").path();
+        let bytes = std::fs::read(&path).expect("a file");
+        (path, bytes)
+    };
+    entries.map(file).collect()
+}
+
+/// Damage that a repair mends: in one file, and in an extent of a split disk.
+fn to_be_mended(bench: &Bench) -> [&'static str; 2] {
+    golden(bench, "refcount-zero");
+    bench.raw("data.raw", 2 << 20, &[(0, &[1; 2 << 20])]);
+    let split = ["-O", "vmdk", "-o", "subformat=twoGbMaxExtentSparse,split_size=1M"];
+    bench.prints(&[&["convert"][..], &split, &["data.raw", "split.vmdk"]].concat());
+    let extent = std::fs::File::options().write(true).open(bench.path("split-s002.vmdk"));
+    let entry = [0xFF, 0xFF, 0xFF, 0x7F];
+    extent.expect("it is there").write_all_at(&entry, 27 * 512 + 8).expect("written");
+    ["refcount-zero.qcow2", "split.vmdk"]
+}
+
 #[test]
 fn a_dry_run_tells_what_the_repair_then_does_and_changes_nothing() {
     let bench = Bench::new();
-    golden(&bench, "refcount-zero");
-    let before = std::fs::read(bench.path("refcount-zero.qcow2")).expect("it is there");
-    let run = |more: &[&str]| {
-        let output =
-            bench.anydisk(&[&["check", "-r", "all"][..], more, &["refcount-zero.qcow2"]].concat());
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        (told, String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
-    };
-    let (told, out, code) = run(&["--dry-run"]);
-    assert!(std::fs::read(bench.path("refcount-zero.qcow2")).expect("it is there") == before);
-    assert!(out.contains("were found and would be repaired"), "{out}");
-    let (done, report, then) = run(&[]);
-    assert_eq!((told.replace("would be repaired", "repaired"), code), (done, then));
-    assert_eq!(out.lines().last(), report.lines().last());
+    for name in to_be_mended(&bench) {
+        let before = files(&bench);
+        let run = |more: &[&str]| {
+            let output = bench.anydisk(&[&["check", "-r", "all"][..], more, &[name]].concat());
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            (told, String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
+        };
+        let (told, out, code) = run(&["--dry-run"]);
+        assert!(files(&bench) == before, "{name}: a dry run has changed a file");
+        assert!(out.contains("were found and would be repaired"), "{out}");
+        let (done, report, then) = run(&[]);
+        assert_eq!((told.replace("would be repaired", "repaired"), code), (done, then), "{name}");
+        assert_eq!(out.lines().last(), report.lines().last(), "{name}");
+    }
     assert!(bench.fails(&["check", "--dry-run", "refcount-zero.qcow2"], 1).contains("--repair"));
 }
 
