@@ -59,12 +59,21 @@ impl Failure {
         self
     }
 
-    /// The same as qemu-img says it of an image that could not be made at `target`.
-    pub(crate) fn in_creation(mut self, target: &OsStr, format: &str) -> Self {
+    /// The same as `qemu-img convert` says it of an image that could not be made at `target`.
+    pub(crate) fn in_creation(self, target: &OsStr, format: &str) -> Self {
+        self.in_making(target, &format!("converting {format}"))
+    }
+
+    /// The same as `qemu-img dd` says it.
+    pub(crate) fn in_output(self, target: &OsStr) -> Self {
+        self.in_making(target, "creating output image")
+    }
+
+    fn in_making(mut self, target: &OsStr, what: &str) -> Self {
         if self.is_at_creation {
             self = self.cause_of_open(target);
             let (target, text) = (name::of(target), &self.text);
-            self.text = format!("{target}: error while converting {format}: {text}");
+            self.text = format!("{target}: error while {what}: {text}");
         }
         self
     }
@@ -111,7 +120,7 @@ impl Failure {
                 Self::new(format!("Unknown protocol '{protocol}'"))
             }
             anydisk::Error::Secret { option, why: SecretProblem::Missing(_) } => {
-                Self::new(format!("Parameter '{option}' is required for cipher"))
+                Self::new(format!("Parameter '{option}' is required for cipher")).at_creation()
             }
             anydisk::Error::Secret { why: SecretProblem::Unknown(id), .. } => {
                 Self::new(no_secret(id))
@@ -139,7 +148,7 @@ fn option_text(format: &str, option: &str, value: &str, expected: &Expected) -> 
     match expected {
         Expected::Kind(OptionKind::Flag) => format!("Parameter '{option}' expects 'on' or 'off'"),
         Expected::Kind(OptionKind::Number) => format!("Parameter '{option}' expects a number"),
-        Expected::Kind(OptionKind::Size) => options::no_size(option),
+        Expected::Kind(OptionKind::Size) => options::no_size(option, value),
         Expected::Given => format!("Parameter '{option}' is missing"),
         Expected::Name(_) => format!("Invalid parameter '{option}'\n{format} takes {expected}"),
         _ => format!("{format}: option {option}={value}: expected {expected}"),
@@ -200,6 +209,12 @@ impl Failure {
                 format!("Could not {} '{}': {}", io.operation, io.store, io.source)
             }
             storage::Error::Locked { store, what } => format!("Could not open '{store}': {what}"),
+            storage::Error::WrongKind { store, found, expected } => {
+                return Self::of_kind(store, found, expected);
+            }
+            storage::Error::Unsupported { what: "resizing", .. } => {
+                "Image format driver does not support resize".to_owned()
+            }
             _ => error.to_string(),
         };
         let mut failure = Self::new(without_numbers(&text));
@@ -214,8 +229,22 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// What is no file, or no device, or cannot be replaced by a new file.
+    fn of_kind(store: &str, found: &str, expected: &str) -> Self {
+        let is_to_be_made = expected.contains("which a new one can replace");
+        let text = match (is_to_be_made, found) {
+            (false, _) => format!("'file' driver requires '{store}' to be a regular file"),
+            (true, "a directory") => format!("Could not create '{store}': Is a directory"),
+            (true, _) => "Cannot grow device files".to_owned(),
+        };
+        let failure = Self::new(text).with_advice(&format!("It is {found}, expected {expected}."));
+        if is_to_be_made { failure.at_creation() } else { failure }
+    }
+}
+
 /// The text without the numbers that the standard library puts behind the system's words.
-fn without_numbers(text: &str) -> String {
+pub(crate) fn without_numbers(text: &str) -> String {
     match text.split_once(" (os error ") {
         Some((before, after)) => {
             let rest = after.split_once(')').map_or("", |(_, rest)| rest);
@@ -248,9 +277,29 @@ impl From<anydisk::convert::Error> for Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        // Whoever read the output has seen enough.
-        let quiet = error.kind() == io::ErrorKind::BrokenPipe;
-        Self::new(if quiet { String::new() } else { without_numbers(&error.to_string()) })
+        Self::new(without_numbers(&error.to_string()))
+    }
+}
+
+impl Failure {
+    /// Why text could not be printed; nothing is said to whoever has seen enough of it.
+    pub(crate) fn of_output(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::new(""),
+            _ => Self::from(error).about(OsStr::new("standard output")),
+        }
+    }
+
+    /// Why an image could not be written to standard output: to whoever stops reading, the rest of it
+    /// is lost.
+    pub(crate) fn of_stream(self, kind: Option<io::ErrorKind>) -> Self {
+        match kind {
+            Some(io::ErrorKind::BrokenPipe) => {
+                Self::new("standard output: closed by its reader before the image was whole")
+                    .with_advice("Look what the program behind the pipe says.")
+            }
+            _ => self,
+        }
     }
 }
 

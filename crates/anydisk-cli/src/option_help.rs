@@ -6,8 +6,17 @@ use anydisk::{Format, OptionKind, OptionSpec};
 const WORDS: &str = include_str!("option_words.txt");
 
 /// Options of every new file, whatever its format. To qemu they are hints for some file systems.
-pub(crate) const HINTS: [(&str, OptionKind); 2] =
-    [("nocow", OptionKind::Flag), ("extent_size_hint", OptionKind::Size)];
+pub(crate) const HINTS: [(&str, OptionKind); 3] = [
+    ("nocow", OptionKind::Flag),
+    ("preallocation", OptionKind::Word(&["off", "falloc", "full"])),
+    ("extent_size_hint", OptionKind::Size),
+];
+
+/// The place among the hints of an option that the format does not have itself.
+pub(crate) fn hint_of(format: &dyn Format, name: &str) -> Option<usize> {
+    let is_own = format.create_options().iter().any(|spec| spec.name == name);
+    HINTS.iter().position(|(hint, _)| *hint == name).filter(|_| !is_own)
+}
 
 /// Options for making an image; `named`: its file is named as well.
 pub(crate) fn creation(format: &dyn Format, named: bool) -> String {
@@ -19,7 +28,8 @@ pub(crate) fn creation(format: &dyn Format, named: bool) -> String {
     help.add("size", OptionKind::Size, "Virtual disk size", &places);
     specs.iter().for_each(|spec| help.add(spec.name, spec.kind, spec.help, &places));
     if named {
-        HINTS.iter().for_each(|(name, kind)| help.add(name, *kind, "", &places));
+        let hints = HINTS.iter().filter(|(name, _)| hint_of(format, name).is_some());
+        hints.for_each(|(name, kind)| help.add(name, *kind, "", &places));
     }
     // Without the name of a file qemu-img leaves out what is a matter of files.
     help.own.retain(|line| named || !line.is_of_files());

@@ -11,7 +11,7 @@ use anydisk::{Format, OptionKind, Options, parse_number, parse_size};
 
 use crate::failure::Failure;
 use crate::naming::{Key, Keys, Naming};
-use crate::option_help::{self, HINTS};
+use crate::option_help::{self, HINTS, hint_of};
 
 /// What `-o` lists say, apart.
 #[derive(Debug)]
@@ -58,20 +58,24 @@ impl Given {
             hints: BTreeMap::new(),
         };
         for item in lists.iter().flat_map(|list| split(list)) {
-            given.set(&item)?;
+            given.set(&item, format)?;
         }
         Ok(given)
     }
 
-    fn set(&mut self, item: &OsStr) -> Result<(), Failure> {
-        let (name, value) = name_and_value(item.as_bytes());
-        let value = value.unwrap_or(ON);
+    fn set(&mut self, item: &OsStr, format: &dyn Format) -> Result<(), Failure> {
+        let (name, value) = setting(item.as_bytes());
         let text = |part| text_of(part, item);
+        let takes = |option| format.create_options().iter().any(|spec| spec.name == option);
         match text(name)? {
             "size" => self.size = Some(size_option("size", text(value)?)?),
-            "backing_file" => self.backing_file = Some(OsStr::from_bytes(value).to_owned()),
-            "backing_fmt" => self.backing_format = Some(text(value)?.to_owned()),
-            name => match HINTS.iter().position(|(hint, _)| *hint == name) {
+            "backing_file" if takes("backing_file") => {
+                self.backing_file = Some(OsStr::from_bytes(value).to_owned())
+            }
+            "backing_fmt" if takes("backing_fmt") => {
+                self.backing_format = Some(text(value)?.to_owned())
+            }
+            name => match hint_of(format, name) {
                 Some(place) => self.hint(place, text(value)?)?,
                 None => self.options.set(name, text(value)?)?,
             },
@@ -84,6 +88,14 @@ impl Given {
         let (name, kind) = HINTS[place];
         let value = match (kind, value) {
             (OptionKind::Size, text) => size_option(name, text)?.to_string(),
+            (OptionKind::Word(words), word) if words.contains(&word) => value.to_owned(),
+            (OptionKind::Word(_), "metadata") => {
+                return Err(Failure::new("Unsupported preallocation mode: metadata"));
+            }
+            (OptionKind::Word(words), word) => {
+                return Err(Failure::new(format!("invalid parameter value: {word}"))
+                    .with_advice(&format!("{name} takes one of {}", words.join(", "))));
+            }
             (_, "on" | "off") => value.to_owned(),
             _ => return Err(Failure::new(format!("Parameter '{name}' expects 'on' or 'off'"))),
         };
@@ -114,6 +126,25 @@ impl Given {
             .with_advice("The copy holds all of the disk; put it over another image with: rebase"))
     }
 
+    /// Without what is said of an encryption that is not asked for: it takes no space.
+    pub(crate) fn without_idle_encryption(mut self, format: &dyn Format) -> Result<Self, Failure> {
+        if self.options.is_set("encrypt.format") || self.options.encryption().is_ok() {
+            return Ok(self);
+        }
+        let mut options = Options::of(format);
+        let others = self.options.given().filter(|(option, _)| !option.starts_with("encrypt."));
+        others.into_iter().try_for_each(|(option, value)| options.set(option, value))?;
+        self.options = options;
+        Ok(self)
+    }
+
+    /// Fails if the options name secrets that there are not.
+    pub(crate) fn check_secrets(&self, naming: &Naming) -> Result<(), Failure> {
+        let objects = naming.objects()?;
+        let mut named = self.options.given().filter(|(option, _)| option.ends_with("-secret"));
+        named.try_for_each(|(_, id)| objects.secret(OsStr::new(id)).map(drop).map_err(Failure::new))
+    }
+
     /// The secrets that the options name, for the image that is made.
     pub(crate) fn keys(&self, naming: &Naming) -> Result<Keys, Failure> {
         let objects = naming.objects()?;
@@ -133,7 +164,10 @@ pub(crate) fn size(text: &str) -> Result<u64, Failure> {
 }
 
 /// qemu-img's words for a size among options that is none.
-pub(crate) fn no_size(name: &str) -> String {
+pub(crate) fn no_size(name: &str, value: &str) -> String {
+    if is_number(value) {
+        return format!("Value '{value}' is out of range for parameter '{name}'");
+    }
     format!(
         "Parameter '{name}' expects a non-negative number below 2^64\n\
          Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n\
@@ -142,7 +176,7 @@ pub(crate) fn no_size(name: &str) -> String {
 }
 
 fn size_option(name: &str, text: &str) -> Result<u64, Failure> {
-    parse_size(text).ok_or_else(|| Failure::new(no_size(name)))
+    parse_size(text).ok_or_else(|| Failure::new(no_size(name, text)))
 }
 
 /// A number of bytes on the command line; `what` it is of, for a refusal.
@@ -227,21 +261,26 @@ pub(crate) fn split(list: &OsStr) -> Vec<OsString> {
     items.into_iter().filter(|item| !item.is_empty()).map(OsString::from_vec).collect()
 }
 
-/// The items of a list as names and values, whatever bytes the values are; a bare name is a flag
-/// that is on.
+/// The items of a list as names and values, whatever bytes the values are.
 pub(crate) fn named_values(list: &OsStr) -> Vec<(String, OsString)> {
     split(list).into_iter().map(|item| named_value(item.as_bytes())).collect()
 }
 
 /// The name and the value of an item.
 pub(crate) fn named_value(item: &[u8]) -> (String, OsString) {
-    let (name, value) = name_and_value(item);
-    let value = OsStr::from_bytes(value.unwrap_or(ON));
-    (String::from_utf8_lossy(name).into_owned(), value.to_owned())
+    let (name, value) = setting(item);
+    (String::from_utf8_lossy(name).into_owned(), OsStr::from_bytes(value).to_owned())
 }
 
-/// A bare name is a flag that is on.
-const ON: &[u8] = b"on";
+/// The name and the value of an item. A bare name is a flag that is on; with `no` before it, it is
+/// off.
+fn setting(item: &[u8]) -> (&[u8], &[u8]) {
+    match (name_and_value(item), item.strip_prefix(b"no")) {
+        ((name, Some(value)), _) => (name, value),
+        ((_, None), Some(name)) => (name, b"off"),
+        ((name, None), None) => (name, b"on"),
+    }
+}
 
 /// What stands before and behind the first `=`, if there is one.
 pub(crate) fn name_and_value(item: &[u8]) -> (&[u8], Option<&[u8]>) {
@@ -256,12 +295,12 @@ fn text_of<'a>(part: &'a [u8], item: &OsStr) -> Result<&'a str, Failure> {
     str::from_utf8(part).map_err(|_| Failure::new(format!("the option {item:?} is not UTF-8")))
 }
 
-/// The items of the lists as names and values; a bare name is a flag that is on.
+/// The items of the lists as names and values.
 pub(crate) fn pairs(lists: &[OsString]) -> Result<Vec<(String, String)>, Failure> {
     let text = |part: &[u8], item: &OsStr| text_of(part, item).map(str::to_owned);
     let pair = |item: OsString| {
-        let (name, value) = name_and_value(item.as_bytes());
-        Ok((text(name, &item)?, text(value.unwrap_or(ON), &item)?))
+        let (name, value) = setting(item.as_bytes());
+        Ok((text(name, &item)?, text(value, &item)?))
     };
     lists.iter().flat_map(|list| split(list)).map(pair).collect()
 }
@@ -324,9 +363,17 @@ mod tests {
     }
 
     #[test]
+    fn a_bare_name_is_a_flag_that_is_on_or_with_no_before_it_off() {
+        let pair = |item: &str| named_value(item.as_bytes());
+        assert_eq!(pair("a"), ("a".into(), "on".into()));
+        assert_eq!(pair("noa"), ("a".into(), "off".into()));
+        assert_eq!(pair("noa=x=y"), ("noa".into(), "x=y".into()));
+    }
+
+    #[test]
     fn the_size_and_the_backing_file_are_not_the_formats_own() {
         let registry = anydisk::formats();
-        let raw = registry.by_name("raw").unwrap();
+        let raw = registry.by_name("qcow2").unwrap();
         let lists = ["size=1k,backing_file=a,,b".into(), "backing_fmt=raw".into()];
         let given = Given::parse(&lists, raw).unwrap();
         assert_eq!((given.size, given.backing_file), (Some(1024), Some("a,b".into())));

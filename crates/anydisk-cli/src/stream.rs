@@ -4,10 +4,12 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use anydisk::storage::{HostOffset, OpenOptions, PendingFile, Storage, is_zero};
+use rustix::fs::{OFlags, fcntl_getfl};
 
 use crate::failure::Failure;
 
@@ -65,7 +67,24 @@ pub(crate) fn output() -> Result<Box<dyn Write + Send>, Failure> {
             .with_advice("Send it to a program or a file: anydisk ... - > FILE"));
     }
     // By itself, so that it is not looked through for ends of lines.
-    Ok(Box::new(File::from(out.as_fd().try_clone_to_owned()?)))
+    let out = File::from(out.as_fd().try_clone_to_owned()?);
+    if was_closed(&out)? {
+        return Err(Failure::new("Standard output is closed")
+            .with_advice("Send it to a program or a file: anydisk ... - > FILE"));
+    }
+    Ok(Box::new(out))
+}
+
+/// Whether the process was begun without standard output: in its place the runtime opens `/dev/null`,
+/// to read and write, which nobody does who wants to throw the image away.
+fn was_closed(out: &File) -> io::Result<bool> {
+    let is_for_both = fcntl_getfl(out)? & OFlags::RWMODE == OFlags::RDWR;
+    let null = || std::fs::metadata("/dev/null").is_ok_and(|null| Some(null.rdev()) == device(out));
+    Ok(is_for_both && null())
+}
+
+fn device(file: &File) -> Option<u64> {
+    file.metadata().ok().map(|meta| meta.rdev())
 }
 
 /// Writes all of a store to standard output.
@@ -75,11 +94,17 @@ pub(crate) fn pour(store: &dyn Storage, out: &mut dyn Write) -> Result<(), Failu
     loop {
         let count = store.read_at(at, &mut piece).map_err(anydisk::Error::from)?;
         if count == 0 {
-            return Ok(out.flush()?);
+            return out.flush().map_err(failure);
         }
-        out.write_all(&piece[..count])?;
+        out.write_all(&piece[..count]).map_err(failure)?;
         at = at.saturating_add(count as u64);
     }
+}
+
+/// Why bytes were not taken.
+fn failure(error: io::Error) -> Failure {
+    let kind = Some(error.kind());
+    Failure::from(error).about(OsStr::new("standard output")).of_stream(kind)
 }
 
 /// Reads until the buffer is full or the input ends.

@@ -249,12 +249,19 @@ impl LikeQemu {
     }
 
     fn open_node(&self, node: &Node, reference: &Reference, access: Access) -> Result<Located> {
-        let path = Path::new(node.path());
-        let store = FileStorage::open(path, &file::with_access(&self.open, access))?;
-        node.part_of(located(store, path.to_owned())).map_err(|error| match error {
+        let told = |error| match error {
             NameError::Storage(error) => error.into(),
             NameError::Unclear(why) => reference.denied(why),
-        })
+        };
+        let file = match node.null_below().map_err(told)? {
+            Some(null) => null,
+            None => {
+                let path = Path::new(node.path());
+                let store = FileStorage::open(path, &file::with_access(&self.open, access))?;
+                located(store, path.to_owned())
+            }
+        };
+        node.part_of(file).map_err(told)
     }
 }
 

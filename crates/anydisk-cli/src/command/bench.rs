@@ -254,7 +254,10 @@ impl Work {
         });
         let time = begun.elapsed();
         let latencies = all.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let failed = |error| Failure::new(format!("Failed request: {}", Failure::from(error).text));
+        let failed = |error| {
+            let failure = Failure::new("Failed request: Input/output error");
+            failure.with_advice(&Failure::from(error).text)
+        };
         Ok(Measured { time, latencies: latencies.map_err(failed)? })
     }
 

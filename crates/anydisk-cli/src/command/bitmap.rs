@@ -194,7 +194,8 @@ impl Bitmap {
     fn new_bitmap(&self, name: &str) -> Result<NewBitmap, Failure> {
         let granularity = self.granularity.as_deref();
         let bytes = |text| options::number_of_bytes(text, "granularity");
-        let granularity = granularity.map(bytes).transpose()?;
+        // None is as good as the usual one.
+        let granularity = granularity.map(bytes).transpose()?.filter(|bytes| *bytes > 0);
         Ok(NewBitmap { name: name.to_owned(), granularity, enabled: true })
     }
 
@@ -205,6 +206,9 @@ impl Bitmap {
             None => None,
         };
         let (into, size) = (bitmaps_of(image)?, image.size());
+        if !done("merge", name, into.list())?.iter().any(|bitmap| bitmap.name == name) {
+            return Err(failed("merge", name, &format!("Dirty bitmap '{name}' not found")));
+        }
         let from = match &other {
             Some(layer) => bitmaps_of(&*layer.image)?,
             None => into,

@@ -10,7 +10,7 @@ use anydisk::{CheckReport, Checked, Checking, Error, Feature, Finding, Repair, S
 use clap::{Args, ValueEnum};
 
 use crate::args::{Cache, Form, Part, Reading};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, without_numbers};
 use crate::interrupt::INTERRUPTED;
 use crate::output::json::{Object, Value, document};
 use crate::output::{self, Few, findings};
@@ -94,7 +94,10 @@ impl Check {
         let mut kept = Kept::default();
         let lines = Few::new(output::note);
         let mut tell = |finding: Finding| {
-            lines.tell(|| line(&finding, done));
+            // What is no error is not told to those who want to read of errors only.
+            if !self.quiet || finding.severity != Severity::Note {
+                lines.tell(|| line(&finding, done));
+            }
             kept.add(&finding);
         };
         let checked = self.check(&how, &mut tell);
@@ -164,6 +167,7 @@ fn line(finding: &Finding, done: &str) -> String {
         Severity::Corruption | Severity::Unreadable => "ERROR",
     };
     let Finding { kind, at, text, .. } = finding;
+    let text = without_numbers(text);
     // What is leaked is space; the kind says no more.
     let kind = if *kind == "leak" { "space" } else { *kind };
     let mut line = format!("{how_bad} {kind} at {at}: {text}");

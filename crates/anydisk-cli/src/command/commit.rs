@@ -61,8 +61,12 @@ impl Commit {
         settings.rate = options::rate(self.rate.as_deref())?;
         let node = self.reading.node(&self.file, self.format.as_deref())?;
         let direct = self.cache.is_direct();
+        let progress = Progress::new(self.progress, self.quiet)?;
         let top = self.reading.top_to_write(&self.file, self.format.as_deref(), direct)?;
         if top.backing.is_none() || node.backing == Below::Nothing {
+            if self.base.is_some() {
+                return Err(self.no_such_base());
+            }
             return Err(Failure::new("Image does not have a backing file"));
         }
         let (above, base) = self.chain(top, node)?;
@@ -71,7 +75,6 @@ impl Commit {
         if empties {
             self.check_emptying(&above)?;
         }
-        let progress = Progress::new(self.progress, self.quiet)?;
         convert::commit(&above, &base, &settings, &progress)?;
         progress.finish();
         drop(progress);

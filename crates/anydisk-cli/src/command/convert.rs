@@ -145,9 +145,16 @@ impl Convert {
         }
         let disks = self.open_sources(sources)?;
         let progress = Progress::new(self.progress, self.quiet)?;
-        let target = naming::without_protocol(target);
-        self.copy(&disks, Path::new(&target), format, &progress)
-            .map_err(|failure| failure.in_creation(&target, format.name()))?;
+        let target = match self.no_create {
+            true => naming::without_protocol(target),
+            false => naming::new_file(target)?,
+        };
+        self.copy(&disks, Path::new(&target), format, &progress).map_err(|failure| {
+            match self.no_create {
+                true => failure,
+                false => failure.in_creation(&target, format.name()),
+            }
+        })?;
         progress.finish();
         drop((progress, disks));
         let (reading, format) = self.as_target(format);
@@ -168,6 +175,10 @@ impl Convert {
             (
                 self.copy_range_offloading && self.compress,
                 "Cannot enable copy offloading when -c is used",
+            ),
+            (
+                self.copy_range_offloading && self.salvage,
+                "Cannot use copy offloading in salvaging mode",
             ),
             (
                 self.skip_broken_bitmaps && !self.bitmaps,
@@ -253,6 +264,8 @@ impl Convert {
     fn as_target<'f>(&self, format: &'f dyn Format) -> (Reading, Option<&'f str>) {
         let mut reading = self.reading.clone();
         reading.naming.image_opts = self.target_image_opts;
+        // It is said of the sources.
+        reading.force_share = false;
         (reading, (!self.target_image_opts).then(|| format.name()))
     }
 

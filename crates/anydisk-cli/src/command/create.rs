@@ -77,13 +77,14 @@ impl Create {
     }
 
     fn create(&self, format: &dyn Format, file: &OsStr, size: Option<u64>) -> Result<(), Failure> {
+        let path = naming::new_file(file)?;
         let mut given = Given::parse(&self.options, format)?;
         given.backing_file = self.backing.clone().or(given.backing_file);
         given.backing_format = self.backing_format.clone().or(given.backing_format);
         let mut backing =
             backing(&given, format).map_err(|failure| self.with_detected(failure, file, &given))?;
         if let Some(reference) = &backing {
-            refuse_same_file(reference, Path::new(&naming::without_protocol(file)))?;
+            refuse_same_file(reference, Path::new(&path))?;
         }
         let below = match &mut backing {
             Some(reference) if !self.unchecked => {
@@ -112,13 +113,7 @@ impl Create {
         let image = NewImage { backing: backing.as_ref(), ..given.image(format, size, &keys) };
         // Nothing is copied, so that formats that are written in one pass are made as well.
         let nothing = Sources::concatenated([]);
-        copy_to_file(
-            &nothing,
-            Path::new(&naming::without_protocol(file)),
-            &image,
-            &Settings::default(),
-            &Unwatched,
-        )?;
+        copy_to_file(&nothing, Path::new(&path), &image, &Settings::default(), &Unwatched)?;
         Ok(())
     }
 }

@@ -87,9 +87,10 @@ impl Dd {
             return convert::pour(&sources, &image, stream::output()?, &settings, false);
         }
         let progress = Progress::new(false, false)?;
-        let target = naming::without_protocol(output);
+        let target = naming::new_file(output)?;
         let sources = Sources::one(&part);
-        copy_to_file(&sources, Path::new(&target), &image, &Settings::default(), &progress)?;
+        copy_to_file(&sources, Path::new(&target), &image, &Settings::default(), &progress)
+            .map_err(|error| Failure::from(error).in_output(&target))?;
         drop((progress, part));
         self.telling.tell(&self.reading.of_files(), &target, Some(format.name()))
     }

@@ -80,12 +80,32 @@ impl Info {
             let top = self.reading.top(file, format)?;
             return Ok(vec![named(&self.reading, file, &top, node)?]);
         }
-        let disk = self.reading.disk(file, format, false)?;
+        let disk = self.reading.disk(file, format, false);
+        let disk = disk.map_err(|failure| self.lost_below(file, &node).unwrap_or(failure))?;
         let layers = disk.layers();
         let top =
             named(&self.reading, file, disk.layers().first().expect("a disk has a top"), node);
         let below = layers.iter().zip(&layers[1..]).map(|(above, layer)| named_by(above, layer));
         std::iter::once(top).chain(below).collect()
+    }
+}
+
+impl Info {
+    /// Why the first image below that does not open by itself does not, if one does not.
+    fn lost_below(&self, file: &OsStr, node: &Node) -> Option<Failure> {
+        let mut top = self.reading.top_of(file, node).ok()?;
+        let mut node = node.clone();
+        // A chain that comes back to itself was told to be one.
+        for _ in 0..self.reading.limits().chain {
+            let named = top.backing.as_ref().filter(|named| named.nameless().is_none())?;
+            let name = path_like_qemu(named, &top.location);
+            node = self.reading.node_below(&node, &top).ok()??;
+            top = match self.reading.of_names_inside().top_of(name.as_os_str(), &node) {
+                Ok(below) => below,
+                Err(failure) => return Some(failure),
+            };
+        }
+        None
     }
 }
 
@@ -95,7 +115,9 @@ fn named_by(above: &Layer, layer: &Layer) -> Result<Facts, Failure> {
     let named = above.backing.as_ref();
     let node = named.map(|reference| Node::in_image(&reference.name, reference.format.as_deref()));
     if let Some(Ok(Some(node))) = node {
-        facts.name = naming::shown(&node.read_as(Some(facts.image.format)));
+        let node = node.read_as(Some(facts.image.format));
+        facts.name = naming::shown(&node);
+        facts.note_null(&node);
     }
     Ok(facts)
 }
@@ -115,11 +137,13 @@ pub(crate) fn json(
 /// Facts of an image that was named as `name` on the command line, which `node` is.
 fn named(reading: &Reading, name: &OsStr, layer: &Layer, node: Node) -> Result<Facts, Failure> {
     let mut facts = Facts::of(layer)?;
+    let driver = node.null_driver().map(str::to_owned);
     if node.is_file() {
         (facts.image.format, facts.is_file) = ("file", true);
     }
-    let node = node.read_as(Some(facts.image.format));
+    let node = node.read_as(driver.as_deref().or(Some(facts.image.format)));
     facts.name = naming::shown(&node);
+    facts.note_null(&node);
     if let Child::Node(inner) = node.child
         && !inner.is_file()
     {
@@ -143,6 +167,8 @@ struct Facts {
     inner: Option<Box<Facts>>,
     /// It is a file, and no image in one.
     is_file: bool,
+    /// There is no file at all: the driver of the disk that reads as zeroes.
+    null: Option<String>,
     backing: Option<Backing>,
     snapshots: Vec<SnapshotInfo>,
 }
@@ -157,7 +183,9 @@ struct File {
     length: u64,
     /// Bytes on the medium, where the file system tells.
     used: Option<u64>,
-    protocol: &'static str,
+    protocol: String,
+    /// There is none.
+    is_null: bool,
 }
 
 struct Backing {
@@ -186,9 +214,23 @@ impl Facts {
             files,
             inner: None,
             is_file: false,
+            null: None,
             backing,
             snapshots: snapshot::listed(&*layer.image)?,
         })
+    }
+
+    /// Notes that there is no file, if `node` is of none.
+    fn note_null(&mut self, node: &Node) {
+        let file = match &node.child {
+            Child::Node(file) => file,
+            Child::File(_) => node,
+        };
+        let Some(driver) = file.null_driver() else { return };
+        self.null = Some(driver.to_owned());
+        if !self.is_file {
+            self.files = vec![File::null(naming::shown(file), driver, self.size)];
+        }
     }
 
     fn object(&self) -> Object {
@@ -196,12 +238,12 @@ impl Facts {
         let image = &self.image;
         Object::default()
             .with("filename", self.name.as_str())
-            .with("format", image.format)
+            .with("format", self.format())
             .with("virtual-size", self.size)
             .with_any("actual-size", self.used())
             .with_any("cluster-size", image.cluster_size)
             .with_any("encrypted", image.encrypted.then_some(true))
-            .with("dirty-flag", image.dirty)
+            .with_any("dirty-flag", self.null.is_none().then_some(image.dirty))
             .with_any("backing-filename", backing.map(|backing| backing.name.as_str()))
             .with_any("full-backing-filename", backing.map(|backing| backing.path.as_str()))
             .with_any("backing-filename-format", backing.and_then(|b| b.format.as_deref()))
@@ -221,7 +263,17 @@ impl Facts {
         }
     }
 
+    fn format(&self) -> &str {
+        match &self.null {
+            Some(driver) if self.is_file => driver,
+            _ => self.image.format,
+        }
+    }
+
     fn specific(&self) -> Option<Object> {
+        if self.is_file && self.null.is_some() {
+            return None;
+        }
         if self.is_file {
             return Some(File::specific());
         }
@@ -232,6 +284,9 @@ impl Facts {
 
     /// Bytes on the medium of all files, as far as the file systems tell.
     fn used(&self) -> Option<u64> {
+        if self.null.is_some() {
+            return Some(0);
+        }
         let used = self.files.iter().map(|file| file.used).sum();
         if self.files.is_empty() { None } else { used }
     }
@@ -245,7 +300,7 @@ impl Facts {
         let image = &self.image;
         let mut lines = vec![
             format!("image: {}", self.name),
-            format!("file format: {}", image.format),
+            format!("file format: {}", self.format()),
             format!("virtual size: {} ({} bytes)", human::size(self.size), self.size),
         ];
         lines.extend(self.used().map(|used| format!("disk size: {}", human::size(used))));
@@ -327,12 +382,23 @@ impl File {
         let name = name::of(path).into_owned();
         let meta =
             fs::metadata(path).map_err(|error| Failure::from(error).about(path.as_os_str()))?;
-        if meta.file_type().is_block_device() {
-            let length = device_length(path)?;
-            return Ok(Self { node, name, length, used: Some(0), protocol: "host_device" });
+        let kind = meta.file_type();
+        if kind.is_block_device() || kind.is_char_device() {
+            let length = if kind.is_block_device() { device_length(path)? } else { 0 };
+            return Ok(Self::new(node, name, length, 0, "host_device"));
         }
         let length = meta.len().next_multiple_of(SECTOR);
-        Ok(Self { node, name, length, used: Some(meta.blocks() * 512), protocol: "file" })
+        Ok(Self::new(node, name, length, meta.blocks() * SECTOR, "file"))
+    }
+
+    fn new(node: String, name: String, length: u64, used: u64, protocol: &str) -> Self {
+        let protocol = protocol.to_owned();
+        Self { node, name, length, used: Some(used), protocol, is_null: false }
+    }
+
+    /// In the place of a file.
+    fn null(name: String, driver: &str, length: u64) -> Self {
+        Self { is_null: true, ..Self::new("file".into(), name, length, 0, driver) }
     }
 
     fn specific() -> Object {
@@ -342,11 +408,11 @@ impl File {
     fn value(&self) -> Value {
         let info = Object::default()
             .with("filename", self.name.as_str())
-            .with("format", self.protocol)
+            .with("format", self.protocol.as_str())
             .with("virtual-size", self.length)
             .with_any("actual-size", self.used)
-            .with("dirty-flag", false)
-            .with("format-specific", Self::specific())
+            .with_any("dirty-flag", (!self.is_null).then_some(false))
+            .with_any("format-specific", (!self.is_null).then(Self::specific))
             .with("children", Vec::new());
         Object::default().with("name", self.node.as_str()).with("info", info).into()
     }

@@ -66,6 +66,7 @@ struct Content {
 
 impl Measure {
     pub(crate) fn run(self) -> Outcome {
+        self.reading.naming.objects()?;
         let registry = anydisk::formats();
         let format = registry
             .by_name(&self.target_format)
@@ -78,6 +79,8 @@ impl Measure {
             let line = format!("Invalid options for file format '{}'", format.name());
             failure.after_first_line(&format!("{}: {line}", output::program()))
         })?;
+        let given = given.without_idle_encryption(format)?;
+        given.check_secrets(&self.reading.naming)?;
         let content = self.content()?;
         let request =
             MeasureRequest { size: content.size, options: &given.options, data: &content.data };
@@ -89,6 +92,7 @@ impl Measure {
     }
 
     fn content(&self) -> Result<Content, Failure> {
+        let wanted = self.size.as_deref().map(options::size).transpose()?;
         match (&self.size, &self.files[..]) {
             (Some(_), [_, ..]) => {
                 Err(Failure::new("--size N cannot be used together with a filename."))
@@ -112,7 +116,7 @@ impl Measure {
                 let why = "--image-opts, -f, and -l require a filename argument.";
                 Err(Failure::new(why))
             }
-            (Some(size), []) => Ok(Content { size: options::size(size)?, ..Content::default() }),
+            (Some(_), []) => Ok(Content { size: wanted.unwrap_or_default(), ..Content::default() }),
             (None, []) => Err(Failure::new("Either --size N or one filename must be specified.")),
         }
     }

@@ -53,7 +53,10 @@ pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
 fn parsed(arguments: &[OsString]) -> Result<CommandLine, clap::Error> {
     let command = CommandLine::command().display_name(output::program());
     let mut command = command.mut_subcommands(|command| command.mut_args(as_getopt));
-    let mut matches = command.try_get_matches_from_mut(arguments)?;
+    // As with getopt, the end of the options may be told before the command as well.
+    let arguments =
+        arguments.iter().enumerate().filter(|(place, word)| *place != 1 || *word != "--");
+    let mut matches = command.try_get_matches_from_mut(arguments.map(|(_, word)| word))?;
     let line = CommandLine::from_arg_matches_mut(&mut matches);
     line.map_err(|error| error.format(&mut command))
 }

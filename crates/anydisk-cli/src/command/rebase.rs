@@ -81,12 +81,12 @@ impl Rebase {
             drop(top);
             return self.telling.tell(&self.reading, &self.file, format);
         }
+        let progress = Progress::new(self.progress, self.quiet)?;
         let disk = reading.disk_to_write(&self.file, format, direct)?;
         let new =
             reference.as_mut().map(|reference| self.open_new(reference, &disk)).transpose()?;
         let mut settings = Settings::default();
         settings.compress = self.compress;
-        let progress = Progress::new(self.progress, self.quiet)?;
         convert::rebase(&disk, new.as_ref(), &settings, &progress)?;
         progress.finish();
         set_backing(&disk.layers()[0], reference.as_ref())?;
@@ -143,9 +143,11 @@ fn set_backing(top: &Layer, reference: Option<&Reference>) -> Result<(), Failure
         Some(link) => Ok(link.set_backing(reference)?),
         None => {
             let format = top.image.info().format;
-            Err(Failure::new(format!(
-                "Changing the backing file is not supported for file format '{format}'"
-            )))
+            let name = reference.map(Reference::display_name).unwrap_or_default();
+            let failure = Failure::new(format!(
+                "Could not change the backing file to '{name}': Operation not supported"
+            ));
+            Err(failure.with_advice(&format!("Images of the format {format} have none.")))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 
-use anydisk::storage::{LockMode, OpenOptions};
+use anydisk::storage::{self, LockMode, OpenOptions};
 use anydisk::{Disk, Error, Feature, FilesBeside, Preallocation, parse_size};
 use clap::Args;
 
@@ -48,13 +48,14 @@ impl Resize {
         let preallocation = Preallocation::of_word(&self.preallocation).ok_or_else(|| {
             Failure::new(format!("Invalid preallocation mode '{}'", self.preallocation))
         })?;
-        let change =
-            Change::parse(&self.size).ok_or_else(|| Failure::new(options::no_size("size")))?;
+        let change = Change::parse(&self.size).ok_or_else(|| {
+            Failure::new(options::no_size("size", self.size.trim_start_matches(['+', '-'])))
+        })?;
         let disk = self.reading.disk_to_write(&self.file, self.format.as_deref(), false)?;
-        let size = change.of(disk.size()).filter(|size| *size > 0);
+        let size = change.of(disk.size()).filter(|size| *size > 0 && i64::try_from(*size).is_ok());
         let size = size.ok_or_else(|| Failure::new("New image size must be positive"))?;
         let grows = size >= disk.size();
-        if !grows && preallocation != Preallocation::Off {
+        if size <= disk.size() && preallocation != Preallocation::Off {
             return Err(Failure::new("Preallocation can only be used for growing images"));
         }
         if !grows && !self.shrink {
@@ -87,6 +88,7 @@ fn resize(
         Error::Unsupported { feature: Feature::Resize, .. } => {
             Failure::new("Image format driver does not support resize")
         }
+        Error::Storage(storage::Error::Unsupported { .. }) => Failure::from(error),
         _ => Failure::from(error).about(file),
     })?;
     Ok(disk.flush()?)

@@ -80,7 +80,7 @@ impl Salvage {
         let lines = (self.output == Form::Human).then(|| Few::new(output::note));
         let mut account = Account { lines, ..Account::default() };
         let progress = Progress::new(self.progress, self.quiet)?;
-        let target = naming::without_protocol(target);
+        let target = naming::new_file(target)?;
         let path = Path::new(&target);
         let told = salvage_to_file(&disk, path, &image, &mut |lost| account.add(lost), &progress)?;
         progress.finish();

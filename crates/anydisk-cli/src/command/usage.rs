@@ -22,9 +22,10 @@ pub(super) fn exit(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     let is_command = CommandLine::command().get_subcommands().any(|known| known.get_name() == name);
     let command = is_command.then_some(&*name);
     let last = arguments.last().map_or(OsStr::new(""), |last| last);
-    output::note(&Complaint { error, command, name: &name, last }.text());
-    let code = if command == Some("compare") && names_a_cache(error) { 2 } else { 1 };
-    ExitCode::from(code)
+    let complaint = Complaint { error, command, name: &name, last };
+    output::note(&complaint.text());
+    let is_of_compare = command == Some("compare") && names_a_cache(error);
+    ExitCode::from(if is_of_compare && !complaint.lacks_value() { 2 } else { 1 })
 }
 
 /// What is wrong with a command line.
@@ -69,12 +70,26 @@ impl Complaint<'_> {
             ErrorKind::MissingRequiredArgument
             | ErrorKind::WrongNumberOfValues
             | ErrorKind::TooFewValues => (false, self.missing(&argument).to_owned()),
-            ErrorKind::InvalidValue if value.as_deref().unwrap_or_default().is_empty() => {
+            ErrorKind::InvalidValue if self.lacks_value() => {
                 (true, self.without_argument(&argument))
             }
             ErrorKind::InvalidValue => (false, self.refused(&argument, &value.unwrap_or_default())),
+            ErrorKind::TooManyValues => {
+                let name = argument.split([' ', '=', '[']).next().unwrap_or(&argument);
+                (true, format!("option '{name}' doesn't allow an argument"))
+            }
             _ => (false, complaint(self.error)),
         }
+    }
+
+    /// Whether the last argument is an option that takes a value, and has none.
+    fn lacks_value(&self) -> bool {
+        let value = self.context(ContextKind::InvalidValue).unwrap_or_default();
+        let last = self.last.as_encoded_bytes();
+        self.error.kind() == ErrorKind::InvalidValue
+            && value.is_empty()
+            && last.starts_with(b"-")
+            && !last.contains(&b'=')
     }
 
     fn context(&self, kind: ContextKind) -> Option<String> {
@@ -147,12 +162,7 @@ impl Complaint<'_> {
     fn is_said_alone(&self) -> bool {
         let argument = self.context(ContextKind::InvalidArg).unwrap_or_default();
         match self.error.kind() {
-            ErrorKind::InvalidValue => {
-                names_a_cache(self.error)
-                    && self
-                        .context(ContextKind::InvalidValue)
-                        .is_some_and(|value| !value.is_empty())
-            }
+            ErrorKind::InvalidValue => names_a_cache(self.error) && !self.lacks_value(),
             ErrorKind::MissingRequiredArgument => match self.command {
                 Some("convert" | "measure") => true,
                 Some("amend") => !argument.contains("--options"),

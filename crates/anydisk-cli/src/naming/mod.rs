@@ -3,6 +3,7 @@
 //! ```text
 //!   disk.qcow2                                      a file
 //!   file:disk.qcow2                                 the same
+//!   null-co://                                      no file: zeroes
 //!   driver=qcow2,file.filename=disk.qcow2           with --image-opts
 //!   json:{"driver": "qcow2", "file": {...}}
 //! ```
@@ -18,7 +19,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use anydisk::node::{self, Flat, MAX_NAME, NameError, Node, Scalar};
+use anydisk::node::{
+    self, Child, Flat, MAX_NAME, NameError, Node, Scalar, driver_named, is_null, null_name,
+};
 use anydisk::storage::{Storage, name};
 use anydisk::{Location, Reference, Secret, path_like_qemu};
 use clap::Args;
@@ -27,7 +30,7 @@ pub(crate) use secret::{Key, Keys, Objects};
 pub(crate) use shown::shown;
 
 use crate::failure::Failure;
-use crate::{options, stream};
+use crate::{options, output, stream};
 
 /// How images are named and unlocked, for every command.
 #[derive(Args, Clone, Debug, Default)]
@@ -45,6 +48,9 @@ pub(crate) struct Naming {
     /// The secrets, once they were read: a pipe gives them only once.
     #[arg(skip)]
     read: Arc<OnceLock<Objects>>,
+    /// What is said of the names was said: they are looked at more than once.
+    #[arg(skip)]
+    told: Arc<OnceLock<()>>,
     /// Standard input, once it was read: who names it twice means the same bytes.
     #[arg(skip)]
     input: Arc<OnceLock<Arc<dyn Storage>>>,
@@ -100,12 +106,42 @@ impl Naming {
             return Ok(node.unwrap_or_else(|| Node::file(name.to_owned()).read_as(format)));
         }
         if self.image_opts {
-            return options_node(name, format);
+            let node = options_node(name, format);
+            if self.told.set(()).is_ok() {
+                options::split(name).iter().skip(1).for_each(|item| warn_if_bare(item));
+            }
+            return node;
         }
         if let Some(text) = json_text(name) {
             return Ok(Node::from_json(text).map_err(told)?.read_as(format));
         }
-        Ok(Node::file(without_protocol(name)).read_as(format))
+        if let Some(node) = null_node(name, format) {
+            return node;
+        }
+        let (driver, path) = driver_and_path(name);
+        Ok(Node::file_of(driver, path).read_as(format))
+    }
+}
+
+/// The disk without a file that is meant by its name or its format, if one is.
+fn null_node(name: &OsStr, format: Option<&str>) -> Option<Result<Node, Failure>> {
+    let node = Node::null(name.as_bytes()).filter(|_| !Path::new(name).exists());
+    let by_name = protocol(name).filter(|protocol| is_null(protocol));
+    let is_free = by_name.is_some() && !Path::new(name).exists();
+    match (node, format.filter(|format| is_null(format))) {
+        (Some(node), None) => Some(Ok(node.read_as(format))),
+        (Some(node), Some(driver)) if driver_named(name.as_bytes()) == Some(driver) => {
+            match node.child {
+                Child::Node(null) => Some(Ok(*null)),
+                Child::File(_) => None,
+            }
+        }
+        (None, None) if !is_free => None,
+        (_, driver) => {
+            let allowed = null_name(driver.or(by_name).unwrap_or_default());
+            let why = format!("The only allowed filename for this driver is '{allowed}'");
+            Some(Err(cannot_open(name, &why)))
+        }
     }
 }
 
@@ -128,17 +164,100 @@ fn options_node(name: &OsStr, format: Option<&str>) -> Result<Node, Failure> {
     Node::parse(flat).map_err(|error| cannot_open(name, &error.to_string()))
 }
 
+/// qemu-img's words about a flag without a value.
+fn warn_if_bare(item: &OsStr) {
+    if !item.as_bytes().contains(&b'=') {
+        let (name, value) = options::named_value(item.as_bytes());
+        output::warn(&format!(
+            "short-form boolean option '{}' deprecated\nPlease use {name}={} instead",
+            name::of(item),
+            name::of(&value)
+        ));
+    }
+}
+
 /// The text behind `json:`, unless a file is called so.
 fn json_text(name: &OsStr) -> Option<&[u8]> {
     let text = name.as_bytes().strip_prefix(b"json:")?;
     (!Path::new(name).exists()).then_some(text)
 }
 
+/// What qemu allows before the name of a file.
+const FILES: &[&str] = &["file", "host_device", "host_cdrom"];
+
 /// The name of a file without `file:`, which qemu allows before it, unless a file is called so.
 pub(crate) fn without_protocol(name: &OsStr) -> OsString {
-    match name.as_bytes().strip_prefix(b"file:") {
-        Some(rest) if !Path::new(name).exists() => OsStr::from_bytes(rest).to_owned(),
-        _ => name.to_owned(),
+    driver_and_path(name).1
+}
+
+/// The kind of file, and its name without it.
+fn driver_and_path(name: &OsStr) -> (&'static str, OsString) {
+    let named = |driver: &&'static str| {
+        let rest = name.as_bytes().strip_prefix(driver.as_bytes())?.strip_prefix(b":")?;
+        Some((*driver, OsStr::from_bytes(rest).to_owned()))
+    };
+    match FILES.iter().find_map(named).filter(|_| !Path::new(name).exists()) {
+        Some(found) => found,
+        None => ("file", name.to_owned()),
+    }
+}
+
+/// The path of a file that is to be made. What qemu would send elsewhere is not written into a file
+/// of that name.
+pub(crate) fn new_file(name: &OsStr) -> Result<OsString, Failure> {
+    let path = without_protocol(name);
+    let protocol = protocol(&path).filter(|_| !Path::new(&path).exists());
+    match protocol {
+        Some(null) if is_null(null) => {
+            Err(Failure::new(format!("Protocol driver '{null}' does not support image creation")))
+        }
+        Some(protocol) if QEMUS.contains(&protocol) => {
+            let name = name::of(&path);
+            Err(Failure::new(format!("Unknown protocol '{protocol}'"))
+                .with_advice(&hint_for(protocol))
+                .with_advice(&format!("A file of this name is ./{name}")))
+        }
+        _ => Ok(path),
+    }
+}
+
+/// Protocols of qemu that are none here.
+const QEMUS: &[&str] = &[
+    "blkdebug",
+    "blkverify",
+    "fat",
+    "ftp",
+    "ftps",
+    "gluster",
+    "gluster+rdma",
+    "gluster+tcp",
+    "gluster+unix",
+    "http",
+    "https",
+    "iscsi",
+    "iser",
+    "json",
+    "nbd",
+    "nbd+unix",
+    "nbds",
+    "nbds+unix",
+    "nfs",
+    "nvme",
+    "rbd",
+    "ssh",
+];
+
+/// How to come by an image that a protocol would bring.
+fn hint_for(protocol: &str) -> String {
+    match protocol {
+        "http" | "https" | "ftp" | "ftps" => {
+            "Let another program bring it: curl URL | anydisk ... -".into()
+        }
+        _ if protocol.starts_with("nbd") => {
+            "Make it a block device first (nbd-client, qemu-nbd -c), or copy it with nbdcopy."
+                .into()
+        }
+        _ => "Only files and block devices are opened, by their names.".into(),
     }
 }
 
@@ -158,7 +277,7 @@ pub(crate) fn protocol(path: &OsStr) -> Option<&str> {
 pub(crate) fn name_below(reference: &Reference, from: &Location) -> Result<OsString, Failure> {
     let name = OsStr::from_bytes(&reference.name);
     match protocol(name) {
-        Some(protocol) if !["file", "json"].contains(&protocol) => {
+        Some(protocol) if !["file", "json"].contains(&protocol) && !is_null(protocol) => {
             Err(unknown_protocol(name, protocol))
         }
         _ => Ok(path_like_qemu(reference, from).into()),
@@ -172,8 +291,7 @@ pub(crate) fn cannot_open(name: &OsStr, why: &str) -> Failure {
 
 /// Only files are opened.
 pub(crate) fn unknown_protocol(name: &OsStr, protocol: &str) -> Failure {
-    cannot_open(name, &format!("Unknown protocol '{protocol}'"))
-        .with_advice("Only files and block devices are opened, by their names.")
+    cannot_open(name, &format!("Unknown protocol '{protocol}'")).with_advice(&hint_for(protocol))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use anydisk::{Error, Location, Secret, SecretProblem, SecretRequest, Secrets};
 use base64ct::{Base64, Encoding};
 
 use crate::failure::{Failure, no_secret};
-use crate::options;
+use crate::{options, output};
 
 /// The longest file that is read for a passphrase.
 const MAX_FILE: u64 = 1 << 20;
@@ -81,6 +81,11 @@ struct Text {
 impl Objects {
     /// Adds what `--object` says.
     pub(crate) fn add(&mut self, list: &OsStr) -> Result<(), Failure> {
+        if let Some(help) = help(list) {
+            output::print(help)?;
+            // Whoever asked for help wants nothing else.
+            return Err(Failure::new("").with_code(0));
+        }
         let mut text = Text::default();
         pairs(list)?.into_iter().try_for_each(|(name, value)| text.set(&name, value))?;
         match text.kind.take() {
@@ -150,6 +155,18 @@ impl Text {
     }
 }
 
+/// qemu-img's help about objects, as far as they are here, if that is asked for.
+fn help(list: &OsStr) -> Option<&'static str> {
+    match &options::split(list)[..] {
+        [kind] if kind == "help" => Some("List of user creatable objects:\n  secret\n"),
+        [kind, rest @ ..] if kind == "secret" && rest.iter().any(|item| item == "help") => Some(
+            "secret options:\n  data=<string>\n  file=<string>\n  format=<QCryptoSecretFormat>\n  \
+             iv=<string>\n  keyid=<string>\n",
+        ),
+        _ => None,
+    }
+}
+
 /// Names and values, from a list that begins with the type of the object, or from JSON.
 fn pairs(list: &OsStr) -> Result<Vec<(String, OsString)>, Failure> {
     if list.as_bytes().starts_with(b"{") {
@@ -164,11 +181,17 @@ fn pairs(list: &OsStr) -> Result<Vec<(String, OsString)>, Failure> {
     }
     // Every copy that may hold the passphrase is wiped.
     let items = options::split(list).into_iter().map(|item| Secret::new(item.into_vec()));
-    let mut pairs: Vec<_> = items.map(|item| options::named_value(item.as_bytes())).collect();
-    // A word alone at the beginning is the type.
-    let begin = list.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
-    if let Some(first) = pairs.first_mut().filter(|_| !begin.contains(&b'=')) {
-        *first = ("qom-type".into(), std::mem::take(&mut first.0).into());
+    let mut pairs = Vec::new();
+    for (place, item) in items.enumerate() {
+        if place > 0 && !item.as_bytes().contains(&b'=') {
+            let name = name::shown(item.as_bytes());
+            return Err(Failure::new(format!("Expected '=' after parameter '{name}'")));
+        }
+        pairs.push(match item.as_bytes().contains(&b'=') {
+            true => options::named_value(item.as_bytes()),
+            // A word alone at the beginning is the type.
+            false => ("qom-type".into(), OsStr::from_bytes(item.as_bytes()).to_owned()),
+        });
     }
     Ok(pairs)
 }

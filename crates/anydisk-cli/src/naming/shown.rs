@@ -10,7 +10,8 @@ pub(crate) fn shown(node: &Node) -> String {
     match is_plain(node) {
         true => {
             let path = node.path();
-            let before = if super::protocol(path).is_some() { "./" } else { "" };
+            let is_colon_in_name = super::protocol(path).is_some() && !is_of_null(node);
+            let before = if is_colon_in_name { "./" } else { "" };
             format!("{before}{}", name::of(path))
         }
         false => format!("json:{}", Value::Object(object(node)).in_one_line()),
@@ -21,9 +22,17 @@ pub(crate) fn shown(node: &Node) -> String {
 fn is_plain(node: &Node) -> bool {
     let over_file = match &node.child {
         Child::File(_) => true,
-        Child::Node(child) => child.is_file(),
+        Child::Node(child) => child.is_file() && is_plain(child),
     };
     over_file && node.strong_options().next().is_none()
+}
+
+/// Whether there is no file at all.
+fn is_of_null(node: &Node) -> bool {
+    match &node.child {
+        Child::File(_) => node.null_driver().is_some(),
+        Child::Node(child) => is_of_null(child),
+    }
 }
 
 fn object(node: &Node) -> Object {
@@ -33,6 +42,7 @@ fn object(node: &Node) -> Object {
     }
     shown = shown.with_any("driver", node.driver.as_deref());
     match &node.child {
+        Child::File(_) if node.null_driver().is_some() => shown,
         Child::File(name) => shown.with("filename", name::of(name).into_owned()),
         Child::Node(child) => shown.with("file", object(child)),
     }

@@ -1,15 +1,16 @@
 //! How disks are opened.
 
+mod file;
 mod opening;
 mod part;
 
 use std::ffi::OsStr;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anydisk::node::{Below, Node};
-use anydisk::storage::LockMode;
+use anydisk::storage::{LockMode, name};
 use anydisk::{
     Access, Checked, Checking, Chosen, Compacted, Disk, Error, Feature, Finding, Layer, Limits,
     Location, OpenDisk, OptionSpec, Policy, Role, SecretProblem,
@@ -174,7 +175,11 @@ impl Reading {
         let options = opening.of_format(options).secrets(Arc::new(opening.keys()?));
         let checked = options.check_located(file.clone(), how, found);
         checked.map_err(|error| match error.kind() {
-            Error::Storage(_) | Error::Invalid(_) => opening.failure_of_image(&file, error),
+            Error::Unsupported { feature: Feature::Check, .. } => Failure::from_check(error),
+            Error::Storage(_)
+            | Error::Invalid(_)
+            | Error::Limit { .. }
+            | Error::Unsupported { .. } => opening.failure_of_image(&file, error),
             _ => Failure::from_check(error),
         })
     }
@@ -270,7 +275,13 @@ impl Reading {
             let why = "force-share=on can only be used with read-only images";
             return Err(naming::cannot_open(name, why));
         }
-        self.opening(name, format)
+        let opening = self.opening(name, format)?;
+        let path = opening.node.path();
+        if Path::new(path).is_dir() {
+            let why = format!("Could not open '{}': Is a directory", name::of(path));
+            return Err(naming::cannot_open(name, &why));
+        }
+        Ok(opening)
     }
 
     /// The way that was asked for.

@@ -1,14 +1,14 @@
 //! An image on its way to be opened: the names of its files, its keys, and why it does not open.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anydisk::node::{Below, Child, NameError, Node};
+use anydisk::node::{Below, Child, NameError, Node, null_store};
 use anydisk::storage::name;
 use anydisk::{Detail, DetailValue, Disk, Error, Layer, Located, Location, OpenDisk, Registry};
 
-use super::check_format;
+use super::{check_format, file};
 use crate::args::Reading;
 use crate::failure::Failure;
 use crate::naming::{self, Key, Keys, Objects};
@@ -91,6 +91,13 @@ impl Opening<'_> {
 
     /// Opens what the image lies in.
     pub(super) fn file(&self, options: &OpenDisk) -> Result<Located, Failure> {
+        let unclear = |error: NameError| match error {
+            NameError::Unclear(why) => self.refused(&why),
+            NameError::Storage(error) => self.failure(error.into()),
+        };
+        if let Some(null) = self.node.as_null().map_err(unclear)? {
+            return Ok(null);
+        }
         let located = match &self.node.child {
             Child::File(path) => self.open_file(path, options)?,
             // A raw disk is what it lies in, or the part that its options name.
@@ -103,10 +110,7 @@ impl Opening<'_> {
                 Located { store: Arc::new(disk), location }
             }
         };
-        self.node.window(located).map_err(|error| match error {
-            NameError::Unclear(why) => self.refused(&why),
-            NameError::Storage(error) => self.failure(error.into()),
-        })
+        self.node.window(located).map_err(unclear)
     }
 
     pub(super) fn open_file(&self, path: &OsStr, options: &OpenDisk) -> Result<Located, Failure> {
@@ -116,6 +120,17 @@ impl Opening<'_> {
         }
         if path.is_empty() {
             return Err(self.refused("The 'file' block driver requires a file name"));
+        }
+        if file::has_no_bytes(Path::new(path)) {
+            let store = null_store(0);
+            return Ok(Located { store, location: location(path) });
+        }
+        if self.node.is_device() && file::is_no_device(Path::new(path)) {
+            let driver = self.node.driver.as_deref().unwrap_or_default();
+            return Err(self.refused(&format!(
+                "'{driver}' driver requires '{}' to be either a character or block device",
+                name::of(path)
+            )));
         }
         let options = match self.node.flag("cache.direct") {
             true => options.clone().direct(true),
@@ -172,7 +187,7 @@ impl Opening<'_> {
             Some(format) if Registry::new(&[format]).probe_store(&*file.store).is_err() => {
                 let cause = failure.cause_of_open(self.name).text;
                 let name = format.name();
-                self.refused(&format!("Image is not in {name} format")).with_advice(&cause)
+                self.refused(&not_in_format(name)).with_advice(&shortened(&cause))
             }
             _ => failure,
         }
@@ -195,6 +210,27 @@ impl Opening<'_> {
     pub(super) fn failed_below(&self, failure: Failure) -> Failure {
         let cause = failure.cause_of_open(self.name).text;
         self.refused(&format!("Could not open backing file: {cause}"))
+    }
+}
+
+/// As much of a text as is of use: what a file has in place of a format may be anything.
+fn shortened(text: &str) -> String {
+    const MOST: usize = 160;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// qemu-img's words for a file that is not in the format that it was said to be in.
+fn not_in_format(format: &str) -> String {
+    match format {
+        "qcow" => "Image not in qcow format".into(),
+        "qed" => "Image not in QED format".into(),
+        "vmdk" => "invalid VMDK image descriptor".into(),
+        "vpc" => "invalid VPC image".into(),
+        "luks" => "Volume is not in LUKS format".into(),
+        _ => format!("Image is not in {format} format"),
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) fn command_of(arguments: impl IntoIterator<Item = OsString>) -> Optio
     loop {
         let argument = arguments.next()?;
         match argument.as_encoded_bytes() {
+            b"--" => {}
             b"-T" | b"--trace" => drop(arguments.next()),
             [b'-', b'T', ..] => {}
             other if other.starts_with(b"--trace=") => {}
@@ -43,10 +44,10 @@ pub(crate) fn where_help_is() -> String {
 }
 
 /// Prints text on standard output.
-pub(crate) fn print(text: &str) -> io::Result<()> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    out.write_all(&name::bytes(text))?;
-    out.flush()
+    let printed = out.write_all(&name::bytes(text)).and_then(|()| out.flush());
+    printed.map_err(Failure::of_output)
 }
 
 /// Writes a file, which gets its name when it is whole.

@@ -9,8 +9,8 @@ use crate::common::{Bench, said};
 const NAMES: &[&[u8]] = &[
     b"with blanks",
     b"colon:inside",
-    b"nbd:127.0.0.1",
-    b"json:{}",
+    b"vbox:127.0.0.1",
+    b"word:{}",
     b"comma,comma,,",
     b"-leading-dash",
     b"--output=json",
@@ -99,6 +99,41 @@ fn a_file_may_be_named_with_the_file_protocol() {
     assert!(bench.prints(&["info", "-f", "raw", "file:disk"]).starts_with("image: disk\n"));
     bench.raw("file:disk", 1024, &[]);
     assert!(bench.prints(&["info", "-f", "raw", "file:disk"]).starts_with("image: ./file:disk\n"));
+}
+
+#[test]
+fn no_file_is_made_under_the_name_of_what_qemu_would_reach_by_a_protocol() {
+    let bench = Bench::new();
+    bench.raw("a", 512, &[(0, &[7])]);
+    for name in ["nbd:127.0.0.1:10809", "json:{}", "rbd:pool", "null-co://"] {
+        for line in [
+            vec!["create", name, "1M"],
+            vec!["convert", "-f", "raw", "a", name],
+            vec!["salvage", "-f", "raw", "a", name],
+        ] {
+            let error = bench.fails(&line, 1);
+            assert!(error.to_lowercase().contains("protocol"), "{line:?}: {error}");
+        }
+        let of = format!("of={name}");
+        bench.fails(&["dd", "-f", "raw", "if=a", &of], 1);
+    }
+    // Whoever means a file can say so, and reads it by its name.
+    bench.prints(&["convert", "-f", "raw", "a", "./nbd:127.0.0.1"]);
+    assert!(bench.prints(&["info", "-f", "raw", "nbd:127.0.0.1"]).contains("512 bytes"));
+}
+
+#[test]
+fn a_null_disk_is_read_written_and_lain_over_like_any_other() {
+    let bench = Bench::new();
+    bench.raw("a", 512, &[(0, &[7])]);
+    bench.prints(&["convert", "-n", "-f", "raw", "a", "null-co://"]);
+    let small = ["--image-opts", "driver=null-co,size=64k", "b"];
+    bench.prints(&[&["convert"][..], &small[..]].concat());
+    assert_eq!(std::fs::read(bench.path("b")).unwrap(), vec![0; 65536]);
+    bench.prints(&["create", "-q", "-f", "qcow2", "-b", "null-co://", "-F", "raw", "top"]);
+    assert!(bench.prints(&["compare", "top", "null-co://"]).contains("identical"));
+    let error = bench.fails(&["info", "--untrusted", "--backing-chain", "top"], 1);
+    assert!(error.contains("not followed"), "{error}");
 }
 
 #[test]

@@ -118,12 +118,45 @@ fn every_command_that_reads_one_image_takes_it_from_standard_input() {
 fn what_cannot_be_done_with_standard_output_is_refused_aloud() {
     let bench = Bench::new();
     disk(&bench);
-    for options in [&["-o", "backing_file=x,backing_fmt=raw"][..], &["--output=json"], &["-n"]] {
-        let line = ["convert", "-f", "raw", "-O", "raw", "disk", "-"];
+    for options in [&["-o", "backing_file=x,backing_fmt=vmdk"][..], &["--output=json"], &["-n"]] {
+        let line = ["convert", "-f", "raw", "-O", "vmdk", "disk", "-"];
         let output = bench.anydisk(&[&line[..], options].concat());
         assert!(!output.status.success() && output.stdout.is_empty(), "{}", said(&output));
         assert!(said(&output).contains("not supported"), "{}", said(&output));
     }
+}
+
+#[test]
+fn an_image_whose_reader_stops_or_is_not_there_is_told_to_be_lost() {
+    let bench = Bench::new();
+    disk(&bench);
+    for format in ["raw", "ova"] {
+        let line = ["convert", "-f", "raw", "-O", format, "disk", "-"];
+        let mut child = bench
+            .command(env!("CARGO_BIN_EXE_anydisk"))
+            .args(line)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{format}");
+        assert!(
+            said(&output).contains("closed by its reader before the image was whole"),
+            "{}",
+            said(&output)
+        );
+    }
+    let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+    let line = ["convert", "-f", "raw", "disk", "-"];
+    let closed =
+        bench.command(env!("CARGO_BIN_EXE_anydisk")).args(line).stdout(null).output().unwrap();
+    assert!(said(&closed).contains("Standard output is closed"), "{}", said(&closed));
+    let thrown_away =
+        bench.command(env!("CARGO_BIN_EXE_anydisk")).args(line).stdout(Stdio::null()).status();
+    // The standard library opens it to write only, as a shell does.
+    assert!(thrown_away.unwrap().success());
 }
 
 #[test]

@@ -17,7 +17,10 @@ pub fn flat(text: &[u8]) -> Result<Flat, String> {
     }
     let text = str::from_utf8(text).map_err(|error| error.to_string())?;
     let text = in_double_quotes(text);
-    let value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    let value = serde_json::from_str(&text).map_err(|error| match error.is_eof() {
+        true => format!("JSON parse error, premature EOI\n{error}"),
+        false => format!("JSON parse error, {error}"),
+    })?;
     // Of two values one program would take the first, another the last.
     if let Some(key) = doubled_key(&text) {
         return Err(format!("JSON parse error, duplicate key: {key} is given twice"));

@@ -11,17 +11,20 @@
 
 mod json;
 mod named;
+mod null;
 mod options;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
-use anydisk_core::{HostOffset, Located, Storage};
+use anydisk_core::{HostOffset, Located, Location, Storage};
 use anydisk_storage::Window;
 
 pub use json::{flat, too_long};
+pub use null::{driver_named, is_null, null_name, null_store};
 
 /// Options with their full names: `file.filename`.
 pub type Flat = BTreeMap<String, Scalar>;
@@ -141,12 +144,29 @@ fn unclear(why: impl Into<String>) -> NameError {
 /// Drivers that are files.
 const FILES: &[&str] = &["file", "host_device", "host_cdrom"];
 
+/// Of these, those of devices.
+const DEVICES: &[&str] = &["host_device", "host_cdrom"];
+
 impl Node {
     /// The file of this name and what is in it.
     #[must_use]
     pub fn file(name: OsString) -> Self {
         let file = Self::new(Some("file".into()), Child::File(name));
         Self::new(None, Child::Node(Box::new(file)))
+    }
+
+    /// The file of this name, as `driver` (one of those that are files), and what is in it.
+    #[must_use]
+    pub fn file_of(driver: &str, name: OsString) -> Self {
+        let file = Self::new(Some(driver.into()), Child::File(name));
+        Self::new(None, Child::Node(Box::new(file)))
+    }
+
+    /// The disk without a file that has this name (qemu's `null-co://`), read as raw.
+    #[must_use]
+    pub fn null(name: &[u8]) -> Option<Self> {
+        let node = Self::file_of(driver_named(name)?, OsString::from_vec(name.to_owned()));
+        Some(node.read_as(Some("raw")))
     }
 
     fn new(driver: Option<String>, child: Child) -> Self {
@@ -171,9 +191,7 @@ impl Node {
         let child = match (filename, file) {
             (Some(Scalar::Text(name)), Below::AsNamed) => Child::File(name),
             (None, Below::Node(node)) => Child::Node(node),
-            (None, Below::AsNamed) if driver.is_none() => {
-                return Err(unclear("Must specify either driver or file"));
-            }
+            (None, Below::AsNamed) => Child::File(unnamed(driver.as_deref())?),
             (None, _) => return Err(unclear("A block device must be specified for \"file\"")),
             _ => return Err(unclear("filename and file cannot be given together")),
         };
@@ -194,13 +212,48 @@ impl Node {
 
     fn check(&self) -> Result<(), NameError> {
         let driver = self.driver.as_deref();
-        self.options.iter().try_for_each(|(name, value)| options::check(driver, name, value))
+        if let Some(driver) = self.null_driver()
+            && self.path() != &*null_name(driver)
+        {
+            let name = null_name(driver);
+            return Err(unclear(format!("The only allowed filename for this driver is '{name}'")));
+        }
+        self.options.iter().try_for_each(|(name, value)| options::check(driver, name, value))?;
+        let is_native = self.text("aio").is_some_and(|how| how == "native");
+        if is_native && !self.flag("cache.direct") {
+            return Err(unclear(
+                "aio=native was specified, but it requires cache.direct=on, which was not specified.",
+            ));
+        }
+        Ok(())
     }
 
-    /// Whether it is a file, and no format.
+    /// Whether it is a file, or stands for one, and no format.
     #[must_use]
     pub fn is_file(&self) -> bool {
-        self.driver.as_deref().is_some_and(|driver| FILES.contains(&driver))
+        self.driver.as_deref().is_some_and(|driver| FILES.contains(&driver) || is_null(driver))
+    }
+
+    /// Whether it is a device, or else nothing.
+    #[must_use]
+    pub fn is_device(&self) -> bool {
+        self.driver.as_deref().is_some_and(|driver| DEVICES.contains(&driver))
+    }
+
+    /// Its driver, if it is a disk without a file.
+    #[must_use]
+    pub fn null_driver(&self) -> Option<&str> {
+        self.driver.as_deref().filter(|driver| is_null(driver))
+    }
+
+    /// The disk without a file that it is, if it is one: it reads as zeroes and keeps nothing.
+    ///
+    /// # Errors
+    /// A size that is none.
+    pub fn as_null(&self) -> Result<Option<Located>, NameError> {
+        let Some(driver) = self.null_driver() else { return Ok(None) };
+        let store = null_store(self.size("size")?.unwrap_or(null::SIZE));
+        Ok(Some(Located { store, location: Location::Other(null_name(driver)) }))
     }
 
     /// The file that it is in the end.
@@ -257,6 +310,9 @@ impl Node {
     /// # Errors
     /// A part that is not there.
     pub fn window(&self, located: Located) -> Result<Located, NameError> {
+        if self.is_file() {
+            return Ok(located);
+        }
         let (start, len) = (self.size("offset")?, self.size("size")?);
         if start.is_none() && len.is_none() {
             return Ok(located);
@@ -283,6 +339,21 @@ impl Node {
         }
         let window = Window::new(store, HostOffset(start), len)?;
         Ok(Located { store: Arc::new(window), location })
+    }
+}
+
+/// The name of what has neither a name nor a node that it lies in.
+fn unnamed(driver: Option<&str>) -> Result<OsString, NameError> {
+    match driver {
+        Some(driver) if is_null(driver) => Ok(null_name(driver).into()),
+        Some(driver) if FILES.contains(&driver) => {
+            Err(unclear(format!("The '{driver}' block driver requires a file name")))
+        }
+        Some(driver) if crate::formats().by_name(driver).is_err() => {
+            Err(unclear(format!("Unknown driver '{driver}'")))
+        }
+        Some(_) => Err(unclear("A block device must be specified for \"file\"")),
+        None => Err(unclear("Must specify either driver or file")),
     }
 }
 

@@ -26,8 +26,14 @@ impl Node {
     /// What is not understood, and whatever is more than images in files or in parts of them: images
     /// in images.
     pub fn in_image(name: &[u8], format: Option<&str>) -> Result<Option<Self>, NameError> {
-        let Some(text) = name.strip_prefix(b"json:") else { return Ok(None) };
-        let node = Self::from_json(text)?.read_as(format);
+        let node = match name.strip_prefix(b"json:") {
+            Some(text) => Self::from_json(text)?,
+            None => match Self::null(name) {
+                Some(node) => node,
+                None => return Ok(None),
+            },
+        };
+        let node = node.read_as(format);
         node.check()?;
         node.check_is_in_file()?;
         Ok(Some(node))
@@ -54,6 +60,17 @@ impl Node {
             _ if self.is_file() => Ok(()),
             Child::Node(child) if self.driver.as_deref() == Some("raw") => child.check_is_file(),
             _ => Err(unclear("the name of an image inside another names no image in an image")),
+        }
+    }
+
+    /// The disk without a file that it lies in, if it does.
+    ///
+    /// # Errors
+    /// A size that is none.
+    pub(crate) fn null_below(&self) -> Result<Option<Located>, NameError> {
+        match &self.child {
+            Child::File(_) => self.as_null(),
+            Child::Node(child) => child.null_below(),
         }
     }
 
@@ -136,8 +153,9 @@ mod tests {
         }
         for (name, why) in [
             (r#"json:{"#, "Could not parse the JSON options"),
-            (r#"json:{"driver": "nbd", "host": "a"}"#, "must be specified"),
-            (r#"json:{"driver": "raw", "file": {"driver": "nbd", "host": "a"}}"#, "must be"),
+            (r#"json:{"driver": "nbd", "host": "a"}"#, "Unknown driver 'nbd'"),
+            (r#"json:{"driver": "raw", "file": {"driver": "nbd", "host": "a"}}"#, "Unknown driver"),
+            (r#"json:{"driver": "raw"}"#, "must be specified"),
             (r#"json:{"filename": "a", "backing": {"driver": "raw"}}"#, "which it is"),
             (r#"json:{"file": {"driver": "qcow2", "file.filename": "a"}}"#, "no image in an image"),
             (

@@ -10,9 +10,11 @@ enum Takes {
     Text,
     /// One of these; behind them, what is said of anything else.
     OneOf(&'static [&'static str], &'static str),
+    /// The name of a node.
+    Name,
 }
 
-use Takes::{Flag, OneOf, Size, Text};
+use Takes::{Flag, Name, OneOf, Size, Text};
 
 /// What a flag may be.
 const FLAGS: [&str; 8] = ["on", "yes", "true", "y", "off", "no", "false", "n"];
@@ -22,21 +24,21 @@ const DISCARDS: Takes = OneOf(&["ignore", "off", "unmap", "on"], "Invalid discar
 /// Options of qemu that change neither what is read nor whether it is safe: how it caches, which
 /// system calls it uses.
 const WITHOUT_MEANING: &[(&str, Takes)] = &[
-    ("aio", OneOf(&["threads", "native", "io_uring"], "invalid parameter value")),
+    ("aio", OneOf(&["threads", "native", "io_uring"], "invalid parameter value: {}")),
     ("aio-max-batch", Size),
     ("auto-read-only", Flag),
     ("cache-clean-interval", Size),
     ("cache-size", Size),
     ("cache.no-flush", Flag),
-    ("detect-zeroes", OneOf(&["off", "on", "unmap"], "invalid parameter value")),
+    ("detect-zeroes", OneOf(&["off", "on", "unmap"], "invalid parameter value: {}")),
     ("discard", DISCARDS),
     ("discard-no-unref", Flag),
     ("drop-cache", Flag),
     ("l2-cache-entry-size", Size),
     ("l2-cache-size", Size),
     ("lazy-refcounts", Flag),
-    ("locking", OneOf(&["on", "off", "auto"], "invalid parameter value")),
-    ("node-name", Text),
+    ("locking", OneOf(&["on", "off", "auto"], "invalid parameter value: {}")),
+    ("node-name", Name),
     ("pass-discard-other", Flag),
     ("pass-discard-request", Flag),
     ("pass-discard-snapshot", Flag),
@@ -52,6 +54,14 @@ fn of_format(driver: Option<&str>) -> &'static [(&'static str, Takes)] {
     match driver {
         Some("raw") => &[("offset", Size), ("size", Size)],
         Some("luks") => &[("key-secret", Text)],
+        Some("null-co" | "null-aio") => {
+            &[("latency-ns", Size), ("read-zeroes", Flag), ("size", Size)]
+        }
+        // The others would be sizes that the image does not tell of itself.
+        Some("vpc") => &[(
+            "force_size_calc",
+            OneOf(&["auto"], "force_size_calc={} is not supported here: expected auto"),
+        )],
         Some("qcow" | "qcow2") => &[("encrypt.format", Text), ("encrypt.key-secret", Text)],
         _ => &[],
     }
@@ -59,7 +69,8 @@ fn of_format(driver: Option<&str>) -> &'static [(&'static str, Takes)] {
 
 /// Whether an option changes what is read.
 pub(super) fn is_strong(driver: Option<&str>, name: &str) -> bool {
-    name != "encrypt.format" && of_format(driver).iter().any(|(own, _)| *own == name)
+    !["encrypt.format", "latency-ns"].contains(&name)
+        && of_format(driver).iter().any(|(own, _)| *own == name)
 }
 
 /// Fails for an option that an image of this format does not take, or takes otherwise.
@@ -67,12 +78,33 @@ pub(super) fn check(driver: Option<&str>, name: &str, value: &Scalar) -> Result<
     let mut known = [of_format(driver), WITH_MEANING, WITHOUT_MEANING].into_iter().flatten();
     match known.find(|(known, _)| *known == name) {
         Some((_, takes)) => takes.check(name, value),
-        None if name.starts_with("overlap-check") => Ok(()),
-        None => Err(unclear(format!(
-            "Block format '{}' does not support the option '{name}'",
-            driver.unwrap_or("raw")
-        ))),
+        None if driver == Some("qcow2") && name.starts_with("overlap-check") => {
+            OVERLAPS.check(name, value)
+        }
+        None => Err(unclear(match driver {
+            Some(driver) if super::FILES.contains(&driver) || super::is_null(driver) => {
+                format!("Block protocol '{driver}' doesn't support the option '{name}'")
+            }
+            _ => {
+                let format = driver.unwrap_or("raw");
+                format!("Block format '{format}' does not support the option '{name}'")
+            }
+        })),
     }
+}
+
+/// What qcow2's `overlap-check` and its parts take.
+const OVERLAPS: Takes = OneOf(
+    &["none", "constant", "cached", "all", "on", "off"],
+    "Unsupported value '{}' for qcow2 option 'overlap-check'. Allowed are any of the following: none, \
+     constant, cached, all",
+);
+
+/// Whether a text names a node: a letter, then letters, digits, and `-._`.
+fn is_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes.next().is_some_and(|first| first.is_ascii_alphabetic())
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
 
 impl Takes {
@@ -85,13 +117,24 @@ impl Takes {
         let is_flag = matches!(value, Scalar::Flag(_)) || text.is_some_and(is_word);
         match self {
             Flag if !is_flag => Err(unclear(format!("Parameter '{name}' expects 'on' or 'off'"))),
-            OneOf(words, why) if !text.is_some_and(|text| words.contains(&text)) => {
-                Err(unclear(why))
+            OneOf(words, why)
+                if !(text.is_some_and(|text| words.contains(&text))
+                    || is_flag_of(words, value)) =>
+            {
+                Err(unclear(why.replace("{}", text.unwrap_or_default())))
+            }
+            Name if !text.is_some_and(is_name) => {
+                Err(unclear(format!("Invalid node-name: '{}'", text.unwrap_or_default())))
             }
             Size => size(name, value).map(drop),
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a flag of JSON stands for one of these words.
+fn is_flag_of(words: &[&str], value: &Scalar) -> bool {
+    matches!(value, Scalar::Flag(_)) && words.contains(&"on") && words.contains(&"off")
 }
 
 /// A number of bytes.
@@ -126,6 +169,10 @@ mod tests {
             assert_eq!(told(name, value), Ok(()), "{name}");
         }
         assert_eq!(told("discard", "x").unwrap_err(), "Invalid discard option");
+        assert_eq!(told("aio", "x").unwrap_err(), "invalid parameter value: x");
+        assert_eq!(told("node-name", "1a").unwrap_err(), "Invalid node-name: '1a'");
+        assert!(told("overlap-check", "x").unwrap_err().contains("Unsupported value 'x'"));
+        assert_eq!(told("overlap-check.template", "cached"), Ok(()));
         assert!(told("l2-cache-size", "x").unwrap_err().contains("expects a non-negative number"));
         assert!(told("read-only", "x").unwrap_err().contains("expects 'on' or 'off'"));
         assert!(told("offset", "1").unwrap_err().contains("does not support the option"));

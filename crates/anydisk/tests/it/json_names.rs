@@ -120,7 +120,7 @@ fn only_an_image_below_is_named_so() {
 #[test]
 fn a_name_that_asks_for_more_than_a_file_is_refused_with_the_reason() {
     for (options, why) in [
-        (r#"{"driver": "nbd", "host": "x"}"#, "must be specified"),
+        (r#"{"driver": "nbd", "host": "x"}"#, "Unknown driver 'nbd'"),
         (
             r#"{"driver": "raw", "file": {"driver": "qcow2", "file.filename": "FILE"}}"#,
             "in an image",

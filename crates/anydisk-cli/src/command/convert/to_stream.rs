@@ -71,7 +71,13 @@ pub(in crate::command) fn pour(
     let sink = sink.ok_or_else(|| no_stream(format))?;
     // What goes to standard output is the image.
     let progress = Progress::of_stream(quiet);
-    copy_to_sink(sources, sink, settings, &progress)?;
+    copy_to_sink(sources, sink, settings, &progress).map_err(|error| {
+        let kind = match &error {
+            Error::Write { source, .. } | Error::Target(source) => source.io_kind(),
+            _ => None,
+        };
+        Failure::from(error).of_stream(kind)
+    })?;
     Ok(0)
 }
 

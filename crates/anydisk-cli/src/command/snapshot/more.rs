@@ -74,7 +74,7 @@ impl More {
         let disk = disk_at(disk, Some(snapshot))?;
         let image = given.image(format, disk.size(), &keys);
         let progress = Progress::new(false, how.quiet)?;
-        let (sources, target) = (Sources::one(&disk), naming::without_protocol(target));
+        let (sources, target) = (Sources::one(&disk), naming::new_file(target)?);
         copy_to_file(&sources, Path::new(&target), &image, &Settings::default(), &progress)?;
         drop((progress, disk));
         match how.output {
