@@ -356,13 +356,27 @@ impl RunSpace {
         work(HostOffset(state.end))
     }
 
+    /// Cuts the store off behind what is in use, where it can be cut: for files that end with it. What
+    /// was freed counts once it may be used again. Not durable until the next flush.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn shorten(&self, store: &dyn Storage) -> Result<()> {
+        self.at_end(|end| {
+            if store.len()? > end.get() {
+                supported(store.set_len(end.get()))?;
+            }
+            Ok(())
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Whether the store could.
-pub(crate) fn supported(result: anydisk_storage::Result<()>) -> Result<bool> {
+fn supported(result: anydisk_storage::Result<()>) -> Result<bool> {
     match result {
         Ok(()) => Ok(true),
         Err(anydisk_storage::Error::Unsupported { .. }) => Ok(false),

@@ -17,7 +17,6 @@ use std::sync::atomic::{
 
 use anydisk_storage::{HostOffset, Storage};
 
-use crate::runs::supported;
 use crate::{DirtySlice, Leases, Result, RunSpace, TableCache, WantedRun};
 
 /// Blocks of one size in one store, and the write-back after which freed ones may be used again: a
@@ -110,18 +109,12 @@ impl BlockSpace {
         self.bound.fetch_max(end.get(), Release);
     }
 
-    /// Cuts the store off behind the last block in use, where it can be cut: for formats whose files
-    /// end with it. Freed blocks count once they may be used again.
+    /// Cuts the store off behind the last block in use. See [`RunSpace::shorten`].
     ///
     /// # Errors
     /// Those of the store.
     pub fn shorten(&self, store: &dyn Storage) -> Result<()> {
-        self.runs.at_end(|end| {
-            if store.len()? > end.get() {
-                supported(store.set_len(end.get()))?;
-            }
-            Ok(())
-        })
+        self.runs.shorten(store)
     }
 
     /// A flush of an image with tables of one level: data before the tables that name it, freed

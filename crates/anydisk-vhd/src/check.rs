@@ -258,12 +258,17 @@ impl Check<'_> {
         self.shape.table.saturating_add(u64::from(number) * ENTRY)
     }
 
-    /// Copies first, whole and behind a footer's place, then the entries, then the footers: each
-    /// durable before the next.
+    /// The copy of the footer first; copies of blocks, whole and behind a footer's place; then the
+    /// entries: each durable before the next.
     fn mend(&self) -> Result<()> {
         let is_whole = self.parts.found != Found::Start && self.parts.has_copy;
         if self.faults.is_empty() && is_whole {
             return Ok(());
+        }
+        if !self.parts.has_copy {
+            // It serves while copies of blocks lie where the footer was.
+            self.store.write_at(HostOffset::ZERO, self.parts.footer.raw.as_bytes())?;
+            self.store.flush()?;
         }
         let shared = || self.faults.iter().filter(|(_, fault)| *fault == Fault::Shared);
         let first = self.first_copy();
@@ -283,7 +288,6 @@ impl Check<'_> {
         }
         let lost = self.faults.iter().filter(|(_, fault)| *fault != Fault::Shared);
         lost.into_iter().try_for_each(|((_, number), _)| self.put(*number, ABSENT))?;
-        self.store.write_at(HostOffset::ZERO, self.parts.footer.raw.as_bytes())?;
         Ok(self.store.flush()?)
     }
 

@@ -59,6 +59,18 @@ impl Writer {
         Ok(store.flush()?)
     }
 
+    /// Sees to it that the copy at the start is good, and durable: before anything is written where
+    /// the footer is, since it serves until there is another one.
+    pub(crate) fn secure_copy(&self, store: &dyn Storage) -> Result<()> {
+        let mut ends = self.lock_ends();
+        if !ends.has_copy {
+            store.write_at(HostOffset::ZERO, &ends.bytes)?;
+            store.flush()?;
+            ends.has_copy = true;
+        }
+        Ok(())
+    }
+
     /// Ends the file with its footer, and mends the copy.
     pub(crate) fn write_footer(&self, store: &dyn Storage) -> Result<()> {
         let mut ends = self.lock_ends();

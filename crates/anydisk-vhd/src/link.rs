@@ -212,6 +212,7 @@ impl VhdImage {
         parent: Option<&Parent>,
     ) -> Result<()> {
         let Some(mut raw) = self.header else { return Ok(()) };
+        writer.secure_copy(&*blocks.store)?;
         let text = at.saturating_add(HEADER_LEN as u64);
         raw.parent_unique_id = [0; 16];
         raw.parent_unicode_name = [0; 512];

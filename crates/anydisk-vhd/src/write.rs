@@ -118,6 +118,7 @@ impl Blocks {
             Look::Need(need) => return Ok(Attempt::Need(need)),
             _ => return Ok(Attempt::Busy),
         }
+        writer.secure_copy(&*self.store)?;
         let len = writer.run(&self.shape);
         let taken = writer.space.take(WantedRun { len, most: 1, align: writer.align });
         limit("size of the file in bytes", taken.end().get(), FILE)

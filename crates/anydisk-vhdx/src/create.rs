@@ -4,26 +4,28 @@ use std::sync::Arc;
 
 use anydisk_core::{
     Access, CreateRequest, HostOffset, Image, Measure, MeasureRequest, OpenRequest, OptionKind,
-    OptionSpec, Options, Result, Storage, Uuid,
+    OptionSpec, Options, Reference, Result, Storage, Uuid,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::header::{limit, unsupported};
+use crate::NAME;
+use crate::header::limit;
 use crate::image::VhdxImage;
 use crate::layout::{
-    FILE_SIGNATURE, HEADER_SIGNATURE, HEADERS, IS_REQUIRED, LEAVE_BLOCKS, METADATA_SIGNATURE, MIB,
-    REGION_SIGNATURE, REGION_TABLES, RawHeader, RawItem, RawMetadataTable, RawRegion,
-    RawRegionTable, TABLE_LEN, guid,
+    FILE_SIGNATURE, HAS_PARENT, HEADER_SIGNATURE, HEADERS, IS_REQUIRED, LEAVE_BLOCKS,
+    METADATA_SIGNATURE, MIB, REGION_SIGNATURE, REGION_TABLES, RawHeader, RawItem, RawMetadataTable,
+    RawRegion, RawRegionTable, TABLE_LEN, guid,
 };
 use crate::limits;
+use crate::locator::locator;
 use crate::state::{bytes_of, seal};
-use crate::table::ENTRY;
-
-/// Bytes of a sector of new disks.
-const SECTOR: u64 = 512;
+use crate::table::{ENTRY, FULL, ZERO};
 
 /// Blocks of a chunk have 2^23 sectors together.
 const CHUNK_SECTORS: u64 = 1 << 23;
+
+/// Bytes of a block of a child, unless another size is asked for: as Hyper-V's.
+const BLOCK_OF_CHILD: u64 = 2 * MIB;
 
 /// Entries that are written at once.
 const AT_ONCE: u64 = 64 << 10;
@@ -58,6 +60,30 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         default: None,
     },
     OptionSpec {
+        name: "backing_file",
+        help: "the parent, a VHDX with sectors of the same size",
+        kind: OptionKind::Text,
+        default: None,
+    },
+    OptionSpec {
+        name: "backing_fmt",
+        help: "format of the parent: vhdx",
+        kind: OptionKind::Word(&[NAME]),
+        default: None,
+    },
+    OptionSpec {
+        name: "logical_sector_size",
+        help: "what the disk is read and written by: 512 or 4096 bytes (512 if not given)",
+        kind: OptionKind::Word(&["512", "4096"]),
+        default: None,
+    },
+    OptionSpec {
+        name: "physical_sector_size",
+        help: "512 or 4096 bytes (as the logical ones if not given)",
+        kind: OptionKind::Word(&["512", "4096"]),
+        default: None,
+    },
+    OptionSpec {
         name: "uuid",
         help: "the disk's UUID, of which the others are made; a random one if it is not given",
         kind: OptionKind::Text,
@@ -66,19 +92,24 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
 ];
 
 /// What the options ask for, checked against each other.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Plan {
     size: u64,
     block: u64,
+    sector: u64,
+    physical: u64,
     log: u64,
     is_fixed: bool,
     says_zero: bool,
+    /// What names the parent.
+    locator: Option<Vec<u8>>,
 }
 
 impl Plan {
-    fn of(options: &Options, size: u64) -> Result<Self> {
+    fn of(options: &Options, size: u64, parent: Option<&Reference>) -> Result<Self> {
         limit("size of the disk in bytes", size, limits::DISK)?;
         let block = match options.number("block_size").unwrap_or(0) {
+            0 if parent.is_some() => BLOCK_OF_CHILD,
             0 => usual_block(size),
             block => block,
         };
@@ -90,8 +121,16 @@ impl Plan {
             return Err(options.refuse("log_size", "1G at most"));
         }
         let is_fixed = options.text("subformat") == Some("fixed");
+        if is_fixed && parent.is_some() {
+            return Err(options.refuse("subformat", "dynamic for a disk over another one"));
+        }
         let says_zero = !options.is_set("block_state_zero") || options.flag("block_state_zero");
-        let plan = Self { size: size.next_multiple_of(SECTOR), block, log, is_fixed, says_zero };
+        let bytes = |name| options.text(name).and_then(|text| text.parse().ok());
+        let sector = bytes("logical_sector_size").unwrap_or(512);
+        let physical = bytes("physical_sector_size").unwrap_or(sector);
+        let locator = parent.map(locator).transpose()?;
+        let size = size.next_multiple_of(sector);
+        let plan = Self { size, block, sector, physical, log, is_fixed, says_zero, locator };
         limit("number of blocks", plan.entries(), limits::ENTRIES)?;
         Ok(plan)
     }
@@ -101,11 +140,14 @@ impl Plan {
     }
 
     fn ratio(&self) -> u64 {
-        CHUNK_SECTORS * SECTOR / self.block
+        CHUNK_SECTORS * self.sector / self.block
     }
 
     fn entries(&self) -> u64 {
-        self.blocks() + self.blocks().saturating_sub(1) / self.ratio()
+        match self.locator {
+            Some(_) => self.blocks().div_ceil(self.ratio()) * (self.ratio() + 1),
+            None => self.blocks() + self.blocks().saturating_sub(1) / self.ratio(),
+        }
     }
 
     fn table(&self) -> u64 {
@@ -132,16 +174,13 @@ impl Plan {
     /// The entry of this number.
     fn entry(&self, number: u64) -> u64 {
         let chunk = self.ratio() + 1;
-        match (number % chunk == self.ratio(), self.is_fixed) {
-            (true, _) => 0,
-            (false, true) => (self.first() + (number - number / chunk) * self.block) | 6,
-            (false, false) => {
-                if self.says_zero {
-                    2
-                } else {
-                    0
-                }
-            }
+        if number % chunk == self.ratio() || self.locator.is_some() {
+            return 0;
+        }
+        match (self.is_fixed, self.says_zero) {
+            (true, _) => (self.first() + (number - number / chunk) * self.block) | FULL,
+            (false, true) => ZERO,
+            (false, false) => 0,
         }
     }
 
@@ -203,16 +242,18 @@ impl Plan {
     }
 
     fn write_metadata(&self, store: &dyn Storage, disk: Uuid) -> Result<()> {
-        let flags = if self.is_fixed { LEAVE_BLOCKS } else { 0 };
+        let parent = if self.locator.is_some() { HAS_PARENT } else { 0 };
+        let flags = parent | if self.is_fixed { LEAVE_BLOCKS } else { 0 };
         let parameters = [narrow(self.block).to_le_bytes(), flags.to_le_bytes()].concat();
-        let sector = narrow(SECTOR).to_le_bytes().to_vec();
-        let items = [
+        let bytes = |sector: u64| narrow(sector).to_le_bytes().to_vec();
+        let mut items = vec![
             (guid::FILE_PARAMETERS, IS_REQUIRED, parameters),
             (guid::DISK_SIZE, IS_REQUIRED | IS_DISK, self.size.to_le_bytes().to_vec()),
             (guid::DISK_ID, IS_REQUIRED | IS_DISK, disk.to_mixed_endian().to_vec()),
-            (guid::LOGICAL_SECTOR, IS_REQUIRED | IS_DISK, sector.clone()),
-            (guid::PHYSICAL_SECTOR, IS_REQUIRED | IS_DISK, sector),
+            (guid::LOGICAL_SECTOR, IS_REQUIRED | IS_DISK, bytes(self.sector)),
+            (guid::PHYSICAL_SECTOR, IS_REQUIRED | IS_DISK, bytes(self.physical)),
         ];
+        items.extend(self.locator.clone().map(|bytes| (guid::PARENT_LOCATOR, IS_REQUIRED, bytes)));
         let table = RawMetadataTable {
             Signature: METADATA_SIGNATURE,
             Reserved: 0.into(),
@@ -258,10 +299,7 @@ fn usual_block(size: u64) -> u64 {
 /// # Errors
 /// `Option` and `Limit` for what cannot be, and those of the store.
 pub(crate) fn create(request: &CreateRequest<'_>) -> Result<Arc<dyn Image>> {
-    if request.below().is_some() {
-        return Err(unsupported("creating a differencing disk"));
-    }
-    let plan = Plan::of(request.options, request.size)?;
+    let plan = Plan::of(request.options, request.size, request.below().as_ref())?;
     let disk = match request.options.text("uuid") {
         None => Uuid::random(),
         Some(text) => match text.parse::<Uuid>() {
@@ -280,7 +318,7 @@ pub(crate) fn create(request: &CreateRequest<'_>) -> Result<Arc<dyn Image>> {
 /// # Errors
 /// Those of a plan.
 pub(crate) fn measure(request: &MeasureRequest<'_>) -> Result<Measure> {
-    let plan = Plan::of(request.options, request.size)?;
+    let plan = Plan::of(request.options, request.size, None)?;
     let size = |blocks: u64| plan.first() + blocks * plan.block;
     let fully_allocated = size(plan.blocks());
     if plan.is_fixed {

@@ -21,7 +21,9 @@ impl BlockEntries for Entries {
 
     #[inline]
     fn slot(&self, block: u64) -> (u64, u64) {
-        (block + block / self.ratio, self.ratio - block % self.ratio)
+        // A power of two, as sectors and blocks are.
+        let chunk = block >> self.ratio.trailing_zeros();
+        (block + chunk, self.ratio - (block & (self.ratio - 1)))
     }
 
     fn load(&self, bytes: &[u8]) -> u64 {

@@ -10,10 +10,7 @@ pub(crate) fn of(image: &VhdxImage) -> ImageInfo {
     let mut info = ImageInfo::new(NAME);
     info.cluster_size = Some(image.metadata.block);
     info.fixed = image.metadata.is_fixed;
-    let content = match image.writing() {
-        Ok(writer) => writer.state.data_write(),
-        Err(_) => image.header.data_write,
-    };
+    let content = image.state().map_or(image.header.data_write, |state| state.data_write());
     info.content_id = Some(Id::Uuid(content));
     info
 }

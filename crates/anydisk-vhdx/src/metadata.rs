@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use anydisk_core::{HostOffset, Id, Reference, Result, Role, Uuid, Value};
+use anydisk_core::{HostOffset, Result, Uuid, Value};
 use zerocopy::FromBytes;
 
-use crate::NAME;
 use crate::header::{Place, invalid, limit, unsupported};
 use crate::layout::{
     HAS_PARENT, IS_REQUIRED, IS_USER, LEAVE_BLOCKS, METADATA_SIGNATURE, MIB, MOST_ENTRIES, RawItem,
-    RawKeyValue, RawLocator, RawMetadataTable, TABLE_LEN, guid,
+    RawMetadataTable, TABLE_LEN, guid,
 };
 use crate::limits;
 
@@ -31,7 +30,8 @@ pub(crate) struct Metadata {
 /// Where the items that we read are, by their GUIDs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Items {
-    known: BTreeMap<[u8; 16], Place>,
+    /// With the places of their entries.
+    known: BTreeMap<[u8; 16], (Place, HostOffset)>,
     /// All that have a place, those we do not know too.
     pub(crate) all: Vec<Place>,
     /// Entries of the table.
@@ -72,7 +72,7 @@ impl Items {
             let place = place_of(&item, region, at)?;
             items.all.extend(Some(place).filter(|place| place.len > 0));
             match is_known(&item.ItemId) && !is_user {
-                true => drop(items.known.insert(item.ItemId, place)),
+                true => drop(items.known.insert(item.ItemId, (place, at))),
                 false if item.Flags.get() & IS_REQUIRED == 0 => {}
                 false => {
                     let id = Uuid::from_mixed_endian(item.ItemId);
@@ -85,12 +85,22 @@ impl Items {
 
     /// Where the parent locator is, if there is one.
     pub(crate) fn parent_locator(&self) -> Option<Place> {
-        self.known.get(&guid::PARENT_LOCATOR).copied()
+        Some(self.known.get(&guid::PARENT_LOCATOR)?.0)
+    }
+
+    /// Where the table says where the parent locator is.
+    pub(crate) fn parent_entry(&self) -> Option<HostOffset> {
+        Some(self.known.get(&guid::PARENT_LOCATOR)?.1)
+    }
+
+    /// Where the file parameters are.
+    pub(crate) fn parameters(&self) -> Option<Place> {
+        Some(self.known.get(&guid::FILE_PARAMETERS)?.0)
     }
 
     /// Where the size of the medium's sectors is.
     pub(crate) fn physical_sector(&self) -> Option<Place> {
-        self.known.get(&guid::PHYSICAL_SECTOR).copied()
+        Some(self.known.get(&guid::PHYSICAL_SECTOR)?.0)
     }
 
     /// What the items say; `read` gives the bytes at a place.
@@ -99,7 +109,7 @@ impl Items {
     /// Those of reading; `Invalid` for what is missing or not as it must be, `Limit`.
     pub(crate) fn read(&self, read: impl Fn(Place) -> Result<Vec<u8>>) -> Result<Metadata> {
         let number = |guid, field, len: usize| -> Result<(u64, HostOffset)> {
-            let Some(place) = self.known.get(&guid).copied() else {
+            let Some((place, _)) = self.known.get(&guid).copied() else {
                 return Err(invalid(field, HostOffset::ZERO, Value::Missing, "an item"));
             };
             if place.len != len as u64 {
@@ -156,70 +166,4 @@ fn place_of(item: &RawItem, region: Place, entry: HostOffset) -> Result<Place> {
         return Err(invalid("Offset", entry.saturating_add(16), Value::Hex(offset), expected));
     }
     Ok(Place { at: region.at.saturating_add(offset), len })
-}
-
-/// The image below, by the bytes of a parent locator at `at`.
-///
-/// # Errors
-/// `Invalid` for keys or values that are not in it, `Unsupported` for a locator of another type.
-pub(crate) fn backing(bytes: &[u8], at: HostOffset) -> Result<Reference> {
-    let Ok((raw, rest)) = RawLocator::read_from_prefix(bytes) else {
-        return Err(invalid("parent locator", at, Value::Missing, "20 bytes"));
-    };
-    if raw.LocatorType != guid::VHDX_PARENT {
-        let id = Uuid::from_mixed_endian(raw.LocatorType);
-        return Err(unsupported(format!("the parent locator {id}")));
-    }
-    let mut values = BTreeMap::new();
-    let count = usize::from(raw.KeyValueCount.get());
-    let entries = rest.chunks_exact(size_of::<RawKeyValue>()).take(count);
-    for entry in entries.filter_map(|entry| RawKeyValue::read_from_bytes(entry).ok()) {
-        let text = |offset: u32, len: u16| {
-            let start = usize::try_from(offset).ok()?;
-            let bytes = bytes.get(start..start.checked_add(usize::from(len))?)?;
-            Some(from_utf16(bytes))
-        };
-        let key = text(entry.KeyOffset.get(), entry.KeyLength.get());
-        let value = text(entry.ValueOffset.get(), entry.ValueLength.get());
-        let Some((key, value)) = key.zip(value) else {
-            let found = Value::Hex(entry.ValueOffset.get().into());
-            return Err(invalid("parent locator", at, found, "places inside the item"));
-        };
-        values.insert(key, value);
-    }
-    let value = |key: &str| values.get(key).map(String::as_str).filter(|text| !text.is_empty());
-    let absolute = || value("absolute_win32_path").or_else(|| value("volume_path"));
-    let name = match value("relative_path") {
-        Some(path) => relative_path(path),
-        None => last_part(absolute().unwrap_or_default()),
-    };
-    let mut reference = Reference::new(Role::Backing, name);
-    reference.format = Some(NAME.to_owned());
-    // While a merge goes on either of two contents is right.
-    if value("parent_linkage2").is_none() {
-        let linkage = value("parent_linkage").and_then(|text| text.parse::<Uuid>().ok());
-        reference.content_id = linkage.map(Id::Uuid);
-    }
-    Ok(reference)
-}
-
-fn from_utf16(bytes: &[u8]) -> String {
-    let units = bytes.as_chunks().0.iter().map(|pair| u16::from_le_bytes(*pair));
-    let units = units.take_while(|unit| *unit != 0);
-    char::decode_utf16(units).map(|found| found.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
-}
-
-/// A path of Windows as one of this system.
-fn relative_path(text: &str) -> String {
-    let path = text.replace('\\', "/");
-    let mut rest = path.as_str();
-    while let Some(shorter) = rest.strip_prefix("./") {
-        rest = shorter;
-    }
-    rest.to_owned()
-}
-
-/// The name of the file that a path ends with.
-fn last_part(path: &str) -> String {
-    path.rsplit(['\\', '/', ':']).next().unwrap_or_default().to_owned()
 }

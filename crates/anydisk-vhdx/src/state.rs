@@ -70,6 +70,16 @@ impl HeaderState {
         Self::put(&mut now, raw, store)
     }
 
+    /// Says that entries of this GUID are to be replayed.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) fn name_log(&self, guid: [u8; 16], store: &dyn Storage) -> Result<()> {
+        let mut now = self.lock();
+        let raw = RawHeader { LogGuid: guid, LogVersion: 0.into(), ..now.0 };
+        Self::put(&mut now, raw, store)
+    }
+
     /// Says that there is nothing to be replayed any more.
     ///
     /// # Errors

@@ -209,13 +209,21 @@ impl Shape {
         }
     }
 
+    #[inline]
     pub(crate) fn block_number(&self, at: GuestOffset) -> u64 {
-        at.get() / self.block
+        at.get() >> self.block.trailing_zeros()
+    }
+
+    /// The chunk around a guest offset.
+    pub(crate) fn chunk(&self, at: GuestOffset) -> u64 {
+        self.block_number(at) / self.ratio
     }
 
     /// The entry of a block.
+    #[inline]
     pub(crate) fn block_spot(&self, block: u64) -> Spot {
-        self.spot(block + block / self.ratio)
+        // A power of two, as sectors and blocks are.
+        self.spot(block + (block >> self.ratio.trailing_zeros()))
     }
 
     /// The entry of the bitmap for a block.
@@ -251,13 +259,19 @@ impl Shape {
         self.size.saturating_sub(block.saturating_mul(self.block)).min(self.block)
     }
 
-    /// Whether `len` bytes at a place can be those of a block.
+    /// Whether `len` bytes at a place can be those of a block, in the file as it was opened.
     pub(crate) fn may_lie_at(&self, at: HostOffset, len: u64) -> bool {
+        self.may_lie_before(self.end, at, len)
+    }
+
+    /// The same, of a file that ends at `end` now.
+    #[inline]
+    pub(crate) fn may_lie_before(&self, file_end: HostOffset, at: HostOffset, len: u64) -> bool {
         let end = at.saturating_add(len);
         let is_free = |place: &Place| {
             end <= place.at || at >= place.at.saturating_add(place.len) || place.len == 0
         };
-        at.get() >= MIB && end <= self.end && self.taken.iter().all(is_free)
+        at.get() >= MIB && end <= file_end && self.taken.iter().all(is_free)
     }
 
     /// Where the bit for a byte of a block is, in the bitmap at `bitmap`: its slice, its number

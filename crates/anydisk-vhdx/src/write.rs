@@ -1,4 +1,4 @@
-//! The writing side of disks without a parent.
+//! The writing side of disks without a parent, and what all that are written have in common.
 //!
 //! ```text
 //!   first write:  headers with new GUIDs, one after the other
@@ -16,9 +16,11 @@ use anydisk_core::{
     ImageWrite, Placement, Reserved, Result, Source, Storage, Zeroing,
 };
 
+use crate::child::Child;
 use crate::entries::Entries;
 use crate::image::{Body, VhdxImage};
 use crate::state::HeaderState;
+use crate::tables::Look;
 
 /// What writes a disk.
 #[derive(Debug)]
@@ -27,19 +29,26 @@ pub(crate) struct Writer {
     pub(crate) state: HeaderState,
 }
 
+fn read_only() -> Error {
+    Error::ReadOnly { why: "it was opened for reading".into() }
+}
+
 impl VhdxImage {
-    pub(crate) fn writing(&self) -> Result<&Writer> {
+    fn writing(&self) -> Result<&Writer> {
         match &self.body {
             Body::Written(writer) => Ok(writer),
-            Body::Read(_) => Err(Error::ReadOnly { why: "it was opened for reading".into() }),
+            Body::Read(_) | Body::Child(_) => Err(read_only()),
         }
     }
 
     /// What must be done before the image is changed.
-    fn begin(&self) -> Result<&Writer> {
-        let writer = self.writing()?;
-        writer.state.renew(&**writer.table.store())?;
-        Ok(writer)
+    fn begin(&self) -> Result<&Body> {
+        match &self.body {
+            Body::Read(_) => return Err(read_only()),
+            Body::Written(writer) => writer.state.renew(&**writer.table.store())?,
+            Body::Child(child) => child.state.renew(&*child.tables.store)?,
+        }
+        Ok(&self.body)
     }
 
     /// The whole units at the start of the range, the last one cut at the end of the disk.
@@ -71,58 +80,96 @@ impl VhdxImage {
         change: impl Fn(Block) -> Block,
     ) -> Result<Option<Handled>> {
         let Some(units) = self.whole_units(range) else { return Ok(None) };
-        let writer = self.begin()?;
-        Ok(Some(Handled::Done(writer.table.change(self, units, change)?)))
+        self.begin()?;
+        Ok(Some(Handled::Done(self.writing()?.table.change(self, units, change)?)))
+    }
+
+    /// As [`zero`](ImageWrite::zero), of a disk without a parent.
+    fn zero_alone(&self, writer: &Writer, range: GuestRange, how: Zeroing) -> Result<Handled> {
+        let found = self.map(range)?;
+        let (len, source) = (found.len, found.source);
+        drop(found.lease);
+        let here = range.first(len);
+        let in_unit = || here.before(writer.table.unit_at(range.start()).end());
+        match source {
+            Source::Data { .. } => {
+                let unmaps = how.unmap && !self.metadata.is_fixed;
+                let done = if unmaps { self.change(here, |_| Block::Zero)? } else { None };
+                done.map_or_else(|| self.punch(in_unit(), how.unmap), Ok)
+            }
+            Source::Absent { .. } if how.below == Below::Image => {
+                let to_zero = |block| if block == Block::Absent { Block::Zero } else { block };
+                let done = self.change(here, to_zero)?;
+                Ok(done.unwrap_or_else(|| Handled::ByData(in_unit().len())))
+            }
+            _ => Ok(Handled::Done(len)),
+        }
+    }
+
+    /// The same, of a child: what is absent shows the parent.
+    fn zero_child(&self, child: &Child, range: GuestRange, how: Zeroing) -> Result<Handled> {
+        let block = child.block_at(range.start());
+        let here = range.before(block.end());
+        let look = loop {
+            match child.tables.look(here)? {
+                Look::Need(need) => self.satisfy(&need)?,
+                look => break look,
+            }
+        };
+        match look {
+            Look::Zero { len } => Ok(Handled::Done(len)),
+            Look::Absent { .. } | Look::Unset { .. } | Look::Here { .. }
+                if here.contains(block) && (how.unmap || matches!(look, Look::Absent { .. })) =>
+            {
+                self.begin()?;
+                child.zero_block(block.start())?;
+                Ok(Handled::Done(block.len()))
+            }
+            Look::Here { len, .. } => self.punch(here.first(len), how.unmap),
+            Look::Absent { len } | Look::Unset { len, .. } => Ok(Handled::ByData(len)),
+            Look::Need(_) => Ok(Handled::ByData(here.len())),
+        }
     }
 }
 
 impl ImageWrite for VhdxImage {
     fn try_place(&self, range: GuestRange) -> Result<Attempt<'_>> {
-        self.begin()?.table.try_place(self, range)
+        match self.begin()? {
+            Body::Written(writer) => writer.table.try_place(self, range),
+            Body::Child(child) => child.try_place(self, range),
+            Body::Read(_) => Err(read_only()),
+        }
     }
 
     fn claims(&self) -> Option<&Claims> {
-        self.writing().ok().map(|writer| writer.table.claims())
+        match &self.body {
+            Body::Written(writer) => Some(writer.table.claims()),
+            Body::Child(child) => Some(&child.claims),
+            Body::Read(_) => None,
+        }
     }
 
     fn try_commit(&self, reserved: &Reserved) -> Result<Committed<'_>> {
-        Ok(self.writing()?.table.try_commit(reserved))
+        match &self.body {
+            Body::Written(writer) => Ok(writer.table.try_commit(reserved)),
+            Body::Child(child) => child.try_commit(reserved),
+            Body::Read(_) => Err(read_only()),
+        }
     }
 
     fn abandon(&self, reserved: &Reserved) {
-        if let Ok(writer) = self.writing() {
-            writer.table.abandon(reserved);
+        match &self.body {
+            Body::Written(writer) => writer.table.abandon(reserved),
+            Body::Child(child) => child.abandon(reserved),
+            Body::Read(_) => {}
         }
     }
 
     fn zero(&self, range: GuestRange, how: Zeroing) -> Result<Handled> {
-        let found = self.map(range)?;
-        let (len, source) = (found.len, found.source);
-        drop(found.lease);
-        let here = range.first(len);
-        let done = match source {
-            Source::Data { .. } if how.unmap && !self.metadata.is_fixed => {
-                self.change(here, |_| Block::Zero)?
-            }
-            Source::Data { .. } => None,
-            Source::Absent { .. } if how.below == Below::Image => {
-                let to_zero = |block| if block == Block::Absent { Block::Zero } else { block };
-                match self.change(here, to_zero)? {
-                    Some(done) => return Ok(done),
-                    None => {
-                        let unit = self.writing()?.table.unit_at(range.start());
-                        return Ok(Handled::ByData(here.before(unit.end()).len()));
-                    }
-                }
-            }
-            _ => return Ok(Handled::Done(len)),
-        };
-        match done {
-            Some(done) => Ok(done),
-            None => {
-                let unit = self.writing()?.table.unit_at(range.start());
-                self.punch(here.before(unit.end()), how.unmap)
-            }
+        match &self.body {
+            Body::Written(writer) => self.zero_alone(writer, range, how),
+            Body::Child(child) => self.zero_child(child, range, how),
+            Body::Read(_) => Err(read_only()),
         }
     }
 
@@ -131,16 +178,28 @@ impl ImageWrite for VhdxImage {
     }
 
     fn flush(&self) -> Result<()> {
-        let table = &self.writing()?.table;
-        table.write_back(|_| Ok(()))?;
-        table.space().shorten(&**table.store())
+        match &self.body {
+            Body::Written(writer) => {
+                writer.table.write_back(|_| Ok(()))?;
+                writer.table.space().shorten(&**writer.table.store())
+            }
+            Body::Child(child) => child.write_back(),
+            Body::Read(_) => Err(read_only()),
+        }
     }
 
     fn data_store(&self) -> Option<&Arc<dyn Storage>> {
-        self.writing().ok().map(|writer| writer.table.store())
+        match &self.body {
+            Body::Written(writer) => Some(writer.table.store()),
+            Body::Child(child) => Some(&child.tables.store),
+            Body::Read(_) => None,
+        }
     }
 
     fn unit(&self) -> u64 {
-        self.metadata.block
+        match &self.body {
+            Body::Child(child) if child.tables.has_parent() => self.metadata.sector,
+            _ => self.metadata.block,
+        }
     }
 }

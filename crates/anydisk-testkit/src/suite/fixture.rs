@@ -110,6 +110,12 @@ impl FormatFixture {
         self
     }
 
+    /// Tests aim at boundaries of so many bytes, instead of those of a unit.
+    #[must_use]
+    pub fn unit(self, unit: u64) -> Self {
+        Self { unit, ..self }
+    }
+
     /// Images can lie over images of the format of this name.
     #[must_use]
     pub fn over(mut self, format: &'static str) -> Self {

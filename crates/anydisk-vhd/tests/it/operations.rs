@@ -208,6 +208,11 @@ fn after_any_crash_while_a_child_loses_its_parent_it_has_that_or_none() {
     assert_eq!(parents_after_crashes(&crash), ["none", "parent.vhd"]);
 }
 
+fn open_to_read(store: Arc<dyn Storage>) -> Result<Opened> {
+    let (here, limits) = (Location::Other("image".to_owned()), Limits::default());
+    VHD.open(OpenRequest::new(store, &here, &limits))
+}
+
 fn open_alone(store: Arc<dyn Storage>) -> Result<Opened> {
     let (here, limits) = (Location::Other("image".to_owned()), Limits::default());
     let mut request = OpenRequest::new(store, &here, &limits);
@@ -227,11 +232,39 @@ fn parents_after_crashes(crash: &CrashStorage) -> Vec<String> {
     Vec::from_iter(seen)
 }
 
+#[test]
+fn after_any_crash_of_a_write_or_repair_an_image_with_a_damaged_copy_opens() {
+    for entries in [&[][..], &[0, 0]] {
+        let store = disk_of_4_blocks();
+        store.write_at(HostOffset(100), &[1]).expect("memory");
+        let mut bytes = store.to_vec();
+        for (number, other) in entries.iter().enumerate() {
+            let from: [u8; 4] = bytes[0x600 + 4 * other..][..4].try_into().expect("four");
+            bytes[0x600 + 4 * number..][..4].copy_from_slice(&from);
+        }
+        let is_shared = !entries.is_empty();
+        let crash = CrashStorage::over(bytes);
+        if is_shared {
+            check(Arc::new(crash.clone()), Repair::All).expect("it can be repaired");
+        } else {
+            let disk = Disk::new(open_alone(Arc::new(crash.clone())).expect("it opens").image);
+            disk.write(GuestOffset(256 << 10), &[7; 64 << 10]).expect("a write");
+            disk.flush().expect("a flush");
+        }
+        crash.mark();
+        for state in crash.torn_states(500, 1) {
+            let opened = open_to_read(state.storage());
+            let disk = Disk::new(opened.unwrap_or_else(|error| panic!("{error}\n{state}")).image);
+            assert!(contents(&disk)[..256 << 10].iter().all(|byte| *byte == 1), "{state}");
+        }
+    }
+}
+
 /// A disk of 4 blocks, of 64 KiB each.
 fn disk_of_4_blocks() -> Arc<MemoryStorage> {
     let store = Arc::new(MemoryStorage::default());
     let given = [("force_size", "on"), ("block_size", "64k")];
-    let disk = create(store.clone(), 256 << 10, &given, None).expect("it can be made");
+    let disk = create(store.clone(), 384 << 10, &given, None).expect("it can be made");
     disk.write(GuestOffset::ZERO, &[1; 256 << 10]).expect("a write");
     disk.flush().expect("a flush");
     store

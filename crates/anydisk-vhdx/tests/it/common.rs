@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anydisk_core::{
     Access, CheckReport, CheckRequest, CreateRequest, Disk, Finding, Format, HostOffset, Limits,
     Located, Location, OpenRequest, Opened, Opener, Options, Reference, Registry, Repair, Result,
-    Storage, StorageExt,
+    Role, Storage, StorageExt,
 };
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::MemoryFolder;
@@ -80,6 +80,14 @@ pub(crate) fn folder_of(case: &str) -> (MemoryFolder, String) {
     let cases = cases("vhdx");
     let case = cases.iter().find(|found| found.name == case).expect("a golden image");
     (case.in_memory(), case.open.clone())
+}
+
+/// What a child is told of a parent that is open.
+pub(crate) fn reference_to(parent: &Disk, name: &str) -> Reference {
+    let mut reference = Reference::new(Role::Backing, name);
+    reference.format = Some("vhdx".to_owned());
+    reference.content_id = parent.top().info().content_id;
+    reference
 }
 
 /// An entry of the table of a new image.

@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod checking;
+mod child;
 mod common;
 mod corpus;
 mod golden;

@@ -42,16 +42,6 @@ fn open_to_write(folder: &MemoryFolder, name: &str) -> Result<Disk> {
 }
 
 #[test]
-fn a_child_is_not_opened_for_writing() {
-    let (folder, name) = folder_of("differencing");
-    let error = open_to_write(&folder, &name).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the image cannot be written: VHDX images over others are only read"
-    );
-}
-
-#[test]
 fn opened_for_writing_a_log_is_replayed_in_the_file_and_forgotten() {
     for case in ["log-one-entry", "log-wraps", "log-extends-file", "log-many-descriptors"] {
         let (folder, name) = folder_of(case);
