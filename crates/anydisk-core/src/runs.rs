@@ -224,8 +224,8 @@ impl RunSpace {
         Ok(())
     }
 
-    /// Makes holes of what was freed and is used by nobody any more, where the store can: what nothing
-    /// names is not told from lost data otherwise, when the image is opened again. Right behind a
+    /// Makes holes of what was freed and is used by nobody any more, where the store can, and cuts the store
+    /// off behind what is in use: what nothing names is not told from lost data otherwise, when the image is opened again. Right behind a
     /// write-back, since what is taken again meanwhile is left as it is. Waits for nobody.
     ///
     /// # Errors
@@ -246,7 +246,12 @@ impl RunSpace {
         let punch = |(at, end): &(u64, u64)| supported(space.zero(HostOffset(*at), end - at, true));
         let punched = runs.iter().try_for_each(|run| punch(run).map(drop));
         let mut state = self.lock();
+        let end = state.end;
         runs.into_iter().for_each(|(at, end)| state.put(at, end));
+        // Under the lock nobody is given space behind `end`.
+        if state.end < end && supported(store.set_len(state.end))? {
+            state.virgin = state.end;
+        }
         punched
     }
 

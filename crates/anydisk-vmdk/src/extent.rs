@@ -13,6 +13,7 @@ use anydisk_core::{
 use crate::NAME;
 use crate::layout::{GrainMarker, SECTOR};
 use crate::limits;
+use crate::second::Survey;
 use crate::table::{Geometry, Grain, SLICE, SliceAt, sector_at};
 use crate::write::SparseWriter;
 
@@ -94,6 +95,8 @@ pub(crate) struct Sparse {
     pub(crate) end: AtomicU64,
     /// Where tables are, without a look at the directory.
     pub(crate) known: KnownTables,
+    /// Which grains have names, where somebody had to ask.
+    pub(crate) survey: Survey,
     /// What writing needs, where it can be written.
     pub(crate) writer: OnceLock<Box<SparseWriter>>,
 }
@@ -395,18 +398,28 @@ impl Sparse {
         (place >= self.overhead && last < self.end()).then_some(place)
     }
 
-    /// Bytes of the grains in a row that begin at `at` and before the end of the file.
-    pub(crate) fn grains_before_end(&self, at: HostOffset) -> u64 {
-        let grain = self.division().grain();
-        let rest = self.end().checked_since(at).unwrap_or(0);
-        rest.div_ceil(grain).saturating_mul(grain)
+    /// Bytes of the file from a byte of a grain on.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the file ends before: what is missing is lost, not zero.
+    pub(crate) fn bytes_before_end(&self, at: HostOffset) -> Result<u64> {
+        match self.end().checked_since(at) {
+            Some(rest) if rest > 0 => Ok(rest),
+            _ => Err(past_end("grain", at, self.end())),
+        }
+    }
+
+    /// Bytes that the grain `from_start` bytes into the extent has at least in its file: those that are
+    /// on the disk.
+    pub(crate) fn grain_len(&self, from_start: u64) -> u64 {
+        let geometry = self.geometry();
+        geometry.grain().min(geometry.capacity().saturating_sub(from_start))
     }
 
     /// The place of `count` grains that begin at `sector`, as the entry at `at` says.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a grain among the metadata or behind the end of the file. The file
-    /// may end inside a grain.
+    /// [`Error::Invalid`] for a grain among the metadata or behind the end of the file.
     #[inline]
     pub(crate) fn grain_at(&self, sector: u64, count: u32, at: HostOffset) -> Result<HostOffset> {
         self.grain_place(sector, count)

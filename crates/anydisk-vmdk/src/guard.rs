@@ -9,6 +9,7 @@ use crate::NAME;
 use crate::extent::Sparse;
 use crate::header::limit;
 use crate::limits;
+use crate::owners::Owners;
 use crate::table::{ENTRY, Grain, sector_at};
 
 /// Tables that are read at once when they lie in a row: 1 MiB.
@@ -126,7 +127,7 @@ fn is_apart(pieces: &[(HostOffset, u64)], at: HostOffset, len: u64) -> bool {
 }
 
 /// Every grain that a table names lies in the file, where a grain behind its end would be handed out
-/// again, and apart from the metadata.
+/// again, and apart from the metadata and from all others.
 fn check_grains(
     sparse: &Sparse,
     store: &dyn Storage,
@@ -135,6 +136,7 @@ fn check_grains(
 ) -> Result<()> {
     let each = u64::from(sparse.geometry().entries());
     let grains = sparse.geometry().capacity().div_ceil(sparse.geometry().grain());
+    let mut owners = Owners::new(sparse.grain_sectors());
     let mut number = 0;
     while let Some((_, rest)) = tables.split_at_checked(number).filter(|(_, rest)| !rest.is_empty())
     {
@@ -143,11 +145,12 @@ fn check_grains(
             let at = sector_at(rest[0].into());
             let entries = entries(store, at, row as u64 * each * ENTRY)?;
             // Entries behind the end of the disk mean nothing.
-            let left = grains.saturating_sub(number as u64 * each);
-            let left = usize::try_from(left).unwrap_or(usize::MAX);
+            let first = number as u64 * each;
+            let left = usize::try_from(grains.saturating_sub(first)).unwrap_or(usize::MAX);
             for (entry, place) in entries.into_iter().take(left).zip(0_u64..) {
                 let at = at.saturating_add(place * ENTRY);
-                check_grain(sparse, entry, at, metadata)?;
+                let from_start = (first + place).saturating_mul(sparse.geometry().grain());
+                check_grain(sparse, entry, (at, from_start), metadata, &mut owners)?;
             }
         }
         number += row;
@@ -245,19 +248,27 @@ fn only_second(
     Ok(lost.map(|((_, copy), place)| (copy, first.saturating_add(place * ENTRY))).collect())
 }
 
-/// Checks what the entry at `at` names.
+/// Checks what the entry at `at` names, of the grain `from_start` bytes into the extent.
 fn check_grain(
     sparse: &Sparse,
     entry: u32,
-    at: HostOffset,
+    (at, from_start): (HostOffset, u64),
     metadata: &[(HostOffset, u64)],
+    owners: &mut Owners,
 ) -> Result<()> {
     let Grain::Sector(sector) = sparse.decode(entry.into()) else { return Ok(()) };
     let checked = sparse.grain_at(sector, 1, at);
     let place = checked.map_err(|error| needs_repair(error.to_string()))?;
-    match is_apart(metadata, place, sparse.geometry().grain()) {
+    if place.saturating_add(sparse.grain_len(from_start)) > sparse.end() {
+        let end = sparse.end();
+        return Err(needs_repair(format!("the file ends in the grain at {place}, at {end}")));
+    }
+    if !is_apart(metadata, place, sparse.geometry().grain()) {
+        return Err(needs_repair(format!("the grain at {place} lies on metadata")));
+    }
+    match owners.insert(sector) {
         true => Ok(()),
-        false => Err(needs_repair(format!("the grain at {place} lies on metadata"))),
+        false => Err(needs_repair(format!("another entry names the grain at {place} too"))),
     }
 }
 

@@ -157,10 +157,9 @@ impl VmdkImage {
             Grain::Zero => Ok(found(len, Source::Zero { reserved: None })),
             Grain::Broken(entry) => Err(sparse.broken(entry_at, entry)),
             Grain::Sector(sector) if sparse.packed == Packed::No => {
-                let at = sparse.grain_at(sector, 1, entry_at)?;
+                let at = sparse.grain_at(sector, 1, entry_at)?.saturating_add(within);
                 // Where the file was cut off, what lies before the cut is there.
-                let len = len.min(sparse.grains_before_end(at).saturating_sub(within));
-                let at = at.saturating_add(within);
+                let len = len.min(sparse.bytes_before_end(at)?);
                 let store = &self.files[sparse.file].store;
                 let source = Source::Data { store, at, shared: false };
                 Ok(Lookup::Found(Extent { len, source, lease }))
@@ -193,7 +192,8 @@ impl VmdkImage {
         let key = key(sparse.file, slice.at);
         let entry = self.tables.read(key, |entries| entries.get(slice.index as usize))?;
         let Grain::Sector(sector) = sparse.decode(entry) else { return None };
-        Some(sparse.grain_place(sector, 1)?.saturating_add(place.within))
+        let at = sparse.grain_place(sector, 1)?.saturating_add(place.within);
+        (at.saturating_add(len) <= sparse.end()).then_some(at)
     }
 
     /// Where table number `number` is, if the directory is in memory and names it; remembered for
@@ -306,7 +306,7 @@ impl VmdkImage {
     }
 
     #[inline]
-    fn table_in<'a>(
+    pub(crate) fn table_in<'a>(
         &'a self,
         sparse: &'a Sparse,
         directory: HostOffset,

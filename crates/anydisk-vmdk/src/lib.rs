@@ -73,6 +73,7 @@ mod limits;
 mod measure;
 mod mend;
 mod open;
+mod owners;
 mod second;
 mod sink;
 mod table;

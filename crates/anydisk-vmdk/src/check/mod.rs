@@ -15,6 +15,7 @@
 //! | `entry-behind-end` | clearing it |
 //! | `copies-differ` | copying the first tables over the second |
 //! | `grain-used-twice`, `grain-on-metadata` | a copy of the grain for the second entry that names it |
+//! | `grain-cut`: the file ends in the grain | filling the file up with zeroes |
 //! | `packed-grain` | |
 //! | `leak` | cutting the file, or punching a hole |
 //! | `unnamed`: as `leak`, where it holds data or anything else was found | |

@@ -11,6 +11,7 @@ use crate::header::Cowd;
 use crate::layout::{
     COWD_ENTRIES, COWD_FREE_SECTOR, COWD_HEADER, COWD_MAGIC, COWD_UNCLEAN, SECTOR,
 };
+use crate::second::Survey;
 use crate::table::Geometry;
 
 /// The extent in file number `file`.
@@ -48,6 +49,7 @@ pub(super) fn extent(file: usize, store: &dyn Storage) -> Result<Sparse> {
         header_len: COWD_HEADER,
         end: AtomicU64::new(store.len()?),
         known: KnownTables::new(geometry.tables(), SECTOR),
+        survey: Survey::default(),
         writer: OnceLock::new(),
     };
     check_inside("gdOffset", header.directory, directory_len, &sparse)?;

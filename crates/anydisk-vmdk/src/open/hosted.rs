@@ -11,6 +11,7 @@ use super::{check_inside, text_invalid};
 use crate::extent::{Entries, Packed, Shape, Sparse};
 use crate::header::{Header, invalid};
 use crate::layout::{MetadataMarker, SECTOR, SparseHeader, flags, marker};
+use crate::second::Survey;
 use crate::table::Geometry;
 
 /// Reads the header of a hosted sparse extent, and its footer if that is the one that counts.
@@ -107,6 +108,7 @@ pub(crate) fn extent(file: usize, store: &dyn Storage, header: &Header) -> Resul
         header_len: SECTOR,
         end: AtomicU64::new(end.get()),
         known: KnownTables::new(geometry.tables(), SECTOR),
+        survey: Survey::default(),
         writer: OnceLock::new(),
     };
     check_inside("overHead", header.overhead, 0, &sparse)?;

@@ -10,6 +10,7 @@ use crate::extent::{Area, Entries, Packed, Shape, Sparse};
 use crate::header::{SeSparse, check_volatile, limit};
 use crate::layout::{SE_ENTRIES, SECTOR};
 use crate::limits;
+use crate::second::Survey;
 use crate::table::Geometry;
 
 /// The extent in file number `file`.
@@ -41,6 +42,7 @@ pub(super) fn extent(file: usize, store: &dyn Storage) -> Result<Sparse> {
         header_len: SECTOR,
         end: AtomicU64::new(end),
         known: KnownTables::new(geometry.tables(), SECTOR),
+        survey: Survey::default(),
         writer: OnceLock::new(),
     })
 }

@@ -226,7 +226,7 @@ fn what_the_second_copies_name_is_no_leak_and_comes_back() {
         damage(&store);
         for repair in [Repair::Nothing, Repair::Leaks] {
             let (report, lines) = check(store.clone(), repair);
-            assert!(lines[0].starts_with(expected), "{lines:?}");
+            assert!(lines.iter().any(|line| line.starts_with(expected)), "{lines:?}");
             assert!(report.corruptions > 0 && report.leaks == 0, "{expected}: {report:?}");
             assert_eq!(store.len().expect("memory"), len, "{expected}");
         }
@@ -413,6 +413,98 @@ fn no_wrong_bit_in_what_names_the_sets_makes_a_repair_lose_a_grain() {
     }
 }
 
+/// Each set of tables has a damage of its own; together they say all. Believing one of them as a whole lost
+/// what only the other one knew.
+#[test]
+fn what_either_set_alone_says_of_a_grain_is_kept_by_a_repair() {
+    type Damage = fn(&MemoryStorage);
+    let damages: [Damage; 4] = [
+        |store| {
+            put(store, TABLE, 0);
+            put(store, TABLE + 4, 0);
+            put(store, SECOND_TABLE + 8, 0);
+        },
+        // The second names more, but one place twice.
+        |store| {
+            put(store, TABLE, 0);
+            put(store, TABLE + 4, 0);
+            put(store, SECOND_TABLE + 8, u32::try_from(GRAINS / 512).expect("small"));
+        },
+        |store| {
+            put(store, TABLE, 0xFFFF_0000);
+            put(store, SECOND_TABLE + 12, 0xFFFF_0000);
+        },
+        |store| {
+            put(store, TABLE + 4, u32::try_from((GRAINS + GRAIN) / 512 + 16).expect("small"));
+            put(store, SECOND_TABLE + 8, u32::try_from(GRAINS / 512).expect("small"));
+        },
+    ];
+    for (number, damage) in damages.into_iter().enumerate() {
+        let store = image();
+        damage(&store);
+        let (report, lines) = check(store.clone(), Repair::All);
+        assert!(report.is_clean(), "{number}: {lines:?}");
+        assert_eq!(grains(&store), [1, 2, 3, 4], "{number}: {lines:?}");
+        for repair in [Repair::All, Repair::Leaks] {
+            check(store.clone(), repair);
+            assert_eq!(grains(&store), [1, 2, 3, 4], "{number}");
+        }
+    }
+}
+
+/// One wrong bit in the second table is enough for an entry that names the place of another grain.
+#[test]
+fn a_grain_that_only_the_second_table_names_is_not_shown_if_another_has_it() {
+    let store = image();
+    put(&store, SECOND_TABLE + 4 * 6, u32::try_from(GRAINS / 512).expect("small"));
+    let mut bytes = [9; 512];
+    open(store.clone(), Access::Read).read(GuestOffset(6 * GRAIN), &mut bytes).expect("a read");
+    assert_eq!(bytes, [0; 512]);
+    // One that nobody has is.
+    put(&store, TABLE + 8, 0);
+    assert_eq!(grains(&store), [1, 2, 3, 4]);
+    assert!(check(store.clone(), Repair::All).0.is_clean());
+    assert_eq!(grains(&store), [1, 2, 3, 4]);
+    open(store, Access::Read).read(GuestOffset(6 * GRAIN), &mut bytes).expect("a read");
+    assert_eq!(bytes, [0; 512]);
+}
+
+/// What is written to one would be in both.
+#[test]
+fn an_image_in_which_two_entries_name_one_grain_is_not_written() {
+    let store = image();
+    let first = u32::try_from(GRAINS / 512).expect("small");
+    for table in [TABLE, SECOND_TABLE] {
+        put(&store, table + 4, first);
+    }
+    let (location, limits, file, access) = request(store, Access::ReadWrite);
+    let request = OpenRequest { access, ..OpenRequest::new(file, &location, &limits) };
+    let error = VMDK.open(request).expect_err("it is damaged").to_string();
+    let expected = "the image needs repair: another entry names the grain at 0x10000 too";
+    assert!(error.ends_with(expected), "{error}");
+}
+
+/// No writer ends a file inside a grain, but for what lies behind the end of the disk.
+#[test]
+fn a_file_that_ends_in_a_grain_is_damaged_and_its_end_is_not_read_as_zeroes() {
+    let store = image();
+    let len = store.len().expect("memory");
+    store.set_len(len - 20000).expect("memory");
+    let (report, lines) = check(store.clone(), Repair::Nothing);
+    assert_eq!(report.corruptions, 1);
+    let expected = "grain-cut at 0x160c: the file ends in the grain at 0x40000, at 0x4b1e0";
+    assert_eq!(lines, [expected]);
+    let disk = open(store.clone(), Access::Read);
+    let mut bytes = vec![0; 65536 - 20000];
+    disk.read(GuestOffset(3 * GRAIN), &mut bytes).expect("what is before the cut");
+    let error = disk.read(GuestOffset(4 * GRAIN - 1), &mut [0]).expect_err("lost").to_string();
+    assert!(error.contains("grain at 0x4ffff is missing, expected bytes"), "{error}");
+    assert!(check(store.clone(), Repair::All).0.is_clean());
+    assert_eq!(store.len().expect("memory"), len);
+    assert!(check(store.clone(), Repair::Nothing).1.is_empty());
+    drop(open(store, Access::ReadWrite));
+}
+
 /// An image as it is made here, whose grains 0 to 3 hold their number plus one.
 fn made(size: u64, given: &[(&str, &str)]) -> Arc<MemoryStorage> {
     let store = Arc::new(MemoryStorage::default());
@@ -567,8 +659,13 @@ fn a_grain_that_was_zeroed_or_discarded_takes_no_space_when_the_image_is_closed(
     disk.flush().expect("a flush");
     drop(disk);
     assert_eq!(grains(&store), [1, 0, 0, 4]);
-    let (report, lines) = check(store, Repair::Nothing);
+    let (report, lines) = check(store.clone(), Repair::Nothing);
     assert!(report.is_clean() && lines.is_empty(), "{lines:?}");
+    // At the end of the file, it ends before.
+    let disk = open(store.clone(), Access::ReadWrite);
+    disk.discard(range(3)).expect("a discard");
+    disk.flush().expect("a flush");
+    assert_eq!(store.len().expect("memory"), GRAINS + 3 * GRAIN);
 }
 
 #[test]

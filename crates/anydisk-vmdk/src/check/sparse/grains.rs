@@ -39,18 +39,18 @@ impl SparseCheck<'_> {
             return Ok(());
         }
         let at = pair.first.place(index);
-        let copy = copy.filter(|copy| self.takes_copy(entry, *copy));
-        // Whose place others may have waits until these are known.
-        let is_other = copy.is_some() && self.belief == Belief::Both;
-        if is_other != walk.of_others {
-            self.has_others |= is_other;
+        // Which of the two counts is known when all places are that are beyond doubt.
+        let other = copy.filter(|copy| *copy != entry && self.grain_of(*copy).is_ok());
+        if other.is_some() != walk.of_others {
+            self.has_others |= other.is_some();
             self.states[usize::try_from(pair.number).expect("limited by the header")].has_others |=
-                is_other;
+                other.is_some();
             return Ok(());
         }
+        let copy = other.filter(|copy| self.takes_copy(walk, entry, *copy));
         let cost = guest(self.part, from_start, self.sparse.geometry().grain());
         let place = match copy {
-            Some(copy) => self.take_copy(walk, pair, index, (copy, cost), findings),
+            Some(copy) => self.take_copy(walk, pair, index, copy, findings),
             None => match self.judge(entry, at) {
                 Ok(place) => place,
                 Err(error) => {
@@ -66,6 +66,7 @@ impl SparseCheck<'_> {
         if self.sparse.packed != Packed::No {
             return self.check_packed(walk, place, from_start, cost, findings);
         }
+        self.check_cut(walk, place, (at, from_start), findings)?;
         let Some(met) = self.mark(walk, place, self.sparse.geometry().grain()) else {
             return Ok(());
         };
@@ -81,46 +82,43 @@ impl SparseCheck<'_> {
         Ok(())
     }
 
-    /// Whether the entry of the second table is taken instead of that of the first.
-    fn takes_copy(&self, entry: u64, copy: u64) -> bool {
-        if entry == copy {
-            return false;
-        }
+    /// Whether the entry of the second table is taken instead of that of the first, which is another. One
+    /// that names a grain in a place of its own is never given up for nothing, nor for a place that
+    /// somebody else has, whichever set is believed.
+    fn takes_copy(&self, walk: &Walk<'_, '_, '_>, entry: u64, copy: u64) -> bool {
+        let believed = self.belief == Belief::Second;
+        let is_free = |place: HostOffset| {
+            let end = place.saturating_add(self.stored_len());
+            !walk.occupied.meets(sector(place)..end.get().div_ceil(SECTOR))
+        };
         match (self.grain_of(entry), self.grain_of(copy)) {
             (_, Err(_)) => false,
-            (Err(_), Ok(_)) => true,
-            (Ok(_), Ok(_)) if self.belief == Belief::Second => true,
+            (Err(_), Ok(None)) => true,
+            (Err(_), Ok(Some(place))) => is_free(place),
+            (Ok(None), Ok(None)) => believed,
             // An entry of the first that says zeroes is one.
-            (Ok(None), Ok(Some(_))) => entry == 0,
-            (Ok(_), Ok(_)) => false,
+            (Ok(None), Ok(Some(place))) => (entry == 0 || believed) && is_free(place),
+            (Ok(Some(place)), Ok(None)) => believed && !is_free(place),
+            (Ok(Some(one)), Ok(Some(other))) => match (is_free(one), is_free(other)) {
+                (true, false) => false,
+                (false, true) => true,
+                _ => believed,
+            },
         }
     }
 
-    /// Tells that the entry of the second table counts, unless somebody else has that place: then
-    /// where the grain is.
+    /// Tells that the entry of the second table counts: where the grain is.
     fn take_copy(
         &mut self,
         walk: &Walk<'_, '_, '_>,
         pair: &mut Pair,
         index: usize,
-        (copy, cost): (u64, GuestRange),
+        copy: u64,
         findings: &mut Vec<Finding>,
     ) -> Option<HostOffset> {
         let (entry, at) = (pair.first.get(index), pair.first.place(index));
-        let place = self.grain_of(copy).ok().flatten();
-        let is_taken = place.is_some_and(|place| {
-            let end = place.saturating_add(self.stored_len());
-            walk.occupied.meets(sector(place)..end.get().div_ceil(SECTOR))
-        });
-        let judged = self.judge(entry, at);
-        if self.belief == Belief::Both && is_taken {
-            if let Err(error) = judged {
-                self.drop_entry(walk, pair, index, (error, cost), findings);
-            }
-            return None;
-        }
         if walk.first {
-            let text = match judged {
+            let text = match self.judge(entry, at) {
                 Err(error) => error.to_string(),
                 Ok(_) => format!("the entry is {entry:#x}, that of the second table {copy:#x}"),
             };
@@ -136,7 +134,37 @@ impl SparseCheck<'_> {
         if self.mends() {
             pair.first.set(index, copy);
         }
-        place
+        self.grain_of(copy).ok().flatten()
+    }
+
+    /// The file must not end in a grain, as far as that is on the disk.
+    fn check_cut(
+        &mut self,
+        walk: &Walk<'_, '_, '_>,
+        place: HostOffset,
+        (at, from_start): (HostOffset, u64),
+        findings: &mut Vec<Finding>,
+    ) -> Result<()> {
+        let len = self.sparse.grain_len(from_start);
+        let (end, grain_end) = (self.sparse.end(), place.saturating_add(len));
+        if !walk.first || grain_end <= end {
+            return Ok(());
+        }
+        self.keeps_leaks = true;
+        let there = end.checked_since(place).unwrap_or(0);
+        let text = format!("the file ends in the grain at {place}, at {end}");
+        let finding = Finding::new(Severity::Corruption, "grain-cut", at, text);
+        let lost = guest(self.part, from_start + there, len - there);
+        let mut finding = finding.costing(lost).mended_by("the file is filled up with zeroes");
+        if self.mends() {
+            self.store.set_len(grain_end.get())?;
+            self.store.flush()?;
+            self.end = self.end.max(grain_end.get());
+            self.sparse.grow_to(grain_end);
+            finding.repaired = true;
+        }
+        findings.push(finding);
+        Ok(())
     }
 
     /// Tells of an entry that names no grain there can be, and that no second table knows better.
