@@ -10,7 +10,7 @@
 //! | `block-not-counted`: cBlocksAllocated is too low | it is raised |
 //! | `block-cut`: the file ends in the block | the file is filled up with zeroes |
 //! | `block-unnamed`: nothing names the block | if none of them holds data: the last blocks move into the gaps, the file is cut |
-//! | `map-lost`: nothing names most blocks | |
+//! | `map-lost`: nothing names most blocks, and they hold data | |
 //! | `entry-behind-end`: for a block behind the end of the disk | |
 //!
 //! Blocks are given back only where nothing else is wrong, nor was until this repair, and what holds data
@@ -203,7 +203,8 @@ impl Check<'_> {
             return Ok(());
         }
         let copies = faults.iter().filter(|(_, fault)| *fault == Fault::UsedTwice);
-        let first_copy = self.header.allocated.max(self.in_file);
+        // What is counted behind them is not there.
+        let first_copy = self.in_file;
         let count = first_copy + copies.clone().count() as u64;
         limit("number of blocks in the file", count, limits::ENTRIES)?;
         // The blocks first, whole and counted, then the entries that name them.
@@ -224,10 +225,6 @@ impl Check<'_> {
     /// Blocks that nothing names: counted, and with a repair given back.
     fn leaks(&mut self, named: &Named, request: &CheckRequest<'_>) -> Result<()> {
         let count = self.header.allocated.min(self.in_file.min(limits::BLOCKS));
-        if self.tell_lost_map(named, count) {
-            return Ok(());
-        }
-        let damages = self.report.corruptions + self.report.corruptions_fixed;
         let mut with_data = Vec::new();
         for run in named.gaps(count) {
             let len = (run.end - run.start).saturating_mul(self.header.stride());
@@ -235,6 +232,10 @@ impl Check<'_> {
                 with_data.push(run.start);
             }
         }
+        if !with_data.is_empty() && self.tell_lost_map(named, count) {
+            return Ok(());
+        }
+        let damages = self.report.corruptions + self.report.corruptions_fixed;
         let mends = request.repair != Repair::Nothing && damages == 0 && with_data.is_empty();
         let gaps = if mends { self.give_back(request)? } else { false };
         for run in named.gaps(count) {

@@ -96,10 +96,10 @@ pub(crate) fn for_each_entry(
 }
 
 /// Blocks that nothing names, of which is looked whether they hold data when an image is opened.
-const LOOKED_AT: usize = 256;
+const LOOKED_AT: usize = 1 << 12;
 
 /// The blocks that are counted, that nothing names and that hold no data, which a damaged map may have
-/// named; none, if a crash cannot have left so many.
+/// named.
 ///
 /// # Errors
 /// [`Error::NeedsRepair`] for an entry that names a block which is not in the file or is another's,
@@ -128,10 +128,6 @@ pub(crate) fn free_blocks(
         }
         _ => Ok(()),
     })?;
-    // Blocks of a map that was lost are not written over.
-    if !named.lacks_few(count, header.stride()) {
-        return Ok(Vec::new());
-    }
     let mut free = Vec::new();
     for number in named.gaps(count).flatten().take(LOOKED_AT) {
         if store.is_zero_at(header.block_at(number), header.stride())? {

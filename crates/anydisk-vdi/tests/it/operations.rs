@@ -345,6 +345,39 @@ fn blocks_of_a_map_that_was_lost_are_neither_leaks_nor_given_back_nor_written_ov
     assert!(content_of(&store)[first..].starts_with(&before[first..]));
 }
 
+/// A kill while a fixed image grows leaves many blocks without a name. They hold nothing.
+#[test]
+fn many_empty_blocks_without_a_name_are_a_leak_and_no_lost_map() {
+    let image = ByHand { size: 40 << 20, block: 1 << 20, ..ByHand::SMALL };
+    let mut bytes = image.bytes();
+    bytes[0x184..0x188].copy_from_slice(&40_u32.to_le_bytes());
+    bytes[512..516].copy_from_slice(&0_u32.to_le_bytes());
+    let first = bytes.len();
+    bytes.resize(first + (40 << 20), 0);
+    bytes[first] = 7;
+    let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes));
+    let (report, _) = check(&store, Repair::Nothing).expect("it can be checked");
+    assert_eq!((report.corruptions, report.leaks), (0, 39));
+    let disk = open(&store, Access::ReadWrite).expect("it can be written");
+    disk.write(GuestOffset(20 << 20), &[9; 512]).expect("a write");
+    disk.flush().expect("a flush");
+    assert_eq!(store.len().expect("memory"), first as u64 + (40 << 20));
+    drop(disk);
+    assert!(check(&store, Repair::Leaks).expect("it can be repaired").0.is_clean());
+    assert_eq!(store.len().expect("memory"), first as u64 + (2 << 20));
+}
+
+/// What was cut off is not made again.
+#[test]
+fn a_file_that_ends_behind_its_map_is_mended_and_stays_short() {
+    let store = with_entries(&[0, 1, 2], 3, 0, 0);
+    let len = store.len().expect("memory");
+    let (report, _) = check(&store, Repair::All).expect("it can be repaired");
+    assert_eq!((report.corruptions_fixed, report.leaks), (3, 0));
+    assert_eq!(store.len().expect("memory"), len);
+    assert!(check(&store, Repair::Nothing).expect("it can be checked").0.is_clean());
+}
+
 /// A sector of the map was written over with what says "free": its blocks hold the only copy.
 #[test]
 fn blocks_with_data_are_kept_and_not_written_over_though_no_entry_names_them() {

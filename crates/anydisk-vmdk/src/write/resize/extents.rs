@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use anydisk_core::{
-    GuestOffset, GuestRange, HostOffset, NewSize, Preallocation, Reference, Result, Role,
-    StorageExt,
+    Error, GuestOffset, GuestRange, HostOffset, Located, NewSize, Preallocation, Reference, Result,
+    Role, StorageExt,
 };
 use zerocopy::FromBytes;
 
@@ -50,6 +50,23 @@ fn next_name(last: &[u8], step: u64) -> Result<Vec<u8>> {
     Ok([stem, format!("{next:0digits$}").as_bytes(), extension].concat())
 }
 
+/// Files that may be there already, left by a resize that was cut short: their numbers are passed over.
+const TAKEN: u64 = 1 << 12;
+
+/// A new file behind the extent `last` and the `step` files that were made, with the next number that no
+/// file has.
+fn next_file(last: &ExtentLine, step: &mut u64, new: &NewSize<'_>) -> Result<(Vec<u8>, Located)> {
+    let end = step.saturating_add(TAKEN);
+    loop {
+        *step += 1;
+        let name = next_name(&last.name, *step)?;
+        match new.companions.make(&Reference::new(Role::Extent, name.clone())) {
+            Err(Error::Exists { .. }) if *step < end => {}
+            made => return Ok((name, made?)),
+        }
+    }
+}
+
 impl VmdkImage {
     /// Makes files for extents of these lengths and puts them behind the disk, in memory. What was
     /// made is told in `made`, also if not all could be.
@@ -91,10 +108,9 @@ impl VmdkImage {
         made: &mut Vec<(u64, Vec<u8>)>,
     ) -> Result<()> {
         let mut files = Vec::new();
-        for (len, step) in lens.iter().zip(1..) {
-            let name = next_name(&last.name, step)?;
-            let reference = Reference::new(Role::Extent, name.clone());
-            let located = new.companions.make(&reference)?;
+        let mut step = 0;
+        for len in lens {
+            let (name, located) = next_file(last, &mut step, new)?;
             made.push((*len, name));
             let file = File::new(located.store, located.location.to_string());
             file.used.store(true, Relaxed);
