@@ -41,8 +41,9 @@ impl PendingImage {
         if self.durable { store } else { Arc::new(Unflushed(store)) }
     }
 
-    /// Gives all files their names. The one that names the others is the last: until then the old
-    /// image, or none, is found.
+    /// Gives all files their names. The one that names the others is the last. Where one of these is
+    /// replaced, that of the old image goes first: it would name old and new ones together, a disk that
+    /// never was. So until the end the old image, or none, is found.
     ///
     /// # Errors
     /// Those of flushing, before any name is given, and of [`PendingFile::publish`].
@@ -51,6 +52,9 @@ impl PendingImage {
         if self.durable {
             others.iter().try_for_each(|file| file.storage().flush())?;
             self.main.storage().flush()?;
+        }
+        if self.main.replaces() && others.iter().any(PendingFile::replaces) {
+            self.main.remove_replaced()?;
         }
         for file in others.into_iter().chain([self.main]) {
             match self.durable {
@@ -108,6 +112,29 @@ mod tests {
         }
         assert_eq!(names(), 3);
         assert_eq!(std::fs::read(folder.path().join("disk-2")).expect("a file"), b"disk-2");
+    }
+
+    /// A kill between two names must not leave the old description beside some of the new files.
+    #[test]
+    fn the_old_image_is_gone_before_a_new_file_has_the_name_of_one_of_its_own() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("disk");
+        let write = |text: &[u8]| {
+            let image = PendingImage::create(&path, &OpenOptions::new(), true).expect("a file");
+            image.store().write_at(HostOffset::ZERO, text).expect("a write");
+            image.make(&reference("disk-1")).expect("a file");
+            image
+        };
+        write(b"old").publish().expect("names");
+        let new = write(b"new");
+        // The name of the second file is taken meanwhile by what cannot be replaced.
+        std::fs::remove_file(folder.path().join("disk-1")).expect("it is there");
+        std::fs::create_dir(folder.path().join("disk-1")).expect("a folder");
+        new.publish().expect_err("a folder is no file");
+        assert!(!path.exists());
+        std::fs::remove_dir(folder.path().join("disk-1")).expect("it is there");
+        write(b"new").publish().expect("names");
+        assert_eq!(std::fs::read(&path).expect("a file"), b"new");
     }
 
     #[test]

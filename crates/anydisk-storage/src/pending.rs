@@ -98,6 +98,26 @@ impl PendingFile {
         &self.storage
     }
 
+    /// Whether there was a file of that name when this one was made.
+    #[must_use]
+    pub fn replaces(&self) -> bool {
+        self.replaced.is_some()
+    }
+
+    /// Takes the name away from the file that has it, durably, before this one gets it: for a file that
+    /// must not be found beside the new ones that it would be taken to belong to.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn remove_replaced(&self) -> Result<()> {
+        self.place.check_replaceable()?;
+        match rustix::fs::unlinkat(&self.place.dir, &self.place.name, AtFlags::empty()) {
+            Ok(()) => self.place.flush_dir(),
+            Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(self.place.error("remove", errno)),
+        }
+    }
+
     /// Flushes the file, gives it its name, and flushes the directory. With `replace` an existing
     /// file of that name is replaced, and its permissions and owner are kept as far as allowed.
     ///

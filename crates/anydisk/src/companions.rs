@@ -1,6 +1,7 @@
 //! Making and removing the files of an image that is made of several.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,7 +44,13 @@ impl Companions for FilesBeside {
     fn make(&self, reference: &Reference) -> Result<Located> {
         let path = self.path(reference)?;
         let options = file::with_access(&self.open, Access::ReadWrite).create_new(true);
-        let store = Arc::new(FileStorage::open(&path, &options)?);
+        let store = FileStorage::open(&path, &options).map_err(|error| match error.io_kind() {
+            Some(ErrorKind::AlreadyExists) => {
+                Error::Exists { what: "file", name: name::of(&path).into_owned() }
+            }
+            _ => error.into(),
+        })?;
+        let store = Arc::new(store);
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         // The name is durable before anything in the image says it.
@@ -85,6 +92,8 @@ mod tests {
         for name in ["disk", "link", "none", "../x", "/etc/passwd"] {
             assert!(files.remove(&reference(name)).is_err(), "{name}");
         }
+        let error = files.make(&reference("disk-1")).expect_err("it is there");
+        assert!(matches!(error, Error::Exists { .. }), "{error}");
         files.remove(&reference("disk-1")).expect("it is there");
         assert!(!path("disk-1").exists() && path("disk").exists());
     }
