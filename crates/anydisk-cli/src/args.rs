@@ -122,6 +122,9 @@ pub(crate) struct Reading {
     /// Nothing that is encrypted is read.
     #[arg(skip)]
     pub(crate) may_lack_secrets: bool,
+    /// Parts of images that cannot be had are told when they are read.
+    #[arg(skip)]
+    pub(crate) bears_loss: bool,
     /// A host device, or a file, that an image may name as a part of itself; may be repeated
     #[arg(long, value_name = "PATH")]
     pub(crate) allow_device: Vec<PathBuf>,

@@ -1,5 +1,6 @@
 //! Reading what can be read of a disk that is damaged, and telling what is lost.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anydisk_core::{Disk, GuestOffset, GuestRange, Source};
@@ -43,7 +44,8 @@ pub struct Salvaged {
 /// long. What cannot be read is told to `lost`, in order, and stays zero.
 ///
 /// Where tables are damaged, units of the image are given up, one by one; where the medium cannot
-/// be read, or the file was cut off, sectors are; packed units as a whole. What tables behind the end
+/// be read, or the file was cut off, sectors are; packed units as a whole, and so what lies in a file
+/// that [could not be had](anydisk_core::BearingLoss). What tables behind the end
 /// of a file stood for is lost, though other programs read it as zeroes. Memory does not grow with the
 /// damage.
 ///
@@ -115,6 +117,21 @@ pub(crate) fn halves(range: GuestRange) -> [GuestRange; 2] {
     [range.first(half), range.skip(half)]
 }
 
+/// Whether a file is missing as a whole.
+fn is_missing(why: &anydisk_core::Error) -> bool {
+    why.io_kind() == Some(ErrorKind::NotFound)
+}
+
+/// Whether two losses in a row are told as one: damage has many reasons, each with its place, and a
+/// missing file has one.
+fn is_same(one: &anydisk_core::Error, other: &anydisk_core::Error) -> bool {
+    match (is_missing(one), is_missing(other)) {
+        (false, false) => true,
+        (true, true) => one.to_string() == other.to_string(),
+        _ => false,
+    }
+}
+
 struct Job<'a> {
     source: &'a Disk,
     target: &'a Disk,
@@ -140,40 +157,48 @@ impl Job<'_> {
         let is_packed = matches!(extent.source, Source::Encoded(_));
         let is_data = is_packed || matches!(extent.source, Source::Data { .. });
         let len = if is_data { extent.len.min(PIECE) } else { extent.len };
+        let all = rest.first(extent.len);
         drop(extent);
         let range = rest.first(len);
         if !is_data {
             self.told.zero += range.len();
-        } else {
-            self.copy(range, if is_packed { range.len() } else { SECTOR })?;
+            return Ok(range.len());
         }
-        Ok(range.len())
+        let lost = self.copy(range, if is_packed { range.len() } else { SECTOR })?;
+        let Some(why) = lost else { return Ok(range.len()) };
+        self.lose(all, why);
+        Ok(all.len())
     }
 
-    /// Copies a range; if it cannot be read, its halves, down to `least` bytes.
-    fn copy(&mut self, range: GuestRange, least: u64) -> Result<()> {
+    /// Copies a range; if it cannot be read, its halves, down to `least` bytes. Why nothing of it can
+    /// be, if it lies in a file that could not be had: then nothing was done.
+    fn copy(&mut self, range: GuestRange, least: u64) -> Result<Option<anydisk_core::Error>> {
         self.buffer.resize(bytes_in(range), 0);
         let why = match self.source.read(range.start(), &mut self.buffer) {
             Ok(()) => {
                 self.told.data += range.len();
                 let written = self.target.write(range.start(), &self.buffer);
-                return written.map_err(Error::writing(range));
+                return written.map(|()| None).map_err(Error::writing(range));
             }
+            Err(why) if is_missing(&why) => return Ok(Some(why)),
             Err(why) => why,
         };
         if range.len() <= least {
             self.lose(range, why);
-            return Ok(());
+            return Ok(None);
         }
-        let [head, tail] = halves(range);
-        self.copy(head, least)?;
-        if tail.is_empty() { Ok(()) } else { self.copy(tail, least) }
+        for half in halves(range).into_iter().filter(|half| !half.is_empty()) {
+            self.copy(half, least)?;
+        }
+        Ok(None)
     }
 
     fn lose(&mut self, range: GuestRange, why: anydisk_core::Error) {
         self.told.lost += range.len();
         match &mut self.pending {
-            Some(pending) if pending.range.end() == range.start() => {
+            Some(pending)
+                if pending.range.end() == range.start() && is_same(&pending.why, &why) =>
+            {
                 pending.range = GuestRange::between(pending.range.start(), range.end());
             }
             _ => {

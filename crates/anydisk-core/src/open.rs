@@ -178,7 +178,9 @@ impl<'a> Opener<'a> {
     ///
     /// # Errors
     /// As [`open_one`](Self::open_one); [`Error::Denied`] for a reference that the resolver does
-    /// not follow; [`Error::Loop`]; [`Error::Limit`] for a chain that is too deep.
+    /// not follow; [`Error::Loop`]; [`Error::Limit`] for a chain that is too deep. Where the resolver
+    /// [bears loss](Resolver::bears_loss), those of the top alone: below the lowest image that could
+    /// be opened lies then one that cannot be read.
     pub fn open(&self, file: Located, format: Option<&str>, access: Access) -> Result<Disk> {
         let mut seen = Vec::new();
         remember(&mut seen, &file)?;
@@ -209,19 +211,36 @@ impl<'a> Opener<'a> {
 
     fn complete_knowing(&self, top: Layer, mut seen: Vec<Identity>) -> Result<Disk> {
         let mut layers = vec![top];
-        while let Some(above) = layers.last().filter(|layer| layer.backing.is_some()) {
-            if layers.len() >= self.limits.chain {
-                let from = above.location.to_string();
-                return Err(too_deep(layers.len(), &self.limits).within(&from));
+        while let Some(above) = layers.last() {
+            match self.lower(above, layers.len(), &mut seen) {
+                Ok(Some(layer)) => layers.push(layer),
+                Ok(None) => break,
+                Err(why) if self.resolver.bears_loss() => {
+                    layers.push(Layer::missing_below(above, &why));
+                }
+                Err(why) => return Err(why),
             }
-            let Some((reference, file)) = self.find_next(above, Access::Read)? else { break };
-            remember(&mut seen, &file)?;
-            let layer = self.open_below(file, reference, Access::Read)?;
-            check_id(reference, &layer, &above.location)?;
-            check_content(reference, &layer, &above.location)?;
-            layers.push(layer);
         }
         Ok(Disk::from_layers(layers, &self.limits))
+    }
+
+    /// The image below `above`, which is number `depth` of a chain, if it names one.
+    fn lower(
+        &self,
+        above: &Layer,
+        depth: usize,
+        seen: &mut Vec<Identity>,
+    ) -> Result<Option<Layer>> {
+        if above.backing.is_some() && depth >= self.limits.chain {
+            let from = above.location.to_string();
+            return Err(too_deep(depth, &self.limits).within(&from));
+        }
+        let Some((reference, file)) = self.find_next(above, Access::Read)? else { return Ok(None) };
+        remember(seen, &file)?;
+        let layer = self.open_below(file, reference, Access::Read)?;
+        check_id(reference, &layer, &above.location)?;
+        check_content(reference, &layer, &above.location)?;
+        Ok(Some(layer))
     }
 
     /// The file of the image that `above` names as the one below it.

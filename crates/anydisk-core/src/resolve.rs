@@ -207,6 +207,12 @@ pub trait Resolver: Send + Sync + Debug {
     fn trusts_bytes(&self) -> bool {
         false
     }
+
+    /// Whether an image of which a part cannot be had is opened all the same, and reading that part
+    /// fails: see [`BearingLoss`](crate::BearingLoss).
+    fn bears_loss(&self) -> bool {
+        false
+    }
 }
 
 /// Opens nothing: the policy for bytes from strangers.

@@ -35,7 +35,7 @@ pub(crate) fn stores(request: &OpenRequest<'_>) -> Result<Stores> {
     };
     let mut reference = Reference::new(Role::DataFile, name);
     reference.format = Some("raw".into());
-    let found = request.resolver.resolve(&reference, request.location, request.access)?;
+    let found = request.part([reference.clone()], request.access)?;
     refuse_the_image_itself(&reference, &stores, &*found.store)?;
     Ok(Stores { data: Some(found.store), ..stores })
 }

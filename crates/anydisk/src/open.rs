@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, Chosen, Disk, Error, Layer, Limits, Located, Location, NoReferences, NoSecrets, Opener,
-    Registry, Resolver, Result, Secrets,
+    Access, BearingLoss, Chosen, Disk, Error, Layer, Limits, Located, Location, NoReferences,
+    NoSecrets, Opener, Registry, Resolver, Result, Secrets,
 };
 use anydisk_storage::{FileStorage, LockMode, Scratch};
 
@@ -47,6 +47,7 @@ pub struct OpenDisk {
     guess_raw: bool,
     follow_backing: bool,
     without_data: bool,
+    bears_loss: bool,
     file: anydisk_storage::OpenOptions,
     registry: Registry,
     scratch: Option<PathBuf>,
@@ -71,6 +72,7 @@ impl OpenDisk {
             guess_raw: false,
             follow_backing: true,
             without_data: false,
+            bears_loss: false,
             file: anydisk_storage::OpenOptions::new().block_devices(true),
             registry: formats(),
             scratch: Some(std::env::temp_dir()),
@@ -194,6 +196,14 @@ impl OpenDisk {
         self
     }
 
+    /// Whether a disk is opened of which parts cannot be had: an image below, a file that holds data,
+    /// one of several extents. Reading such a part fails and tells why: for
+    /// [salvaging](crate::convert::salvage).
+    pub fn bear_loss(mut self, yes: bool) -> Self {
+        self.bears_loss = yes;
+        self
+    }
+
     /// Opens the top image alone.
     ///
     /// # Errors
@@ -295,7 +305,11 @@ impl OpenDisk {
         };
         let with_devices =
             WithDevices { others: resolver, devices: &self.devices, open: self.file.clone() };
-        if self.without_data { run(&WithoutData(&with_devices)) } else { run(&with_devices) }
+        match (self.without_data, self.bears_loss) {
+            (true, _) => run(&WithoutData(&with_devices)),
+            (false, true) => run(&BearingLoss(&with_devices)),
+            (false, false) => run(&with_devices),
+        }
     }
 
     /// The format that was named.

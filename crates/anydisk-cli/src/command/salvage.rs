@@ -23,7 +23,8 @@ Examples:
   anydisk salvage broken.qcow2 saved.raw
   anydisk salvage -O qcow2 --output=json broken.vmdk saved.qcow2
 
-What is lost reads as zero. Exit codes: 0 nothing is lost, 1 no copy was made, 3 something is lost";
+What is lost reads as zero: also what is in an image below, a data file or an extent that is
+missing. Exit codes: 0 nothing is lost, 1 no copy was made, 3 something is lost";
 
 /// Something is lost.
 const LOST: u8 = 3;
@@ -75,7 +76,8 @@ impl Salvage {
         let given = Given::parse(&self.options, format)?;
         given.refuse_backing()?;
         let keys = given.keys(&self.reading.naming)?;
-        let disk = self.reading.part(&self.part, sources, self.format.as_deref(), false)?;
+        let disk =
+            self.reading.to_salvage().part(&self.part, sources, self.format.as_deref(), false)?;
         let image = given.image(format, disk.size(), &keys);
         let lines = (self.output == Form::Human).then(|| Few::new(output::note));
         let mut account = Account { lines, ..Account::default() };

@@ -241,6 +241,11 @@ impl Reading {
         Self { may_lack_secrets: true, ..self.clone() }
     }
 
+    /// The same for those who want what can be read, and the rest told.
+    pub(crate) fn to_salvage(&self) -> Self {
+        Self { bears_loss: true, ..self.clone() }
+    }
+
     /// The same for names that an image gives.
     pub(crate) fn of_names_inside(&self) -> Self {
         let mut reading = self.of_files();
@@ -300,7 +305,7 @@ impl Reading {
             true => OpenDisk::untrusted(),
             false => OpenDisk::new().guess_raw(true).policy(Policy::LikeQemu),
         };
-        options.devices(self.allow_device.iter().cloned())
+        options.devices(self.allow_device.iter().cloned()).bear_loss(self.bears_loss)
     }
 
     /// What opening may cost.

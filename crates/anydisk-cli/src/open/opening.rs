@@ -45,7 +45,12 @@ impl Opening<'_> {
             Some(node) => Ok(self.of(&node).disk(options.write(false))?.layers().to_vec()),
             None => Ok(Vec::new()),
         });
-        let below = below.map_err(|failure| self.failed_below(failure))?;
+        let below = match below {
+            Err(failure) if self.reading.bears_loss => {
+                vec![Layer::missing_below(&top, &lost_below(failure))]
+            }
+            other => other.map_err(|failure| self.failed_below(failure))?,
+        };
         let layers = std::iter::once(top).chain(below).collect();
         Ok(Disk::from_layers(layers, &self.reading.limits()))
     }
@@ -232,6 +237,12 @@ fn not_in_format(format: &str) -> String {
         "luks" => "Volume is not in LUKS format".into(),
         _ => format!("Image is not in {format} format"),
     }
+}
+
+/// Why an image below is lost that the command line names.
+fn lost_below(failure: Failure) -> Error {
+    let (what, name) = ("image below", "of the command line".into());
+    Error::Unusable { what, name, why: failure.text.into() }
 }
 
 /// The kind of encryption, where a format tells it.

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::FileExt;
 
+use anydisk::{GuestOffset, OpenDisk};
 use serde_json::Value;
 
 use crate::common::{Bench, said};
@@ -154,5 +155,179 @@ fn of_a_file_that_was_cut_off_nothing_is_taken_for_zeroes_that_lay_behind_its_en
             opened += 1;
         }
         assert!(opened >= 6, "{format} {options:?}: {opened}");
+    }
+}
+
+/// What `salvage --output=json` tells of `source`, which has lost something, and the copy.
+fn account_of(bench: &Bench, line: &[&str]) -> (Value, Vec<u8>) {
+    let output = bench.anydisk(&[&["salvage", "--output=json"], line, &["saved"]].concat());
+    assert_eq!(output.status.code(), Some(3), "{line:?}: {}", said(&output));
+    let json = serde_json::from_slice(&output.stdout).expect("JSON");
+    (json, std::fs::read(bench.path("saved")).expect("a copy"))
+}
+
+/// The parts that an account calls lost, as start and length.
+fn parts(json: &Value) -> Vec<(u64, u64)> {
+    let number = |value: &Value| value.as_u64().expect("a number");
+    let lost = json["lost"].as_array().expect("a list");
+    lost.iter().map(|one| (number(&one["start"]), number(&one["length"]))).collect()
+}
+
+/// An overlay of 4 MiB that holds the third MiB itself, and an image below that is missing.
+fn orphan(bench: &Bench, format: &str) {
+    let base = &format!("base.{format}"); // A VDI's parent is sought among files called so.
+    bench.raw("disk", 4 << 20, &[(0, &[1; 4 << 20])]);
+    bench.prints(&["convert", "-q", "-f", "raw", "-O", format, "disk", base]);
+    bench.prints(&["create", "-q", "-f", format, "-b", base, "-F", format, "top"]);
+    let disk = OpenDisk::new().write(true).path(bench.path("top")).expect("it opens");
+    disk.write(GuestOffset(2 << 20), &[7; 1 << 20]).expect("written");
+    disk.flush().expect("flushed");
+    std::fs::remove_file(bench.path(base)).expect("it was there");
+}
+
+#[test]
+fn of_an_overlay_whose_image_below_is_missing_all_that_is_above_it_is_copied_in_each_format() {
+    for format in ["qcow2", "qcow", "vmdk", "vdi", "vhd", "cow"] {
+        let bench = Bench::new();
+        orphan(&bench, format);
+        bench.fails(&["convert", "-q", "-O", "raw", "top", "copy"], 1);
+        for line in [&["top"][..], &["--untrusted", "top"], &["-f", format, "top"]] {
+            let (json, saved) = account_of(&bench, line);
+            let size = json["virtual-size"].as_u64().expect("a size");
+            let mut expected = vec![0; saved.len()];
+            expected[2 << 20..3 << 20].fill(7);
+            assert!(saved == expected, "{format} {line:?}");
+            let lost = [(0, 2 << 20), (3 << 20, size - (3 << 20))];
+            assert_eq!(parts(&json), lost, "{format} {line:?}");
+            assert_eq!(json["data-size"], 1 << 20, "{format} {line:?}");
+            let why = json["lost"][0]["why"].as_str().expect("a reason");
+            assert!(why.contains("cannot open: "), "{format} {line:?}: {why}");
+        }
+    }
+}
+
+#[test]
+fn an_image_below_that_is_no_image_or_the_wrong_one_is_as_good_as_missing_and_is_told() {
+    let bench = Bench::new();
+    orphan(&bench, "qcow2");
+    std::fs::write(bench.path("base.qcow2"), b"QFI\xfb, and nothing behind it").expect("a file");
+    let (json, _) = account_of(&bench, &["top"]);
+    assert_eq!(parts(&json), [(0, 2 << 20), (3 << 20, 1 << 20)]);
+    // Two links of a chain that comes back to itself.
+    std::fs::rename(bench.path("top"), bench.path("base.qcow2")).expect("renamed");
+    let (json, saved) = account_of(&bench, &["base.qcow2"]);
+    assert!(saved[2 << 20..3 << 20].iter().all(|byte| *byte == 7));
+    let why = json["lost"][0]["why"].as_str().expect("a reason");
+    assert!(why.contains("comes back to"), "{why}");
+    // An image that the command line names below another.
+    let name = "json:{\"driver\": \"qcow2\", \"file\": {\"filename\": \"base.qcow2\"}, \
+                \"backing\": {\"driver\": \"qcow2\", \"file\": {\"filename\": \"none\"}}}";
+    let (json, _) = account_of(&bench, &[name]);
+    assert_eq!(parts(&json), [(0, 2 << 20), (3 << 20, 1 << 20)]);
+}
+
+#[test]
+fn a_vmdk_whose_parent_has_changed_shows_what_it_has_itself_and_the_parent_where_that_is_said() {
+    let bench = Bench::new();
+    bench.raw("disk", 4 << 20, &[(0, &[1; 4 << 20])]);
+    bench.prints(&["convert", "-q", "-f", "raw", "-O", "vmdk", "disk", "base"]);
+    bench.prints(&["create", "-q", "-f", "vmdk", "-b", "base", "-F", "vmdk", "top"]);
+    for (name, byte) in [("top", 7), ("base", 9)] {
+        let disk = OpenDisk::new().write(true).path(bench.path(name)).expect("it opens");
+        disk.write(GuestOffset(2 << 20), &[byte; 1 << 20]).expect("written");
+        disk.flush().expect("flushed");
+    }
+    let (json, _) = account_of(&bench, &["top"]);
+    assert_eq!(parts(&json), [(0, 2 << 20), (3 << 20, 1 << 20)]);
+    let why = json["lost"][0]["why"].as_str().expect("a reason");
+    assert!(why.contains("its content ID is"), "{why}");
+    let name = "json:{\"driver\": \"vmdk\", \"file\": {\"filename\": \"top\"}, \
+                \"backing\": {\"driver\": \"vmdk\", \"file\": {\"filename\": \"base\"}}}";
+    bench.prints(&["salvage", name, "saved"]);
+    let saved = std::fs::read(bench.path("saved")).expect("a copy");
+    assert!(saved[..2 << 20].iter().all(|byte| *byte == 1));
+}
+
+#[test]
+fn of_a_chain_whose_middle_is_missing_the_links_above_it_are_copied() {
+    let bench = Bench::new();
+    bench.raw("bottom", 4 << 20, &[(0, &[1; 4 << 20])]);
+    bench.prints(&["create", "-q", "-f", "qcow2", "-b", "bottom", "-F", "raw", "middle"]);
+    bench.prints(&["create", "-q", "-f", "qcow2", "-b", "middle", "-F", "qcow2", "upper"]);
+    bench.prints(&["create", "-q", "-f", "qcow2", "-b", "upper", "-F", "qcow2", "top"]);
+    for (name, at) in [("upper", 1), ("top", 2)] {
+        let disk = OpenDisk::new().write(true).path(bench.path(name)).expect("it opens");
+        disk.write(GuestOffset(at << 20), &[7; 1 << 20]).expect("written");
+        disk.flush().expect("flushed");
+    }
+    std::fs::remove_file(bench.path("middle")).expect("it was there");
+    let (json, saved) = account_of(&bench, &["top"]);
+    assert_eq!(parts(&json), [(0, 1 << 20), (3 << 20, 1 << 20)]);
+    assert!(saved[1 << 20..3 << 20].iter().all(|byte| *byte == 7));
+}
+
+#[test]
+fn where_nothing_of_the_missing_image_below_is_needed_nothing_is_lost() {
+    let bench = Bench::new();
+    orphan(&bench, "qcow2");
+    bench.prints(&["create", "-q", "-f", "qcow2", "base.qcow2", "4M"]);
+    let disk = OpenDisk::new().write(true).path(bench.path("top")).expect("it opens");
+    disk.write(GuestOffset(0), &[7; 4 << 20]).expect("written");
+    disk.flush().expect("flushed");
+    drop(disk);
+    std::fs::remove_file(bench.path("base.qcow2")).expect("it was there");
+    bench.prints(&["salvage", "top", "saved"]);
+    assert!(std::fs::read(bench.path("saved")).expect("a copy") == [7; 4 << 20]);
+}
+
+#[test]
+fn of_an_image_whose_data_file_is_missing_what_its_tables_hold_is_told_and_zeroes_are_kept() {
+    let bench = Bench::new();
+    bench.raw("disk", 4 << 20, &[(1 << 20, &[1; 1 << 20])]);
+    let line = ["convert", "-q", "-f", "raw", "-O", "qcow2", "-o", "data_file=data"];
+    bench.prints(&[&line[..], &["disk", "top"]].concat());
+    std::fs::remove_file(bench.path("data")).expect("it was there");
+    let (json, saved) = account_of(&bench, &["top"]);
+    assert_eq!(parts(&json), [(1 << 20, 1 << 20)]);
+    assert!(saved == [0; 4 << 20]);
+    let why = json["lost"][0]["why"].as_str().expect("a reason");
+    assert!(why.contains("data: cannot open: No such file"), "{why}");
+}
+
+#[test]
+fn of_a_split_vmdk_the_extents_that_are_there_are_copied() {
+    for subformat in ["twoGbMaxExtentSparse", "twoGbMaxExtentFlat"] {
+        let bench = Bench::new();
+        let disk: Vec<u8> = (0..6_u8).flat_map(|part| vec![part + 1; 1 << 20]).collect();
+        bench.raw("disk", 6 << 20, &[(0, &disk)]);
+        let options = format!("subformat={subformat},split_size=1M");
+        let line = ["convert", "-q", "-f", "raw", "-O", "vmdk", "-o", &options];
+        bench.prints(&[&line[..], &["disk", "top.vmdk"]].concat());
+        let letter = if subformat.ends_with("Flat") { "f" } else { "s" };
+        let extent = |number: u32| bench.path(format!("top-{letter}00{number}.vmdk"));
+        for number in [2, 3] {
+            std::fs::remove_file(extent(number)).expect("it was there");
+        }
+        // One that is there, and is damaged: of a flat one the end is missing.
+        let file = std::fs::File::options().write(true).open(extent(5)).expect("it is there");
+        file.set_len(300).expect("cut");
+        let (json, saved) = account_of(&bench, &["top.vmdk"]);
+        let damaged = if letter == "f" { 300 } else { 0 };
+        let rest = (1 << 20) - damaged;
+        let mut expected = disk.clone();
+        expected[1 << 20..3 << 20].fill(0);
+        expected[4 << 20..5 << 20][damaged..].fill(0);
+        let saved_rest = saved == expected
+            || letter == "f" && {
+                let mut loosely = expected.clone();
+                loosely[4 << 20..5 << 20].fill(0);
+                saved == loosely
+            };
+        assert!(saved_rest, "{subformat}");
+        let lost = parts(&json);
+        assert_eq!(lost[..2], [(1 << 20, 1 << 20), (2 << 20, 1 << 20)], "{subformat}");
+        assert_eq!(lost[2].0 + lost[2].1, 5 << 20, "{subformat}");
+        assert!(lost[2].1 >= rest as u64, "{subformat}: {lost:?}");
+        assert_eq!(lost.len(), 3, "{subformat}");
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use anydisk_core::{
-    Access, Error, GuestOffset, GuestRange, HostOffset, OpenRequest, Reference, Result, Storage,
-    Value,
+    Access, Error, GuestOffset, GuestRange, HostOffset, MissingStorage, OpenRequest, Result,
+    Storage, Value,
 };
 
 use super::{Assembly, cowd, hosted, read_header, sesparse, text_invalid};
@@ -109,8 +109,7 @@ impl<'a> Assembler<'a> {
             (_, Some(access)) => {
                 let is_written = matches!(line.kind, ExtentKind::Sparse | ExtentKind::VmfsSparse);
                 let file = self.file(line, if is_written { access } else { Access::Read })?;
-                let sparse = self.sparse(file, line).map_err(|error| self.within(file, error))?;
-                (line.kind.word(), Body::Sparse(sparse))
+                (line.kind.word(), self.grains(file, line)?)
             }
         };
         let stored = !matches!(line.kind, ExtentKind::Zero | ExtentKind::SeSparse);
@@ -124,13 +123,8 @@ impl<'a> Assembler<'a> {
             return self.shared(file, line, access);
         }
         let reference = line.reference();
-        let resolve = |reference: &Reference| {
-            self.request.resolver.resolve(reference, self.request.location, access)
-        };
-        let located = resolve(&reference).or_else(|error| match line.reference_as_written() {
-            Some(written) => resolve(&written).map_err(|_| error),
-            None => Err(error),
-        })?;
+        let names = std::iter::once(reference.clone()).chain(line.reference_as_written());
+        let located = self.request.part(names, access)?;
         let own = self.request.store.identity();
         if own.is_some() && located.store.identity() == own {
             return Err(reference.denied("it is the descriptor itself"));
@@ -159,6 +153,24 @@ impl<'a> Assembler<'a> {
         let file = self.file(line, access)?;
         let end = HostOffset(self.files[file].store.len()?);
         Ok(Body::Flat(Flat::new(file, line.start, end)))
+    }
+
+    /// The extent of grains in a file; what cannot be read, where that is borne.
+    fn grains(&mut self, file: usize, line: &ExtentLine) -> Result<Body> {
+        match self.sparse(file, line) {
+            Ok(sparse) => Ok(Body::Sparse(sparse)),
+            Err(why) if self.request.resolver.bears_loss() => Ok(self.missing(file, &why)),
+            Err(why) => Err(self.within(file, why)),
+        }
+    }
+
+    /// Stands for all of an extent of which nothing can be read.
+    fn missing(&mut self, file: usize, why: &Error) -> Body {
+        let name = self.files[file].name.clone();
+        let store = Arc::new(MissingStorage::new(name.clone(), why));
+        self.files.push(File::new(store, name));
+        let endless = HostOffset(i64::MAX.unsigned_abs());
+        Body::Flat(Flat::new(self.files.len() - 1, HostOffset::ZERO, endless))
     }
 
     /// The extent of grains in a file, of at least as many bytes as the line promises.
