@@ -32,8 +32,12 @@ pub fn commit(
     let chain = Disk::from_layers(layers, &Limits::default());
     let link = Link::of(above, base);
     link.set(None)?;
-    if base.size() < chain.size() {
-        base.resize(chain.size(), Preallocation::Off)?;
+    if base.size() < chain.size()
+        && let Err(error) = base.resize(chain.size(), Preallocation::Off)
+    {
+        // It holds what it held, so the image above is still the one that was made for it.
+        link.set(base.top().info().content_id)?;
+        return Err(error.into());
     }
     let settings = Settings { target_is_zero: false, durable: true, ..settings.clone() };
     let report = copy_to_disk(&Sources::one(&chain).above(above.len()), base, &settings, watch)?;

@@ -8,6 +8,7 @@ use anydisk_core::{
     OpenRequest, Options, Reference, Role, Storage,
 };
 use anydisk_storage::MemoryStorage;
+use anydisk_testkit::MemoryFolder;
 use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::drawers::Drawer;
 use anydisk_vdi::VDI;
@@ -65,6 +66,33 @@ fn after_a_commit_the_delta_knows_the_new_content_of_its_parent_and_can_be_empti
     let (top, whole) = (open(&top), anydisk_core::GuestRange::whole(SIZE));
     let extent = top.image.map(whole).expect("a map");
     assert!(matches!(extent.source, anydisk_core::Source::Absent { .. }));
+}
+
+/// A split disk needs files to grow, and nobody makes them here.
+#[test]
+fn a_commit_whose_base_cannot_grow_leaves_the_link_as_it_was() {
+    let (folder, limits) = (MemoryFolder::default(), Limits::default());
+    let location = Location::Path("base.vmdk".into());
+    let mut options = Options::of(&VMDK);
+    options.set("subformat", "twoGbMaxExtentSparse").expect("an option");
+    options.set("split_size", "256k").expect("an option");
+    let store = folder.make_file("base.vmdk").expect("a file");
+    let request = CreateRequest::new(Arc::clone(&store), &location, 512 << 10, &options, &limits);
+    drop(VMDK.create(CreateRequest { companions: &folder, ..request }).expect("an image"));
+    let open_base = || {
+        let request = OpenRequest::new(Arc::clone(&store), &location, &limits);
+        let request = OpenRequest { access: Access::ReadWrite, resolver: &folder, ..request };
+        Disk::new(VMDK.open(request).expect("it opens").image)
+    };
+    let mut reference = Reference::new(Role::Backing, "base.vmdk");
+    reference.content_id = open_base().top().info().content_id;
+    let top = create(Some(&reference));
+    let above = open(&top);
+    let committed = commit(&[above], &open_base(), &Settings::default(), &Unwatched);
+    committed.expect_err("it cannot grow");
+    let named = open(&top).backing.expect("a parent").content_id;
+    assert!(named.is_some());
+    assert_eq!(named, open_base().top().info().content_id);
 }
 
 /// Bytes that each of the files may have.
