@@ -8,6 +8,8 @@ use anydisk_core::{
 };
 use anydisk_cow::COW;
 use anydisk_storage::MemoryStorage;
+use anydisk_testkit::contents;
+use anydisk_testkit::double::CrashStorage;
 
 /// Data begins here in an image of 100 sectors.
 const DATA: u64 = 1536;
@@ -26,8 +28,12 @@ fn small() -> Arc<MemoryStorage> {
 }
 
 fn check(store: &Arc<MemoryStorage>, repair: Repair) -> (CheckReport, Vec<String>) {
+    check_any(store.clone(), repair)
+}
+
+fn check_any(store: Arc<dyn Storage>, repair: Repair) -> (CheckReport, Vec<String>) {
     let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
-    let open = OpenRequest::new(store.clone(), &location, &limits);
+    let open = OpenRequest::new(store, &location, &limits);
     let open = OpenRequest { access: Access::ReadWrite, ..open };
     let mut lines = Vec::new();
     let request = CheckRequest::new(open).repairing(repair);
@@ -102,4 +108,35 @@ fn data_behind_the_end_of_the_disk_is_told_and_kept() {
     }
     // What is missing before the end is filled up, and nothing else.
     assert!(store.to_vec() == before);
+}
+
+#[test]
+fn power_may_fail_during_a_repair_and_all_reads_as_before() {
+    let damages: [fn(&MemoryStorage); 2] = [
+        |store| {
+            store.set_len(DATA + 5 * 512 + 100).expect("memory can be cut");
+            store.write_at(HostOffset(1056 + 12), &[0xF2]).expect("a write");
+        },
+        |store| store.set_len(DATA + 51200 + 1000).expect("memory grows"),
+    ];
+    let content = |store| {
+        let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
+        let request = OpenRequest::new(store, &location, &limits);
+        contents(&Disk::new(COW.open(request).expect("it opens").image))
+    };
+    for damage in damages {
+        let store = small();
+        damage(&store);
+        let before = content(store.clone() as Arc<dyn Storage>);
+        let crash = CrashStorage::over(store.to_vec());
+        check_any(Arc::new(crash.clone()), Repair::All);
+        for state in crash.torn_states(200, 1) {
+            let store: Arc<dyn Storage> = state.storage();
+            assert!(content(store.clone()) == before, "{state}");
+            check_any(store.clone(), Repair::All);
+            assert!(content(store.clone()) == before, "{state}");
+            let (report, lines) = check_any(store, Repair::Nothing);
+            assert!(report.is_clean(), "{lines:?}\n{state}");
+        }
+    }
 }

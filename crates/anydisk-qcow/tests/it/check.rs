@@ -5,11 +5,12 @@ use std::sync::Arc;
 use crate::common::{in_memory, range, read};
 use anydisk_core::{
     Access, CheckReport, CheckRequest, Disk, Error, Format, GuestOffset, HostOffset, Limits,
-    Location, OpenRequest, Placement, Repair, Storage,
+    Location, OpenRequest, Placement, Reference, Repair, Role, Storage,
 };
 use anydisk_qcow::QCOW;
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::Random;
+use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::golden::cases;
 
 /// Runs a check: the report, and each finding as one line.
@@ -18,8 +19,16 @@ fn check_with(
     repair: Repair,
     limits: &Limits,
 ) -> (CheckReport, Vec<String>) {
+    check_any(store.clone(), repair, limits)
+}
+
+fn check_any(
+    store: Arc<dyn Storage>,
+    repair: Repair,
+    limits: &Limits,
+) -> (CheckReport, Vec<String>) {
     let location = Location::Other("image".to_owned());
-    let open = OpenRequest::new(store.clone(), &location, limits);
+    let open = OpenRequest::new(store, &location, limits);
     let open = OpenRequest { access: Access::ReadWrite, ..open };
     let mut lines = Vec::new();
     let request = CheckRequest::new(open).repairing(repair);
@@ -253,6 +262,75 @@ fn clusters_of_a_table_that_was_lost_are_neither_leaks_nor_given_back() {
             assert!(report.image_end.is_some_and(|end| end.get() <= before.len() as u64));
             assert!(store.to_vec() == before, "{expected}, {repair:?}");
         }
+    }
+}
+
+/// Bytes of the disk in a store, and the name of the image below it.
+fn content(store: Arc<dyn Storage>) -> (Vec<u8>, Option<Vec<u8>>) {
+    let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
+    let opened = QCOW.open(OpenRequest::new(store, &location, &limits)).expect("it opens");
+    let disk = Disk::new(opened.image);
+    (read(&disk, 0, disk.size()), opened.backing.map(|reference| reference.name))
+}
+
+#[test]
+fn power_may_fail_during_a_repair_and_all_reads_as_before() {
+    let damages: [fn(&Arc<MemoryStorage>); 2] = [
+        |store| put(store, 0x1028, 0x9_0000),
+        |store| {
+            put(store, 0x1000, 0);
+            store.write_at(HostOffset(0x2000), &[0; 4096]).expect("a write");
+            store.set_len(store.len().expect("memory") + (3 << 12)).expect("memory");
+        },
+    ];
+    for damage in damages {
+        let store = small();
+        damage(&store);
+        let before = content(store.clone());
+        let crash = CrashStorage::over(store.to_vec());
+        check_any(Arc::new(crash.clone()), Repair::All, &Limits::default());
+        let mut count = 0;
+        for state in crash.torn_states(200, 1) {
+            count += 1;
+            let store: Arc<dyn Storage> = state.storage();
+            assert!(content(store.clone()) == before, "{state}");
+            check_any(store.clone(), Repair::All, &Limits::default());
+            assert!(content(store.clone()) == before, "{state}");
+            let (report, lines) = check_any(store, Repair::Nothing, &Limits::default());
+            // Not every medium makes holes.
+            assert_eq!(report.corruptions, 0, "{lines:?}\n{state}");
+        }
+        assert!(count > 1, "nothing was written");
+    }
+}
+
+#[test]
+fn power_may_fail_while_another_image_is_named_and_one_of_the_two_is() {
+    let (store, disk) = in_memory(1 << 20, &[]);
+    disk.write(GuestOffset(0), &[7; 8192]).expect("a write");
+    disk.flush().expect("a flush");
+    drop(disk);
+    let before = content(store.clone()).0;
+    let crash = CrashStorage::over(store.to_vec());
+    let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
+    let open = OpenRequest::new(Arc::new(crash.clone()), &location, &limits);
+    let image =
+        QCOW.open(OpenRequest { access: Access::ReadWrite, ..open }).expect("it opens").image;
+    let link = image.backing_link().expect("it can be changed");
+    let mut names = vec![None];
+    for name in [Some("a"), Some("another name"), None] {
+        let reference = name.map(|name| Reference::new(Role::Backing, name));
+        link.set_backing(reference.as_ref()).expect("another name");
+        crash.mark();
+        names.push(name.map(|name| name.as_bytes().to_vec()));
+    }
+    for state in crash.torn_states(200, 1) {
+        let (found, name) = content(state.storage());
+        let named = state.marks().min(names.len() - 2);
+        assert!(names[named..named + 2].contains(&name), "{name:?}\n{state}");
+        assert!(found == before, "{state}");
+        let (report, lines) = check_any(state.storage(), Repair::Nothing, &Limits::default());
+        assert_eq!(report.corruptions, 0, "{lines:?}\n{state}");
     }
 }
 

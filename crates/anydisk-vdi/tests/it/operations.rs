@@ -503,6 +503,38 @@ fn amend(store: &Arc<dyn Storage>, given: &[(&str, &str)]) -> Result<()> {
     })
 }
 
+/// The header lies in one sector: power leaves the old or the new one.
+#[test]
+fn after_any_crash_while_the_parent_or_the_names_change_they_are_the_old_or_the_new_ones() {
+    let image = ByHand { has_parent: true, ..ByHand::SMALL };
+    let crash = CrashStorage::over(image.bytes());
+    let store: Arc<dyn Storage> = Arc::new(crash.clone());
+    let info = |store: &Arc<dyn Storage>| {
+        let disk = open(store, Access::Read).expect("it opens");
+        let parent = disk.layers()[0].backing.as_ref().and_then(|reference| reference.id);
+        (disk.top().info().id, parent)
+    };
+    let mut told = vec![info(&store)];
+    let disk = open(&store, Access::ReadWrite).expect("it opens");
+    let link = disk.top().backing_link().expect("it can be changed");
+    let mut other = Reference::new(Role::Backing, "");
+    other.id = Some(Id::Uuid(Uuid::from_bytes([5; 16])));
+    other.content_id = Some(Id::Uuid(Uuid::from_bytes([6; 16])));
+    for parent in [Some(&other), None] {
+        link.set_backing(parent).expect("another parent");
+        crash.mark();
+        told.push(info(&store));
+    }
+    drop(disk);
+    amend(&store, &[("uuid", "random")]).expect("another name");
+    told.push(info(&store));
+    for state in crash.torn_states(200, 1) {
+        let found = info(&(state.storage() as Arc<dyn Storage>));
+        let before = state.marks().min(told.len() - 2);
+        assert!(told[before..before + 2].contains(&found), "{found:?}\n{state}");
+    }
+}
+
 #[test]
 fn a_copy_gets_another_uuid_and_keeps_its_content() {
     let store = by_hand(ByHand::SMALL);

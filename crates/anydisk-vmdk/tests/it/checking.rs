@@ -705,6 +705,23 @@ fn after_any_crash_of_a_repair_every_grain_is_as_before_or_mended() {
     }
 }
 
+/// Opening for writing gives the first table what only the second one has.
+#[test]
+fn after_any_crash_while_the_second_tables_entries_are_taken_everything_is_there() {
+    let store = image();
+    put(&store, TABLE, 0);
+    put(&store, TABLE + 12, 0);
+    let crash = CrashStorage::over(store.to_vec());
+    let disk = open(Arc::new(crash.clone()), Access::ReadWrite);
+    disk.write(GuestOffset(7 * GRAIN), &[8; 512]).expect("a write");
+    disk.flush().expect("a flush");
+    for state in crash.torn_states(500, 1) {
+        assert_eq!(grains(&state.storage()), [1, 2, 3, 4], "{state}");
+        drop(open(state.storage(), Access::ReadWrite));
+        assert_eq!(grains(&state.storage()), [1, 2, 3, 4], "{state}");
+    }
+}
+
 #[test]
 fn a_check_can_be_cancelled_and_tells_how_far_it_is() {
     let (location, limits, store, _) = request(image(), Access::Read);
