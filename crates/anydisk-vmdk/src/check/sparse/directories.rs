@@ -130,87 +130,90 @@ impl SparseCheck<'_> {
         let state = self.states[at_state];
         let one = self.named(first, index, state.first_on_others);
         let other = second.as_ref().map(|it| self.named(it, index, state.second_on_others));
-        match (one, other, second) {
+        let finding = match (one, other, second) {
             (Named::Nothing, None | Some(Named::Nothing), _)
             | (Named::At(_), None | Some(Named::At(_)), _) => return Ok(()),
             (Named::At(table), Some(fault), Some(second)) => {
-                let remedy = "a copy of the first table";
-                let done = self.copy_table(table, second, index)?;
-                self.states[at_state].second_on_others &= !done;
-                let severity = match fault.is_on_others() {
-                    true => Severity::Corruption,
-                    false => Severity::Note,
-                };
-                let text = fault.fault(format!("no table, where the first one is at {table}"));
-                let text = format!("of the second directory: {text}");
-                self.tell(
-                    severity,
-                    "directory-copy",
-                    second.place(index),
-                    text,
-                    remedy,
-                    done,
-                    teller,
-                );
+                self.renew_second(at_state, (table, fault), (second, index))?
             }
             (fault, Some(Named::At(table)), _) => {
-                let done = self.copy_table(table, first, index)?;
-                self.states[at_state].first_on_others &= !done;
-                let nothing = format!("the entry is 0, and the second directory's is {table}");
-                let (text, at) = (fault.fault(nothing), first.place(index));
-                let remedy = "a copy of the second table";
-                self.tell(Severity::Corruption, "directory-entry", at, text, remedy, done, teller);
+                self.renew_first(at_state, (table, fault), (first, index))?
             }
             (Named::OnOthers(text), ..) | (_, Some(Named::OnOthers(text)), _) => {
-                self.keeps_leaks = true;
-                let (kind, at) = ("metadata-overlap", first.place(index));
-                teller.tell(Finding::new(Severity::Corruption, kind, at, text));
+                Finding::new(Severity::Corruption, "metadata-overlap", first.place(index), text)
             }
-            (Named::Nothing, Some(fault), Some(second)) => {
-                let done = self.mends();
-                if done {
-                    second.set(index, 0);
-                }
-                let text = fault.fault(String::new());
-                let (at, remedy) = (second.place(index), "the entry of the first directory");
-                self.tell(Severity::Note, "directory-copy", at, text, remedy, done, teller);
-            }
-            (fault, _, second) => {
-                let coverage = self.sparse.geometry().coverage();
-                let cost = guest(self.part, number.saturating_mul(coverage), coverage);
-                let text = fault.fault(String::new());
-                let at = first.place(index);
-                let finding = Finding::new(Severity::Corruption, "directory-entry", at, text);
-                let mut finding = finding.costing(cost).mended_by("there is no table any more");
-                finding.repaired = self.mends();
-                if finding.repaired {
-                    first.set(index, 0);
-                    if let Some(second) = second {
-                        second.set(index, 0);
-                    }
-                }
-                self.keeps_leaks = true;
-                teller.tell(finding);
-            }
-        }
+            (Named::Nothing, Some(fault), Some(second)) => self.drop_second(fault, second, index),
+            (fault, _, second) => self.drop_both(number, fault, (first, second), index),
+        };
+        self.keeps_leaks = true;
+        teller.tell(finding);
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the parts of a finding")]
-    fn tell(
+    /// The first table is in its place, the second is not: it gets a copy.
+    fn renew_second(
         &mut self,
-        severity: Severity,
-        kind: &'static str,
-        at: HostOffset,
-        text: String,
-        remedy: &'static str,
-        done: bool,
-        teller: &mut Teller<'_>,
-    ) {
-        self.keeps_leaks = true;
-        let mut finding = Finding::new(severity, kind, at, text).mended_by(remedy);
-        finding.repaired = done;
-        teller.tell(finding);
+        at_state: usize,
+        (table, fault): (HostOffset, Named),
+        (second, index): (&mut Entries, usize),
+    ) -> Result<Finding> {
+        let severity = if fault.is_on_others() { Severity::Corruption } else { Severity::Note };
+        let text = fault.fault(format!("no table, where the first one is at {table}"));
+        let text = format!("of the second directory: {text}");
+        let finding = Finding::new(severity, "directory-copy", second.place(index), text);
+        let mut finding = finding.mended_by("a copy of the first table");
+        finding.repaired = self.copy_table(table, second, index)?;
+        self.states[at_state].second_on_others &= !finding.repaired;
+        Ok(finding)
+    }
+
+    /// The second table is in its place, the first is not: it gets a copy.
+    fn renew_first(
+        &mut self,
+        at_state: usize,
+        (table, fault): (HostOffset, Named),
+        (first, index): (&mut Entries, usize),
+    ) -> Result<Finding> {
+        let text = fault.fault(format!("the entry is 0, and the second directory's is {table}"));
+        let at = first.place(index);
+        let finding = Finding::new(Severity::Corruption, "directory-entry", at, text);
+        let mut finding = finding.mended_by("a copy of the second table");
+        finding.repaired = self.copy_table(table, first, index)?;
+        self.states[at_state].first_on_others &= !finding.repaired;
+        Ok(finding)
+    }
+
+    /// The first directory names no table, the second one that is not there.
+    fn drop_second(&self, fault: Named, second: &mut Entries, index: usize) -> Finding {
+        if self.mends() {
+            second.set(index, 0);
+        }
+        let (at, text) = (second.place(index), fault.fault(String::new()));
+        let finding = Finding::new(Severity::Note, "directory-copy", at, text);
+        let mut finding = finding.mended_by("the entry of the first directory");
+        finding.repaired = self.mends();
+        finding
+    }
+
+    /// Neither directory names a table that is there.
+    fn drop_both(
+        &self,
+        number: u64,
+        fault: Named,
+        (first, second): (&mut Entries, Option<&mut Entries>),
+        index: usize,
+    ) -> Finding {
+        let coverage = self.sparse.geometry().coverage();
+        let cost = guest(self.part, number.saturating_mul(coverage), coverage);
+        let (at, text) = (first.place(index), fault.fault(String::new()));
+        let finding = Finding::new(Severity::Corruption, "directory-entry", at, text);
+        let mut finding = finding.costing(cost).mended_by("there is no table any more");
+        finding.repaired = self.mends();
+        if finding.repaired {
+            first.set(index, 0);
+            second.into_iter().for_each(|second| second.set(index, 0));
+        }
+        finding
     }
 
     /// Appends a copy of a table and names it in a directory: whether that is to be and can be done.
