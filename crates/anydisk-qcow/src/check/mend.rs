@@ -67,6 +67,30 @@ impl<'a> Mender<'a> {
         Ok(())
     }
 
+    /// Tells of a cluster in which the file ends, and makes the file reach its end if everything is to be
+    /// mended.
+    pub(super) fn fill_up(
+        &mut self,
+        entry: HostOffset,
+        guest: GuestRange,
+        (at, end): (HostOffset, HostOffset),
+        teller: &mut Teller<'_>,
+    ) -> Result<()> {
+        let len = self.image.store.len()?;
+        let there = len.saturating_sub(at.get());
+        let text = format!("the file ends in the cluster at {at}, at {}", HostOffset(len));
+        let finding = Finding::new(Severity::Corruption, "cluster-cut", entry, text);
+        let mut finding =
+            finding.costing(guest.skip(there)).mended_by("the file is filled up with zeroes");
+        if self.repair == Repair::All {
+            self.image.store.set_len(end.get())?;
+            self.wrote = true;
+            finding.repaired = true;
+        }
+        teller.tell(finding);
+        Ok(())
+    }
+
     /// Tells what is lost, and gives back what holds no data, if nothing is damaged: its end by
     /// cutting the file, the rest as holes.
     pub(super) fn give_back(

@@ -183,6 +183,11 @@ impl<'a> Walk<'a> {
                     let finding = mend::past_end(entry.at, run.guest, text, harmless);
                     return mender.clear_entry(entry.at, finding, teller);
                 }
+                // What lies behind the end of the disk need not be there.
+                _ if run.place.at + entry.guest.len() > file_len => {
+                    let end = HostOffset(run.place.at + entry.guest.len());
+                    mender.fill_up(entry.at, entry.guest, (at, end), teller)?;
+                }
                 _ => {}
             }
             places.gather(run);

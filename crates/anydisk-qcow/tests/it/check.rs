@@ -265,6 +265,29 @@ fn clusters_of_a_table_that_was_lost_are_neither_leaks_nor_given_back() {
     }
 }
 
+#[test]
+fn a_cluster_in_which_the_file_ends_is_told_and_the_file_filled_up() {
+    // The last cluster of the second disk is cut by its end.
+    for (size, cut, is_damage) in [(1 << 20, 1, true), ((1 << 20) + 512, 3584, false)] {
+        let (store, disk) = in_memory(size, &[]);
+        disk.write(GuestOffset(size - 512), &[7; 512]).expect("a write");
+        disk.flush().expect("a flush");
+        drop(disk);
+        let len = store.len().expect("memory");
+        store.set_len(len - cut).expect("memory");
+        let (report, lines) = check(&store);
+        assert_eq!(report.corruptions, u64::from(is_damage), "{lines:?}");
+        if is_damage {
+            let expected =
+                "cluster-cut at 0x17f8: the file ends in the cluster at 0x2000, at 0x2fff";
+            assert_eq!(lines, [expected]);
+            let (report, _) = check_with(&store, Repair::All, &Limits::default());
+            assert!(report.is_clean());
+            assert_eq!(store.len().expect("memory"), len);
+        }
+    }
+}
+
 /// Bytes of the disk in a store, and the name of the image below it.
 fn content(store: Arc<dyn Storage>) -> (Vec<u8>, Option<Vec<u8>>) {
     let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
