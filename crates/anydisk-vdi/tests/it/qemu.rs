@@ -1,50 +1,14 @@
 //! qemu-img as a judge, in both directions.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use anydisk_core::{
-    Access, CreateRequest, Disk, Format, GuestOffset, Limits, Located, Location, NoReferences,
-    Opener, Options, Preallocation, Registry, StorageExt,
-};
+use anydisk_core::{Access, GuestOffset, Preallocation, StorageExt};
 use anydisk_storage::{FileStorage, OpenOptions};
 use anydisk_testkit::oracle::{Checked, Qemu};
-use anydisk_testkit::{ByteModel, contents, play};
+use anydisk_testkit::{ByteModel, ImageFolder, contents, play};
 use anydisk_vdi::VDI;
 
-struct Folder(tempfile::TempDir);
-
-impl Folder {
-    fn new() -> Self {
-        Self(tempfile::tempdir().expect("a folder"))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn create(&self, name: &str, size: u64, given: &[(&str, &str)]) -> Disk {
-        let path = self.path(name);
-        let options = OpenOptions::new().write(true).create(true);
-        let store = Arc::new(FileStorage::open(&path, &options).expect("a new file"));
-        let mut options = Options::of(&VDI);
-        given.iter().for_each(|(name, value)| options.set(name, value).expect("an option"));
-        let (location, limits) = (Location::Path(path), Limits::default());
-        let request = CreateRequest::new(store, &location, size, &options, &limits);
-        Disk::new(VDI.create(request).expect("it can be made"))
-    }
-
-    fn open(&self, name: &str, access: Access) -> Disk {
-        let path = self.path(name);
-        let options = OpenOptions::new().write(access == Access::ReadWrite);
-        let store = Arc::new(FileStorage::open(&path, &options).expect("the file is there"));
-        let registry = Registry::new(&[&VDI]);
-        let file = Located { store, location: Location::Path(path) };
-        Opener::new(&registry, &NoReferences).open(file, None, access).expect("it opens")
-    }
-}
-
-fn assert_qemu_agrees(qemu: &Qemu, folder: &Folder, path: &Path, model: &ByteModel) {
+fn assert_qemu_agrees(qemu: &Qemu, folder: &ImageFolder, path: &Path, model: &ByteModel) {
     let raw = folder.path("model.raw");
     std::fs::write(&raw, model.contents()).expect("a file");
     assert_eq!(qemu.check(path, "vdi"), Ok(Checked { leaks: 0, corruptions: 0 }));
@@ -55,9 +19,9 @@ fn assert_qemu_agrees(qemu: &Qemu, folder: &Folder, path: &Path, model: &ByteMod
 fn qemu_reads_what_random_histories_leave_and_finds_every_block_counted() {
     let Some(qemu) = Qemu::find() else { return };
     for (seed, options) in [&[][..], &[("static", "on")]].into_iter().enumerate() {
-        let folder = Folder::new();
+        let folder = ImageFolder::new(&VDI);
         let size = (13 << 20) + 512 * 77;
-        let disk = folder.create("disk.vdi", size, options);
+        let disk = folder.create("disk.vdi", size, options, None);
         let mut model = ByteModel::new(size);
         play(&disk, &mut model, 1 << 20, seed as u64, 60);
         disk.flush().expect("a flush");
@@ -76,7 +40,7 @@ fn qemu_reads_what_was_compacted_grown_and_shrunk() {
     let Some(qemu) = Qemu::find() else { return };
     // qemu's own map has room for 128 blocks, so that it has to move for 200.
     let sizes = [(9_u64 << 20) + 512, 200 << 20, 150 << 20, 7 << 20];
-    let folder = Folder::new();
+    let folder = ImageFolder::new(&VDI);
     let path = folder.path("disk.vdi");
     qemu.create("vdi", &[], &path, &(12_u64 << 20).to_string());
     qemu.io(&path, "vdi", &["write -P 7 5M 1M", "write -P 0 2M 2M", "write -P 8 0 2M"]);
@@ -98,7 +62,7 @@ fn qemu_reads_what_was_compacted_grown_and_shrunk() {
 fn what_qemu_wrote_is_read_and_written_on() {
     let Some(qemu) = Qemu::find() else { return };
     for options in [&[][..], &["static=on"]] {
-        let folder = Folder::new();
+        let folder = ImageFolder::new(&VDI);
         let path = folder.path("disk.vdi");
         qemu.create("vdi", options, &path, "5251072");
         qemu.io(&path, "vdi", &["write -P 7 100k 300k", "write -P 9 4M 1", "write -z 150k 64k"]);
@@ -120,8 +84,8 @@ fn what_qemu_wrote_is_read_and_written_on() {
 #[test]
 fn a_new_image_has_the_size_that_qemu_sees_and_is_empty_to_it() {
     let Some(qemu) = Qemu::find() else { return };
-    let folder = Folder::new();
-    folder.create("disk.vdi", 3 << 40, &[]).flush().expect("a flush");
+    let folder = ImageFolder::new(&VDI);
+    folder.create("disk.vdi", 3 << 40, &[], None).flush().expect("a flush");
     let info = qemu.info(&folder.path("disk.vdi"), "vdi");
     assert_eq!(info["virtual-size"], 3_u64 << 40);
     assert_eq!(info["cluster-size"], 1 << 20);
