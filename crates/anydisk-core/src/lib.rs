@@ -52,6 +52,7 @@ mod limits;
 mod mapped;
 mod missing;
 mod open;
+mod owners;
 mod passphrase;
 mod reason;
 mod resolve;
@@ -95,6 +96,7 @@ pub use limits::Limits;
 pub use mapped::{MappedFrom, MappedPiece, MappedStorage, Mapping};
 pub use missing::{BearingLoss, MissingStorage};
 pub use open::Opener;
+pub use owners::Owners;
 pub use passphrase::{PassphraseChange, PassphraseOptions};
 pub use reason::{Expected, Feature, SecretProblem};
 pub use resolve::{

@@ -1,16 +1,17 @@
-//! What must be known before anything is written: where the metadata is, and, before the first new
-//! space is taken, where everything ends that is named.
+//! What must be known before anything is written: where the metadata is, where everything ends that is
+//! named, and that nothing is named twice.
 //!
 //! The format says nowhere what is free, so new space begins behind all that any entry names, and an
-//! entry may name what lies behind the end of the file. To know, all L2 tables must be read, which takes
-//! as long as the image is full. Opening reads the L1 table alone; the rest is read once, in pieces that
-//! are asked for as all metadata is ([`Need`](anydisk_core::Need)), by whoever first needs new space or
-//! gives some back. Until then a write in place is held against the metadata.
+//! entry may name what lies behind the end of the file, or what another names. To know, all L2 tables must
+//! be read, which takes as long as the image is full. Opening reads the L1 table alone; the rest is read
+//! once, in pieces that are asked for as all metadata is ([`Need`](anydisk_core::Need)), by whoever first
+//! needs new space or gives some back, before he writes anything. Until then a write that is all in place is
+//! held against the metadata.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anydisk_core::{Error, HostOffset, Result, RunSpace, check_limit};
+use anydisk_core::{Error, HostOffset, Owners, Result, RunSpace, check_limit};
 
 use crate::layout::RawHeader;
 use crate::piece::{Piece, each_word};
@@ -42,6 +43,8 @@ struct State {
     file_end: u64,
     /// Behind the last byte of what was found.
     end: u64,
+    /// The plain clusters that were found.
+    owners: Owners,
 }
 
 impl Survey {
@@ -65,6 +68,7 @@ impl Survey {
             next: (0, 0),
             file_end: len.next_multiple_of(geometry.cluster()),
             end: len,
+            owners: Owners::new(geometry.cluster()),
         };
         state.check_metadata()?;
         Ok(Self { done: state.tables.is_empty().into(), state: state.into() })
@@ -94,7 +98,7 @@ impl Survey {
     /// that is not given out.
     ///
     /// # Errors
-    /// [`Error::NeedsRepair`] for what they name; then they are asked for again.
+    /// [`Error::NeedsRepair`] for what they name; then all is asked for again.
     pub(crate) fn take(
         &self,
         geometry: &Geometry,
@@ -107,7 +111,12 @@ impl Survey {
         }
         let words = bytes.as_chunks().0.iter().map(|word| u64::from_be_bytes(*word));
         for (word, number) in words.zip(0..).filter(|(word, _)| *word != 0) {
-            state.find(geometry, at.saturating_add(number * ENTRY), word)?;
+            let found = state.find(geometry, at.saturating_add(number * ENTRY), word);
+            if found.is_err() {
+                // What was noted would be found twice.
+                (state.next, state.owners) = ((0, 0), Owners::new(geometry.cluster()));
+            }
+            found?;
         }
         self.go_on(&mut state, space, bytes.len() as u64);
         Ok(())
@@ -131,6 +140,7 @@ impl Survey {
             // Whoever sees it done takes space behind that.
             self.done.store(true, Ordering::Release);
             state.tables = Vec::new();
+            state.owners = Owners::new(state.owners.unit());
         }
     }
 
@@ -180,7 +190,14 @@ impl State {
         };
         self.check_cluster(piece)?;
         self.end = self.end.max(piece.end);
-        Ok(())
+        let is_plain = matches!(geometry.decode(entry), Some(Cluster::Data(_)));
+        match is_plain && !self.owners.insert(piece.at) {
+            true => Err(needs_repair(format!(
+                "the L2 entry at {at} names the cluster at {}, as another one",
+                HostOffset(piece.at)
+            ))),
+            false => Ok(()),
+        }
     }
 
     fn check_cluster(&self, piece: Piece) -> Result<()> {

@@ -3,13 +3,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anydisk_core::{Error, HostOffset, Result, Storage, StorageExt};
+use anydisk_core::{Error, HostOffset, Owners, Result, Storage, StorageExt};
 
 use crate::NAME;
 use crate::extent::Sparse;
 use crate::header::limit;
 use crate::limits;
-use crate::owners::Owners;
 use crate::table::{ENTRY, Grain, sector_at};
 
 /// Tables that are read at once when they lie in a row: 1 MiB.

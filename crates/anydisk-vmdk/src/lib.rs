@@ -73,7 +73,6 @@ mod limits;
 mod measure;
 mod mend;
 mod open;
-mod owners;
 mod second;
 mod sink;
 mod table;

@@ -10,12 +10,11 @@
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use anydisk_core::{HostOffset, Need, Result};
+use anydisk_core::{HostOffset, Need, Owners, Result};
 
 use crate::VmdkImage;
 use crate::extent::Sparse;
 use crate::image::{Table, key};
-use crate::owners::Owners;
 use crate::table::{Grain, Place, run};
 
 /// What both tables say of grains in a row.

@@ -26,6 +26,10 @@ impl QcowImage {
             Look::Run { cluster: Cluster::Data(at), len, .. } => {
                 let within = self.geometry.locate(range.start()).within;
                 if !survey.is_done() {
+                    // The rest may need new space, and be refused then: before anything is written.
+                    if let Some(need) = self.unsurveyed(survey).filter(|_| len < range.len()) {
+                        return Ok(Attempt::Need(need));
+                    }
                     survey.check(at, within + len, self.geometry.cluster())?;
                 }
                 let store = self.data_store(range.start(), at)?;

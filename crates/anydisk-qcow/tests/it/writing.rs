@@ -298,3 +298,34 @@ fn an_emptied_image_is_as_short_as_a_new_one_and_names_what_lay_below() {
     assert!(bytes.ends_with(name.as_bytes()));
     assert!(bytes[new.len()..bytes.len() - name.len()].iter().all(|byte| *byte == 0));
 }
+
+/// What is written to one would be in both; and a write that needs new space and is refused changes nothing,
+/// wherever the entry is that forbids it.
+#[test]
+fn a_write_that_needs_new_space_in_an_image_in_which_something_is_wrong_changes_nothing() {
+    let word = |bytes: &[u8], at: u64| {
+        let at = usize::try_from(at).expect("small");
+        u64::from_be_bytes(bytes[at..at + 8].try_into().expect("8 bytes"))
+    };
+    for is_far in [false, true] {
+        let bytes = small();
+        let table = word(&bytes, 48);
+        let first = word(&bytes, table);
+        let (entry, value, expected) = match is_far {
+            false => (table + 8, first, format!("names the cluster at {first:#x}, as another one")),
+            true => (table + 72, 0x900_0000, "a cluster at 0x9000000 lies behind".to_owned()),
+        };
+        let store = Arc::new(MemoryStorage::new(bytes));
+        store.write_at(HostOffset(entry), &value.to_be_bytes()).expect("a write");
+        let before = store.to_vec();
+        let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
+        let open = OpenRequest::new(store.clone(), &location, &limits);
+        let open = OpenRequest { access: Access::ReadWrite, ..open };
+        let disk = Disk::new(QCOW.open(open).expect("it opens").image);
+        for _ in 0..2 {
+            let error = disk.write(GuestOffset(0), &[9; 16384]).expect_err("refused").to_string();
+            assert!(error.contains(&expected), "{error}");
+        }
+        assert!(store.to_vec() == before, "{expected}");
+    }
+}
