@@ -159,6 +159,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// The refusal to use an image of this format before it is repaired.
+    #[must_use]
+    pub fn needs_repair(format: &'static str, why: impl Into<Cow<'static, str>>) -> Self {
+        Self::NeedsRepair { format, why: why.into() }
+    }
+
     /// This error as that of a store: what was done, with which store, where. An error of a store
     /// below stays what it is.
     pub(crate) fn of_store(

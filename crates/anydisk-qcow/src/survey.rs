@@ -186,16 +186,24 @@ impl State {
             Some(Cluster::Absent) => return Ok(()),
             Some(Cluster::Data(place)) => Piece::new(place, geometry.cluster()),
             Some(Cluster::Packed { at, len }) => Piece::new(at, len.into()),
-            None => return Err(needs_repair(format!("the L2 entry at {at} is {entry:#x}"))),
+            None => {
+                return Err(Error::needs_repair(
+                    NAME,
+                    format!("the L2 entry at {at} is {entry:#x}"),
+                ));
+            }
         };
         self.check_cluster(piece)?;
         self.end = self.end.max(piece.end);
         let is_plain = matches!(geometry.decode(entry), Some(Cluster::Data(_)));
         match is_plain && !self.owners.insert(piece.at) {
-            true => Err(needs_repair(format!(
-                "the L2 entry at {at} names the cluster at {}, as another one",
-                HostOffset(piece.at)
-            ))),
+            true => Err(Error::needs_repair(
+                NAME,
+                format!(
+                    "the L2 entry at {at} names the cluster at {}, as another one",
+                    HostOffset(piece.at)
+                ),
+            )),
             false => Ok(()),
         }
     }
@@ -206,7 +214,10 @@ impl State {
             None => Ok(()),
             Some(other) => {
                 let (found, other) = (HostOffset(piece.at), HostOffset(other.at));
-                Err(needs_repair(format!("the cluster at {found} lies on metadata at {other}")))
+                Err(Error::needs_repair(
+                    NAME,
+                    format!("the cluster at {found} lies on metadata at {other}"),
+                ))
             }
         }
     }
@@ -218,7 +229,10 @@ impl State {
             return Ok(());
         }
         let (at, end) = (HostOffset(piece.at), HostOffset(self.file_end));
-        Err(needs_repair(format!("{what} at {at} lies behind the end of the file at {end}")))
+        Err(Error::needs_repair(
+            NAME,
+            format!("{what} at {at} lies behind the end of the file at {end}"),
+        ))
     }
 
     /// The metadata that shares a byte with `piece`.
@@ -245,7 +259,10 @@ impl State {
         if let Some((one, other)) = pairs.into_iter().find(|(one, other)| one.meets(*other)) {
             let (first, second) =
                 (HostOffset(one.at.min(other.at)), HostOffset(one.at.max(other.at)));
-            return Err(needs_repair(format!("metadata at {second} lies on that at {first}")));
+            return Err(Error::needs_repair(
+                NAME,
+                format!("metadata at {second} lies on that at {first}"),
+            ));
         }
         let last = [self.others.last().copied(), self.tables.last().map(table)];
         for piece in last.into_iter().flatten() {
@@ -263,7 +280,12 @@ fn tables(image: &QcowImage) -> Result<Vec<HostOffset>> {
     each_word(image, image.geometry.l1_table(), len, &mut |at, entry| {
         match image.geometry.table(entry) {
             Ok(table) => tables.extend(table),
-            Err(entry) => return Err(needs_repair(format!("the L1 entry at {at} is {entry:#x}"))),
+            Err(entry) => {
+                return Err(Error::needs_repair(
+                    NAME,
+                    format!("the L1 entry at {at} is {entry:#x}"),
+                ));
+            }
         }
         check_count(tables.len())
     })?;
@@ -274,8 +296,4 @@ fn tables(image: &QcowImage) -> Result<Vec<HostOffset>> {
 fn check_count(tables: usize) -> Result<()> {
     let what = "number of L2 tables of an image to be written";
     check_limit(NAME, what, tables as u64, limits::TABLES)
-}
-
-fn needs_repair(why: String) -> Error {
-    Error::NeedsRepair { format: NAME, why: why.into() }
 }

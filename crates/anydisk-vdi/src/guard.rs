@@ -116,16 +116,21 @@ pub(crate) fn free_blocks(
     let mut named = Named::new(count);
     for_each_entry(header.table, header.blocks, store, |at, entry| match entry {
         FREE | ZERO => Ok(()),
-        number if u64::from(number) >= header.allocated => Err(needs_repair(format!(
-            "the block map entry at {at} is {number}, and there are {} blocks",
-            header.allocated
-        ))),
-        number if u64::from(number) >= in_file => Err(needs_repair(format!(
-            "the block map entry at {at} is {number}, and the file ends before that block"
-        ))),
-        number if !named.insert(number.into()) => {
-            Err(needs_repair(format!("the block map entry at {at} is {number}, as another one")))
-        }
+        number if u64::from(number) >= header.allocated => Err(Error::needs_repair(
+            NAME,
+            format!(
+                "the block map entry at {at} is {number}, and there are {} blocks",
+                header.allocated
+            ),
+        )),
+        number if u64::from(number) >= in_file => Err(Error::needs_repair(
+            NAME,
+            format!("the block map entry at {at} is {number}, and the file ends before that block"),
+        )),
+        number if !named.insert(number.into()) => Err(Error::needs_repair(
+            NAME,
+            format!("the block map entry at {at} is {number}, as another one"),
+        )),
         _ => Ok(()),
     })?;
     let mut free = Vec::new();
@@ -135,10 +140,6 @@ pub(crate) fn free_blocks(
         }
     }
     Ok(free)
-}
-
-fn needs_repair(why: String) -> Error {
-    Error::NeedsRepair { format: NAME, why: why.into() }
 }
 
 pub(crate) fn read_only(why: &'static str) -> Error {

@@ -107,13 +107,19 @@ fn check_places(
     let mut end = HostOffset::ZERO;
     for (at, len) in &pieces {
         if *at < end {
-            return Err(needs_repair(format!("metadata at {at} lies on other metadata")));
+            return Err(Error::needs_repair(
+                NAME,
+                format!("metadata at {at} lies on other metadata"),
+            ));
         }
         end = at.saturating_add(*len);
     }
     if end > sparse.end() {
         let file = sparse.end();
-        return Err(needs_repair(format!("metadata reaches to {end}, and the file to {file}")));
+        return Err(Error::needs_repair(
+            NAME,
+            format!("metadata reaches to {end}, and the file to {file}"),
+        ));
     }
     Ok(pieces)
 }
@@ -169,8 +175,9 @@ fn take_second(sparse: &Sparse, store: &dyn Storage, first: &[u32], second: &[u3
         let row = in_a_row(sparse, one).min(in_a_row(sparse, other));
         found.extend(only_second(sparse, store, number, (*at, *copy), row)?);
         if found.len() > MOST_TAKEN {
-            return Err(needs_repair(
-                "the first grain tables lack what the second ones name".into(),
+            return Err(Error::needs_repair(
+                NAME,
+                "the first grain tables lack what the second ones name",
             ));
         }
         number += row;
@@ -257,17 +264,22 @@ fn check_grain(
 ) -> Result<()> {
     let Grain::Sector(sector) = sparse.decode(entry.into()) else { return Ok(()) };
     let checked = sparse.grain_at(sector, 1, at);
-    let place = checked.map_err(|error| needs_repair(error.to_string()))?;
+    let place = checked.map_err(|error| Error::needs_repair(NAME, error.to_string()))?;
     if place.saturating_add(sparse.grain_len(from_start)) > sparse.end() {
         let end = sparse.end();
-        return Err(needs_repair(format!("the file ends in the grain at {place}, at {end}")));
+        return Err(Error::needs_repair(
+            NAME,
+            format!("the file ends in the grain at {place}, at {end}"),
+        ));
     }
     if !is_apart(metadata, place, sparse.geometry().grain()) {
-        return Err(needs_repair(format!("the grain at {place} lies on metadata")));
+        return Err(Error::needs_repair(NAME, format!("the grain at {place} lies on metadata")));
     }
     match owners.insert(sector) {
         true => Ok(()),
-        false => Err(needs_repair(format!("another entry names the grain at {place} too"))),
+        false => {
+            Err(Error::needs_repair(NAME, format!("another entry names the grain at {place} too")))
+        }
     }
 }
 
@@ -282,8 +294,4 @@ fn in_a_row(sparse: &Sparse, tables: &[u32]) -> usize {
         sector_at((**a).into()).saturating_add(table_len) == sector_at((**b).into())
     };
     1 + pairs.take_while(follows).count()
-}
-
-fn needs_repair(why: String) -> Error {
-    Error::NeedsRepair { format: NAME, why: why.into() }
 }

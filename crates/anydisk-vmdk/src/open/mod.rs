@@ -53,7 +53,7 @@ impl Assembly {
             None => Ok(()),
             Some(told) => {
                 let why = format!("{size} bytes in the header, {told} in the descriptor");
-                Err(Error::NeedsRepair { format: NAME, why: why.into() })
+                Err(Error::needs_repair(NAME, why))
             }
         }
     }

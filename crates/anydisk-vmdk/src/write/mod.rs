@@ -121,8 +121,7 @@ impl SparseWriter {
         let file = &image.files[sparse.file];
         if sparse.damaged {
             let why = "its first grain directory is not in the file";
-            let error = Error::NeedsRepair { format: NAME, why: why.into() };
-            return Err(error.within(&file.name));
+            return Err(Error::needs_repair(NAME, why).within(&file.name));
         }
         let reserved = if sparse.file == 0 { reserved } else { &[] };
         let mirror = Mirror::of(sparse, &*file.store, reserved, is_new)
