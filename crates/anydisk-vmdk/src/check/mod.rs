@@ -27,9 +27,11 @@ mod occupied;
 mod sparse;
 mod table;
 
+use std::sync::Arc;
+
 use anydisk_core::{
-    CheckReport, CheckRequest, Error, Finding, GuestOffset, GuestRange, HostOffset, Repair, Result,
-    Severity, Storage, StorageExt,
+    CheckReport, CheckRequest, Error, Finding, GuestOffset, GuestRange, HostOffset, OpenRequest,
+    Repair, Result, Role, Severity, Storage, StorageExt,
 };
 
 use self::sparse::SparseCheck;
@@ -61,10 +63,16 @@ pub(crate) fn check(
     }
     let mut teller = Teller { found, report: CheckReport::default() };
     let (repairs, open) = (request.repair == Repair::All, &request.open);
-    let can_open =
-        mend::check(&*open.store, open.limits, repairs, &mut |finding| teller.tell(finding))?;
-    if !can_open {
+    let mut can_open = |part, store: &dyn Storage| {
+        mend::check(part, store, open.limits, repairs, &mut |finding| teller.tell(finding))
+    };
+    if !can_open(mend::Part::Whole, &*open.store)? {
         return Ok(teller.report);
+    }
+    for extent in extents(open)? {
+        if !can_open(mend::Part::Extent, &*extent)? {
+            return Ok(teller.report);
+        }
     }
     let assembly = open::assemble(&request.open)?;
     let all = assembly.parts.iter().map(SparseCheck::work).sum();
@@ -80,6 +88,14 @@ pub(crate) fn check(
         }
     }
     Ok(teller.report)
+}
+
+/// The files of the extents, as far as they can be had.
+fn extents(open: &OpenRequest<'_>) -> Result<Vec<Arc<dyn Storage>>> {
+    let named = open::references(open)?.into_iter();
+    let extents = named.filter(|reference| reference.role == Role::Extent);
+    let files = extents.map(|it| open.resolver.resolve(&it, open.location, open.access));
+    Ok(files.flatten().map(|located| located.store).collect())
 }
 
 /// How far a check has come.

@@ -4,26 +4,43 @@
 //! |---|---|
 //! | `header-field`: a wrong bit in grainSize or numGTEsPerGT | directories and tables, or the footer |
 //! | `footer-lost`: a stream has no end | what stands before its grains |
-//! | `descriptor-lost`: zeroes where the text was | nothing |
+//! | `descriptor-lost`: zeroes where the text was | nothing, but the disk can be salvaged |
 //!
-//! A check tells it and a repair writes it.
+//! A check tells it and a repair writes it. Whoever salvages reads the file as it would be, in memory.
 
 mod header;
 mod stream;
 mod text;
 
+use std::sync::Arc;
+
 use anydisk_core::{Finding, HostOffset, Limits, Result, Severity, Storage};
+use anydisk_storage::Scratch;
 use zerocopy::IntoBytes;
 
 use self::header::FlippedBit;
 use self::stream::Headless;
 use self::text::LostText;
 
-/// Tells what is wrong, and writes it anew if `repairs`. Whether the file may be opened now.
+/// Memory for what is made anew for a salvage: the tables of a stream of some TiB.
+const MEMORY: usize = 256 << 20;
+
+/// What a file is to its image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The one that is opened: all of it, or its descriptor.
+    Whole,
+    /// An extent, named by the descriptor of another file; one of its own, which some programs leave room
+    /// for, does not count.
+    Extent,
+}
+
+/// Tells what is wrong with a part, and writes it anew if `repairs`. Whether the file may be opened now.
 ///
 /// # Errors
 /// Those of the store, and `Limit`.
 pub(crate) fn check(
+    part: Part,
     store: &dyn Storage,
     limits: &Limits,
     repairs: bool,
@@ -55,11 +72,31 @@ pub(crate) fn check(
             return Ok(false);
         }
     }
-    match LostText::of(store, limits)? {
+    match LostText::of(store, limits)?.filter(|_| part == Part::Whole) {
         Some(lost) => {
             tell(corruption("descriptor-lost", lost.at, LostText::WHY.to_owned()));
             Ok(false)
         }
         None => Ok(true),
     }
+}
+
+/// The file as it would be with all of this made anew, for whoever salvages it; as it is, if nothing is
+/// wrong with it. What was wrong is added to `notes`.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn for_salvage(
+    part: Part,
+    store: Arc<dyn Storage>,
+    limits: &Limits,
+    notes: &mut Vec<String>,
+) -> Result<Arc<dyn Storage>> {
+    let mended = Scratch::over(Arc::clone(&store), MEMORY)?;
+    let before = notes.len();
+    check(part, &mended, limits, true, &mut |finding| notes.push(finding.text))?;
+    if let Some(lost) = LostText::of(&mended, limits)?.filter(|_| part == Part::Whole) {
+        mended.write_at(lost.at, &lost.in_its_place())?;
+    }
+    Ok(if notes.len() > before { Arc::new(mended) } else { store })
 }

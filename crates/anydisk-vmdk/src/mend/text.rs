@@ -2,16 +2,19 @@
 
 use anydisk_core::{HostOffset, Limits, Result, Storage, StorageExt};
 
+use crate::descriptor::{NO_CONTENT_ID, NO_PARENT};
+use crate::layout::SECTOR;
 use crate::open::read_header;
 
 /// An extent that is a disk by itself, whose descriptor is all zero.
 pub(super) struct LostText {
     pub(super) at: HostOffset,
+    sectors: u64,
 }
 
 impl LostText {
     pub(super) const WHY: &'static str = "there is nothing where the descriptor was, so nobody knows \
-                                          whether there was a disk below";
+                                          whether there was a disk below; what is here can be salvaged";
 
     /// What is lost of the file, if that is it.
     ///
@@ -23,6 +26,16 @@ impl LostText {
             return Ok(None);
         };
         let is_lost = at.saturating_add(len).get() <= store.len()? && store.is_zero_at(at, len)?;
-        Ok(is_lost.then_some(Self { at }))
+        Ok(is_lost.then_some(Self { at, sectors: header.capacity / SECTOR }))
+    }
+
+    /// A text that says what the header does.
+    pub(super) fn in_its_place(&self) -> Vec<u8> {
+        format!(
+            "# Disk DescriptorFile\nversion=1\nCID={NO_CONTENT_ID:08x}\nparentCID={NO_PARENT:08x}\n\
+             createType=\"monolithicSparse\"\nRW {} SPARSE \"lost.vmdk\"\n",
+            self.sectors
+        )
+        .into_bytes()
     }
 }

@@ -15,6 +15,7 @@ use crate::extent::{Body, File, Flat, Part, Sparse};
 use crate::header::limit;
 use crate::layout::SECTOR;
 use crate::limits;
+use crate::mend;
 
 /// Collects files and parts.
 pub(super) struct Assembler<'a> {
@@ -129,8 +130,14 @@ impl<'a> Assembler<'a> {
         if own.is_some() && located.store.identity() == own {
             return Err(reference.denied("it is the descriptor itself"));
         }
-        let name = located.location.to_string();
-        self.files.push(File::new(located.store, name));
+        let (name, mut store) = (located.location.to_string(), located.store);
+        if self.request.resolver.bears_loss() && access == Access::Read {
+            // One of which nothing can be read is dealt with when it is.
+            let (limits, notes) = (self.request.limits, &mut self.warnings);
+            let mended = mend::for_salvage(mend::Part::Extent, Arc::clone(&store), limits, notes);
+            store = mended.unwrap_or(store);
+        }
+        self.files.push(File::new(store, name));
         let file = self.files.len() - 1;
         self.by_name.insert(line.name.clone(), file);
         Ok(file)

@@ -6,6 +6,7 @@ mod hosted;
 mod sesparse;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use anydisk_core::{
     Access, Error, GuestRange, HostOffset, Invalid, OpenRequest, Reference, Result, StorageExt,
@@ -18,6 +19,7 @@ use crate::extent::{Body, File, Part, Sparse};
 use crate::header::{invalid, limit, unsupported};
 use crate::image::backing;
 use crate::layout::{COWD_MAGIC, MAGIC, SECTOR, SESPARSE_MAGIC, SparseHeader};
+use crate::mend;
 use assembler::Assembler;
 pub(crate) use hosted::{extent as hosted_extent, read_footer, read_header};
 
@@ -59,8 +61,25 @@ impl Assembly {
     }
 }
 
-/// Opens what the request names and the extents it is made of.
+/// Opens what the request names and the extents it is made of. Where loss is borne, also what could be
+/// opened after a repair, which is done in memory.
 pub(crate) fn assemble(request: &OpenRequest<'_>) -> Result<Assembly> {
+    if !request.resolver.bears_loss() || request.access != Access::Read {
+        return assemble_file(request);
+    }
+    let mut notes = Vec::new();
+    let store = mend::for_salvage(
+        mend::Part::Whole,
+        Arc::clone(&request.store),
+        request.limits,
+        &mut notes,
+    )?;
+    let mut assembly = assemble_file(&OpenRequest { store, ..request.clone() })?;
+    assembly.warnings.extend(notes);
+    Ok(assembly)
+}
+
+fn assemble_file(request: &OpenRequest<'_>) -> Result<Assembly> {
     let mut magic = [0; 8];
     request.store.read_padded_at(HostOffset::ZERO, &mut magic)?;
     if magic[..4] == MAGIC {

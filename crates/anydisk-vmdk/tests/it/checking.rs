@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, CheckReport, CheckRequest, CreateRequest, Disk, Format, GuestOffset, GuestRange,
-    HostOffset, Limits, Location, OpenRequest, Options, Repair, Storage, StorageExt,
+    Access, BearingLoss, CheckReport, CheckRequest, CreateRequest, Disk, Format, GuestOffset,
+    GuestRange, HostOffset, Limits, Location, NoReferences, OpenRequest, Options, Repair, Storage,
+    StorageExt,
 };
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::double::CrashStorage;
@@ -785,5 +786,20 @@ fn a_descriptor_that_is_gone_is_told() {
     let (report, lines) = check(store.clone(), Repair::All);
     assert_eq!(report.corruptions, 1);
     assert!(lines[0].starts_with("descriptor-lost at 0x200: there is nothing"), "{lines:?}");
-    assert_eq!(store.to_vec(), before);
+    // It can be salvaged, and so can one with a wrong bit in its header.
+    store.write_at(HostOffset(0x14), &[128 | 4]).expect("memory");
+    let damaged = store.to_vec();
+    let (location, limits, file, _) = request(store.clone(), Access::Read);
+    let resolver = BearingLoss(&NoReferences);
+    let open = OpenRequest { resolver: &resolver, ..OpenRequest::new(file, &location, &limits) };
+    let opened = VMDK.open(open).expect("it opens");
+    assert_eq!(opened.warnings.len(), 2, "{:?}", opened.warnings);
+    let disk = Disk::new(opened.image);
+    for number in 0..4 {
+        let mut byte = [0];
+        disk.read(GuestOffset(number * GRAIN), &mut byte).expect("a read");
+        assert_eq!(u64::from(byte[0]), number + 1);
+    }
+    assert_eq!(store.to_vec(), damaged);
+    assert_eq!(damaged.len(), before.len());
 }

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use anydisk_core::{
-    Access, CheckRequest, Codec, Disk, Error, Format, GuestOffset, GuestRange, Limits, Location,
-    MeasureRequest, NoReferences, NoSecrets, OpenRequest, Options, Piece, Repair, Result, Sink,
-    SinkRequest, Source, Storage,
+    Access, BearingLoss, CheckRequest, Codec, Disk, Error, Format, GuestOffset, GuestRange, Limits,
+    Location, MeasureRequest, NoReferences, NoSecrets, OpenRequest, Options, Piece, Repair, Result,
+    Sink, SinkRequest, Source, Storage,
 };
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::Random;
@@ -304,6 +304,26 @@ fn a_wrong_bit_in_the_header_of_a_stream_is_mended_by_its_footer() {
         assert_eq!(check(store.clone(), Repair::Nothing), (vec!["header-field"], false));
         assert_eq!(check(store.clone(), Repair::All), (vec!["header-field"], true));
         assert!(store.to_vec() == stream, "{place:#x}, bit {bit}");
+    }
+}
+
+/// Who salvages reads what a repair would make, and writes nothing.
+#[test]
+fn a_stream_without_its_end_is_salvaged_as_it_is() {
+    let disk = sample();
+    let stream = write(&disk, 1 << 20);
+    for (len, most) in [(stream.len() - 512, 0), (150_001, 13)] {
+        let cut = stream[..len].to_vec();
+        let (location, limits) = (Location::Other("stream".to_owned()), Limits::default());
+        let store = Arc::new(MemoryStorage::new(cut.clone()));
+        let request = OpenRequest::new(store.clone(), &location, &limits);
+        let resolver = BearingLoss(&NoReferences);
+        let opened = VMDK.open(OpenRequest { resolver: &resolver, ..request }).expect("it opens");
+        assert!(opened.warnings[0].contains("footer"), "{:?}", opened.warnings);
+        let found = contents(&Disk::new(opened.image));
+        let lost = disk.chunks(65536).zip(found.chunks(65536)).filter(|(a, b)| a != b).count();
+        assert!(lost <= most, "{lost} grains");
+        assert!(store.to_vec() == cut);
     }
 }
 
