@@ -50,7 +50,10 @@ pub fn copy_to_disk(
     }
     let target = DiskTarget::new(target, settings)?;
     let shortcuts = Shortcuts::new(target.store(), target.packing().as_ref(), settings);
-    let preparer = Preparer::new(source, target.unit(), target.packing(), settings);
+    let mut preparer = Preparer::new(source, target.unit(), target.packing(), settings);
+    if !settings.target_is_zero {
+        preparer = preparer.keeping(target.disk().size());
+    }
     let job = Job::new(source, shortcuts, preparer, settings, watch);
     let report = job.run(settings.thread_count(), |number, prepared| {
         let (places, taken) = job.turns.take(number, || target.place(prepared, source))?;

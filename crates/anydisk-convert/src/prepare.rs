@@ -10,6 +10,9 @@ use crate::plan::{Run, Step, in_units};
 use crate::source::Content;
 use crate::{Error, Report, Result, Settings, Sources};
 
+/// Disks of formats that pack are whole sectors.
+const SECTOR: u64 = 512;
+
 /// Turns steps into pieces that are ready to be placed.
 #[derive(Debug)]
 pub(crate) struct Preparer<'a> {
@@ -17,6 +20,8 @@ pub(crate) struct Preparer<'a> {
     /// Data is handed on in multiples of this many bytes.
     unit: u64,
     packing: Option<Packing>,
+    /// Size of a target that may hold data behind the end of the source, which stays.
+    kept: Option<u64>,
     zero_run: usize,
     /// Buffers of windows that are done.
     spare: Mutex<Vec<Vec<u8>>>,
@@ -75,7 +80,14 @@ impl<'a> Preparer<'a> {
     ) -> Self {
         // Below a page there is nothing to be won by treating zeroes apart. Packed are whole units.
         let unit = packing.as_ref().map_or(unit.max(4096), |packing| packing.unit);
-        Self { source, unit, packing, zero_run: settings.zero_run, spare: Mutex::default() }
+        let zero_run = settings.zero_run;
+        Self { source, unit, packing, kept: None, zero_run, spare: Mutex::default() }
+    }
+
+    /// For a target of this size, whose bytes behind the end of the source stay as they are.
+    pub(crate) fn keeping(mut self, size: u64) -> Self {
+        self.kept = Some(size);
+        self
     }
 
     /// The unit that is packed, else that of the target, or a page if it has a smaller one.
@@ -123,7 +135,11 @@ impl<'a> Preparer<'a> {
         for chunk in bytes.chunks_mut(unit) {
             let part = rest.first(chunk.len() as u64);
             rest = rest.skip(part.len());
-            let packed = if is_packed { self.source.read_packed(part, chunk)? } else { None };
+            let packed = match is_packed {
+                false => None,
+                true if self.packing_of(part).is_some() => self.source.read_packed(part, chunk)?,
+                true => self.source.read(part, chunk).map(|()| None)?,
+            };
             push_joined(ready, Part { range: part, what: self.judge(part, chunk, packed)? });
         }
         Ok(())
@@ -134,11 +150,20 @@ impl<'a> Preparer<'a> {
         if self.zero_run > 0 && is_zero(chunk) {
             return Ok(What::Zero);
         }
-        let Some(packing) = &self.packing else { return Ok(What::Data) };
+        let Some(packing) = self.packing_of(range) else { return Ok(What::Data) };
         match packed.filter(|packed| packed.len() < chunk.len()) {
             Some(bytes) => Ok(What::Packed { bytes, codec: packing.encoder.codec(), passed: true }),
             None => pack(packing, range, chunk),
         }
+    }
+
+    /// How the start of a unit is packed, if `range` is all that the unit has to hold. A target may
+    /// end with a sector of which the source has a part.
+    fn packing_of(&self, range: GuestRange) -> Option<&Packing> {
+        let packing = self.packing.as_ref()?;
+        let (sector, unit) = (range.grown_to(SECTOR), range.grown_to(packing.unit));
+        let is_whole = |size| sector.end().get() >= unit.end().get().min(size);
+        self.kept.is_none_or(is_whole).then_some(packing)
     }
 
     fn buffer(&self, len: usize) -> Vec<u8> {
