@@ -3,9 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
-use anydisk_core::{Disk, GuestOffset, GuestRange, Source};
+use anydisk_core::{Disk, GuestOffset, GuestRange, Source, on_threads};
 
 use crate::copy::bytes_in;
+use crate::telling::Telling;
 use crate::{Error, Result, Settings, Watch};
 
 /// Bytes that are compared at once.
@@ -60,8 +61,7 @@ pub fn compare(
         rest: Mutex::new(GuestRange::whole(total)),
         found: AtomicU64::new(u64::MAX),
         allocation: AtomicU64::new(u64::MAX),
-        total,
-        watch,
+        told: Telling::new(watch, total),
     };
     job.run(settings.thread_count())?;
     let (content, allocation) = (job.found.into_inner(), job.allocation.into_inner());
@@ -80,25 +80,17 @@ struct Job<'a> {
     found: AtomicU64,
     /// Lowest offset at which the allocation is known to differ.
     allocation: AtomicU64,
-    total: u64,
-    watch: &'a dyn Watch,
+    told: Telling<'a>,
 }
 
 impl Job<'_> {
     fn run(&self, threads: usize) -> Result<()> {
         let error = Mutex::new(None);
-        std::thread::scope(|scope| {
-            let work = || {
-                if let Err(failure) = self.work() {
-                    *self.rest.lock().unwrap_or_else(PoisonError::into_inner) =
-                        GuestRange::whole(0);
-                    error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
-                }
-            };
-            for _ in 1..threads {
-                scope.spawn(work);
+        on_threads(threads, &|| {
+            if let Err(failure) = self.work() {
+                *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = GuestRange::whole(0);
+                error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
             }
-            work();
         });
         error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
@@ -109,9 +101,7 @@ impl Job<'_> {
             if compare {
                 self.compare_range(range, &mut buffers)?;
             }
-            if self.watch.progress(range.end().get(), self.total).is_break() {
-                return Err(Error::Cancelled);
-            }
+            self.told.add(range.len())?;
         }
         Ok(())
     }

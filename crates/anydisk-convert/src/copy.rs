@@ -8,18 +8,18 @@
 //!
 //! Places are taken in guest order, so the target is the same for any number of threads.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anydisk_core::{Disk, GuestOffset, GuestRange, Piece, Sink};
+use anydisk_core::{Disk, GuestOffset, GuestRange, Piece, Sink, on_threads};
 
 use crate::bitmaps::{copy_bitmaps_of, no_bitmaps};
 use crate::plan::{Planner, Step};
 use crate::prepare::{Prepared, Preparer};
 use crate::shortcut::Shortcuts;
 use crate::target::DiskTarget;
-use crate::turn::Turns;
+use crate::telling::Telling;
+use crate::turn::{StopInPanic, Turns};
 use crate::{CopyBitmaps, Error, Report, Result, Settings, Sources, Watch};
 
 /// Bytes of the disk that a worker deals with at once, at least.
@@ -108,9 +108,8 @@ struct Job<'a> {
     planner: Mutex<(u64, Planner<'a>)>,
     preparer: Preparer<'a>,
     turns: Turns,
-    done: AtomicU64,
     report: Mutex<Report>,
-    watch: &'a dyn Watch,
+    told: Telling<'a>,
     total: u64,
     rate: u64,
     begun: Instant,
@@ -130,9 +129,8 @@ impl<'a> Job<'a> {
             planner: Mutex::new((0, Planner::new(source, shortcuts, window, full))),
             preparer,
             turns: Turns::default(),
-            done: AtomicU64::new(0),
             report: Mutex::default(),
-            watch,
+            told: Telling::new(watch, source.size()),
             total: source.size(),
             rate: settings.rate,
             begun: Instant::now(),
@@ -146,23 +144,18 @@ impl<'a> Job<'a> {
         threads: usize,
         deliver: impl Fn(u64, &Prepared) -> Result<u64> + Sync,
     ) -> Result<Report> {
-        self.tell(0)?;
+        self.told.add(0)?;
         let first_error = Mutex::new(None);
-        std::thread::scope(|scope| {
-            let work = || {
-                if let Err(error) = self.work(&deliver) {
-                    self.turns.stop();
-                    let mut first = first_error.lock().unwrap_or_else(PoisonError::into_inner);
-                    // The error that stopped the others, not one of theirs.
-                    if first.is_none() || matches!(*first, Some(Error::Stopped)) {
-                        *first = Some(error);
-                    }
+        on_threads(threads, &|| {
+            let _guard = StopInPanic(&self.turns);
+            if let Err(error) = self.work(&deliver) {
+                self.turns.stop();
+                let mut first = first_error.lock().unwrap_or_else(PoisonError::into_inner);
+                // The error that stopped the others, not one of theirs.
+                if first.is_none() || matches!(*first, Some(Error::Stopped)) {
+                    *first = Some(error);
                 }
-            };
-            for _ in 1..threads {
-                scope.spawn(work);
             }
-            work();
         });
         match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(error) => Err(error),
@@ -181,7 +174,7 @@ impl<'a> Job<'a> {
             let offloaded = deliver(number, &prepared)?;
             let written = self.count(&Report { offloaded, ..prepared.report() });
             self.preparer.recycle(prepared);
-            self.tell(range.len())?;
+            self.told.add(range.len())?;
             self.slow_down(written)?;
         }
         Ok(())
@@ -221,17 +214,9 @@ impl<'a> Job<'a> {
         {
             // Whoever watches may stop the job meanwhile.
             std::thread::sleep(rest.min(NAP));
-            self.tell(0)?;
+            self.told.add(0)?;
         }
         Ok(())
-    }
-
-    fn tell(&self, more: u64) -> Result<()> {
-        let done = self.done.fetch_add(more, Relaxed) + more;
-        match self.watch.progress(done, self.total) {
-            std::ops::ControlFlow::Continue(()) => Ok(()),
-            std::ops::ControlFlow::Break(()) => Err(Error::Cancelled),
-        }
     }
 }
 

@@ -35,7 +35,12 @@ impl<'a> NewImage<'a> {
         Self { format, options, size, backing: None, secrets: &NoSecrets }
     }
 
-    /// Makes the image, empty, in `store`, which is all of it.
+    /// Makes the image, empty, in `store`, which is all of it. Nobody else may write the store
+    /// meanwhile; of stores that are no files nothing sees to that.
+    ///
+    /// With a [`backing`](Self::backing) the disk is the new image alone: writes to a part of a unit
+    /// are refused, because the rest lies below. [`Disk::overlaid`] puts the top layer over the disk
+    /// that is below.
     ///
     /// # Errors
     /// What the format says.
@@ -58,7 +63,9 @@ impl<'a> NewImage<'a> {
         let request = CreateRequest::new(store, location, self.size, self.options, &limits);
         let (backing, secrets) = (self.backing, self.secrets);
         let request = CreateRequest { backing, secrets, companions, ..request };
-        Ok(Disk::new(self.format.create(request)?))
+        let mut layer = Layer::new(self.format.create(request)?, self.format.name());
+        layer.backing = backing.cloned();
+        Ok(Disk::from_layers(vec![layer], &limits))
     }
 }
 

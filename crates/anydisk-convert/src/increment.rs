@@ -46,6 +46,9 @@ impl Change<'_> {
 
 /// Shows each changed piece of `disk` to `visit`, in rising order, at most 1 MiB of data at once.
 ///
+/// The disk must not be written meanwhile, or be one that shows a state that does not change (a
+/// snapshot): else a piece may be newer than the moment that the changes end with.
+///
 /// # Errors
 /// What telling the changes and reading the disk say, and what `visit` does.
 pub fn visit_changes(
@@ -117,7 +120,8 @@ fn unit_of(target: &Disk) -> u64 {
 }
 
 /// Copies what changed from `source` to `target`: an older copy, or a new image over one. Zeroes are
-/// zeroes in the target, also over a backing file that holds something there.
+/// zeroes in the target, also over a backing file that holds something there. As with
+/// [`visit_changes`], the source must show one moment.
 ///
 /// The target is written in whole units of it (its clusters), if they have at most 4 MiB, so that
 /// nothing below it is read: what surrounds a change is copied from the source as well. Durable after the target's flush, which is
@@ -163,7 +167,8 @@ pub fn copy_changes(
 /// As [`copy_changes`], into a new image at `path`, which is to lie over the older backup that
 /// `image.backing` names. `below` is that backup, opened, the next image first.
 ///
-/// The file gets its name when it is whole.
+/// The file gets its name when it is whole. That the changes begin with the moment of that backup is
+/// the caller's to know: nothing in the files tells.
 ///
 /// # Errors
 /// As [`copy_changes`], and what the format and the file system say.

@@ -28,6 +28,7 @@ mod settings;
 mod shortcut;
 mod source;
 mod target;
+mod telling;
 mod turn;
 mod unflushed;
 

@@ -84,8 +84,8 @@ impl Settings {
 ///
 /// Any function of two numbers that returns [`ControlFlow`] is one.
 pub trait Watch: Sync {
-    /// `done` of `total` bytes of the disk are dealt with. Called now and then, from any thread,
-    /// with rising `done`. [`ControlFlow::Break`] stops the job with
+    /// `done` of `total` bytes of the disk are dealt with. Called now and then, from any thread but
+    /// one at a time, and `done` never falls. [`ControlFlow::Break`] stops the job with
     /// [`Cancelled`](crate::Error::Cancelled).
     fn progress(&self, done: u64, total: u64) -> ControlFlow<()>;
 }

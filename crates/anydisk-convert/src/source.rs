@@ -85,7 +85,7 @@ impl<'a> Sources<'a> {
             .into_iter()
             .map(|disk| {
                 let start = size;
-                size += disk.size();
+                size = disk.size().saturating_add(size);
                 (start, Lent::Disk(disk))
             })
             .collect();

@@ -52,3 +52,15 @@ impl Turns {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Stops the others if the thread that holds it panics, as a store of the caller's own may: they would
+/// wait for a turn that never comes.
+pub(crate) struct StopInPanic<'a>(pub(crate) &'a Turns);
+
+impl Drop for StopInPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop();
+        }
+    }
+}

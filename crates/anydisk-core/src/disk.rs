@@ -180,10 +180,11 @@ impl Disk {
         self.top().writer().is_some()
     }
 
-    /// What lies below the top image.
+    /// What lies below the top image, whether it is open here or not.
     #[must_use]
     pub fn below(&self) -> Below {
-        if self.layers.len() > 1 { Below::Image } else { Below::Nothing }
+        let is_named = self.layers.len() > 1 || self.layers[0].backing.is_some();
+        if is_named { Below::Image } else { Below::Nothing }
     }
 
     /// The extent at the start of `range`, from memory alone. Never [`Source::Absent`] while a
@@ -260,6 +261,11 @@ impl Disk {
             }
             match layer.image.map_cached(inside)? {
                 Lookup::Need(need) => return Ok(DiskLookup::Need(DiskNeed { layer: index, need })),
+                Lookup::Found(extent) if extent.len == 0 => {
+                    let format = layer.image.info().format;
+                    let feature = "an extent without bytes".into();
+                    return Err(Error::Unsupported { format, feature });
+                }
                 Lookup::Found(extent) => {
                     range = inside.first(extent.len);
                     let found = DiskExtent { layer: index, extent };
@@ -391,8 +397,9 @@ impl Disk {
     /// Writes `data` to guest offset `at`. Durable after the next [`flush`](Self::flush).
     ///
     /// # Errors
-    /// [`Error::ReadOnly`], [`Error::OutOfRange`], or what the top image or its store says; then
-    /// any part of the data may have been written.
+    /// [`Error::ReadOnly`], also if the rest of a unit lies in an image below that is not open;
+    /// [`Error::OutOfRange`], or what the top image or its store says; then any part of the data may
+    /// have been written.
     pub fn write(&self, at: GuestOffset, data: &[u8]) -> Result<()> {
         let range = self.range_of(at, data.len())?;
         self.write_range(range, Payload::Bytes(data))
@@ -455,7 +462,11 @@ impl Disk {
     /// What must be written beside the data: the old content of `edge`, or nothing if that is zero
     /// and the new space is zero already.
     fn edge(&self, edge: GuestRange, reserved: &Reserved) -> Result<Vec<u8>> {
-        if edge.is_empty() || (reserved.zeroed && self.reads_as_zero(edge)?) {
+        if edge.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.check_complete(edge)?;
+        if reserved.zeroed && self.reads_as_zero(edge)? {
             return Ok(Vec::new());
         }
         let mut bytes = vec![0; bytes_in(edge)];
@@ -464,6 +475,22 @@ impl Disk {
             bytes.clear();
         }
         Ok(bytes)
+    }
+
+    /// Fails if an image that is not open here may hold some of `range`.
+    fn check_complete(&self, mut range: GuestRange) -> Result<()> {
+        let last = self.layers.len() - 1;
+        let Some(missing) = &self.layers[last].backing else { return Ok(()) };
+        while !range.is_empty() {
+            let found = self.map(range)?;
+            if found.layer == last && matches!(found.extent.source, Source::Absent { .. }) {
+                let name = missing.display_name();
+                let why = format!("{name}, which holds the bytes beside these, is not open");
+                return Err(Error::ReadOnly { why: why.into() });
+            }
+            range = range.skip(found.extent.len);
+        }
+        Ok(())
     }
 
     /// Whether the tables alone tell that all of `range` is zero.

@@ -62,6 +62,7 @@ mod sink;
 mod space;
 mod sync;
 mod text;
+mod threads;
 mod unwritten;
 
 pub use address::{GuestOffset, GuestRange};
@@ -108,4 +109,5 @@ pub use secret::{NoSecrets, OneSecret, Secret, SecretRequest, Secrets};
 pub use sink::{Piece, Sink};
 pub use space::{BlockSpace, TakenBlock};
 pub use text::one_line;
+pub use threads::on_threads;
 pub use unwritten::Unwritten;

@@ -53,8 +53,9 @@ impl<'a> SecretRequest<'a> {
 
 /// Gives secrets to the images that need them.
 pub trait Secrets: Send + Sync + Debug {
-    /// The secret, or `None` if there is none; the image is then refused with
-    /// [`Error::Secret`](crate::Error::Secret).
+    /// The secret, or `None` if there is none. Then an image may still open, to tell its size and
+    /// what it is ([`ImageInfo::locked`](crate::ImageInfo::locked) says so); reading, writing and
+    /// mapping it fail with [`Error::Secret`](crate::Error::Secret). A wrong one is refused at once.
     fn secret(&self, request: &SecretRequest<'_>) -> Result<Option<Secret>>;
 }
 

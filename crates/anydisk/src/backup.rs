@@ -16,6 +16,10 @@ use crate::OpenDisk;
 /// ([`Inside::changes`](anydisk_core::Members::changes)). The new file gets its name when it is whole
 /// and durable, and knows the last one by its name alone, so both lie in one folder.
 ///
+/// `changes` must begin with the moment of the backup at `last`, and `source` must not be written
+/// meanwhile (or be a snapshot). Nothing in the files tells whether that is so;
+/// [`compare`](anydisk_convert::compare) of the new backup with the source does.
+///
 /// # Errors
 /// [`Error::Unusable`] for a `last` in another folder, what opening it says, and as
 /// [`copy_changes_to_overlay`](anydisk_convert::copy_changes_to_overlay).

@@ -139,7 +139,8 @@ impl OpenDisk {
     }
 
     /// Whether the images below are opened (yes, if nothing is said). Without them the disk shows
-    /// zeroes where the top image has nothing.
+    /// zeroes where the top image has nothing; a write to a part of a unit there is refused, because
+    /// the rest of the unit lies below.
     pub fn follow_backing(mut self, yes: bool) -> Self {
         self.follow_backing = yes;
         self

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use anydisk::{Disk, GuestOffset};
+use anydisk::{Disk, GuestOffset, on_threads};
 use clap::{Args, ValueEnum};
 
 use crate::args::{Cache, Part, Reading};
@@ -120,9 +120,6 @@ struct Measured {
     time: Duration,
     latencies: Latencies,
 }
-
-/// More threads than this are not started.
-const MAX_THREADS: u64 = 1024;
 
 const INT: RangeInclusive<u64> = 1..=i32::MAX as u64;
 
@@ -238,18 +235,13 @@ impl Work {
         let all = Mutex::new(Ok(Latencies::default()));
         let drain = RwLock::new(());
         let begun = Instant::now();
-        std::thread::scope(|scope| {
-            let work = || {
-                let own = self.requests(disk, &next, &drain);
-                let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-                match (&mut *all, own) {
-                    (Ok(all), Ok(own)) => all.add(&own),
-                    (Ok(_), Err(error)) => *all = Err(error),
-                    (Err(_), _) => {}
-                }
-            };
-            for _ in 0..self.depth.min(self.count).min(MAX_THREADS) {
-                scope.spawn(work);
+        on_threads(usize::try_from(self.depth.min(self.count)).unwrap_or(usize::MAX), &|| {
+            let own = self.requests(disk, &next, &drain);
+            let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+            match (&mut *all, own) {
+                (Ok(all), Ok(own)) => all.add(&own),
+                (Ok(_), Err(error)) => *all = Err(error),
+                (Err(_), _) => {}
             }
         });
         let time = begun.elapsed();

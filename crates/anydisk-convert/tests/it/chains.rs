@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use anydisk_convert::{Error, Settings, Unwatched, commit, empty, rebase};
+use anydisk_convert::{Error, NewImage, Settings, Unwatched, commit, empty, rebase};
 use anydisk_core::{
     Access, CreateRequest, Disk, Format, GuestOffset, GuestRange, HostOffset, Image, Layer, Limits,
     Location, OpenRequest, Options, Reference, Role, Storage,
@@ -293,4 +293,28 @@ fn whoever_watches_can_stop_both() {
     let stopped = rebase(&top.disk_as(Access::ReadWrite), None, &Settings::default(), &stop);
     assert!(matches!(stopped, Err(Error::Cancelled)));
     assert!(contents(&top.disk()) == top.model.contents());
+}
+
+#[test]
+fn a_new_image_over_one_that_is_not_open_takes_whole_units_and_hides_what_it_zeroes() {
+    let base = image("base", 256 * KIB, None, 7);
+    let (store, location) = (Arc::new(MemoryStorage::default()), Location::Other("top".into()));
+    let (options, below) = (Options::of(&QCOW2), named("base"));
+    let mut new = NewImage::new(&QCOW2, &options, 256 * KIB);
+    new.backing = Some(&below);
+    let disk = new.create(store.clone(), &location).expect("an image can be made");
+    let refused = disk.write(GuestOffset(5), b"hello").expect_err("the rest lies below");
+    assert!(refused.to_string().contains("base"), "{refused}");
+    disk.write(GuestOffset(0), &[1; 64 << 10]).expect("a whole cluster");
+    disk.write(GuestOffset(5), b"hello").expect("now it lies here");
+    let zeroed = GuestRange::between(GuestOffset(64 * KIB), GuestOffset(128 * KIB));
+    disk.zero(zeroed, true).expect("zeroed");
+    disk.flush().expect("flushed");
+    let whole = disk.layers()[0].clone();
+    let whole = base.disk().overlaid(whole);
+    let mut expected = contents(&base.disk());
+    expected[..64 << 10].fill(1);
+    expected[5..10].copy_from_slice(b"hello");
+    expected[64 << 10..128 << 10].fill(0);
+    assert!(contents(&whole) == expected);
 }

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anydisk_convert::{
-    Comparison, Error, NewImage, Settings, Sources, Strictness, Unwatched, compare, copy_to_file,
+    Comparison, Error, NewImage, Settings, Sources, Strictness, Unwatched, compare, copy_to_disk,
+    copy_to_file,
 };
 use anydisk_core::{Disk, Format, GuestOffset, Options};
 use anydisk_raw::{RAW, RawImage};
-use anydisk_storage::{FileStorage, HostOffset, OpenOptions, Storage};
+use anydisk_storage::{FileStorage, HostOffset, MemoryStorage, OpenOptions, Storage};
+use anydisk_testkit::double::{Call, Kind, Ruling, Tap, Tapped};
 
 const MIB: u64 = 1 << 20;
 
@@ -129,4 +131,53 @@ fn a_comparison_finds_the_first_byte_that_differs() {
     }
     drop(store);
     assert_eq!(judge(Strictness::Content), Comparison::ContentDiffers(GuestOffset(9 * MIB + 4000)));
+}
+
+/// A medium whose driver dies at the first read.
+#[derive(Debug)]
+struct Dying;
+
+impl Tap for Dying {
+    fn rule(&self, call: &Call) -> Ruling {
+        assert!(call.kind != Kind::Read || call.at != HostOffset(0), "the driver dies");
+        Ruling::Pass
+    }
+}
+
+#[test]
+fn a_source_that_panics_ends_the_copy_on_all_threads() {
+    let (ended, wait) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let store = Arc::new(MemoryStorage::new(vec![1; 16 << 20]));
+        let source = Tapped::with_tap(store, Dying);
+        let source = Disk::new(Arc::new(RawImage::open(Arc::new(source), false).expect("raw")));
+        let target = Arc::new(MemoryStorage::new(vec![0; 16 << 20]));
+        let target = Disk::new(Arc::new(RawImage::open(target, true).expect("raw")));
+        let mut settings = Settings::default();
+        settings.threads = 4;
+        let copy = || copy_to_disk(&Sources::one(&source), &target, &settings, &Unwatched);
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(copy));
+        ended.send(result.is_err()).expect("the test waits");
+    });
+    let panicked = wait.recv_timeout(std::time::Duration::from_secs(60));
+    assert!(panicked.expect("the copy must not wait for ever"), "the panic is passed on");
+}
+
+#[test]
+fn whoever_watches_is_told_of_progress_that_never_falls() {
+    let store = Arc::new(MemoryStorage::new(vec![1; 32 << 20]));
+    let disk = Disk::new(Arc::new(RawImage::open(store, false).expect("raw opens")));
+    let again = Arc::new(MemoryStorage::new(vec![1; 32 << 20]));
+    let again = Disk::new(Arc::new(RawImage::open(again, false).expect("raw opens")));
+    let mut settings = Settings::default();
+    settings.threads = 4;
+    let last = std::sync::Mutex::new(0);
+    let watch = |done: u64, total: u64| {
+        let mut last = last.lock().expect("one at a time");
+        assert!(*last <= done && done <= total, "{done} behind {last}");
+        *last = done;
+        ControlFlow::Continue(())
+    };
+    compare(&disk, &again, Strictness::Content, &settings, &watch).expect("compared");
+    assert_eq!(*last.lock().expect("nobody panicked"), disk.size());
 }

@@ -120,7 +120,9 @@ impl Walk<'_> {
         // A thread costs more than it gains where there is little to do.
         let useful = threads.min(THREADS).min(self.tables.len().div_ceil(self.batch()));
         std::thread::scope(|scope| {
-            let others: Vec<_> = (1..useful).map(|_| scope.spawn(work)).collect();
+            // As many as the system gives.
+            let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+            let others: Vec<_> = (1..useful).map_while(spawn).collect();
             let first = work();
             let others = others
                 .into_iter()
