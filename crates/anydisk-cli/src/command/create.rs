@@ -86,11 +86,12 @@ impl Create {
         if let Some(reference) = &backing {
             refuse_same_file(reference, Path::new(&path))?;
         }
+        // Open until the new image is there, of which no file takes the place of one of these.
         let below = match &mut backing {
             Some(reference) if !self.unchecked => {
                 // Its size is wanted, which is no secret.
                 let reading = self.reading.of_locked();
-                Some(look_below(reference, Path::new(file), &reading)?.size())
+                Some(look_below(reference, Path::new(file), &reading)?)
             }
             _ => None,
         };
@@ -98,7 +99,7 @@ impl Create {
             (Some(_), Some(_)) => {
                 return Err(Failure::new("The image size must be specified only once"));
             }
-            (size, option) => size.or(option).or(below),
+            (size, option) => size.or(option).or(below.as_ref().map(Disk::size)),
         };
         let size = size.ok_or_else(|| Failure::new("Image creation needs a size parameter"))?;
         if !self.quiet && self.telling.is_text() {
@@ -114,6 +115,7 @@ impl Create {
         // Nothing is copied, so that formats that are written in one pass are made as well.
         let nothing = Sources::concatenated([]);
         copy_to_file(&nothing, Path::new(&path), &image, &Settings::default(), &Unwatched)?;
+        drop(below);
         Ok(())
     }
 }

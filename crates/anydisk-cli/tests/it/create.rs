@@ -146,3 +146,19 @@ fn no_image_is_made_over_one_further_down_the_chain() {
     assert!(std::fs::read(bench.path("base.qcow2")).expect("read") == before);
     bench.prints(&[&over[..], &["middle.qcow2", "top.qcow2"]].concat());
 }
+
+#[test]
+fn no_extent_of_a_new_image_takes_the_place_of_one_of_the_chain_below() {
+    let bench = Bench::new();
+    bench.raw("data", 1 << 20, &[(0, &[7; 1 << 20])]);
+    let split = ["-f", "vmdk", "-o", "subformat=twoGbMaxExtentSparse"];
+    bench.prints(&["convert", "-f", "raw", "-O", "vmdk", "-o", split[3], "data", "x.vmdk"]);
+    std::fs::rename(bench.path("x.vmdk"), bench.path("base.vmdk")).expect("renamed");
+    let over = [&["create", "-q"][..], &split, &["-F", "vmdk", "-b"]].concat();
+    bench.prints(&[&over[..], &["base.vmdk", "middle.vmdk"]].concat());
+    for below in ["base.vmdk", "middle.vmdk"] {
+        bench.fails(&[&over[..], &[below, "x.vmdk"]].concat(), 1);
+        assert!(!bench.path("x.vmdk").exists(), "over {below}");
+        bench.prints(&["compare", "-f", "vmdk", "-F", "raw", below, "data"]);
+    }
+}
