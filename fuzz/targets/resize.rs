@@ -8,6 +8,8 @@ use anydisk_qcow2::QCOW2;
 use anydisk_raw::RAW;
 use anydisk_testkit::vmdk::ByHand;
 use anydisk_vdi::VDI;
+use anydisk_vhd::VHD;
+use anydisk_vhdx::VHDX;
 use anydisk_vmdk::VMDK;
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
@@ -37,6 +39,10 @@ enum Kind {
     VmdkRedoLog,
     Vdi,
     VdiFixed,
+    Vhd,
+    VhdFixed,
+    Vhdx,
+    VhdxFixed,
 }
 
 impl Kind {
@@ -57,6 +63,10 @@ impl Kind {
             Self::VmdkFlat => (&VMDK, &[("subformat", "monolithicFlat")]),
             Self::VmdkRedoLog => (&VMDK, &[("subformat", "vmfsSparse")]),
             Self::Vdi => (&VDI, &[("block_size", "128k")]),
+            Self::Vhd => (&VHD, &[("block_size", "16k"), ("force_size", "on")]),
+            Self::VhdFixed => (&VHD, &[("subformat", "fixed"), ("force_size", "on")]),
+            Self::Vhdx => (&VHDX, &[("block_size", "1M")]),
+            Self::VhdxFixed => (&VHDX, &[("block_size", "1M"), ("subformat", "fixed")]),
             Self::VdiFixed => (&VDI, &[("block_size", "128k"), ("static", "on")]),
         }
     }

@@ -11,21 +11,23 @@ use anydisk_core::{
 use anydisk_qcow2::QCOW2;
 use anydisk_storage::MemoryStorage;
 use anydisk_vdi::VDI;
+use anydisk_vhd::VHD;
+use anydisk_vhdx::VHDX;
 use anydisk_vmdk::VMDK;
 use libfuzzer_sys::fuzz_target;
 
-const FORMATS: [&dyn Format; 3] = [&QCOW2, &VMDK, &VDI];
+const FORMATS: [&dyn Format; 5] = [&QCOW2, &VMDK, &VDI, &VHD, &VHDX];
 
 /// Bytes that are compared at the start and at the end of the disk.
 const PIECE: u64 = 16 << 10;
 
-/// A size stands for up to 128 MiB.
-const UNIT: u64 = 2048;
+/// A size stands for up to 256 MiB.
+const UNIT: u64 = 4096;
 
 fuzz_target!(|data: &[u8]| {
     let Some((head, bytes)) = data.split_first_chunk::<7>() else { return };
     let [format, sizes @ ..] = head;
-    let format = FORMATS[usize::from(*format) % 3];
+    let format = FORMATS[usize::from(*format) % FORMATS.len()];
     let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes.to_vec()));
     // Where the tables contradict each other, what is new may lie on what there is.
     let is_in_order = is_in_order(format, &store);

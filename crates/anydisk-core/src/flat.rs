@@ -584,7 +584,7 @@ impl Place {
 
 /// A shape that is read by many and changed rarely: a look during a change is repeated.
 #[derive(Debug)]
-struct ShapeCell {
+pub struct ShapeCell {
     /// Odd during a change.
     sequence: AtomicU64,
     table: AtomicU64,
@@ -594,7 +594,9 @@ struct ShapeCell {
 }
 
 impl ShapeCell {
-    fn new(shape: TableShape) -> Self {
+    /// A shape that can be changed.
+    #[must_use]
+    pub fn new(shape: TableShape) -> Self {
         Self {
             sequence: AtomicU64::new(0),
             table: shape.table.get().into(),
@@ -608,8 +610,10 @@ impl ShapeCell {
         self.size.load(Acquire)
     }
 
+    /// The shape now.
     #[inline]
-    fn get(&self) -> TableShape {
+    #[must_use]
+    pub fn get(&self) -> TableShape {
         loop {
             let before = self.sequence.load(Acquire);
             let shape = TableShape {
@@ -626,8 +630,8 @@ impl ShapeCell {
         }
     }
 
-    /// One caller at a time: whoever changes the shape has claimed the disk.
-    fn set(&self, shape: TableShape) {
+    /// Changes it. One caller at a time: whoever does has claimed the disk.
+    pub fn set(&self, shape: TableShape) {
         let before = self.sequence.load(Relaxed);
         self.sequence.store(before | 1, Relaxed);
         fence(Release);

@@ -80,7 +80,7 @@ pub use container::{Container, ContainerRequest, Member, Members};
 pub use disk::{Disk, DiskExtent, DiskLookup, DiskNeed, Layer};
 pub use error::{Error, Invalid, Result, Value, check_limit};
 pub use extent::{Encoded, Extent, Source};
-pub use flat::{Block, BlockEntries, BlockShape, FlatTable, Still, TableShape};
+pub use flat::{Block, BlockEntries, BlockShape, FlatTable, ShapeCell, Still, TableShape};
 pub use format::{
     AmendRequest, Chosen, CreateRequest, Format, Measure, MeasureRequest, OpenRequest, Opened,
     OptionKind, OptionSpec, Options, Registry, Sample, SinkRequest, Verdict, parse_number,

@@ -17,7 +17,7 @@ use std::sync::atomic::{
 
 use anydisk_storage::{HostOffset, Storage};
 
-use crate::{DirtySlice, Leases, Result, RunSpace, TableCache, WantedRun};
+use crate::{DirtySlice, Leases, Result, RunSpace, TableCache, TakenRun, WantedRun};
 
 /// Blocks of one size in one store, and the write-back after which freed ones may be used again: a
 /// [`RunSpace`] of which one length is asked.
@@ -77,6 +77,13 @@ impl BlockSpace {
         let taken = self.runs.take(WantedRun { len: self.unit, most: 1, align: 1 });
         self.bound.fetch_max(taken.end().get(), Release);
         TakenBlock { at: taken.at, zeroed: taken.zeroed }
+    }
+
+    /// Takes `len` bytes in a row at a multiple of `align`, a power of two, for something else than
+    /// blocks (a table that is moved).
+    #[must_use = "space that is forgotten is lost until the image is opened again"]
+    pub fn take_run(&self, len: u64, align: u64) -> TakenRun {
+        self.runs.take(WantedRun { len, most: 1, align })
     }
 
     /// Takes a block back that no table ever named: its reservation was abandoned, or it was found

@@ -8,8 +8,8 @@ use std::sync::atomic::{
 
 use anydisk_core::bits::run;
 use anydisk_core::{
-    Extent, GuestRange, HostOffset, Lease, Lookup, Need, Result, Source, Storage, Supplied,
-    TableCache, Ticket,
+    Extent, GuestRange, HostOffset, Lease, Lookup, Need, Result, ShapeCell, Source, Storage,
+    Supplied, TableCache, TableShape, Ticket,
 };
 
 use crate::layout::{ABSENT, ENTRY, SECTOR};
@@ -28,7 +28,10 @@ const OF_BITMAP: u64 = 1 << 63;
 #[derive(Debug)]
 pub(crate) struct Blocks {
     pub(crate) store: Arc<dyn Storage>,
-    pub(crate) shape: Shape,
+    shape: ShapeCell,
+    /// Of blocks, which stay.
+    block: u64,
+    bitmap: u64,
     /// A bit says for each sector whether it is here or in the parent. On other disks bits say
     /// nothing that the bytes do not: what was never written is zero.
     bitmaps_count: AtomicBool,
@@ -53,6 +56,11 @@ pub(crate) enum Look<'a> {
     Here { at: HostOffset, len: u64 },
 }
 
+fn cell(shape: &Shape) -> TableShape {
+    let (table, entries, size) = (shape.table, shape.entries, shape.size);
+    TableShape { table, entries, size, first: HostOffset::ZERO }
+}
+
 impl Blocks {
     /// The blocks of a disk in a file that ends at `end`. Nothing is read.
     pub(crate) fn new(
@@ -71,13 +79,28 @@ impl Blocks {
         let bitmaps = if has_bitmaps { shape.entries * (shape.bitmap / SECTOR) } else { 0 };
         Self {
             store,
-            shape,
+            block: shape.block,
+            bitmap: shape.bitmap,
+            shape: ShapeCell::new(cell(&shape)),
             bitmaps_count: AtomicBool::new(has_bitmaps),
             table: TableCache::new(SLICE, all(slices, SLICE)),
             bitmaps: TableCache::new(BIT_WORDS, all(bitmaps, BIT_WORDS)),
             end: AtomicU64::new(end.get()),
             writer: None,
         }
+    }
+
+    /// Where the answers are now.
+    #[inline]
+    pub(crate) fn shape(&self) -> Shape {
+        let TableShape { table, entries, size, .. } = self.shape.get();
+        Shape { table, entries, size, block: self.block, bitmap: self.bitmap }
+    }
+
+    /// The table, or the size of the disk, is another one. The caller has claimed the whole disk, and
+    /// written everything back.
+    pub(crate) fn reshape(&self, shape: Shape) {
+        self.shape.set(cell(&shape));
     }
 
     /// Whether bits say what is here.
@@ -93,8 +116,9 @@ impl Blocks {
 
     /// Looks at the tables, in memory alone. Whoever may use the place holds a lease from before.
     pub(crate) fn look(&self, range: GuestRange) -> Result<Look<'_>> {
-        let spot = self.shape.locate(range.start());
-        let most = (spot.within + range.len()).div_ceil(self.shape.block).min(spot.rest());
+        let shape = self.shape();
+        let spot = shape.locate(range.start());
+        let most = (spot.within + range.len()).div_ceil(shape.block).min(spot.rest());
         let seen = self.table.read(spot.slice, |slice| {
             let entry = entry_of(slice.get(spot.index));
             let absent = |next: &usize| entry_of(slice.get(spot.index + next)) == ABSENT;
@@ -103,16 +127,16 @@ impl Blocks {
             (entry, count as u64)
         });
         let Some((entry, count)) = seen else { return Ok(Look::Need(self.need_entry(&spot))) };
-        let len = range.len().min(count.max(1) * self.shape.block - spot.within);
+        let len = range.len().min(count.max(1) * shape.block - spot.within);
         if entry == ABSENT {
             return Ok(Look::NoBlock { len });
         }
         // After the look, so that a block that was added meanwhile lies before the end.
         let end = HostOffset(self.end.load(Acquire));
-        let Some(bitmap) = self.shape.place(entry, spot.block, end) else {
-            return Err(self.shape.invalid(&spot, entry));
+        let Some(bitmap) = shape.place(entry, spot.block, end) else {
+            return Err(shape.invalid(&spot, entry));
         };
-        let at = bitmap.saturating_add(self.shape.bitmap + spot.within);
+        let at = bitmap.saturating_add(shape.bitmap + spot.within);
         match self.has_bitmaps() {
             true => Ok(self.look_at_bits(bitmap, spot.within, at, len)),
             false => Ok(Look::Here { at, len }),
@@ -120,7 +144,7 @@ impl Blocks {
     }
 
     fn look_at_bits(&self, bitmap: HostOffset, within: u64, at: HostOffset, len: u64) -> Look<'_> {
-        let spot = self.shape.bit(bitmap, within);
+        let spot = self.shape().bit(bitmap, within);
         let in_sector = within % SECTOR;
         let end = (spot.bit + (in_sector + len).div_ceil(SECTOR)).min(SLICE_BITS);
         let seen =

@@ -22,7 +22,7 @@ use crate::{NAME, limits};
 const BLOCK: u64 = 2 << 20;
 
 /// Who made it: nobody that any reader has a rule of its own for.
-const CREATOR: [u8; 4] = *b"anyd";
+pub(crate) const CREATOR: [u8; 4] = *b"anyd";
 
 /// The features' bit that is always set.
 const RESERVED_FEATURE: u32 = 2;

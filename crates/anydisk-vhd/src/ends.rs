@@ -71,6 +71,12 @@ impl Writer {
         Ok(())
     }
 
+    /// Where the header is.
+    pub(crate) fn header_at(&self) -> HostOffset {
+        let raw = RawFooter::read_from_bytes(&self.lock_ends().bytes).expect("it is as long");
+        HostOffset(raw.data_offset.get())
+    }
+
     /// Ends the file with its footer, and mends the copy.
     pub(crate) fn write_footer(&self, store: &dyn Storage) -> Result<()> {
         let mut ends = self.lock_ends();

@@ -1,10 +1,11 @@
 //! The image: one footer, and the disk's bytes in one piece or in blocks.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Acquire};
+use std::sync::{Arc, Mutex};
 
 use anydisk_core::{
     BackingLink, Extent, GuestRange, HostOffset, Image, ImageInfo, ImageWrite, Lease, Lookup, Need,
-    OpenRequest, Reference, Result, Source, Storage, StorageExt, Supplied,
+    OpenRequest, Reference, Resize, Result, Source, Storage, StorageExt, Supplied,
 };
 
 use zerocopy::IntoBytes;
@@ -33,9 +34,26 @@ pub struct VhdImage {
 #[derive(Debug)]
 pub(crate) enum Body {
     /// At the start of the file.
-    Fixed(Arc<dyn Storage>),
+    Fixed(Box<Fixed>),
     /// In blocks.
     Blocks(Box<Blocks>),
+}
+
+/// A fixed disk.
+#[derive(Debug)]
+pub(crate) struct Fixed {
+    pub(crate) store: Arc<dyn Storage>,
+    /// Bytes of the disk.
+    pub(crate) size: AtomicU64,
+    /// The footer, and where it is.
+    pub(crate) end: Mutex<(RawFooter, HostOffset)>,
+}
+
+impl Fixed {
+    fn new(store: Arc<dyn Storage>, parts: &Parts) -> Self {
+        let end = Mutex::new((parts.footer.raw, HostOffset(parts.room_end())));
+        Self { store, size: AtomicU64::new(parts.footer.size), end }
+    }
 }
 
 /// What a file says of itself before any of its tables.
@@ -160,7 +178,7 @@ impl VhdImage {
         let writable = request.is_writable()?;
         let parts = Parts::read(&*request.store)?;
         let body = match &parts.header {
-            None => Body::Fixed(Arc::clone(&request.store)),
+            None => Body::Fixed(Box::new(Fixed::new(Arc::clone(&request.store), &parts))),
             Some(header) => {
                 let shape = Shape::of(header, parts.footer.size);
                 let has_bitmaps = parts.footer.kind == Kind::Differencing;
@@ -194,14 +212,17 @@ impl VhdImage {
 
 impl Image for VhdImage {
     fn size(&self) -> u64 {
-        self.footer.size
+        match &self.body {
+            Body::Fixed(fixed) => fixed.size.load(Acquire),
+            Body::Blocks(blocks) => blocks.shape().size,
+        }
     }
 
     fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
         match &self.body {
-            Body::Fixed(store) => {
+            Body::Fixed(fixed) => {
                 let at = HostOffset(range.start().get());
-                let source = Source::Data { store, at, shared: false };
+                let source = Source::Data { store: &fixed.store, at, shared: false };
                 let lease = Lease::eternal();
                 Ok(Lookup::Found(Extent { len: range.len(), source, lease }))
             }
@@ -221,6 +242,10 @@ impl Image for VhdImage {
     }
 
     fn writer(&self) -> Option<&dyn ImageWrite> {
+        self.writable.then_some(self)
+    }
+
+    fn resizer(&self) -> Option<&dyn Resize> {
         self.writable.then_some(self)
     }
 

@@ -10,7 +10,7 @@ pub(crate) fn of(image: &VhdImage) -> ImageInfo {
     let mut info = ImageInfo::new(NAME);
     match &image.body {
         Body::Fixed(_) => info.fixed = true,
-        Body::Blocks(blocks) => info.cluster_size = Some(blocks.shape.block),
+        Body::Blocks(blocks) => info.cluster_size = Some(blocks.shape().block),
     }
     info.id = Some(image.footer.uuid()).filter(|uuid| !uuid.is_nil()).map(Id::Uuid);
     info

@@ -18,7 +18,8 @@
 //! | a footer that is lost, or its copy | read by the other one, written anew |
 //! | check and repair | works |
 //! | another parent, or none; emptied after a commit | works, at any power failure |
-//! | resizing, compacting | missing |
+//! | resizing both ways, preallocation | works, at any power failure; not of children |
+//! | compacting | missing |
 //!
 //! The layout, our limits and the oddities of other writers are in `docs/formats/vhd.md`.
 //!
@@ -64,6 +65,7 @@ mod layout;
 mod limits;
 mod link;
 mod measure;
+mod resize;
 mod space;
 mod table;
 mod unset;

@@ -161,7 +161,7 @@ impl VhdImage {
             rest = rest.skip(len);
         }
         // Readers that ask the bits of a dynamic disk, too, find all of them set.
-        for block in 0..blocks.shape.size.div_ceil(blocks.shape.block) {
+        for block in 0..blocks.shape().size.div_ceil(blocks.shape().block) {
             blocks.set_bits_on_medium(block)?;
         }
         Ok(blocks.store.flush()?)

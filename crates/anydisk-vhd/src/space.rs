@@ -57,7 +57,7 @@ impl VhdImage {
             Look::NoBlock { len } if !may_show => Ok(Handled::Done(len)),
             Look::NoBlock { len } | Look::Unset { len, .. } => Ok(Handled::ByData(len)),
             Look::Here { len, .. } => {
-                let block = blocks.shape.block_at(range.start());
+                let block = blocks.shape().block_at(range.start());
                 if how.unmap && !may_show && range.contains(block) {
                     return Ok(Handled::Done(blocks.free_block(writer, self, block.start())?));
                 }
@@ -71,9 +71,9 @@ impl VhdImage {
 impl ImageWrite for VhdImage {
     fn try_place(&self, range: GuestRange) -> Result<Attempt<'_>> {
         match &self.body {
-            Body::Fixed(store) if self.writable => {
+            Body::Fixed(fixed) if self.writable => {
                 let (at, len) = (HostOffset(range.start().get()), range.len());
-                let lease = WriteLease::eternal();
+                let (store, lease) = (&fixed.store, WriteLease::eternal());
                 Ok(Attempt::Placed(Placement::InPlace { store, at, len, lease }))
             }
             Body::Fixed(_) => Err(read_only(NOT_WRITABLE)),
@@ -111,7 +111,7 @@ impl ImageWrite for VhdImage {
 
     fn flush(&self) -> Result<()> {
         match (&self.body, self.blocks()) {
-            (Body::Fixed(store), _) => Ok(store.flush()?),
+            (Body::Fixed(fixed), _) => Ok(fixed.store.flush()?),
             (_, Some((blocks, writer))) => blocks.write_back(writer),
             (_, None) => Err(read_only(NOT_WRITABLE)),
         }
@@ -119,7 +119,7 @@ impl ImageWrite for VhdImage {
 
     fn data_store(&self) -> Option<&Arc<dyn Storage>> {
         match &self.body {
-            Body::Fixed(store) => Some(store),
+            Body::Fixed(fixed) => Some(&fixed.store),
             Body::Blocks(blocks) => Some(&blocks.store),
         }
     }
@@ -128,7 +128,7 @@ impl ImageWrite for VhdImage {
         match &self.body {
             Body::Fixed(_) => 1,
             Body::Blocks(blocks) if blocks.has_bitmaps() => SECTOR,
-            Body::Blocks(blocks) => blocks.shape.block,
+            Body::Blocks(blocks) => blocks.shape().block,
         }
     }
 }

@@ -27,7 +27,8 @@ impl Unset {
     /// Notes that a block is about to be written. Costs one load if it was before.
     pub(crate) fn note(&self, block: u64) {
         let Some(word) = usize::try_from(block / 64).ok().and_then(|at| self.seen.get(at)) else {
-            return;
+            // The disk has grown.
+            return self.note_new(block);
         };
         let bit = 1 << (block % 64);
         if word.load(Acquire) & bit == 0 {

@@ -71,6 +71,13 @@ impl Writer {
         }
     }
 
+    /// Gives the space of a block back, which no entry names any more.
+    pub(crate) fn forget_block(&self, shape: &Shape, block: u64, bitmap: HostOffset) {
+        self.unset.forget(block);
+        let at = HostOffset(bitmap.get().saturating_sub(self.pad));
+        self.space.retire(at, self.run(shape));
+    }
+
     /// Bytes that a block takes.
     fn run(&self, shape: &Shape) -> u64 {
         self.pad + shape.stride()
@@ -90,7 +97,7 @@ impl Blocks {
             Look::Need(need) => Ok(Attempt::Need(need)),
             Look::Here { at, len } => {
                 if !self.has_bitmaps() {
-                    writer.unset.note(range.start().get() / self.shape.block);
+                    writer.unset.note(range.start().get() / self.shape().block);
                 }
                 let (store, lease) = (&self.store, WriteLease::new(lease));
                 Ok(Attempt::Placed(Placement::InPlace { store, at, len, lease }))
@@ -110,7 +117,7 @@ impl Blocks {
         owner: &'a dyn ImageWrite,
         range: GuestRange,
     ) -> Result<Attempt<'a>> {
-        let block = self.shape.block_at(range.start());
+        let block = self.shape().block_at(range.start());
         let Some(claim) = writer.claims.try_hold(block) else { return Ok(Attempt::Busy) };
         // The look before the claim may be out of date; Busy means: ask again.
         match self.look(block)? {
@@ -119,7 +126,7 @@ impl Blocks {
             _ => return Ok(Attempt::Busy),
         }
         writer.secure_copy(&*self.store)?;
-        let len = writer.run(&self.shape);
+        let len = writer.run(&self.shape());
         let taken = writer.space.take(WantedRun { len, most: 1, align: writer.align });
         limit("size of the file in bytes", taken.end().get(), FILE)
             .inspect_err(|_| writer.space.untake(taken))?;
@@ -127,12 +134,12 @@ impl Blocks {
         self.end.fetch_max(taken.end().get(), Release);
         let units = match self.has_bitmaps() {
             true => {
-                let slice = self.shape.slice_at(range.start());
+                let slice = self.shape().slice_at(range.start());
                 range.before(slice.end()).grown_to(SECTOR).before(slice.end())
             }
             false => block,
         };
-        let data = taken.at.saturating_add(writer.pad + self.shape.bitmap);
+        let data = taken.at.saturating_add(writer.pad + self.shape().bitmap);
         let at = data.saturating_add(units.start().get() - block.start().get());
         let reserved = Reserved { range: units, at, zeroed: taken.zeroed, token: NEW_BLOCK };
         claim.keep();
@@ -146,7 +153,7 @@ impl Blocks {
         owner: &'a dyn ImageWrite,
         range: GuestRange,
     ) -> Result<Attempt<'a>> {
-        let end = GuestOffset(self.shape.size);
+        let end = GuestOffset(self.shape().size);
         let units = range.grown_to(SECTOR).before(end);
         let Some(claim) = writer.claims.try_hold(units) else { return Ok(Attempt::Busy) };
         let at = match self.look(units)? {
@@ -161,14 +168,14 @@ impl Blocks {
 
     /// Where the bitmap of a reservation's block is.
     fn bitmap_of(&self, reserved: &Reserved) -> HostOffset {
-        let within = reserved.range.start().get() % self.shape.block;
-        HostOffset(reserved.at.get().saturating_sub(within + self.shape.bitmap))
+        let within = reserved.range.start().get() % self.shape().block;
+        HostOffset(reserved.at.get().saturating_sub(within + self.shape().bitmap))
     }
 
     /// What a reservation has claimed.
     fn claimed(&self, reserved: &Reserved) -> GuestRange {
         match reserved.token {
-            NEW_BLOCK => self.shape.block_at(reserved.range.start()),
+            NEW_BLOCK => self.shape().block_at(reserved.range.start()),
             _ => reserved.range,
         }
     }
@@ -179,7 +186,7 @@ impl Blocks {
             (NEW_BLOCK, true) => self.commit_block_and_bits(reserved),
             (NEW_BLOCK, false) => {
                 // Before the entry: a flush that writes the entry looks after the bits first.
-                writer.unset.note_new(reserved.range.start().get() / self.shape.block);
+                writer.unset.note_new(reserved.range.start().get() / self.shape().block);
                 self.commit_block(reserved)
             }
             _ => self.commit_bits(reserved),
@@ -191,7 +198,7 @@ impl Blocks {
     }
 
     fn commit_block(&self, reserved: &Reserved) -> Committed<'_> {
-        let spot = self.shape.locate(reserved.range.start());
+        let spot = self.shape().locate(reserved.range.start());
         let entry = self.bitmap_of(reserved).get() / SECTOR;
         match self.table.update(spot.slice, |entries| entries.set(spot.index, entry)) {
             Updated::Missing => Committed::Need(self.need_entry(&spot)),
@@ -217,7 +224,7 @@ impl Blocks {
 
     /// Where the slices of a bitmap are.
     fn bitmap_slices(&self, bitmap: HostOffset) -> impl Iterator<Item = HostOffset> + use<> {
-        (0..self.shape.bitmap / SECTOR).map(move |number| bitmap.saturating_add(number * SECTOR))
+        (0..self.shape().bitmap / SECTOR).map(move |number| bitmap.saturating_add(number * SECTOR))
     }
 
     fn commit_bits(&self, reserved: &Reserved) -> Committed<'_> {
@@ -236,7 +243,7 @@ impl Blocks {
 
     /// The bits of whole sectors, all in one slice: the first, and the number of the one behind.
     fn bits_of(&self, bitmap: HostOffset, range: GuestRange) -> (BitSpot, u64) {
-        let first = self.shape.bit(bitmap, range.start().get() % self.shape.block);
+        let first = self.shape().bit(bitmap, range.start().get() % self.shape().block);
         (first, (first.bit + range.len().div_ceil(SECTOR)).min(SLICE_BITS))
     }
 
@@ -245,7 +252,7 @@ impl Blocks {
         if reserved.token == NEW_BLOCK {
             let bitmap = self.bitmap_of(reserved).get();
             let at = HostOffset(bitmap.saturating_sub(writer.pad));
-            writer.space.give_back(at, writer.run(&self.shape));
+            writer.space.give_back(at, writer.run(&self.shape()));
         }
         writer.claims.release(self.claimed(reserved));
     }
@@ -260,7 +267,7 @@ impl Blocks {
         owner: &dyn ImageWrite,
         at: GuestOffset,
     ) -> Result<u64> {
-        let _claim = writer.claims.hold(self.shape.block_at(at));
+        let _claim = writer.claims.hold(self.shape().block_at(at));
         self.free_claimed(writer, owner, at)
     }
 
@@ -271,7 +278,7 @@ impl Blocks {
         owner: &dyn ImageWrite,
         at: GuestOffset,
     ) -> Result<u64> {
-        let (block, spot) = (self.shape.block_at(at), self.shape.locate(at));
+        let (block, spot) = (self.shape().block_at(at), self.shape().locate(at));
         loop {
             let update = self.table.update(spot.slice, |entries| {
                 let old = entry_of(entries.get(spot.index));
@@ -283,12 +290,10 @@ impl Blocks {
                 Updated::Full => owner.relieve()?,
                 Updated::Done(ABSENT) => return Ok(block.len()),
                 Updated::Done(old) => {
-                    writer.unset.forget(spot.block);
                     let bitmap = HostOffset(u64::from(old) * SECTOR);
                     self.bitmap_slices(bitmap).for_each(|at| self.bitmaps.remove(at));
                     // After the entry: now nobody finds it any more.
-                    let at = (u64::from(old) * SECTOR).saturating_sub(writer.pad);
-                    writer.space.retire(HostOffset(at), writer.run(&self.shape));
+                    writer.forget_block(&self.shape(), spot.block, bitmap);
                     return Ok(block.len());
                 }
             }
@@ -313,9 +318,9 @@ impl Blocks {
     fn write_slice(&self, cache: usize, picture: &DirtySlice) -> Result<()> {
         let bytes = match cache {
             0 => {
-                let index = picture.at.get().saturating_sub(self.shape.table.get()) / ENTRY;
+                let index = picture.at.get().saturating_sub(self.shape().table.get()) / ENTRY;
                 // The last slice reaches further than the table does.
-                let left = usize::try_from(self.shape.entries.saturating_sub(index));
+                let left = usize::try_from(self.shape().entries.saturating_sub(index));
                 let count = picture.entries.len().min(left.unwrap_or(usize::MAX));
                 bytes_of_entries(picture.entries.get(..count).unwrap_or_default())
             }
@@ -343,7 +348,7 @@ impl Blocks {
 
     /// Where a block is now, or nowhere: it may have been freed.
     fn block_now(&self, block: u64) -> Result<Option<HostOffset>> {
-        let spot = self.shape.locate(GuestOffset(block.saturating_mul(self.shape.block)));
+        let spot = self.shape().locate(GuestOffset(block.saturating_mul(self.shape().block)));
         loop {
             match self.table.read(spot.slice, |slice| entry_of(slice.get(spot.index))) {
                 Some(ABSENT) => return Ok(None),
@@ -368,7 +373,7 @@ impl Blocks {
     }
 
     fn fill_bitmap(&self, at: HostOffset) -> Result<()> {
-        let mut bytes = vec![0; usize::try_from(self.shape.bitmap).unwrap_or_default()];
+        let mut bytes = vec![0; usize::try_from(self.shape().bitmap).unwrap_or_default()];
         self.store.read_padded_at(at, &mut bytes)?;
         if bytes.iter().any(|byte| *byte != 0xFF) {
             bytes.fill(0xFF);

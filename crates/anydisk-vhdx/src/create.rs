@@ -19,10 +19,7 @@ use crate::layout::{
 use crate::limits;
 use crate::locator::locator;
 use crate::state::{bytes_of, seal};
-use crate::table::{ENTRY, FULL, ZERO};
-
-/// Blocks of a chunk have 2^23 sectors together.
-const CHUNK_SECTORS: u64 = 1 << 23;
+use crate::table::{ENTRY, FULL, ZERO, chunk_entries, entries_for};
 
 /// Bytes of a block of a child, unless another size is asked for: as Hyper-V's.
 const BLOCK_OF_CHILD: u64 = 2 * MIB;
@@ -140,13 +137,13 @@ impl Plan {
     }
 
     fn ratio(&self) -> u64 {
-        CHUNK_SECTORS * self.sector / self.block
+        chunk_entries(self.block, self.sector) - 1
     }
 
     fn entries(&self) -> u64 {
         match self.locator {
             Some(_) => self.blocks().div_ceil(self.ratio()) * (self.ratio() + 1),
-            None => self.blocks() + self.blocks().saturating_sub(1) / self.ratio(),
+            None => entries_for(self.size, self.block, self.sector),
         }
     }
 

@@ -1,5 +1,7 @@
 //! What must hold before an image is written: every block is in the file, on nothing else.
 
+use std::ops::Range;
+
 use anydisk_core::{Error, HostOffset, Result, Storage, StorageExt, can_be_leaks};
 
 use crate::NAME;
@@ -29,13 +31,26 @@ pub(crate) struct Room {
 pub(crate) fn for_each_entry(
     shape: &Shape,
     store: &dyn Storage,
+    each: impl FnMut(u64, u64) -> Result<()>,
+) -> Result<()> {
+    for_entries(shape.table, 0..shape.entries(), store, each)
+}
+
+/// The same, of some entries of a table.
+///
+/// # Errors
+/// Those of the store and of `each`.
+pub(crate) fn for_entries(
+    table: HostOffset,
+    numbers: Range<u64>,
+    store: &dyn Storage,
     mut each: impl FnMut(u64, u64) -> Result<()>,
 ) -> Result<()> {
-    let (entries, mut done) = (shape.entries(), 0);
-    while done < entries {
-        let count = (entries - done).min(AT_ONCE);
+    let mut done = numbers.start;
+    while done < numbers.end {
+        let count = (numbers.end - done).min(AT_ONCE);
         let mut bytes = vec![0; usize::try_from(count * ENTRY).expect("1 MiB at most")];
-        store.read_exact_at(shape.table.saturating_add(done * ENTRY), &mut bytes)?;
+        store.read_exact_at(table.saturating_add(done * ENTRY), &mut bytes)?;
         (done..).zip(words_of(&bytes)).try_for_each(|(number, entry)| each(number, entry))?;
         done += count;
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anydisk_core::{
     BackingLink, BlockShape, BlockSpace, FlatTable, GuestRange, HostOffset, Image, ImageInfo,
-    ImageWrite, Lease, Limits, Lookup, Need, OpenRequest, Reference, Result, RunSpace, Storage,
-    StorageExt, Supplied, TableShape,
+    ImageWrite, Lease, Limits, Lookup, Need, OpenRequest, Reference, Resize, Result, RunSpace,
+    Storage, StorageExt, Supplied, TableShape,
 };
 
 use crate::child::Child;
@@ -253,7 +253,11 @@ impl Image for VhdxImage {
         self.state().is_some().then_some(self)
     }
 
-    fn backing_link(&self) -> Option<&dyn BackingLink> {
+    fn resizer(&self) -> Option<&dyn Resize> {
         self.state().is_some().then_some(self)
+    }
+
+    fn backing_link(&self) -> Option<&dyn BackingLink> {
+        matches!(self.body, Body::Child(_)).then_some(self)
     }
 }

@@ -17,7 +17,7 @@
 //! | either header or region table damaged | read by the other one |
 //! | check and repair | works |
 //! | another parent, or none; emptied after a commit | works, at any power failure |
-//! | resizing | missing |
+//! | resizing both ways, preallocation | works, at any power failure; not of children |
 //!
 //! The layout, our limits and the oddities of other writers are in `docs/formats/vhdx.md`.
 
@@ -40,6 +40,7 @@ mod log;
 mod metadata;
 mod occupied;
 mod replayed;
+mod resize;
 mod state;
 mod table;
 mod tables;

@@ -66,9 +66,13 @@ impl VhdxImage {
         }
     }
 
+    pub(crate) fn regions(&self, store: &dyn Storage) -> Result<Regions> {
+        Regions::parse(&head(store)?, &self.header, store.len()?)
+    }
+
     /// The metadata region, and what its table says.
     pub(crate) fn items(&self, store: &dyn Storage) -> Result<(Place, Items)> {
-        let regions = Regions::parse(&head(store)?, &self.header, store.len()?)?;
+        let regions = self.regions(store)?;
         let items = Items::parse(&read(store, table_of(regions.metadata))?, regions.metadata)?;
         Ok((regions.metadata, items))
     }

@@ -98,6 +98,11 @@ impl Items {
         Some(self.known.get(&guid::FILE_PARAMETERS)?.0)
     }
 
+    /// Where the size of the disk is.
+    pub(crate) fn disk_size(&self) -> Option<Place> {
+        Some(self.known.get(&guid::DISK_SIZE)?.0)
+    }
+
     /// Where the size of the medium's sectors is.
     pub(crate) fn physical_sector(&self) -> Option<Place> {
         Some(self.known.get(&guid::PHYSICAL_SECTOR)?.0)

@@ -38,6 +38,17 @@ pub(crate) const FULL: u64 = 6;
 /// The state of a block some sectors of which are there.
 pub(crate) const PARTIAL: u64 = 7;
 
+/// Entries of a chunk of a disk with blocks and sectors of these sizes, that of its bitmap included.
+pub(crate) fn chunk_entries(block: u64, sector: u64) -> u64 {
+    CHUNK_BITS * sector / block + 1
+}
+
+/// Entries that a disk of `size` bytes without a parent needs.
+pub(crate) fn entries_for(size: u64, block: u64, sector: u64) -> u64 {
+    let blocks = size.div_ceil(block);
+    blocks + blocks.saturating_sub(1) / (chunk_entries(block, sector) - 1)
+}
+
 /// Where the answers for a disk are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
@@ -143,10 +154,9 @@ impl Shape {
 
     /// Entries that the table has.
     pub(crate) fn entries(&self) -> u64 {
-        let blocks = self.size.div_ceil(self.block);
         match self.has_parent {
-            true => blocks.div_ceil(self.ratio) * (self.ratio + 1),
-            false => blocks + blocks.saturating_sub(1) / self.ratio,
+            true => self.size.div_ceil(self.block).div_ceil(self.ratio) * (self.ratio + 1),
+            false => entries_for(self.size, self.block, self.sector),
         }
     }
 

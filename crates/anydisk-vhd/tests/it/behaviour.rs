@@ -25,6 +25,8 @@ mod fixed {
         contents::a_zeroed_range_reads_zero_and_nothing_else_does,
         contents::a_discard_never_shows_old_bytes_of_the_host,
         contents::disks_of_all_sizes_hold_their_last_byte,
+        contents::a_grown_disk_reads_zero_behind_its_old_end,
+        crash::after_any_crash_of_a_resize_the_disk_has_the_old_size_or_the_new_one,
         history::random_histories_equal_a_byte_vector,
         crash::after_any_crash_of_a_random_history_what_was_flushed_is_there,
     }

@@ -7,4 +7,5 @@ mod golden;
 mod mutants;
 mod operations;
 mod qemu;
+mod resizing;
 mod writing;

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, Disk, Error, GuestOffset, GuestRange, HostOffset, Source, Storage, StorageExt,
+    Access, Disk, Error, Format, GuestOffset, GuestRange, HostOffset, Limits, Location,
+    OpenRequest, Reference, Source, Storage, StorageExt,
 };
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::golden::cases;
 use anydisk_testkit::{MemoryFolder, contents};
+use anydisk_vhd::VHD;
 
 use crate::common::{create, open_in, reference_to};
 
@@ -198,6 +200,24 @@ fn a_parent_is_named_with_its_uuid_and_a_relative_path_as_windows_writes_it() {
     assert_eq!(bytes_at::<30>(&*store, at).to_vec(), text);
     let name: Vec<u8> = "parent.vhd\0".encode_utf16().flat_map(u16::to_be_bytes).collect();
     assert_eq!(bytes_at::<22>(&*store, 512 + 64).to_vec(), name);
+}
+
+#[test]
+fn a_parent_outside_of_the_folder_is_asked_of_the_resolver_by_that_name_which_decides() {
+    for name in ["../up/parent.vhd", "/disks/parent.vhd"] {
+        let (_, parent) = new(5 << 20, &[]);
+        let folder = MemoryFolder::default();
+        let store = folder.make_file("child.vhd").expect("a new file");
+        let child = create(store.clone(), 5 << 20, &[], Some(&reference_to(&parent, name)));
+        child.and_then(|child| child.flush()).expect("it can be made");
+        let (here, limits) = (Location::Other("image".to_owned()), Limits::default());
+        let names = VHD.references(&OpenRequest::new(store, &here, &limits)).expect("it has one");
+        assert_eq!(names.iter().map(Reference::display_name).collect::<Vec<_>>(), [name]);
+        // The folder has no such file, and nothing else is tried.
+        folder.put("parent.vhd", vec![0; 512]);
+        let error = open_in(&folder, "child.vhd", Access::Read).unwrap_err();
+        assert!(matches!(error.kind(), Error::Denied { .. }), "{error}");
+    }
 }
 
 #[test]

@@ -25,6 +25,14 @@ mod dynamic {
     }
 }
 
+mod resized {
+    anydisk_testkit::behaviour_tests! {
+        super::created();
+        contents::a_grown_disk_reads_zero_behind_its_old_end,
+        crash::after_any_crash_of_a_resize_the_disk_has_the_old_size_or_the_new_one,
+    }
+}
+
 mod dynamic_without_zero_states {
     anydisk_testkit::behaviour_tests! {
         super::created().option("block_state_zero", "off");
@@ -37,6 +45,7 @@ mod dynamic_without_zero_states {
 mod fixed {
     anydisk_testkit::behaviour_tests! {
         super::created().option("subformat", "fixed");
+        contents::a_grown_disk_reads_zero_behind_its_old_end,
         contents::a_zeroed_range_reads_zero_and_nothing_else_does,
         history::random_histories_equal_a_byte_vector,
     }

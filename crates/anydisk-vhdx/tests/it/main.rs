@@ -9,3 +9,4 @@ mod golden;
 mod mutants;
 mod qemu;
 mod reading;
+mod resizing;
