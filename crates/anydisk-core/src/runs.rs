@@ -73,6 +73,8 @@ struct State {
     virgin: u64,
     /// Runs before `end`: first byte -> first byte behind.
     free: BTreeMap<u64, u64>,
+    /// Runs before `end` that nobody gets: first byte behind -> first byte.
+    gaps: BTreeMap<u64, u64>,
     quarantine: Quarantine<(HostOffset, u64)>,
 }
 
@@ -158,6 +160,14 @@ impl RunSpace {
         self.lock().put(at.get(), at.get().saturating_add(len));
     }
 
+    /// Space that is free and given to nobody, as no block has room in it: where all behind it is
+    /// free, it is behind the end as well.
+    pub fn keep_for_end(&self, at: HostOffset, len: u64) {
+        let mut state = self.lock();
+        state.gaps.insert(at.saturating_add(len).get(), at.get());
+        state.draw_back();
+    }
+
     /// Takes space back that a table named. Call it **after** the entry was changed; the space is
     /// used again when that is durable and nobody reads there any more.
     pub fn retire(&self, at: HostOffset, len: u64) {
@@ -194,7 +204,8 @@ impl RunSpace {
         }
         let sealed = retired.seal();
         retired.durable(&self.leases, sealed);
-        (state.free, state.quarantine) = (BTreeMap::new(), retired);
+        (state.free, state.gaps) = (BTreeMap::new(), BTreeMap::new());
+        state.quarantine = retired;
         state.end = end.max(before);
     }
 
@@ -428,6 +439,21 @@ impl State {
         TakenRun { at: HostOffset(start), len, zeroed }
     }
 
+    /// Brings the end back over what is free before it.
+    fn draw_back(&mut self) {
+        loop {
+            let before = self.free.range(..self.end).next_back().map(|(at, end)| (*at, *end));
+            if let Some(at) = self.gaps.remove(&self.end) {
+                self.end = at;
+            } else if let Some((at, _)) = before.filter(|(_, end)| *end == self.end) {
+                self.free.remove(&at);
+                self.end = at;
+            } else {
+                return;
+            }
+        }
+    }
+
     /// Adds a free run, joined with its neighbours.
     fn put(&mut self, mut at: u64, mut end: u64) {
         if let Some((&before, &its_end)) = self.free.range(..at).next_back()
@@ -441,6 +467,7 @@ impl State {
         }
         if end == self.end {
             self.end = at;
+            self.draw_back();
         } else {
             self.free.insert(at, end);
         }

@@ -89,7 +89,6 @@ impl Writer {
     }
 
     fn write_end(&self, store: &dyn Storage) -> Result<()> {
-        self.free_slivers();
         let mut ends = self.lock_ends();
         self.space.at_end(|end| -> Result<()> {
             let at = HostOffset(end.get().next_multiple_of(SECTOR));
@@ -111,19 +110,8 @@ impl Writer {
 
     /// Ends the file before what was freed at its end.
     pub(crate) fn shorten(&self, store: &dyn Storage) -> Result<()> {
-        self.free_slivers();
-        let end = self.space.end().get().next_multiple_of(SECTOR);
+        let end = self.space.at_end(|end| end.get().next_multiple_of(SECTOR));
         let is_shorter = self.lock_ends().at.is_some_and(|at| end < at.get());
         if is_shorter { self.write_end(store) } else { Ok(()) }
-    }
-
-    /// Frees the gaps behind which nothing is in use.
-    fn free_slivers(&self) {
-        // What was freed and may be used again comes back first.
-        self.space.at_end(|_| ());
-        let mut slivers = self.slivers.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some((at, end)) = slivers.pop_if(|gap| gap.1 == self.space.end().get()) {
-            self.space.give_back(HostOffset(at), end - at);
-        }
     }
 }

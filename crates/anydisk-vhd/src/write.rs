@@ -22,7 +22,7 @@ use anydisk_core::{
 use crate::blocks::{Blocks, Look};
 use crate::ends::Ends;
 use crate::footer::limit;
-use crate::guard::{Piece, Room};
+use crate::guard::Room;
 use crate::image::Parts;
 use crate::layout::{ABSENT, ENTRY, SECTOR};
 use crate::link::Place;
@@ -48,8 +48,6 @@ pub(crate) struct Writer {
     pub(crate) align: u64,
     unset: Unset,
     pub(crate) ends: Mutex<Ends>,
-    /// Gaps that no block gets, rising. They are free once all behind them is.
-    pub(crate) slivers: Mutex<Vec<Piece>>,
     /// Where header and locators are.
     pub(crate) place: Mutex<Place>,
 }
@@ -59,6 +57,7 @@ impl Writer {
         let len = HostOffset(parts.len);
         let space = RunSpace::new(HostOffset(room.end)).with_old_bytes_to(len);
         room.free.iter().for_each(|(at, end)| space.give_back(HostOffset(*at), end - at));
+        room.slivers.iter().for_each(|(at, end)| space.keep_for_end(HostOffset(*at), end - at));
         Self {
             claims: Claims::default(),
             space,
@@ -66,7 +65,6 @@ impl Writer {
             align: room.align,
             unset: Unset::new(shape.entries),
             ends: Mutex::new(Ends::new(parts)),
-            slivers: Mutex::new(room.slivers.clone()),
             place: Mutex::new(Place::of(parts, room.home, shape)),
         }
     }

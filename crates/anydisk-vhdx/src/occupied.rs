@@ -80,6 +80,11 @@ impl Occupied {
         })
     }
 
+    /// The first piece in use.
+    pub(crate) fn first(&self) -> Option<HostOffset> {
+        (0..self.count).find(|number| self.is_taken(*number)).map(|number| HostOffset(number * MIB))
+    }
+
     /// Bytes that are free.
     pub(crate) fn free(&self) -> u64 {
         let taken: u64 = self.words.iter().map(|word| u64::from(word.count_ones())).sum();

@@ -42,6 +42,19 @@ fn a_gap_before_aligned_space_goes_to_what_needs_no_alignment() {
 }
 
 #[test]
+fn a_gap_that_nobody_gets_is_behind_the_end_once_all_behind_it_is_free() {
+    let space = RunSpace::new(HostOffset(3 * CLUSTER));
+    space.keep_for_end(HostOffset(CLUSTER), 100);
+    assert_eq!(space.take(stream(50)), run(3 * CLUSTER, 50, true));
+    space.give_back(HostOffset(3 * CLUSTER), 50);
+    assert_eq!(space.end(), HostOffset(3 * CLUSTER));
+    space.give_back(HostOffset(CLUSTER + 100), 2 * CLUSTER - 100);
+    assert_eq!(space.end(), HostOffset(CLUSTER));
+    space.keep_for_end(HostOffset(0), CLUSTER);
+    assert_eq!(space.end(), HostOffset(0));
+}
+
+#[test]
 fn of_a_free_run_as_much_is_taken_as_there_is() {
     let space = RunSpace::new(HostOffset(0));
     let _ = space.take(clusters(9));

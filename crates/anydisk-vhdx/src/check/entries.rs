@@ -198,7 +198,8 @@ impl Check<'_> {
         if self.mends() {
             self.mend(shape, &mend)?;
         }
-        self.look_at_space(metadata, shape, &occupied, pass.explained)
+        let first = pass.named.first();
+        self.look_at_space(metadata, shape, (&occupied, first), pass.explained)
     }
 
     /// Tells of each fault, now that it is known what is left over.
@@ -228,7 +229,7 @@ impl Check<'_> {
         &mut self,
         metadata: &Metadata,
         shape: &Shape,
-        occupied: &Occupied,
+        (occupied, first): (&Occupied, Option<HostOffset>),
         explained: u64,
     ) -> Result<()> {
         let unnamed = occupied.free();
@@ -242,17 +243,18 @@ impl Check<'_> {
         }
         let end = occupied.end();
         let behind = shape.end.get().saturating_sub(end.get());
-        // A device ends where it ends.
-        let is_cut = !matches!(self.file.identity(), Some(Identity::Device(_)));
-        let leaks = if metadata.is_fixed || !is_cut { 0 } else { behind / shape.block };
+        // A device ends where it ends, and qemu leaves room before the first block.
+        let is_room = matches!(self.file.identity(), Some(Identity::Device(_)))
+            || first.is_none() && self.store.is_zero_at(end, behind)?;
+        let leaks = if metadata.is_fixed || is_room { 0 } else { behind / shape.block };
         if leaks > 0 {
             self.tell_leaks(end, behind, leaks)?;
         }
-        let between: u64 = occupied
-            .gaps()
-            .filter(|(at, len)| *at < end && *len >= shape.block)
-            .map(|(_, len)| len)
-            .sum();
+        // What lies before the first block is left there by qemu, and was never one.
+        let first = first.filter(|_| !metadata.is_fixed).unwrap_or(end);
+        let is_between =
+            |(at, len): &(HostOffset, u64)| (first..end).contains(at) && *len >= shape.block;
+        let between: u64 = occupied.gaps().filter(is_between).map(|(_, len)| len).sum();
         if between > 0 {
             let text = format!(
                 "{between} bytes between blocks are named by no entry: they are used for new blocks"

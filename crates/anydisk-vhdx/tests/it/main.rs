@@ -5,6 +5,7 @@ mod checking;
 mod child;
 mod common;
 mod corpus;
+mod crashes;
 mod golden;
 mod mutants;
 mod qemu;

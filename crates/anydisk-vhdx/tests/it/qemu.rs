@@ -1,9 +1,14 @@
 //! qemu-img as a judge, in both directions.
 
-use anydisk_core::Access;
+use std::sync::Arc;
+
+use anydisk_core::{Access, Repair};
+use anydisk_storage::MemoryStorage;
 use anydisk_testkit::oracle::{Checked, Qemu};
 use anydisk_testkit::{ByteModel, ImageFolder, contents, play};
 use anydisk_vhdx::VHDX;
+
+use crate::common::check;
 
 fn assert_qemu_agrees(qemu: &Qemu, folder: &ImageFolder, name: &str, model: &ByteModel) {
     let raw = folder.path("model.raw");
@@ -58,6 +63,30 @@ fn what_qemu_wrote_is_read_and_written_on_and_qemu_goes_on_with_it() {
         model.write(0, &[3; 64 << 10]);
         model.write(3 << 20, &[4; 64 << 10]);
         assert!(contents(&folder.open("disk.vhdx", Access::Read)) == model.contents());
+    }
+}
+
+#[test]
+fn a_check_finds_nothing_in_what_qemu_wrote() {
+    let Some(qemu) = Qemu::find() else { return };
+    for options in [
+        &["block_size=1M"][..],
+        &["block_size=1M,block_state_zero=off"],
+        &["subformat=fixed,block_size=1M"],
+        &["subformat=fixed,block_size=1M,block_state_zero=off"],
+        &[],
+    ] {
+        let folder = ImageFolder::new(&VHDX);
+        let path = folder.path("disk.vhdx");
+        qemu.create("vhdx", options, &path, "9M");
+        for commands in
+            [&[][..], &["write -P 7 100k 300k", "write -P 9 4M 512"], &["discard 4M 1M"]]
+        {
+            qemu.io(&path, "vhdx", commands);
+            let store = Arc::new(MemoryStorage::new(std::fs::read(&path).expect("a file")));
+            let (report, found) = check(store, Repair::Nothing).expect("it can be checked");
+            assert!(report.is_clean() && found.is_empty(), "{options:?} {commands:?}: {found:?}");
+        }
     }
 }
 
