@@ -215,3 +215,27 @@ pub(crate) fn refuse(options: &[(&str, bool)]) -> Result<(), Failure> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_and_every_option_tells_what_it_is_for() {
+        let mut command = CommandLine::command();
+        command.build();
+        let mut silent = Vec::new();
+        for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+            if below.get_about().is_none() {
+                silent.push(below.get_name().to_owned());
+            }
+            let shown = below.get_arguments().filter(|arg| !arg.is_hide_set());
+            let without =
+                shown.filter(|arg| arg.get_help().is_none_or(|help| help.to_string().is_empty()));
+            silent.extend(without.map(|arg| format!("{} {}", below.get_name(), arg.get_id())));
+        }
+        assert!(silent.is_empty(), "without help: {silent:?}");
+    }
+}

@@ -132,6 +132,11 @@ impl Failure {
             anydisk::Error::NeedsRepair { .. } => {
                 Self::new(error.to_string()).with_advice("Repair it with: anydisk check -r all")
             }
+            anydisk::Error::UnknownFormat(why) if why.ends_with(RAW_BY_NAME) => {
+                let why = why.trim_end_matches(RAW_BY_NAME);
+                Self::new(format!("unknown format: {why}"))
+                    .with_advice("If it is a raw disk, say so: -f raw")
+            }
             kind => {
                 let failure = Self::new(without_numbers(&error.to_string()));
                 match advice(kind) {
@@ -142,6 +147,9 @@ impl Failure {
         }
     }
 }
+
+/// What the library advises.
+const RAW_BY_NAME: &str = "; name the format raw to take it for a raw disk";
 
 /// qemu-img's words for an option, where it has some.
 fn option_text(format: &str, option: &str, value: &str, expected: &Expected) -> String {

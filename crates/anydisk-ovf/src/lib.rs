@@ -16,6 +16,7 @@
 //! | disks packed with gzip, also in chunks | unpacked into memory within a limit, or into room of the caller's |
 //! | disks that change other disks | told; whoever opens images puts them over each other |
 //! | certificates | told, not verified |
+//! | what a manifest leaves out | told as data: [`Package::findings`] |
 //! | writing an OVA, each disk in one pass | works |
 //!
 //! The bytes of a disk are mostly those of a VMDK: a member is opened as a store, and the image in
@@ -41,6 +42,7 @@ mod container;
 mod descriptor;
 mod disk;
 mod files;
+mod findings;
 mod gzip;
 mod limits;
 mod listing;
@@ -54,6 +56,7 @@ mod write;
 
 pub use container::{OVF, OvfContainer};
 pub use disk::PackageDisk;
+pub use findings::PackageFinding;
 pub use package::Package;
 pub use packed::Scratch;
 pub use write::{DiskStream, PackageWriter};

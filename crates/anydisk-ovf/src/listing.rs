@@ -50,10 +50,7 @@ impl Package {
             Ok(_) => notes.push("packed with gzip".to_owned()),
             Err(error) => notes.push(error.to_string()),
         }
-        if let Some(manifest) = &self.manifest
-            && !manifest.digests.contains_key(&file.href)
-            && file.chunk.is_none()
-        {
+        if self.is_left_out(file) {
             notes.push("the manifest does not have it".to_owned());
         }
         member.note = (!notes.is_empty()).then(|| notes.join("; "));

@@ -8,7 +8,10 @@ use std::path::Path;
 
 use anydisk::node::{Child, Node};
 use anydisk::storage::name;
-use anydisk::{Detail, DetailValue, ImageInfo, Layer, Location, SnapshotInfo, path_like_qemu};
+use anydisk::{
+    Detail, DetailValue, ImageInfo, Layer, Location, MemberFinding, SnapshotInfo, one_line,
+    path_like_qemu,
+};
 use clap::Args;
 
 use super::snapshot;
@@ -17,7 +20,7 @@ use crate::failure::{Failure, Outcome};
 use crate::naming;
 use crate::output;
 use crate::output::json::{self, Object, Value};
-use crate::output::{human, snapshots};
+use crate::output::{findings, human, snapshots};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -72,8 +75,12 @@ impl Info {
     fn facts(&self) -> Result<Vec<Facts>, Failure> {
         let format = self.format.as_deref();
         let (None, [file]) = (&self.part.member, &self.files[..]) else {
-            let disk = self.reading.part(&self.part, &self.files, format, false)?;
-            return disk.layers().iter().map(Facts::of).collect();
+            let (disk, findings) =
+                self.reading.part_with_findings(&self.part, &self.files, format, false)?;
+            let mut facts: Vec<Facts> =
+                disk.layers().iter().map(Facts::of).collect::<Result<_, _>>()?;
+            facts.iter_mut().take(1).for_each(|top| top.package.clone_from(&findings));
+            return Ok(facts);
         };
         let node = self.reading.node(file, format)?;
         if !self.backing_chain {
@@ -171,6 +178,8 @@ struct Facts {
     null: Option<String>,
     backing: Option<Backing>,
     snapshots: Vec<SnapshotInfo>,
+    /// What should be known of the package that it lies in.
+    package: Vec<MemberFinding>,
 }
 
 /// The file on the host.
@@ -217,6 +226,7 @@ impl Facts {
             null: None,
             backing,
             snapshots: snapshot::listed(&*layer.image)?,
+            package: Vec::new(),
         })
     }
 
@@ -250,6 +260,10 @@ impl Facts {
             .with_any("snapshots", snapshots::value(&self.snapshots))
             .with_any("format-specific", self.specific())
             .with("children", self.children())
+            .with_any(
+                "package-findings",
+                (!self.package.is_empty()).then(|| findings::of_package(&self.package)),
+            )
     }
 
     fn children(&self) -> Vec<Value> {
@@ -314,7 +328,11 @@ impl Facts {
             text.push_str("Format specific information:\n");
             human::write_object(&mut text, &data, 1);
         }
-        text + &self.children_text(path)
+        text += &self.children_text(path);
+        for MemberFinding { path, kind, text: told, .. } in &self.package {
+            text += &format!("note: {}: {} [{kind}]\n", one_line(path), one_line(told));
+        }
+        text
     }
 
     fn children_text(&self, path: &str) -> String {

@@ -194,7 +194,14 @@ fn object(name: &str, inspection: &Inspection) -> Object {
         .with("features", features)
         .with_any("check", inspection.check.as_ref().map(counts))
         .with("findings", inspection.findings.iter().map(findings::value).collect::<Vec<_>>())
+        .with_any("package-findings", in_package(inspection))
         .with("remarks", inspection.remarks.iter().map(remark_value).collect::<Vec<_>>())
+}
+
+/// What should be known of the package, if it is a member of one.
+fn in_package(inspection: &Inspection) -> Option<Vec<Value>> {
+    let list = findings::of_package(&inspection.package);
+    (!list.is_empty()).then_some(list)
 }
 
 fn mark(mark: &Mark) -> Value {

@@ -13,12 +13,14 @@ use crate::output;
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  anydisk man /usr/local/share/man/man1")]
 pub(crate) struct Man {
-    /// The folder; it gets anydisk.1, a page for each command (anydisk-convert.1), and anydisk-options.7
+    /// The folder, which is made if it is not there; it gets anydisk.1, a page for each command (anydisk-convert.1), and anydisk-options.7
     folder: OsString,
 }
 
 impl Man {
     pub(crate) fn run(self) -> Outcome {
+        let folder = std::fs::create_dir_all(&self.folder);
+        folder.map_err(|error| Failure::from(error).about(&self.folder))?;
         let mut command = declared::command().disable_help_subcommand(true);
         command.build();
         self.write("anydisk-options.7", declared::page_of_options().as_bytes())?;

@@ -91,7 +91,9 @@ fn write_human(out: &mut impl Write, entries: Entries<'_>) -> Result<(), Failure
         }
         let Some(offset) = entry.offset else {
             let why = "File contains external, encrypted or compressed clusters.";
-            return Err(Failure::new(why));
+            let advice =
+                "What has no place in one file is shown by --output=json and by --picture.";
+            return Err(Failure::new(why).with_advice(advice));
         };
         if entry.zero {
             continue;

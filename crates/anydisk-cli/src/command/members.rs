@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 
-use anydisk::{Member, Members as _, one_line};
+use anydisk::{Member, MemberFinding, Members as _, one_line};
 use clap::Args;
 
 use crate::args::{Form, Reading};
 use crate::failure::Outcome;
 use crate::output;
-use crate::output::human;
 use crate::output::json::{self, Object, Value};
+use crate::output::{findings, human};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,7 +42,10 @@ impl Members {
         let members = inside.members();
         let text = match self.output {
             Form::Human => tree(members),
-            Form::Json => json::document(&Value::List(members.iter().map(value).collect())),
+            Form::Json => {
+                let list = members.iter().map(|member| value(member, inside.findings()));
+                json::document(&Value::List(list.collect()))
+            }
         };
         output::print(&text)?;
         Ok(0)
@@ -97,7 +100,9 @@ fn add(below: &Below<'_>, member: &Member, depth: usize, lines: &mut Vec<[String
     }
 }
 
-fn value(member: &Member) -> Value {
+fn value(member: &Member, found: &[MemberFinding]) -> Value {
+    let own: Vec<_> = found.iter().filter(|finding| finding.path == member.path).collect();
+    let own = (!own.is_empty()).then(|| findings::of_package(own));
     Object::default()
         .with("path", member.path.as_str())
         .with("kind", &*member.kind)
@@ -105,6 +110,7 @@ fn value(member: &Member) -> Value {
         .with_any("format", member.format.as_deref())
         .with_any("parent", member.parent.as_deref())
         .with_any("note", member.note.as_deref())
+        .with_any("findings", own)
         .into()
 }
 

@@ -138,18 +138,32 @@ impl Snapshot {
         let refused =
             |why: &str| Failure::new(format!("Could not {verb} snapshot '{name}': {why}"));
         let Some(snapshots) = disk.top().snapshots() else {
-            return Err(refused(match verb {
+            let failure = refused(match verb {
                 "apply" => "Block driver does not support snapshots",
                 "delete" => "snapshot not found",
                 _ => "Operation not supported",
-            }));
+            });
+            return Err(failure.with_advice(
+                "Images of this format keep none. An image over it keeps what changes: anydisk create \
+                 -f qcow2 -b FILE -F FORMAT NEW",
+            ));
         };
         match change(snapshots, name) {
             Ok(()) => Ok(()),
             Err(Error::NotFound { .. }) if verb == "apply" => {
                 Err(refused("Failed to load snapshot: No such file or directory"))
             }
-            Err(Error::NotFound { .. }) => Err(refused("snapshot not found")),
+            Err(Error::NotFound { .. }) => {
+                let failure = refused("snapshot not found");
+                let list = snapshots.list()?;
+                Err(match list.into_iter().find(|one| one.id == name) {
+                    Some(one) => failure.with_advice(&format!(
+                        "It is the ID of one. Here only names count, and its name is '{}'.",
+                        one.name
+                    )),
+                    None => failure,
+                })
+            }
             Err(error) => Err(refused(&Failure::from(error).text)),
         }
     }

@@ -3,7 +3,9 @@
 use std::ffi::{OsStr, OsString};
 
 use anydisk::inspect::{Inspection, Rules};
-use anydisk::{Checked, Checking, Disk, Error, Finding, Inside, Located, Location, OpenDisk};
+use anydisk::{
+    Checked, Checking, Disk, Error, Finding, Inside, Located, Location, MemberFinding, OpenDisk,
+};
 
 use super::{check_format, tell_if_guessed};
 use crate::args::{Part, Reading};
@@ -60,8 +62,19 @@ impl Reading {
         format: Option<&str>,
         direct: bool,
     ) -> Result<Disk, Failure> {
+        Ok(self.part_with_findings(part, files, format, direct)?.0)
+    }
+
+    /// The same, and what should be known of the package that it lies in.
+    pub(crate) fn part_with_findings(
+        &self,
+        part: &Part,
+        files: &[OsString],
+        format: Option<&str>,
+        direct: bool,
+    ) -> Result<(Disk, Vec<MemberFinding>), Failure> {
         match (&part.member, files) {
-            (None, [file]) => self.disk(file, format, direct),
+            (None, [file]) => Ok((self.disk(file, format, direct)?, Vec::new())),
             (None, _) => {
                 let failure = Failure::new("Expecting one image file name");
                 Err(failure.with_advice(&output::where_help_is()))
@@ -70,7 +83,8 @@ impl Reading {
                 let deep = !self.untrusted;
                 let inside = self.inside_to(files, format, Some(member), deep, direct)?;
                 let disk = inside.disk(member, part.member_format.as_deref());
-                disk.map_err(|error| about_member(part, error))
+                let disk = disk.map_err(|error| about_member(part, error))?;
+                Ok((disk, inside.findings_about(member).into_iter().cloned().collect()))
             }
         }
     }
@@ -93,11 +107,12 @@ impl Reading {
                 options.inspect_located(&file, rules).map_err(|error| opening.failure(error))
             }
             (None, _) => Err(Failure::new("Expecting one image file name")),
-            (Some(_), files) => {
-                let file = stranger.member(part, files, format, !self.untrusted)?;
+            (Some(member), files) => {
+                let (file, inside) = stranger.member(part, files, format, !self.untrusted)?;
                 let options = stranger.of_member(part)?;
                 let inspected = options.inspect_located(&file, rules);
-                inspected.map_err(|error| about_member(part, error))
+                let inspected = inspected.map_err(|error| about_member(part, error))?;
+                Ok(inspected.in_package(inside.findings_about(member)))
             }
         }
     }
@@ -111,25 +126,25 @@ impl Reading {
         how: &Checking<'_>,
         found: &mut dyn FnMut(Finding),
     ) -> Result<Checked, Failure> {
-        let file = self.member(part, files, format, !self.untrusted)?;
+        let (file, _) = self.member(part, files, format, !self.untrusted)?;
         let checked = self.of_member(part)?.check_located(file, how, found);
         let name = OsStr::new(part.member.as_deref().unwrap_or_default());
         checked.map_err(|error| Failure::from_check(error).about(name))
     }
 
-    /// The bytes of a part of what the files hold.
+    /// The bytes of a part of what the files hold, and what they hold.
     fn member(
         &self,
         part: &Part,
         files: &[OsString],
         format: Option<&str>,
         deep: bool,
-    ) -> Result<Located, Failure> {
+    ) -> Result<(Located, Inside), Failure> {
         let member = part.member.as_deref().unwrap_or_default();
         let inside = self.inside_to(files, format, Some(member), deep, false)?;
         let store = anydisk::Members::open(&inside, member);
         let store = store.map_err(|error| about_member(part, error))?;
-        Ok(Located { store, location: Location::Other(member.to_owned()) })
+        Ok((Located { store, location: Location::Other(member.to_owned()) }, inside))
     }
 
     /// Reads a part as what it is said to be.

@@ -1,6 +1,6 @@
 //! What a check found, as JSON.
 
-use anydisk::{Finding, Severity};
+use anydisk::{Finding, MemberFinding, Severity};
 
 use super::json::{Object, Value};
 
@@ -28,4 +28,13 @@ fn severity(severity: Severity) -> &'static str {
         Severity::Corruption => "corruption",
         Severity::Unreadable => "unreadable",
     }
+}
+
+/// What should be known of a package, for JSON.
+pub(crate) fn of_package<'a>(findings: impl IntoIterator<Item = &'a MemberFinding>) -> Vec<Value> {
+    let value = |finding: &MemberFinding| {
+        let object = Object::default().with("member", finding.path.as_str());
+        object.with("kind", finding.kind).with("text", finding.text.as_str()).into()
+    };
+    findings.into_iter().map(value).collect()
 }

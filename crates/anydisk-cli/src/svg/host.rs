@@ -23,6 +23,8 @@ pub(super) struct Host {
     jumps: u64,
     bytes: u64,
     packed: u64,
+    /// Bytes of data that have no place in one file, as those of volumes.
+    elsewhere: u64,
     expected: Option<u64>,
 }
 
@@ -36,6 +38,7 @@ impl Host {
             jumps: 0,
             bytes: 0,
             packed: 0,
+            elsewhere: 0,
             expected: None,
         }
     }
@@ -46,7 +49,8 @@ impl Host {
             return;
         }
         let Some(at) = entry.offset else {
-            self.packed += entry.length;
+            *(if entry.compressed { &mut self.packed } else { &mut self.elsewhere }) +=
+                entry.length;
             return;
         };
         self.pieces += 1;
@@ -120,13 +124,17 @@ impl Host {
             (1, _) => "The file holds the data in one piece.".into(),
             (pieces, 0) => format!("The file holds {pieces} pieces of data, all in order."),
             (pieces, jumps) => format!(
-                "The file holds {pieces} pieces of data of {average} on average; {jumps} lie before \
-                 the one that they follow."
+                "The file holds {pieces} pieces of data of {average} on average; before the \
+                 one that it follows on the disk: {jumps}."
             ),
         };
         if self.packed > 0 {
             let packed = human::size(self.packed);
             words.push_str(&format!(" {packed} more are packed, and not shown by place."));
+        }
+        if self.elsewhere > 0 {
+            let elsewhere = human::size(self.elsewhere);
+            words.push_str(&format!(" {elsewhere} more have no place in one file."));
         }
         words.trim_start().to_owned()
     }

@@ -10,6 +10,7 @@ mod compact;
 mod compare;
 mod convert;
 mod create;
+mod cut;
 mod dd;
 mod defects;
 mod info;

@@ -41,13 +41,52 @@ fn completions_know_formats_and_options() {
 #[test]
 fn the_manual_has_a_page_with_every_option_of_every_format() {
     let bench = Bench::new();
-    std::fs::create_dir(bench.path("man")).unwrap();
     bench.prints(&["man", "man"]);
     let page = std::fs::read_to_string(bench.path("man/anydisk-options.7")).unwrap();
     for format in anydisk::formats().formats() {
         for spec in format.create_options().iter().chain(format.amend_options()) {
             let name = spec.name.replace('-', "\\-");
             assert!(page.contains(&format!("\n.B {name}=")), "{}: {name}", format.name());
+        }
+    }
+}
+
+/// Long options of a command, from its help.
+fn long_options(help: &str) -> Vec<String> {
+    let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+    let words = lines.filter_map(|line| line.split([' ', ',']).find(|word| word.starts_with("--")));
+    words.map(|word| word.trim_end_matches('.').to_owned()).collect()
+}
+
+#[test]
+fn manual_pages_and_completions_have_every_command_with_every_option() {
+    let bench = Bench::new();
+    bench.prints(&["man", "share/man/man1"]);
+    let scripts = ["bash", "zsh", "fish"].map(|shell| bench.prints(&["completions", shell]));
+    let main = std::fs::read_to_string(bench.path("share/man/man1/anydisk.1")).unwrap();
+    let help = bench.prints(&["--help"]);
+    let commands: Vec<_> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .map(|line| line.split_whitespace().next().expect("a command"))
+        .collect();
+    assert!(commands.len() > 20, "{commands:?}");
+    for command in commands {
+        assert!(main.contains(&format!("anydisk\\-{command}(1)")), "{command} is not in anydisk.1");
+        let page = format!("share/man/man1/anydisk-{command}.1");
+        let page = std::fs::read_to_string(bench.path(&page)).unwrap();
+        for option in long_options(&bench.prints(&[command, "--help"])) {
+            let escaped = option.replace('-', "\\-");
+            assert!(
+                page.contains(&format!("\\fB{escaped}\\fR")),
+                "{command}: {option} has no place in its page"
+            );
+            let name = option.trim_start_matches('-');
+            for (script, shell) in scripts.iter().zip(["bash", "zsh", "fish"]) {
+                assert!(script.contains(name), "{command}: {option} is not completed by {shell}");
+            }
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct Inside {
     entries: HashMap<String, Entry>,
     /// Something packed was too large to be looked into.
     left_out: bool,
+    /// What should be known of packages and what is in them.
+    findings: Vec<MemberFinding>,
 }
 
 /// A file that was given, or what was found in one.
@@ -101,6 +103,18 @@ enum Depth {
     Packed,
 }
 
+/// What should be known of a package, or of a member of it, before it is believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemberFinding {
+    /// The path of the member.
+    pub path: String,
+    /// Its kind, for programs; those of [`PackageFinding`](anydisk_ovf::PackageFinding).
+    pub kind: &'static str,
+    /// For people.
+    pub text: String,
+}
+
 impl OpenDisk {
     /// Opens the disks of one machine and lists what lies in them. `deep`: also in what was found
     /// (volume groups in partitions, partitions in the disks of a package); else only in the
@@ -138,6 +152,7 @@ impl OpenDisk {
             files: paths.len(),
             members: Vec::new(),
             entries: HashMap::new(),
+            findings: Vec::new(),
             left_out: false,
         };
         for path in paths {
@@ -172,6 +187,31 @@ impl Inside {
         // A file of a package may be an image of any format; all else is raw.
         let format = format.or(package.is_none().then_some("raw"));
         self.image(self.open(path)?, path, format)
+    }
+
+    /// What should be known of packages and what is in them before it is believed.
+    #[must_use]
+    pub fn findings(&self) -> &[MemberFinding] {
+        &self.findings
+    }
+
+    /// Those about a member and all that it lies in. A volume may lie in any of the disks.
+    #[must_use]
+    pub fn findings_about(&self, path: &str) -> Vec<&MemberFinding> {
+        let in_group = |entry: &Entry| matches!(self.found[entry.found].open, Open::Groups(_));
+        if self.entry(path).is_ok_and(in_group) {
+            return self.findings.iter().collect();
+        }
+        let by_path = |path: &str| self.members.iter().find(|member| member.path == path);
+        let only = self.members.first().filter(|_| self.files == 1);
+        let full = only.map(|only| format!("{}/{path}", only.path));
+        let own = by_path(path).or_else(|| by_path(&full?));
+        // Deeper trees than the members are many there are none.
+        let above = |member: &&Member| member.parent.as_deref().and_then(by_path);
+        let places: Vec<_> = std::iter::successors(own, above).take(self.members.len()).collect();
+        let is_about =
+            |finding: &&MemberFinding| places.iter().any(|place| place.path == finding.path);
+        self.findings.iter().filter(is_about).collect()
     }
 
     /// The disks that were opened, in the order in which they were given; not those in packages.

@@ -3,7 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use super::{Entry, Found, Inside, Open, add_note};
+use anydisk_core::Member;
+use anydisk_ovf::{Package, PackageFinding};
+
+use super::{Entry, Found, Inside, MemberFinding, Open, add_note};
 
 /// In front of the path of a volume group, and of what is in it, whose name something else has.
 const GROUPS: &str = "lvm2/";
@@ -39,6 +42,9 @@ impl Inside {
         for (number, found) in self.found.iter_mut().enumerate() {
             let is_package = matches!(found.open, Open::Package(_));
             let above = found.under.map(|spot| &names[spot.found][spot.member]);
+            if let Open::Package(package) = &found.open {
+                self.findings.extend(findings(package, &found.members, &names[number]));
+            }
             let mut by_path = HashMap::new();
             for (member, name) in found.members.iter().zip(&names[number]) {
                 by_path.entry(member.path.clone()).or_insert(name);
@@ -63,6 +69,20 @@ impl Inside {
             }
         }
     }
+}
+
+/// What is found in a package, under the names by which it and its members are listed.
+fn findings(package: &Package, members: &[Member], names: &[String]) -> Vec<MemberFinding> {
+    let name_of = |path: &str| {
+        let place = members.iter().position(|member| member.path == path)?;
+        names.get(place)
+    };
+    let named = |finding: PackageFinding| {
+        let PackageFinding { kind, member, text, .. } = finding;
+        let path = member.map_or_else(|| names.first(), |member| name_of(&member))?.clone();
+        Some(MemberFinding { path, kind, text })
+    };
+    package.findings().into_iter().filter_map(named).collect()
 }
 
 impl Found {

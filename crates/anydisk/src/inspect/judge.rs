@@ -4,6 +4,7 @@ use anydisk_core::{Error, ImageInfo, Reference, Role, Severity};
 
 use super::look::{Known, Seen};
 use super::{Certainty, Inspection, Judgement, Mark, MarkKind, Remark, Rules};
+use crate::MemberFinding;
 
 use Judgement::{Accept, Doubt, Refuse};
 
@@ -86,6 +87,14 @@ impl Remarks {
             let of = format!("{}{}", mark.name, place(mark));
             let as_well = format!("it could be taken for {of} as well");
             match mark.kind {
+                MarkKind::Image
+                    if known.certainty == Certainty::Nothing
+                        && crate::formats().by_name(mark.name).is_ok() =>
+                {
+                    let name = mark.name;
+                    let text = format!("it could be a raw disk, or {of}: say which with -f {name}");
+                    self.add(Refuse, "two-formats", text);
+                }
                 MarkKind::Image if known.certainty == Certainty::Nothing => {
                     self.add(Refuse, "unsupported", format!("it is {of}, which is not read here"));
                 }
@@ -194,6 +203,13 @@ impl Remarks {
             Some(Err(error)) => self.add(Refuse, kind_of(error), error.to_string()),
         }
     }
+}
+
+/// What is found of a package. That a manifest leaves out a disk is no accident: it vouches for the
+/// others.
+pub(super) fn package_remark(finding: &MemberFinding) -> Remark {
+    let judgement = if finding.kind == "not-in-manifest" { Doubt } else { Accept };
+    Remark { judgement, kind: "unverified", text: format!("{}: {}", finding.path, finding.text) }
 }
 
 /// Whether all of the image is in its own file.

@@ -32,6 +32,8 @@ use std::time::Duration;
 
 use anydisk_core::{CheckReport, Finding, ImageInfo, Reference};
 
+use crate::MemberFinding;
+
 pub use marks::{Mark, MarkKind};
 
 /// What is taken, and how much work a look may cost.
@@ -157,11 +159,22 @@ pub struct Inspection {
     pub check: Option<CheckReport>,
     /// What the check found first.
     pub findings: Vec<Finding>,
+    /// What should be known of the package that it lies in, and of its place there.
+    pub package: Vec<MemberFinding>,
     /// What is to be said of it, the worst first.
     pub remarks: Vec<Remark>,
 }
 
 impl Inspection {
+    /// The same of a member of a package, of which this should be known.
+    #[must_use]
+    pub fn in_package<'a>(mut self, findings: impl IntoIterator<Item = &'a MemberFinding>) -> Self {
+        self.package = findings.into_iter().cloned().collect();
+        self.remarks.extend(self.package.iter().map(judge::package_remark));
+        self.remarks.sort_by_key(|remark| std::cmp::Reverse(remark.judgement));
+        self
+    }
+
     /// Whether to take it: the worst of the remarks.
     #[must_use]
     pub fn verdict(&self) -> Judgement {
