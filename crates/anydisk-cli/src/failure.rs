@@ -111,23 +111,30 @@ impl Failure {
                 if is_value { failure.at_creation() } else { failure }
             }
             anydisk::Error::Unsupported { feature: Feature::Compress, .. } => {
-                Self::new("Compression not supported for this file format")
+                Self::new("Compression not supported for this file format").with_advice(
+                    "Packed are qcow2 and qcow, and VMDK: -O vmdk -o subformat=streamOptimized",
+                )
             }
-            anydisk::Error::Unsupported { format, feature: Feature::Bitmaps } => {
-                Self::new(format!("Format driver '{format}' does not support bitmaps"))
-            }
+            anydisk::Error::Unsupported { format, feature: Feature::Bitmaps } => no_bitmaps(format),
             anydisk::Error::Protocol { protocol, .. } => {
                 Self::new(format!("Unknown protocol '{protocol}'"))
             }
-            anydisk::Error::Secret { option, why: SecretProblem::Missing(_) } => {
-                Self::new(format!("Parameter '{option}' is required for cipher")).at_creation()
-            }
+            anydisk::Error::Secret { option, why: SecretProblem::Missing(_) } => Self::new(
+                format!("Parameter '{option}' is required for cipher"),
+            )
+            .with_advice(&format!(
+                "Name a passphrase: --object secret,id=NAME,file=FILE, and {option}=NAME by \
+                         --image-opts, or by -o for a new image."
+            ))
+            .at_creation(),
             anydisk::Error::Secret { why: SecretProblem::Unknown(id), .. } => {
                 Self::new(no_secret(id))
+                    .with_advice(&format!("Say what it is: --object secret,id={id},file=FILE"))
             }
-            anydisk::Error::Secret { .. } => {
-                Self::new("Invalid password, cannot unlock any keyslot")
-            }
+            anydisk::Error::Secret { .. } => Self::new(
+                "Invalid password, cannot unlock any keyslot",
+            )
+            .with_advice("All bytes of a secret's file count, a line break at its end as well."),
             anydisk::Error::Storage(cause) => Self::from_storage(cause),
             anydisk::Error::NeedsRepair { .. } => {
                 Self::new(error.to_string()).with_advice("Repair it with: anydisk check -r all")
@@ -166,6 +173,12 @@ fn option_text(format: &str, option: &str, value: &str, expected: &Expected) -> 
 /// qemu-img's words for a secret that is not among the objects.
 pub(crate) fn no_secret(id: &str) -> String {
     format!("No secret with id '{id}'")
+}
+
+/// qemu-img's words for an image that keeps no bitmaps.
+pub(crate) fn no_bitmaps(format: &str) -> Failure {
+    Failure::new(format!("Format driver '{format}' does not support bitmaps"))
+        .with_advice("Bitmaps are kept in qcow2 images of version 3.")
 }
 
 /// What can be done about it, where that is not in the error.
@@ -272,9 +285,9 @@ impl From<anydisk::convert::Error> for Failure {
             {
                 source.into()
             }
-            Error::TargetTooSmall { .. } => {
-                Self::new("output file is smaller than input file").with_advice(&error.to_string())
-            }
+            Error::TargetTooSmall { .. } => Self::new("output file is smaller than input file")
+                .with_advice(&error.to_string())
+                .with_advice("Make it larger first: anydisk resize FILE SIZE"),
             Error::Cancelled => Self::new("cancelled").with_code(INTERRUPTED),
             Error::Read { .. } => Self::new(without_numbers(&error.to_string()))
                 .with_advice("What can be read of it copies: anydisk salvage"),

@@ -149,7 +149,7 @@ fn bar(done: u64, total: u64, elapsed: Duration) -> String {
     let rate = u64::try_from(u128::from(done) * 1000 / millis).unwrap_or(u64::MAX);
     let left = u128::from(total.saturating_sub(done)) * millis / u128::from(done.max(1)) / 1000;
     format!(
-        "[{}{}] {:>3} %  {}/s  {} left",
+        "[{}{}] {:>3} %  {:>9}/s  {} left",
         "#".repeat(full),
         "-".repeat(empty),
         part / 100,
@@ -183,9 +183,9 @@ mod tests {
     fn the_bar_tells_the_rate_and_the_time_that_is_left() {
         let (mib, second) = (1 << 20, Duration::from_secs(1));
         let expected =
-            format!("[{}{}]  50 %  100 MiB/s  0:02 left", "#".repeat(15), "-".repeat(15));
+            format!("[{}{}]  50 %    100 MiB/s  0:02 left", "#".repeat(15), "-".repeat(15));
         assert_eq!(bar(200 * mib, 400 * mib, 2 * second), expected);
-        assert!(bar(mib, 7385 * mib, second).ends_with(" 1 MiB/s  2:03:04 left"));
-        assert!(bar(0, 0, Duration::ZERO).ends_with(" 0 B/s  0:00 left"));
+        assert!(bar(mib, 7385 * mib, second).ends_with("  1 MiB/s  2:03:04 left"));
+        assert!(bar(0, 0, Duration::ZERO).ends_with("  0 B/s  0:00 left"));
     }
 }

@@ -7,7 +7,7 @@ use anydisk::{Bitmaps, GuestOffset, Image, ImageWrite, NewBitmap};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::args::{Reading, Telling, any_name};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, no_bitmaps};
 use crate::options;
 use crate::output::ranges::Ranges;
 
@@ -231,8 +231,7 @@ impl Bitmap {
 
 fn bitmaps_of(image: &dyn Image) -> Result<&dyn Bitmaps, Failure> {
     let format = image.info().format;
-    let none = || Failure::new(format!("Format driver '{format}' does not support bitmaps"));
-    image.bitmaps().ok_or_else(none)
+    image.bitmaps().ok_or_else(|| no_bitmaps(format))
 }
 
 fn done<T>(what: &str, name: &str, result: Result<T, anydisk::Error>) -> Result<T, Failure> {

@@ -101,7 +101,10 @@ impl Create {
             }
             (size, option) => size.or(option).or(below.as_ref().map(Disk::size)),
         };
-        let size = size.ok_or_else(|| Failure::new("Image creation needs a size parameter"))?;
+        let size = size.ok_or_else(|| {
+            let failure = Failure::new("Image creation needs a size parameter");
+            failure.with_advice("It stands behind the name: anydisk create -f FORMAT FILE 10G")
+        })?;
         if !self.quiet && self.telling.is_text() {
             let name = name::of(file);
             output::print(&options::formatting(&name, format, &given, size))?;

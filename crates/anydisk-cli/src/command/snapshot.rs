@@ -225,7 +225,8 @@ pub(crate) fn named(text: &str) -> Result<SnapshotRef, Failure> {
 pub(crate) fn disk_at(disk: Disk, snapshot: Option<&str>) -> Result<Disk, Failure> {
     let Some(text) = snapshot else { return Ok(disk) };
     disk.at_snapshot(&named(text)?).map_err(|error| match error {
-        Error::NotFound { .. } => Failure::new("Failed to load snapshot: Can't find snapshot"),
+        Error::NotFound { .. } => Failure::new("Failed to load snapshot: Can't find snapshot")
+            .with_advice("What there is, tells: anydisk snapshot -l FILE"),
         Error::Unsupported { format, feature: Feature::Snapshots } => Failure::new(format!(
             "Failed to load snapshot: Block format '{format}' used by device '' does not \
                  support temporarily loading internal snapshots"

@@ -214,7 +214,13 @@ impl Opening<'_> {
     /// What lies below does not open.
     pub(super) fn failed_below(&self, failure: Failure) -> Failure {
         let cause = failure.cause_of_open(self.name).text;
-        self.refused(&format!("Could not open backing file: {cause}"))
+        let failure = self.refused(&format!("Could not open backing file: {cause}"));
+        match cause.ends_with("No such file or directory") {
+            true => failure.with_advice(
+                "If it is elsewhere now, say where: anydisk rebase -u -b NAME -F FORMAT FILE",
+            ),
+            false => failure,
+        }
     }
 }
 

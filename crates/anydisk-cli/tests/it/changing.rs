@@ -17,7 +17,8 @@ fn both(prepare: impl Fn(&Bench), line: &[&str]) -> Bench {
     let text = |output: &Output| {
         said(output).replace("qemu-img:", "anydisk:").replace("'qemu-img ", "'anydisk ")
     };
-    assert_eq!(text(&found), text(&wanted), "{line:?}");
+    // More may be said: what to do next.
+    assert!(text(&found).starts_with(&text(&wanted)), "{line:?}: {}", said(&found));
     assert_eq!(found.status.code(), wanted.status.code(), "{line:?}");
     ours
 }

@@ -62,14 +62,14 @@ fn a_passphrase_that_is_wrong_or_missing_is_told_in_qemus_words_and_never_shown(
         let error = bench.fails(&line, 1);
         let why =
             format!("Could not open '{named}': Invalid password, cannot unlock any keyslot\n");
-        assert!(error.ends_with(&why) && !error.contains("herring"), "{error}");
+        assert!(error.contains(&why) && !error.contains("herring"), "{error}");
         let error = bench.fails(&["convert", "--image-opts", named, "out"], 1);
-        assert!(error.ends_with("No secret with id 's'\n"), "{error}");
+        assert!(error.contains("No secret with id 's'\n"), "{error}");
     }
     for (name, option) in [("disk.luks", "key-secret"), ("disk.qcow2", "encrypt.key-secret")] {
         let error = bench.fails(&["convert", name, "out"], 1);
         let why = format!("Parameter '{option}' is required for cipher\n");
-        assert!(error.ends_with(&why), "{error}");
+        assert!(error.contains(&why), "{error}");
     }
     assert!(!bench.path("out").exists());
 }
@@ -83,7 +83,7 @@ fn an_encrypted_image_is_not_made_without_its_secret() {
         ("encryption=on", "Parameter 'encrypt.key-secret' is required for cipher"),
     ] {
         let error = bench.fails(&["create", "-f", "qcow2", "-o", options, "a", "1M"], 1);
-        assert!(error.ends_with(&format!("anydisk: a: {why}\n")), "{error}");
+        assert!(error.contains(&format!("anydisk: a: {why}\n")), "{error}");
         assert!(!bench.path("a").exists());
     }
 }

@@ -82,7 +82,9 @@ impl Convert {
             return Ok(());
         }
         let Some(bitmaps) = source.top().bitmaps() else {
-            return Err(Failure::new("Source lacks bitmap support"));
+            return Err(Failure::new("Source lacks bitmap support").with_advice(
+                "Bitmaps are kept in qcow2 images of version 3: leave out --bitmaps.",
+            ));
         };
         for broken in bitmaps.list()?.iter().filter(|one| one.inconsistent) {
             let name = &broken.name;
