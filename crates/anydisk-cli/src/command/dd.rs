@@ -106,6 +106,8 @@ impl Operands {
 
     fn set(&mut self, operand: &OsStr) -> Result<(), Failure> {
         let (name, value) = options::name_and_value(operand.as_bytes());
+        // A name without a value is nothing that dd knows.
+        let name = if value.is_some() { name } else { b"" };
         let value = OsStr::from_bytes(value.unwrap_or_default());
         let number = |what| options::number_of_bytes(&name::of(value), what);
         match name {
@@ -115,7 +117,7 @@ impl Operands {
             b"count" => self.count = Some(number("count")?),
             b"skip" => self.skip = number("skip")?,
             _ => {
-                let name = name::shown(name);
+                let name = name::shown(options::name_and_value(operand.as_bytes()).0);
                 return Err(Failure::new(format!("unrecognized operand {name}")));
             }
         }

@@ -108,7 +108,7 @@ impl Naming {
         if self.image_opts {
             let node = options_node(name, format);
             if self.told.set(()).is_ok() {
-                options::split(name).iter().skip(1).for_each(|item| warn_if_bare(item));
+                options::split(name).iter().skip(1).for_each(|item| warn_if_old(item));
             }
             return node;
         }
@@ -164,8 +164,12 @@ fn options_node(name: &OsStr, format: Option<&str>) -> Result<Node, Failure> {
     Node::parse(flat).map_err(|error| cannot_open(name, &error.to_string()))
 }
 
-/// qemu-img's words about a flag without a value.
-fn warn_if_bare(item: &OsStr) {
+/// qemu-img's words about a flag without a value, and about a name that is none.
+fn warn_if_old(item: &OsStr) {
+    let words = item.as_bytes();
+    if words == b"backing=" || words.ends_with(b".backing=") {
+        output::warn("Use of \"backing\": \"\" is deprecated; use \"backing\": null instead");
+    }
     if !item.as_bytes().contains(&b'=') {
         let (name, value) = options::named_value(item.as_bytes());
         output::warn(&format!(

@@ -87,7 +87,13 @@ impl Objects {
             return Err(Failure::new("").with_code(0));
         }
         let mut text = Text::default();
-        pairs(list)?.into_iter().try_for_each(|(name, value)| text.set(&name, value))?;
+        let pairs = pairs(list)?;
+        if let Some((_, kind)) = pairs.iter().find(|(name, _)| name == "qom-type")
+            && kind != "secret"
+        {
+            return Err(unknown(kind));
+        }
+        pairs.into_iter().try_for_each(|(name, value)| text.set(&name, value))?;
         match text.kind.take() {
             Some(kind) if kind == "secret" => {}
             Some(kind) => return Err(unknown(&kind)),

@@ -186,13 +186,18 @@ impl Opening<'_> {
 
     /// Why the image in `file` does not open: first of all, because it is another format.
     pub(super) fn failure_of_image(&self, file: &Located, error: Error) -> Failure {
+        let found = match error.kind() {
+            Error::Invalid(invalid) => (invalid.field.to_string(), invalid.found.to_string()),
+            _ => Default::default(),
+        };
         let failure = self.failure(error);
         let format = self.node.driver.as_deref();
         match format.and_then(|name| anydisk::formats().by_name(name).ok()) {
             Some(format) if Registry::new(&[format]).probe_store(&*file.store).is_err() => {
                 let cause = failure.cause_of_open(self.name).text;
                 let name = format.name();
-                self.refused(&not_in_format(name)).with_advice(&shortened(&cause))
+                self.refused(&not_in_format(name, self.node.path(), &found))
+                    .with_advice(&shortened(&cause))
             }
             _ => failure,
         }
@@ -234,8 +239,23 @@ fn shortened(text: &str) -> String {
 }
 
 /// qemu-img's words for a file that is not in the format that it was said to be in.
-fn not_in_format(format: &str) -> String {
+fn not_in_format(format: &str, path: &OsStr, (field, found): &(String, String)) -> String {
+    let number = || u32::from_str_radix(found.trim_start_matches("0x"), 16).ok();
+    match (format, field.as_str()) {
+        ("vdi", "signature") if number().is_some() => {
+            let number = number().unwrap_or_default();
+            format!("Image not in VDI format (bad signature {number:08x})")
+        }
+        ("qcow", "version") => format!(
+            "qcow (v1) does not support qcow version {found}\nTry the 'qcow2' driver instead."
+        ),
+        _ => not_in(format, path),
+    }
+}
+
+fn not_in(format: &str, path: &OsStr) -> String {
     match format {
+        "vhdx" => format!("Could not open '{}': Invalid argument", name::of(path)),
         "qcow" => "Image not in qcow format".into(),
         "qed" => "Image not in QED format".into(),
         "vmdk" => "invalid VMDK image descriptor".into(),

@@ -144,12 +144,21 @@ pub(super) fn size(name: &str, value: &Scalar) -> Result<u64, NameError> {
         Scalar::Text(text) => text.to_str().and_then(anydisk_core::parse_size),
         _ => None,
     };
-    number.ok_or_else(|| {
-        unclear(format!(
+    let is_negative = |text: &str| {
+        let digits = text.strip_prefix('-').map(|digits| digits.bytes());
+        digits
+            .is_some_and(|mut digits| digits.len() > 0 && digits.all(|byte| byte.is_ascii_digit()))
+    };
+    number.ok_or_else(|| match value {
+        Scalar::Text(text) if text.to_str().is_some_and(is_negative) => {
+            let text = text.display();
+            unclear(format!("Value '{text}' is out of range for parameter '{name}'"))
+        }
+        _ => unclear(format!(
             "Parameter '{name}' expects a non-negative number below 2^64\n\
              Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n\
              and exabytes, respectively."
-        ))
+        )),
     })
 }
 
