@@ -141,10 +141,14 @@ impl Reading {
             keys.given.push(Key { option: option.clone(), location: None, secret });
         }
         let options = opening.of_format(self.options()).secrets(Arc::new(keys));
-        let amended = options.amend_located(file, given, force);
+        let amended = options.amend_located(file.clone(), given, force);
         amended.map_err(|error| match error.kind() {
             Error::Unsupported { format, feature: Feature::Amend } => {
                 Failure::new(format!("Format driver '{format}' does not support option amendment"))
+            }
+            Error::Option { option, .. } if option == "backing_file" || option == "backing_fmt" => {
+                let advice = format!("You can use '{} rebase' instead.", output::program());
+                Failure::new("Cannot amend the backing file").with_advice(&advice)
             }
             Error::Option { format, option, .. } if is_for_creation(format, option) => {
                 Failure::from(error)
@@ -153,7 +157,7 @@ impl Reading {
             Error::Option { .. } => Failure::from(error),
             // It opened, and what was asked for cannot be.
             Error::Unusable { why, .. } => Failure::new(&**why).about(name),
-            _ => self.failure(name, error),
+            _ => opening.failure_of_image(&file, error),
         })
     }
 

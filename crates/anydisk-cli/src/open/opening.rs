@@ -196,8 +196,12 @@ impl Opening<'_> {
             Some(format) if Registry::new(&[format]).probe_store(&*file.store).is_err() => {
                 let cause = failure.cause_of_open(self.name).text;
                 let name = format.name();
-                self.refused(&not_in_format(name, self.node.path(), &found))
-                    .with_advice(&shortened(&cause))
+                let is_older = name == "qcow2" && cause.ends_with("version 1 is not supported");
+                let why = match is_older {
+                    true => "Unsupported qcow2 version 1".into(),
+                    false => not_in_format(name, self.node.path(), &found),
+                };
+                self.refused(&why).with_advice(&shortened(&cause))
             }
             _ => failure,
         }
