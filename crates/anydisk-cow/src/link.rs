@@ -68,7 +68,7 @@ impl BackingLink for CowImage {
         self.writing().map(drop)
     }
 
-    fn make_empty(&self) -> Result<()> {
+    fn forget_everything(&self) -> Result<()> {
         let (writer, size) = (self.writing()?, self.header.size);
         let _all = writer.claims.hold_before_others(GuestRange::whole(size));
         self.flush()?;

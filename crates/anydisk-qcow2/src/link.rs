@@ -19,7 +19,7 @@ impl BackingLink for WritableImage {
         Ok(())
     }
 
-    fn make_empty(&self) -> Result<()> {
+    fn forget_everything(&self) -> Result<()> {
         let _turn = self.turns.take();
         self.drop_behind(0, self.shared.size())?;
         self.write_back()

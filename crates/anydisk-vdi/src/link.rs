@@ -125,8 +125,7 @@ impl BackingLink for VdiImage {
         }
     }
 
-    fn make_empty(&self) -> Result<()> {
-        self.check_emptying()?;
+    fn forget_everything(&self) -> Result<()> {
         let still = self.table.hold_still()?;
         self.flush()?;
         self.clear_entries(&still, 0, self.table.shape().entries)?;

@@ -123,7 +123,7 @@ impl BackingLink for VhdImage {
         }
     }
 
-    fn make_empty(&self) -> Result<()> {
+    fn forget_everything(&self) -> Result<()> {
         let Some((blocks, writer)) = self.blocks().filter(|(blocks, _)| blocks.has_bitmaps())
         else {
             return Err(unsupported("emptying an image without a parent"));

@@ -48,8 +48,7 @@ impl BackingLink for VhdxImage {
         }
     }
 
-    fn make_empty(&self) -> Result<()> {
-        self.check_emptying()?;
+    fn forget_everything(&self) -> Result<()> {
         let Some(child) = self.child() else { return Ok(()) };
         let _claim = child.claims.hold_before_others(GuestRange::whole(u64::MAX));
         child.state.renew(&*child.tables.store)?;

@@ -17,14 +17,24 @@ pub trait BackingLink {
         Err(cannot_empty())
     }
 
+    /// What emptying does, where [`check_emptying`](Self::check_emptying) says that it can be done: nobody
+    /// else calls it.
+    ///
+    /// # Errors
+    /// Those of the store.
+    fn forget_everything(&self) -> Result<()> {
+        Err(cannot_empty())
+    }
+
     /// Forgets everything the image holds itself, so that it shows the image below everywhere.
     /// Durable when it returns; cut short, it may have forgotten a part. The caller guarantees that
-    /// the image below holds the same, and that nobody writes meanwhile.
+    /// the image below holds the same, and that nobody writes meanwhile. No format makes its own of this.
     ///
     /// # Errors
     /// What [`check_emptying`](Self::check_emptying) says, and nothing changed; those of the store.
     fn make_empty(&self) -> Result<()> {
-        Err(cannot_empty())
+        self.check_emptying()?;
+        self.forget_everything()
     }
 }
 

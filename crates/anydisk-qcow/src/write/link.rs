@@ -55,7 +55,7 @@ impl BackingLink for QcowImage {
         self.writing().map(drop)
     }
 
-    fn make_empty(&self) -> Result<()> {
+    fn forget_everything(&self) -> Result<()> {
         self.forget_all()
     }
 }

@@ -14,7 +14,7 @@ use anydisk_core::{
 };
 
 use crate::NAME;
-use crate::descriptor::{Descriptor, ExtentLine};
+use crate::descriptor::{Descriptor, ExtentLine, is_descriptor};
 use crate::extent::{Body, File, Part, Sparse};
 use crate::header::{invalid, limit, unsupported};
 use crate::image::backing;
@@ -175,6 +175,15 @@ fn no_descriptor() -> Invalid {
 /// The descriptor that is all of the file.
 fn read_whole_descriptor(request: &OpenRequest<'_>) -> Result<Descriptor> {
     let len = request.store.len()?;
+    if len > request.limits.descriptor as u64 {
+        // What is none is not too large.
+        let mut head = [0; 4 << 10];
+        request.store.read_padded_at(HostOffset::ZERO, &mut head)?;
+        if !is_descriptor(&head) {
+            let (found, expected) = (Value::from(&head[..16]), "the text of a descriptor");
+            return Err(text_invalid("version", HostOffset::ZERO, found, expected).into());
+        }
+    }
     limit("size of the descriptor in bytes", len, request.limits.descriptor as u64)?;
     read_descriptor(request, HostOffset::ZERO, len)
 }

@@ -37,8 +37,7 @@ impl BackingLink for VmdkImage {
         }
     }
 
-    fn make_empty(&self) -> Result<()> {
-        self.check_emptying()?;
+    fn forget_everything(&self) -> Result<()> {
         let mut rest = GuestRange::whole(self.size());
         while !rest.is_empty() {
             rest = rest.skip(self.forget_grains(rest)?);

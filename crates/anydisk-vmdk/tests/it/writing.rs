@@ -398,3 +398,14 @@ fn an_image_of_extents_that_cannot_be_written_is_refused_with_the_reason() {
         "the image cannot be written: compressed grains are written in one pass only"
     );
 }
+
+/// A large file that is none is not refused for its size.
+#[test]
+fn a_file_without_any_mark_is_no_descriptor_whatever_its_size() {
+    for len in [1 << 10, 2 << 20] {
+        let files = Files::default().with("a", vec![b'x'; len]);
+        let expected =
+            "vmdk: version at 0x0 is \"xxxxxxxxxxxxxxxx\", expected the text of a descriptor";
+        assert_eq!(files.refusal("a", Access::Read), expected);
+    }
+}
