@@ -155,15 +155,15 @@ fn an_undo_image_is_read_and_written_as_any_child_and_stays_one() {
     bytes[76] = 3;
     let store = Arc::new(MemoryStorage::new(bytes));
     let disk = open(&store, Access::ReadWrite).expect("it opens");
-    disk.write(GuestOffset(5000), &[7; 3000]).expect("a write");
+    disk.write(GuestOffset(5 * 1024), &[7; 3072]).expect("a write");
     disk.zero(GuestRange::whole(1024), false).expect("a zeroing");
     disk.flush().expect("a flush");
     drop(disk);
     let disk = open(&store, Access::Read).expect("it opens");
     assert_eq!(disk.layers()[0].backing.as_ref().and_then(|r| r.id), Some(Id::Uuid(PARENT)));
-    let mut bytes = [1; 3000];
-    disk.read(GuestOffset(5000), &mut bytes).expect("a read");
-    assert_eq!(bytes, [7; 3000]);
+    let mut bytes = [1; 3072];
+    disk.read(GuestOffset(5 * 1024), &mut bytes).expect("a read");
+    assert_eq!(bytes, [7; 3072]);
     assert_eq!((store.to_vec()[76], number_at(&*store, 512)), (3, 0xFFFF_FFFE));
     assert_eq!(uuid_at(&store, MODIFY_AT + 16), PARENT);
 }
