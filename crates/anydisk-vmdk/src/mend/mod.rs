@@ -19,7 +19,7 @@ use anydisk_storage::Scratch;
 use zerocopy::IntoBytes;
 
 use self::header::FlippedBit;
-use self::stream::Headless;
+use self::stream::{CutOff, Headless};
 use self::text::LostText;
 
 /// Memory for what is made anew for a salvage: the tables of a stream of some TiB.
@@ -46,6 +46,18 @@ pub(crate) fn check(
     repairs: bool,
     tell: &mut dyn FnMut(Finding),
 ) -> Result<bool> {
+    mend(part, store, limits, repairs.then_some(CutOff::Zero), tell)
+}
+
+/// As [`check`]; `repairs`: what becomes of what a cut may have taken away.
+fn mend(
+    part: Part,
+    store: &dyn Storage,
+    limits: &Limits,
+    repairs: Option<CutOff>,
+    tell: &mut dyn FnMut(Finding),
+) -> Result<bool> {
+    let (cut_off, repairs) = (repairs.unwrap_or(CutOff::Zero), repairs.is_some());
     let corruption = |kind, at, text: String| Finding::new(Severity::Corruption, kind, at, text);
     if let Some(flipped) = FlippedBit::of(store, limits)? {
         let finding = corruption("header-field", flipped.at, flipped.why.clone());
@@ -64,7 +76,7 @@ pub(crate) fn check(
         let finding = corruption("footer-lost", HostOffset(store.len()?), stream.why.clone());
         let mut finding = finding.mended_by("tables and footer are made anew from the grains");
         if repairs {
-            stream.rebuild()?;
+            stream.rebuild(cut_off)?;
         }
         finding.repaired = repairs;
         tell(finding);
@@ -94,7 +106,8 @@ pub(crate) fn for_salvage(
 ) -> Result<Arc<dyn Storage>> {
     let mended = Scratch::over(Arc::clone(&store), MEMORY)?;
     let before = notes.len();
-    check(part, &mended, limits, true, &mut |finding| notes.push(finding.text))?;
+    let lost = Some(CutOff::Lost);
+    mend(part, &mended, limits, lost, &mut |finding| notes.push(finding.text))?;
     if let Some(lost) = LostText::of(&mended, limits)?.filter(|_| part == Part::Whole) {
         mended.write_at(lost.at, &lost.in_its_place())?;
     }

@@ -38,10 +38,26 @@ pub(super) struct Headless<'a> {
 #[derive(Default)]
 struct Found {
     grains: Vec<(u64, u32)>,
+    /// The same of grains that do not unpack.
+    broken: Vec<(u64, u32)>,
     end: HostOffset,
     /// Where the first block begins that is none.
     stopped: HostOffset,
+    /// The directory was reached: no grain follows.
+    is_complete: bool,
 }
+
+/// What becomes of the grains that a cut may have taken away: nobody knows which there were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CutOff {
+    /// They read as zero.
+    Zero,
+    /// They cannot be read.
+    Lost,
+}
+
+/// An entry that names a place in no file.
+const NOWHERE: u32 = u32::MAX;
 
 impl<'a> Headless<'a> {
     /// The stream in the file, if that is one without its footer.
@@ -72,9 +88,16 @@ impl<'a> Headless<'a> {
     ///
     /// # Errors
     /// Those of the store, and `Limit`.
-    pub(super) fn rebuild(&self) -> Result<()> {
-        let Found { mut grains, end, stopped } = self.find()?;
+    pub(super) fn rebuild(&self, cut_off: CutOff) -> Result<()> {
+        let Found { mut grains, mut broken, end, stopped, is_complete } = self.find()?;
+        if cut_off == CutOff::Lost {
+            // Whoever reads them is told.
+            grains.append(&mut broken);
+        }
         grains.sort_by_key(|(number, _)| *number);
+        // Writers go from the start of the disk to its end.
+        let known = grains.last().map_or(0, |(number, _)| number + 1);
+        let lost = Some(known).filter(|_| cut_off == CutOff::Lost && !is_complete);
         let old_end = self.store.len()?;
         // What a cut may leave of a grain is written over. If there is more, a block before it is
         // damaged, and nobody knows what the rest is: it stays where it is.
@@ -84,7 +107,7 @@ impl<'a> Headless<'a> {
             _ => HostOffset(old_end.next_multiple_of(SECTOR)),
         };
         let mut tail = Tail { store: self.store, at, old_end };
-        let directory = self.write_tables(&mut tail, &grains)?;
+        let directory = self.write_tables(&mut tail, &grains, lost)?;
         tail.mark(marker::GRAIN_DIRECTORY, (directory.len() as u64 * ENTRY).div_ceil(SECTOR))?;
         let footer = SparseHeader {
             gdOffset: u64::from(tail.sector()?).into(),
@@ -101,8 +124,14 @@ impl<'a> Headless<'a> {
         Ok(self.store.flush()?)
     }
 
-    /// Writes the tables of the grains, which are sorted: their directory.
-    fn write_tables(&self, tail: &mut Tail<'_>, grains: &[(u64, u32)]) -> Result<Vec<u32>> {
+    /// Writes the tables of the grains, which are sorted: their directory. From number `lost` on, grains
+    /// are nowhere.
+    fn write_tables(
+        &self,
+        tail: &mut Tail<'_>,
+        grains: &[(u64, u32)],
+        lost: Option<u64>,
+    ) -> Result<Vec<u32>> {
         let entries = u64::from(self.header.entries);
         let mut directory = vec![0_u32; usize::try_from(self.header.tables()).unwrap_or_default()];
         for grains in grains.chunk_by(|(a, _), (b, _)| a / entries == b / entries) {
@@ -113,14 +142,33 @@ impl<'a> Headless<'a> {
                     table[entry] = *sector;
                 }
             }
-            tail.mark(marker::GRAIN_TABLE, (entries * ENTRY).div_ceil(SECTOR))?;
             let number = grains.first().map_or(0, |(number, _)| number / entries);
+            if let Some(rest) = lost.and_then(|lost| lost.checked_sub(number * entries)) {
+                let rest = usize::try_from(rest).unwrap_or(usize::MAX);
+                table.get_mut(rest..).into_iter().flatten().for_each(|entry| *entry = NOWHERE);
+            }
+            tail.mark(marker::GRAIN_TABLE, (entries * ENTRY).div_ceil(SECTOR))?;
             if let Some(entry) = usize::try_from(number).ok().and_then(|at| directory.get_mut(at)) {
                 *entry = tail.sector()?;
             }
             tail.write_entries(&table)?;
         }
+        if let Some(lost) = lost {
+            let first = usize::try_from(lost.div_ceil(entries)).unwrap_or(usize::MAX);
+            self.write_nowhere(tail, directory.get_mut(first..).unwrap_or_default())?;
+        }
         Ok(directory)
+    }
+
+    /// One table for all that these entries of the directory stand for, of which nothing is known.
+    fn write_nowhere(&self, tail: &mut Tail<'_>, directory: &mut [u32]) -> Result<()> {
+        let entries = usize::try_from(self.header.entries).unwrap_or_default();
+        if directory.is_empty() {
+            return Ok(());
+        }
+        tail.mark(marker::GRAIN_TABLE, (u64::from(self.header.entries) * ENTRY).div_ceil(SECTOR))?;
+        directory.fill(tail.sector()?);
+        tail.write_entries(&vec![NOWHERE; entries])
     }
 
     /// Walks over the blocks of the stream, up to the first that is none.
@@ -143,6 +191,7 @@ impl<'a> Headless<'a> {
         let marker = MetadataMarker::read_from_bytes(&bytes).expect("512 bytes are a marker");
         if marker.size.get() == 0 {
             let is_known = (marker::GRAIN_TABLE..=marker::PROGRESS).contains(&marker.kind.get());
+            found.is_complete |= marker.kind.get() == marker::GRAIN_DIRECTORY;
             let len = marker.value.get().checked_mul(SECTOR).filter(|_| is_known);
             let next = len.and_then(|len| at.checked_add(SECTOR)?.checked_add(len));
             return Ok(next.filter(|next| next.get() <= limits::FILE));
@@ -161,11 +210,15 @@ impl<'a> Headless<'a> {
         let next = HostOffset(end.get().next_multiple_of(SECTOR));
         let rest = (self.header.capacity - from_start).min(self.header.grain);
         let data = (data, usize::try_from(len).expect("the limit of a grain"));
+        let count = (found.grains.len() + found.broken.len()) as u64;
+        limit("grains of a stream without an end", count, GRAINS)?;
+        let sector = u32::try_from(at.get() / SECTOR).unwrap_or(u32::MAX);
+        let grain = (from_start / self.header.grain, sector);
         if unpack(self.store, data, rest, self.header.grain)?.is_none() {
-            limit("grains of a stream without an end", found.grains.len() as u64, GRAINS)?;
-            let sector = u32::try_from(at.get() / SECTOR).unwrap_or(u32::MAX);
-            found.grains.push((from_start / self.header.grain, sector));
+            found.grains.push(grain);
             found.end = next;
+        } else {
+            found.broken.push(grain);
         }
         Ok(Some(next))
     }
