@@ -13,6 +13,8 @@ use anydisk_raw::RAW;
 use anydisk_storage::{FileStorage, OpenOptions};
 use anydisk_testkit::Random;
 use anydisk_vdi::VDI;
+use anydisk_vhd::VHD;
+use anydisk_vhdx::VHDX;
 use anydisk_vmdk::VMDK;
 
 /// Bytes in a mebibyte.
@@ -27,6 +29,8 @@ pub fn format(name: &str) -> &'static dyn Format {
     match name {
         "raw" => &RAW,
         "vdi" => &VDI,
+        "vpc" => &VHD,
+        "vhdx" => &VHDX,
         "vmdk" => &VMDK,
         _ => &QCOW2,
     }
@@ -64,7 +68,7 @@ pub fn open_encrypted(path: &Path, access: Access) -> Outcome<Disk> {
 fn open_with(path: &Path, format: &str, access: Access, secrets: &dyn Secrets) -> Outcome<Disk> {
     let options = OpenOptions::new().write(access == Access::ReadWrite);
     let store = Arc::new(FileStorage::open(path, &options)?);
-    let registry = Registry::new(&[&QCOW2, &VDI, &VMDK, &RAW]);
+    let registry = Registry::new(&[&QCOW2, &VDI, &VMDK, &VHD, &VHDX, &RAW]);
     let located = Located { store, location: Location::Path(path.to_owned()) };
     let opener = Opener::new(&registry, &NoReferences).with_limits(Limits::default());
     Ok(opener.with_secrets(secrets).open(located, Some(format), access)?)
