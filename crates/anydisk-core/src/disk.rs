@@ -51,8 +51,19 @@ pub struct Disk {
     decoded: DecodedCache,
     decoders: Decoders,
     name: String,
-    /// What lies behind the end of a file reads as zero; see [`unpadded`](Self::unpadded).
-    padded: bool,
+    /// What reads as zero behind the end of a file.
+    padding: Padding,
+}
+
+/// What reads as zero behind the end of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Padding {
+    /// Everything.
+    All,
+    /// The rest of the unit in which it ends, where the format lets a writer leave that out.
+    LastUnit,
+    /// Nothing.
+    Nothing,
 }
 
 /// What the whole disk says about a guest range.
@@ -105,7 +116,7 @@ impl Disk {
             decoded: DecodedCache::new(limits.decoded_cache),
             decoders: Decoders::new(),
             name,
-            padded: true,
+            padding: Padding::All,
         }
     }
 
@@ -116,7 +127,14 @@ impl Disk {
     /// Tables that were read before count as they were read.
     #[must_use]
     pub fn unpadded(&self) -> Self {
-        Self { padded: false, ..self.with_layers(self.layers.clone()) }
+        Self { padding: Padding::Nothing, ..self.with_layers(self.layers.clone()) }
+    }
+
+    /// As [`unpadded`](Self::unpadded), but what is missing of the unit in which a file ends reads as
+    /// zeroes where the format [allows](crate::ImageInfo::loose_end) it.
+    #[must_use]
+    pub fn unpadded_but_for_last_unit(&self) -> Self {
+        Self { padding: Padding::LastUnit, ..self.unpadded() }
     }
 
     /// The same disk under another image: writes go to `top`.
@@ -152,7 +170,7 @@ impl Disk {
             decoded: self.decoded.of_same_size(),
             decoders: Decoders::new(),
             name: self.name.clone(),
-            padded: self.padded,
+            padding: self.padding,
         }
     }
 
@@ -236,13 +254,20 @@ impl Disk {
         Ok(found)
     }
 
+    #[inline]
+    fn is_padded(&self) -> bool {
+        self.padding == Padding::All
+    }
+
     fn map_from(&self, first: usize, range: GuestRange) -> Result<DiskExtent<'_>> {
         loop {
             match self.look_from(first, range)? {
-                DiskLookup::Found(found) if self.padded => return Ok(found),
-                DiskLookup::Found(found) => return held::first_part(&self.layers, found),
+                DiskLookup::Found(found) if self.is_padded() => return Ok(found),
+                DiskLookup::Found(found) => {
+                    return held::first_part(&self.layers, found, self.padding);
+                }
                 DiskLookup::Need(DiskNeed { layer, need }) => {
-                    if !self.padded {
+                    if !self.is_padded() {
                         held::check_table(&self.layers[layer], &need)?;
                     }
                     self.layers[layer].image.satisfy(&need)?;
@@ -313,7 +338,7 @@ impl Disk {
     /// as much as finding it.
     #[inline]
     fn read_cached_data(&self, first: usize, range: GuestRange, buf: &mut [u8]) -> Result<u64> {
-        let Some(layer) = self.layers.get(first).filter(|_| self.padded) else { return Ok(0) };
+        let Some(layer) = self.layers.get(first).filter(|_| self.is_padded()) else { return Ok(0) };
         let inside = match first {
             0 => range, // Known to lie on the disk.
             _ => range.before(GuestOffset(layer.image.size())),
@@ -384,7 +409,7 @@ impl Disk {
     /// Reads the packed bytes of a unit and decodes them.
     fn unpack(&self, encoded: &Encoded<'_>, out: &mut [u8]) -> Result<()> {
         let packed = read_packed(encoded)?;
-        if !self.padded
+        if !self.is_padded()
             && let Some(held) = held::packed(encoded, &packed)?
         {
             // A stream that goes on behind the end of the file may decode with zeroes there.

@@ -2,6 +2,7 @@
 
 use anydisk_storage::{HostOffset, Storage};
 
+use crate::disk::Padding;
 use crate::{DiskExtent, Encoded, Error, Invalid, Layer, Need, Result, Source, Value};
 
 /// That the file holds all of a table that is to be read.
@@ -17,6 +18,7 @@ pub(crate) fn check_table(layer: &Layer, need: &Need<'_>) -> Result<()> {
 pub(crate) fn first_part<'a>(
     layers: &[Layer],
     mut found: DiskExtent<'a>,
+    padding: Padding,
 ) -> Result<DiskExtent<'a>> {
     let (store, at, name) = match &found.extent.source {
         Source::Data { store, at, .. } => (*store, *at, "data"),
@@ -31,7 +33,10 @@ pub(crate) fn first_part<'a>(
     let held = match found.extent.source {
         Source::Encoded(_) if at.get() < end => found.extent.len,
         Source::Encoded(_) => 0,
-        _ => loose_end(layer, end).saturating_sub(at.get()).min(found.extent.len),
+        _ => {
+            let end = if padding == Padding::LastUnit { loose_end(layer, end) } else { end };
+            end.saturating_sub(at.get()).min(found.extent.len)
+        }
     };
     if held == 0 {
         return Err(cut(layer, name, at, end));

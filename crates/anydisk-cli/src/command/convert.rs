@@ -226,7 +226,7 @@ impl Convert {
     /// would be zeroes like others.
     fn open_sources(&self, paths: &[OsString]) -> Result<Vec<Disk>, Failure> {
         let disks = self.open_disks(paths)?;
-        Ok(disks.iter().map(Disk::unpadded).collect())
+        Ok(disks.iter().map(Disk::unpadded_but_for_last_unit).collect())
     }
 
     fn open_disks(&self, paths: &[OsString]) -> Result<Vec<Disk>, Failure> {

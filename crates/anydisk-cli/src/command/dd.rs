@@ -75,7 +75,8 @@ impl Dd {
             None => &operands.inputs[others.len()..],
         };
         let disk = self.reading.part(&self.part, inputs, self.format.as_deref(), false)?;
-        let part = operands.part(input, disk.unpadded(), &self.reading.limits())?;
+        let part =
+            operands.part(input, disk.unpadded_but_for_last_unit(), &self.reading.limits())?;
         let given = Options::of(format);
         let image = NewImage::new(format, &given, part.size());
         if stream::is_meant(output) {

@@ -172,6 +172,12 @@ impl CheckReport {
 
     /// Counts `finding`.
     pub fn count(&mut self, finding: &Finding) {
+        self.count_times(finding, 1);
+    }
+
+    /// Counts `finding`, which is so many inconsistencies: a thing that several others name may be
+    /// one for each of them.
+    pub fn count_times(&mut self, finding: &Finding, times: u64) {
         let count = match (finding.severity, finding.repaired) {
             (Severity::Note, _) => return,
             (Severity::Leak, false) => &mut self.leaks,
@@ -180,6 +186,6 @@ impl CheckReport {
             (Severity::Corruption, true) => &mut self.corruptions_fixed,
             (Severity::Unreadable, _) => &mut self.check_errors,
         };
-        *count += 1;
+        *count = count.saturating_add(times);
     }
 }

@@ -58,6 +58,18 @@ impl Rules {
         }
     }
 
+    /// Bytes of the cluster up to the end of what is stored, of an entry that names one.
+    pub(super) fn stored(&self, entry: L2Entry) -> u64 {
+        let cluster = self.geometry.cluster_size();
+        match self.geometry.is_extended() {
+            true => {
+                let allocated = u32::try_from(entry.bitmap & ALLOCATED).unwrap_or(u32::MAX);
+                u64::from(u32::BITS - allocated.leading_zeros()) * (cluster / 32)
+            }
+            false => cluster,
+        }
+    }
+
     fn compressed(&self, entry: L2Entry) -> (Named, Troubles) {
         let mut troubles = Troubles::default();
         if self.data_file {

@@ -157,7 +157,10 @@ impl<'a> Mend<'a> {
         let counted = self.subject.region(at, self.subject.cluster_size()).is_ok();
         let references = &self.window.references;
         let counted = counted && references.window().contains(&cluster);
-        if !counted || references.overlaps(cluster) {
+        // Where the count cannot say how often it is shared, a flag that says that it is would
+        // contradict it, and whoever believes both frees what is still named.
+        let is_told = references.get(cluster) <= self.subject.width.max();
+        if !counted || !is_told || references.overlaps(cluster) {
             return word;
         }
         match (references.get(cluster) == 1, flags) {

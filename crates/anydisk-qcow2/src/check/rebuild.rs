@@ -16,7 +16,11 @@ use super::subject::Subject;
 use super::{Named, REFERENCES, Settings};
 use crate::alloc::bytes_of;
 use crate::guard::Clusters;
-use crate::{NAME, limits};
+use crate::refcount::Width;
+use crate::{Header, NAME, limits};
+
+/// Refcounts of 16 bits, which every version has.
+const USUAL_ORDER: u32 = 4;
 
 /// Builds the refcounts anew; where their table is, and its clusters. Nothing names it yet.
 pub(super) fn rebuild(
@@ -31,6 +35,33 @@ pub(super) fn rebuild(
         builder.take(&window.references)
     })?;
     builder.finish()
+}
+
+/// Whether refcounts can have more bits than they have.
+pub(super) fn can_widen(header: &Header) -> bool {
+    header.version >= 3 && header.refcount_order < limits::REFCOUNT_ORDER
+}
+
+/// As [`rebuild`], with as many bits for each refcount as the usual sixteen, or what is named, needs;
+/// and the binary logarithm of their number.
+pub(super) fn rebuild_wider(
+    subject: &Subject,
+    settings: Settings,
+    progress: &Progress<'_>,
+) -> Result<(u32, (HostOffset, u32))> {
+    let mut order = (subject.header.refcount_order + 1).max(USUAL_ORDER);
+    let mut subject = subject.again()?;
+    loop {
+        subject.width = Width::of_order(order);
+        match rebuild(&subject, settings, progress) {
+            Err(Error::Limit { what, .. })
+                if what == REFERENCES && order < limits::REFCOUNT_ORDER =>
+            {
+                order += 1;
+            }
+            built => return built.map(|table| (order, table)),
+        }
+    }
 }
 
 struct Builder<'a> {

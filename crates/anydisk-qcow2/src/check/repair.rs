@@ -4,7 +4,8 @@
 //! ```text
 //!   bitmaps that cannot be relied on; flush; named in the header
 //!   entries that break the format and name nothing that counts      flush
-//!   refcounts: raised in their place, or all of them built anew at the end of the file and then named
+//!   refcounts: raised in their place, or all of them built anew at the end of the file, with more
+//!   bits if they are too narrow for what is named, and then named
 //!   COPIED cleared where something is shared                        flush
 //!   refcounts lowered                                               flush
 //!   COPIED set where nothing is shared                              flush
@@ -100,7 +101,10 @@ fn plan(
     }
     let settings = Settings { mends_entries: true, ..settings };
     let tally = look(settings)?;
-    let is_sound = |tally: &Tally| tally.count(Class::Structure) == 0;
+    let can_widen = rebuild::can_widen(&subject.header);
+    let is_sound = |tally: &Tally| {
+        tally.count(Class::Structure) == 0 && (can_widen || tally.count(Class::Narrow) == 0)
+    };
     if is_sound(&tally) && tally.count(Class::Refcounts) == 0 {
         return Ok(Plan::all(&tally, true));
     }
@@ -123,10 +127,7 @@ impl Work<'_> {
             self.on_windows(subject, |window| Mend::of(window).make_entries_plain())?;
         }
         if plan.rebuild {
-            let settings = Settings { without_refcounts: true, ..self.settings };
-            let (at, clusters) = rebuild::rebuild(subject, settings, self.progress)?;
-            let header = LiveHeader::to_repair(&subject.store, subject.header.clone());
-            header.set_refcount_table(at, clusters)?;
+            self.rebuild(subject, plan)?;
         } else if plan.protect && counts != [0, 0, 0] {
             self.on_windows(subject, |window| Mend::of(window).raise_counts())?;
         }
@@ -139,6 +140,22 @@ impl Work<'_> {
             self.on_known_windows(&subject, |window| Mend::of(window).set_flags(Flags::Set))?;
         }
         Ok(())
+    }
+
+    /// Builds the refcounts anew, and names them.
+    fn rebuild(&self, subject: &Subject, plan: Plan) -> Result<()> {
+        let settings = Settings { without_refcounts: true, ..self.settings };
+        let header = LiveHeader::to_repair(&subject.store, subject.header.clone());
+        if !plan.widen {
+            let (at, clusters) = rebuild::rebuild(subject, settings, self.progress)?;
+            return header.set_refcount_table(at, clusters);
+        }
+        let (order, table) = rebuild::rebuild_wider(subject, settings, self.progress)?;
+        header.rewrite(|header| {
+            header.refcount_order = order;
+            (header.refcount_table_offset, header.refcount_table_clusters) = table;
+            Ok(())
+        })
     }
 
     /// Counts each window of the file and does something there; durable when it returns.

@@ -81,6 +81,11 @@ impl Subject {
         Ok(Clusters::touched(at, len, self.bits()))
     }
 
+    /// Bytes that lie behind the end of the file, of `len` that begin in it.
+    pub(super) fn missing(&self, at: u64, len: u64) -> u64 {
+        if at < self.file_len { at.saturating_add(len).saturating_sub(self.file_len) } else { 0 }
+    }
+
     /// Place of a cluster in the file.
     pub(super) fn offset(&self, cluster: u64) -> HostOffset {
         HostOffset(cluster << self.bits())

@@ -15,6 +15,8 @@ pub(super) struct L2Table {
     pub(super) at: u64,
     /// L1 entries that name it.
     pub(super) times: u64,
+    /// Those of the active L1 table among them.
+    pub(super) times_active: u32,
     /// The first entry of the active L1 table that does.
     pub(super) active: Option<u32>,
 }
@@ -75,10 +77,10 @@ struct L1Named {
 
 /// The table that an L1 entry names, if it lies in the file.
 fn look_at_l1(subject: &Subject, named: &L1Named, teller: &mut Teller<'_>) -> Option<L2Table> {
-    let guest = named.index.map(|index| covered(subject, index));
+    let told = (named.index.map(|index| covered(subject, index)), named.times);
     let word = named.word;
     if word & L1_RESERVED != 0 {
-        teller.tell_costing(Trouble::ReservedBits, named.place, guest, || {
+        teller.tell_times(Trouble::ReservedBits, named.place, told, || {
             format!("L1 entry {word:#x} has reserved bits set")
         });
     }
@@ -87,18 +89,24 @@ fn look_at_l1(subject: &Subject, named: &L1Named, teller: &mut Teller<'_>) -> Op
         return None;
     }
     if !HostOffset(at).is_aligned(subject.cluster_size()) {
-        teller.tell_costing(Trouble::TableUnaligned, named.place, guest, || {
+        teller.tell_times(Trouble::TableUnaligned, named.place, told, || {
             format!("L1 entry {word:#x}, expected an L2 table at a multiple of the cluster size")
         });
     }
     if let Err(PastEnd) = subject.region(at, subject.cluster_size()) {
-        teller.tell_costing(Trouble::PastEnd, named.place, guest, || {
+        teller.tell_times(Trouble::PastEnd, named.place, told, || {
             format!("L1 entry {word:#x} names an L2 table past the end of the file")
         });
         return None;
     }
+    let missing = subject.missing(at, subject.cluster_size());
+    if missing > 0 {
+        teller.tell_times(Trouble::CutInside, named.place, told, || {
+            format!("L1 entry {word:#x} names an L2 table whose last {missing} bytes lie behind the end of the file")
+        });
+    }
     let active = named.index.and_then(|index| u32::try_from(index).ok());
-    Some(L2Table { at, times: named.times, active })
+    Some(L2Table { at, times: named.times, times_active: active.is_some().into(), active })
 }
 
 /// The part of the disk that an L1 entry maps.
@@ -118,6 +126,7 @@ fn merge(tables: &mut Vec<L2Table>, limit: usize) -> Result<()> {
         let same = next.at == kept.at;
         if same {
             kept.times = kept.times.saturating_add(next.times);
+            kept.times_active = kept.times_active.saturating_add(next.times_active);
         }
         same
     });

@@ -47,6 +47,7 @@ pub(super) enum Trouble {
     Unreadable,
     DataUnreadable,
     StreamBroken,
+    CutInside,
 }
 
 /// Several of them.
@@ -92,20 +93,24 @@ pub(super) enum Class {
     Entry,
     /// The refcount structure is to be built anew.
     Refcounts,
+    /// The same, with more bits for each.
+    Narrow,
     /// The snapshot table is to be rewritten.
     SnapshotTable,
     /// The bitmaps are to be written anew.
     Bitmaps,
     /// A bitmap cannot be relied on, though it breaks no rule.
     BitmapDoubt,
+    /// Data may be lost, and nobody can tell.
+    Doubt,
 }
 
 impl Trouble {
     /// The word for programs, and what has to be done.
     fn facts(self) -> (&'static str, Class) {
         use Class::{
-            BitmapDoubt, Bitmaps, Copied, Entry, Harmless, High, Lost, Low, Refcounts,
-            SnapshotTable, Structure,
+            BitmapDoubt, Bitmaps, Copied, Doubt, Entry, Harmless, High, Lost, Low, Narrow,
+            Refcounts, SnapshotTable, Structure,
         };
         match self {
             Self::MarkedDirty => ("marked-dirty", Harmless),
@@ -126,7 +131,7 @@ impl Trouble {
             Self::Copied => ("copied-flag-wrong", Copied),
             Self::Overlap => ("metadata-overlap", Structure),
             Self::RefcountLow => ("refcount-too-low", Low),
-            Self::RefcountOverflow => ("refcount-overflow", Structure),
+            Self::RefcountOverflow => ("refcount-overflow", Narrow),
             Self::Leak => ("leak", High),
             Self::BlockReserved => ("refcount-table-reserved-bits", Refcounts),
             Self::BlockUnaligned => ("refcount-block-unaligned", Refcounts),
@@ -148,6 +153,7 @@ impl Trouble {
             Self::Unreadable => ("unreadable", Structure),
             Self::DataUnreadable => ("data-unreadable", Lost),
             Self::StreamBroken => ("compressed-data-broken", Lost),
+            Self::CutInside => ("cut-off-inside", Doubt),
         }
     }
 
@@ -161,7 +167,7 @@ impl Trouble {
                 Severity::Unreadable
             }
             _ => match self.class() {
-                Class::Harmless | Class::BitmapDoubt => Severity::Note,
+                Class::Harmless | Class::BitmapDoubt | Class::Doubt => Severity::Note,
                 Class::High => Severity::Leak,
                 _ => Severity::Corruption,
             },
@@ -172,13 +178,16 @@ impl Trouble {
 impl Class {
     fn remedy(self) -> Option<&'static str> {
         Some(match self {
-            Self::Structure | Self::Lost => return None,
+            Self::Structure | Self::Lost | Self::Doubt => return None,
             Self::Harmless => "the mark is removed when nothing is wrong any more",
             Self::Low => "the refcount is raised",
             Self::High => "the refcount is lowered, if no table is damaged",
             Self::Copied => "the flag is made to agree with the refcount",
             Self::Entry => "the entry becomes one that reads as zeroes, as it did before",
             Self::Refcounts => "the refcounts are built anew",
+            Self::Narrow => {
+                "the refcounts are built anew with more bits, if every table can be followed and the version is 3"
+            }
             Self::SnapshotTable => "the snapshot table is written anew",
             Self::Bitmaps => {
                 "bitmaps that break the format are removed; one whose bits alone are lost says that everything has changed"
@@ -199,6 +208,8 @@ pub(super) struct Plan {
     pub(super) entries: bool,
     /// The refcounts are built anew, elsewhere.
     pub(super) rebuild: bool,
+    /// They are too narrow for what is named, and get more bits then.
+    pub(super) widen: bool,
     /// The snapshot table is written anew.
     pub(super) snapshot_table: bool,
     /// Bitmaps that cannot be relied on are written anew, or removed.
@@ -211,14 +222,15 @@ impl Plan {
     /// What a repair of everything does. `sound`: every reference is known, apart from those of the
     /// refcounts themselves, which may have to be built anew.
     pub(super) fn all(tally: &Tally, sound: bool) -> Self {
-        let disturbed = [Class::Refcounts, Class::Structure].map(|class| tally.count(class));
-        let rebuild = sound && disturbed != [0, 0];
+        let disturbed = [Class::Refcounts, Class::Structure, Class::Narrow];
+        let rebuild = sound && disturbed.iter().any(|class| tally.count(*class) > 0);
         Self {
             // In the old place of a count there may be an entry of a table, or data.
             protect: rebuild || tally.shared_blocks == 0,
             release: sound,
             entries: sound,
             rebuild,
+            widen: rebuild && tally.count(Class::Narrow) > 0,
             snapshot_table: sound,
             bitmaps: false, // That was done before.
             marks: sound,
@@ -232,6 +244,7 @@ impl Plan {
             Class::Low,
             Class::Entry,
             Class::Refcounts,
+            Class::Narrow,
             Class::SnapshotTable,
             Class::Bitmaps,
         ];
@@ -244,7 +257,8 @@ impl Plan {
             Class::Harmless => self.marks,
             // Of these, only an overlap with the old refcounts lets every reference be known.
             Class::Structure | Class::Refcounts => self.rebuild,
-            Class::Lost => false,
+            Class::Narrow => self.widen,
+            Class::Lost | Class::Doubt => false,
             Class::Low => self.protect,
             Class::High | Class::Copied => self.release,
             Class::Entry => self.entries,
@@ -257,7 +271,7 @@ impl Plan {
 /// How often each class was met.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
-    classes: [u64; 11],
+    classes: [u64; 13],
     /// Refcount blocks in whose place something else lies.
     shared_blocks: u64,
 }
@@ -325,6 +339,17 @@ impl<'a> Teller<'a> {
         guest: Option<GuestRange>,
         text: impl FnOnce() -> String,
     ) {
+        self.tell_times(trouble, at, (guest, 1), text);
+    }
+
+    /// The same, for what is wrong as often as it is named: told once, counted each time.
+    pub(super) fn tell_times(
+        &mut self,
+        trouble: Trouble,
+        at: HostOffset,
+        (guest, times): (Option<GuestRange>, u64),
+        text: impl FnOnce() -> String,
+    ) {
         let (word, class) = trouble.facts();
         if self.only.is_some_and(|only| !only.contains(&class)) {
             return;
@@ -337,7 +362,7 @@ impl<'a> Teller<'a> {
         finding.guest = guest;
         finding.remedy = class.remedy().map(Into::into);
         finding.repaired = self.plan.mends(trouble);
-        self.report.count(&finding);
+        self.report.count_times(&finding, times);
         if let Some(found) = &mut self.found {
             found(finding);
         }

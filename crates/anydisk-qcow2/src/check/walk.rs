@@ -23,6 +23,9 @@ use crate::entry::{L1Entry, L2Entry};
 use crate::guard::Clusters;
 use crate::layout::entry::{COPIED, OFFSET};
 
+/// What a stream takes a whole number of.
+const SECTOR: u64 = 512;
+
 /// A look at all L2 tables, for one window of the file.
 pub(super) struct Walk<'a> {
     pub(super) subject: &'a Subject,
@@ -234,7 +237,12 @@ impl Walk<'_> {
         }
         let copied = word & COPIED != 0;
         let agree = table.active.is_none() || self.references.are_ones(named, copied);
-        self.first && there < named.count || !agree
+        // The file may end inside the last cluster that is there.
+        let is_whole = self
+            .subject
+            .missing(inside.first << self.subject.bits(), inside.count << self.subject.bits())
+            == 0;
+        self.first && (there < named.count || !is_whole) || !agree
     }
 
     /// What an entry names, and what is wrong with it in this window. Counts it if asked to.
@@ -261,6 +269,12 @@ impl Walk<'_> {
             (Ok(_), None) => {}
             (Err(PastEnd), _) => troubles.add_if(self.first, Trouble::PastEnd),
         }
+        if self.first && self.subject.missing(at, len) > 0 {
+            troubles.add_if(
+                !troubles.holds(Trouble::PastEnd) && self.is_cut(slot, named),
+                Trouble::CutInside,
+            );
+        }
         if let Named::Cluster(at) = named
             && slot.table.active.is_some()
             && self.copied_is_wrong(at, slot.entry.is_copied())
@@ -269,6 +283,28 @@ impl Walk<'_> {
         }
         (named, troubles)
     }
+
+    /// Whether something is missing, behind the end of the file, of what an entry names and the disk
+    /// shows. Every known writer leaves whole clusters, if not of what the disk or its last
+    /// subclusters do not have, and some of each sector that a stream declares.
+    #[cold]
+    fn is_cut(&self, slot: Slot<'_>, named: Named) -> bool {
+        match named {
+            Named::Stream { at, len } => self.subject.missing(at, len) >= SECTOR,
+            Named::Cluster(at) => self.subject.missing(at, self.shown_of(slot)) > 0,
+            Named::Nothing | Named::Elsewhere(_) => false,
+        }
+    }
+
+    /// Bytes of a cluster of the active disk up to the last that the disk shows.
+    fn shown_of(&self, slot: Slot<'_>) -> u64 {
+        let Some(guest) = self.guest(slot).filter(|_| !self.rules.is_zero(slot.entry)) else {
+            return 0;
+        };
+        let on_disk = self.subject.header.disk_size().saturating_sub(guest);
+        self.rules.stored(slot.entry).min(on_disk)
+    }
+
     /// Whether the flag of an entry disagrees with the refcount in the file.
     #[inline]
     pub(super) fn copied_is_wrong(&self, at: u64, copied: bool) -> bool {
@@ -327,7 +363,12 @@ impl Walk<'_> {
         let L2Entry { word, bitmap } = slot.entry;
         for (trouble, expected) in TOLD {
             if troubles.holds(*trouble) {
-                teller.tell_costing(*trouble, place, guest, || match bitmap {
+                // Snapshots share the table, and none of them vouches for its flags.
+                let times = match trouble {
+                    Trouble::Copied | Trouble::CutInside => slot.table.times_active.into(),
+                    _ => slot.table.times,
+                };
+                teller.tell_times(*trouble, place, (guest, times), || match bitmap {
                     0 => format!("L2 entry {word:#x}, expected {expected}"),
                     _ => format!("L2 entry {word:#x} with {bitmap:#x}, expected {expected}"),
                 });
@@ -385,5 +426,6 @@ const TOLD: &[(Trouble, &str)] = &[
     (Trouble::ZeroUnaligned, "a multiple of the cluster size"),
     (Trouble::DataFileMismatch, "the place of the guest cluster in the data file"),
     (Trouble::PastEnd, "a place that ends before the end of the file"),
+    (Trouble::CutInside, "all that the disk shows of it before the end of the file"),
     (Trouble::Copied, "a COPIED flag (bit 63) that agrees with the refcount of the cluster"),
 ];

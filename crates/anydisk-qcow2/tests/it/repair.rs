@@ -14,7 +14,10 @@ use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::golden::{Case, cases};
 use anydisk_testkit::oracle::{Checked, Qemu};
 
-fn check(store: &Arc<dyn Storage>, repair: Repair) -> Result<(CheckReport, Vec<Finding>)> {
+pub(crate) fn check(
+    store: &Arc<dyn Storage>,
+    repair: Repair,
+) -> Result<(CheckReport, Vec<Finding>)> {
     let (location, limits) = (Location::Other("test".into()), Limits::default());
     let mut open = OpenRequest::new(Arc::clone(store), &location, &limits);
     open.access = Access::ReadWrite;
@@ -25,7 +28,7 @@ fn check(store: &Arc<dyn Storage>, repair: Repair) -> Result<(CheckReport, Vec<F
 }
 
 /// What the disk holds, sector by sector, where it can be read. Absent is shown as zero.
-fn contents(store: &Arc<dyn Storage>) -> Vec<Option<Vec<u8>>> {
+pub(crate) fn contents(store: &Arc<dyn Storage>) -> Vec<Option<Vec<u8>>> {
     let Ok(image) = try_open(store, Access::Read) else { return Vec::new() };
     let size = image.size().min(8 << 20);
     let disk = Disk::new(image);
@@ -37,7 +40,7 @@ fn contents(store: &Arc<dyn Storage>) -> Vec<Option<Vec<u8>>> {
 }
 
 /// Whether everything that could be read before reads the same.
-fn is_kept(before: &[Option<Vec<u8>>], after: &[Option<Vec<u8>>]) -> bool {
+pub(crate) fn is_kept(before: &[Option<Vec<u8>>], after: &[Option<Vec<u8>>]) -> bool {
     before.is_empty()
         || before.len() == after.len()
             && before.iter().zip(after).all(|(old, new)| old.is_none() || old == new)
@@ -89,7 +92,7 @@ fn what_qemu_repairs_is_repaired_and_nothing_that_could_be_read_changes() {
         if clean && left {
             wrong.push(format!("{case}: clean, take it off the list"));
         }
-        if clean && found.iter().any(|one| !one.repaired) {
+        if clean && found.iter().any(|one| !one.repaired && one.kind != "cut-off-inside") {
             wrong.push(format!("{case}: clean, and told otherwise{}", told.concat()));
         }
     }
@@ -141,7 +144,7 @@ fn a_repair_of_leaks_touches_no_image_with_a_damaged_table() {
     assert!(left > 20, "{left} left alone");
 }
 
-fn bytes_of(store: &Arc<dyn Storage>) -> Vec<u8> {
+pub(crate) fn bytes_of(store: &Arc<dyn Storage>) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(store.len().expect("a length")).expect("small")];
     store.read_at(HostOffset::ZERO, &mut bytes).expect("a read of memory");
     bytes
@@ -150,7 +153,8 @@ fn bytes_of(store: &Arc<dyn Storage>) -> Vec<u8> {
 /// Kinds of damage that cannot be repaired by counting.
 fn structural(store: &Arc<dyn Storage>) -> Vec<&'static str> {
     let (_, found) = check(store, Repair::Nothing).expect("it can be checked");
-    let lasting = found.iter().filter(|one| one.remedy.is_none());
+    let is_lasting = |one: &&Finding| one.remedy.is_none() && one.severity != Severity::Note;
+    let lasting = found.iter().filter(is_lasting);
     let mut kinds: Vec<&str> = lasting.map(|one| one.kind).collect();
     kinds.sort_unstable();
     kinds.dedup();

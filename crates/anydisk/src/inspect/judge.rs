@@ -47,6 +47,14 @@ pub(super) fn judge(
         remarks.on_info(info);
     }
     remarks.on_check(seen);
+    if seen.loose > 0 {
+        let text = format!(
+            "the file ends inside its last unit, where {} bytes of data should be: they read as zero, \
+             and no known writer leaves them out",
+            seen.loose
+        );
+        remarks.add(Doubt, "cut-off", text);
+    }
     let mut remarks = remarks.0;
     remarks.sort_by_key(|remark| std::cmp::Reverse(remark.judgement));
     remarks

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anydisk_core::{
-    Access, CheckReport, CheckRequest, Disk, Error, Finding, Format, GuestRange, Image, Limits,
-    Located, NoReferences, NoSecrets, OnlyNames, OpenRequest, Opened, Reference, Registry, Result,
-    Sample, Source, Verdict,
+    Access, CheckReport, CheckRequest, Disk, Error, Extent, Finding, Format, GuestRange, Image,
+    Limits, Located, NoReferences, NoSecrets, OnlyNames, OpenRequest, Opened, Reference, Registry,
+    Result, Sample, Source, Verdict,
 };
 
 use super::judge::{is_one_file, judge};
@@ -111,6 +111,8 @@ pub(super) struct Seen {
     pub(super) trouble: Vec<Error>,
     pub(super) warnings: Vec<String>,
     pub(super) data: Option<u64>,
+    /// Bytes of data that are missing in the unit in which the file ends.
+    pub(super) loose: u64,
     /// The map was longer than there was time.
     pub(super) walk_cut: bool,
     pub(super) snapshots: usize,
@@ -166,9 +168,9 @@ impl Look<'_> {
     fn walk(&self, seen: &mut Seen, end: Instant) {
         let Some(image) = &seen.image else { return };
         // What lies behind the end of a file that was cut off does not read as zeroes.
-        let disk = Disk::new(Arc::clone(image)).unpadded();
+        let disk = Disk::new(Arc::clone(image)).unpadded_but_for_last_unit();
         match data(&disk, end) {
-            Ok(Some(data)) => seen.data = Some(data),
+            Ok(Some(Data { len, loose })) => (seen.data, seen.loose) = (Some(len), loose),
             Ok(None) => seen.walk_cut = true,
             // What is encrypted is not looked into; the check needs no key.
             Err(Error::Secret { .. }) => {}
@@ -211,40 +213,48 @@ impl Seen {
     }
 }
 
-/// Whether a packed unit may go on behind the end of its file. Tables tell sectors, not bytes, so that
-/// of the last unit of a healthy file may.
-fn goes_past_end(source: &Source<'_>) -> Result<bool> {
-    match source {
-        Source::Encoded(packed) => {
-            let end = packed.store.len()?;
-            Ok(packed.at.get().saturating_add(packed.len as u64) > end)
-        }
-        _ => Ok(false),
-    }
+/// What the map of a disk comes to.
+#[derive(Default)]
+struct Data {
+    /// Bytes of the disk that the image holds data for.
+    len: u64,
+    /// Of these the ones that lie behind the end of the file.
+    loose: u64,
 }
 
-/// Bytes of the disk that the image holds data for; `None` if that took too long.
-fn data(disk: &Disk, end: Instant) -> Result<Option<u64>> {
+/// What the map comes to; `None` if that took too long.
+fn data(disk: &Disk, end: Instant) -> Result<Option<Data>> {
     let mut rest = GuestRange::whole(disk.size());
-    let (mut sum, mut steps) = (0_u64, 0_u32);
+    let (mut sum, mut steps) = (Data::default(), 0_u32);
     while !rest.is_empty() {
         let extent = disk.map(rest)?.extent;
-        let (len, is_data) =
-            (extent.len, matches!(extent.source, Source::Data { .. } | Source::Encoded(_)));
-        let is_cut = goes_past_end(&extent.source)?;
-        drop(extent);
-        if is_data {
-            sum = sum.saturating_add(len);
+        let (len, behind) = (extent.len, behind_end(&extent)?);
+        let is_packed = matches!(extent.source, Source::Encoded(_));
+        if is_packed || matches!(extent.source, Source::Data { .. }) {
+            sum.len = sum.len.saturating_add(len);
         }
-        if is_cut {
+        drop(extent);
+        if behind > 0 && is_packed {
             // Whether the file holds all of the stream, only unpacking tells.
             disk.read(rest.start(), &mut [0])?;
+        } else {
+            sum.loose = sum.loose.saturating_add(behind);
         }
         rest = rest.skip(len);
         steps = steps.wrapping_add(1);
-        if (is_cut || steps % STRIDE == 0) && Instant::now() >= end {
+        if (behind > 0 || steps.is_multiple_of(STRIDE)) && Instant::now() >= end {
             return Ok(None);
         }
     }
     Ok(Some(sum))
+}
+
+/// Bytes of an extent that lie behind the end of its file.
+fn behind_end(extent: &Extent<'_>) -> Result<u64> {
+    let (store, at, len) = match &extent.source {
+        Source::Data { store, at, .. } => (*store, at, extent.len),
+        Source::Encoded(packed) => (packed.store, &packed.at, packed.len as u64),
+        _ => return Ok(0),
+    };
+    Ok(at.get().saturating_add(len).saturating_sub(store.len()?).min(len))
 }

@@ -316,3 +316,21 @@ fn a_file_that_was_cut_off_is_refused_wherever_that_costs_a_whole_cluster() {
     }
     assert_eq!(inspect(bytes, &Rules::default()).verdict(), Judgement::Accept);
 }
+
+#[test]
+fn a_qcow2_file_that_ends_inside_its_last_cluster_is_doubted_and_before_it_refused() {
+    let bytes = qcow2(1 << 20, None, |disk| {
+        for at in [0, 500_000, 900_000] {
+            disk.write(GuestOffset(at), &[7; 5000]).expect("memory");
+        }
+    });
+    for cut in [1, 512, 65_535] {
+        let found = inspect(bytes[..bytes.len() - cut].to_vec(), &Rules::default());
+        assert_eq!((found.verdict(), kinds(&found)), (Judgement::Doubt, vec!["cut-off"]), "{cut}");
+    }
+    for cut in [65_536, 65_537, 131_000] {
+        let found = inspect(bytes[..bytes.len() - cut].to_vec(), &Rules::default());
+        assert_eq!(found.verdict(), Judgement::Refuse, "{cut}");
+    }
+    assert_eq!(inspect(bytes, &Rules::default()).verdict(), Judgement::Accept);
+}

@@ -98,27 +98,36 @@ impl<'a> Dump<'a> {
         u64::from_be_bytes(bytes)
     }
 
+    /// Where the L2 entry of a guest offset is, if there is a table.
+    pub(crate) fn place_of_entry(&self, guest: u64) -> Option<u64> {
+        let geometry = Geometry::new(&self.header);
+        let l1 = guest >> geometry.l2_coverage_bits();
+        let table = L1Entry(self.word(self.header.l1_table_offset.get() + l1 * 8)).table()?;
+        let inside = guest & ((1 << geometry.l2_coverage_bits()) - 1);
+        let len = if self.header.has_extended_l2() { 16 } else { 8 };
+        Some(table.get() + (inside >> geometry.cluster_bits()) * len)
+    }
+
     /// The L2 entry of a guest offset; zeroes where there is no table.
     pub(crate) fn entry(&self, guest: u64) -> L2Entry {
-        let geometry = Geometry::new(&self.header);
         let extended = self.header.has_extended_l2();
-        let l1 = guest >> geometry.l2_coverage_bits();
-        let table = L1Entry(self.word(self.header.l1_table_offset.get() + l1 * 8)).table();
-        let Some(table) = table else { return L2Entry::default() };
-        let inside = guest & ((1 << geometry.l2_coverage_bits()) - 1);
-        let len = if extended { 16 } else { 8 };
-        let at = table.get() + (inside >> geometry.cluster_bits()) * len;
+        let Some(at) = self.place_of_entry(guest) else { return L2Entry::default() };
         let bitmap = if extended { self.word(at + 8) } else { 0 };
         L2Entry { word: self.word(at), bitmap }
     }
 
     /// The 16 bit refcount of a host cluster.
     pub(crate) fn refcount(&self, host: u64) -> u64 {
+        self.place_of_count(host).map_or(0, |at| self.word(at) >> 48)
+    }
+
+    /// Where the 16 bit refcount of a host cluster is, if there is a block for it.
+    pub(crate) fn place_of_count(&self, host: u64) -> Option<u64> {
         let bits = self.header.cluster_bits;
         assert_eq!(self.header.refcount_order, 4);
         let (cluster, per_block) = (host >> bits, 1 << (bits - 1));
         let block = self.word(self.header.refcount_table_offset.get() + cluster / per_block * 8);
-        if block == 0 { 0 } else { self.word(block + cluster % per_block * 2) >> 48 }
+        (block != 0).then(|| block + cluster % per_block * 2)
     }
 }
 
