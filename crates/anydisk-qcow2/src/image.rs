@@ -261,18 +261,20 @@ impl Shared {
     }
 
     pub(crate) fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Supplied {
+        self.insert(need, bytes).into()
+    }
+
+    /// Keeps a slice of a table that was read.
+    pub(crate) fn insert(&self, need: &Need<'_>, bytes: &[u8]) -> Inserted {
         let (table, ticket) = Table::of(need.ticket);
         let cache = match table {
             Table::L1 => &self.l1,
             Table::L2 => &self.l2,
-            Table::Refcounts => return Supplied::Taken,
+            Table::Refcounts => return Inserted::Stale,
         };
         let (words, _) = bytes.as_chunks::<8>();
         let entries = words.iter().map(|word| u64::from_be_bytes(*word));
-        match cache.insert(need.at, ticket, entries) {
-            Inserted::Yes | Inserted::Stale => Supplied::Taken,
-            Inserted::Full => Supplied::Full,
-        }
+        cache.insert(need.at, ticket, entries)
     }
 
     /// See [`Image::map_cached`].

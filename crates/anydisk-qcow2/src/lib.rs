@@ -92,6 +92,7 @@ mod limits;
 mod link;
 mod live;
 mod measure;
+mod named;
 mod own_table;
 mod packed;
 mod passphrases;

@@ -17,13 +17,13 @@ use crate::preallocate::preallocate;
 use crate::table::L1Run;
 use crate::write::{Step, WritableImage, done};
 use crate::zero::Change;
-use crate::{NAME, limits};
+use crate::{Geometry, Header, NAME, limits};
 
 impl Resize for WritableImage {
     fn resize(&self, new: &NewSize<'_>) -> Result<()> {
         let _turn = self.turns.take();
         let old = self.shared.size();
-        self.check_resize(old, new)?;
+        self.live.with(|header| check_size(header, new.size, new.below))?;
         if old == new.size {
             return Ok(());
         }
@@ -36,29 +36,30 @@ impl Resize for WritableImage {
     }
 }
 
-impl WritableImage {
-    fn check_resize(&self, old: u64, new: &NewSize<'_>) -> Result<()> {
-        let refused = |feature: &'static str| {
-            Err(Error::Unsupported { format: NAME, feature: feature.into() })
-        };
-        let (version, snapshots) = self.live.with(|header| (header.version, header.nb_snapshots));
-        if !new.size.is_multiple_of(512) {
-            return refused("a size that is not a multiple of 512 bytes");
-        }
-        if version < 3 && snapshots > 0 {
-            return refused("resizing an image of version 2 with snapshots, which record no size");
-        }
-        if version < 3 && new.size > old && new.below > old {
-            return refused("growing an image of version 2 below the end of its backing file");
-        }
-        let (found, limit) = (self.l1_entries(new.size), u64::from(limits::L1_ENTRIES));
-        if new.size > limits::OFFSET || found > limit {
-            let what = "L1 table of a disk of this size, in entries".into();
-            return Err(Error::Limit { format: NAME, what, found, limit });
-        }
-        Ok(())
+/// Refuses a size that an image cannot get, over one of `below` bytes.
+pub(crate) fn check_size(header: &Header, size: u64, below: u64) -> Result<()> {
+    let refused =
+        |feature: &'static str| Err(Error::Unsupported { format: NAME, feature: feature.into() });
+    let (version, old) = (header.version, header.disk_size());
+    if !size.is_multiple_of(512) {
+        return refused("a size that is not a multiple of 512 bytes");
     }
+    if version < 3 && header.nb_snapshots > 0 {
+        return refused("resizing an image of version 2 with snapshots, which record no size");
+    }
+    if version < 3 && size > old && below > old {
+        return refused("growing an image of version 2 below the end of its backing file");
+    }
+    let found = size.div_ceil(1 << Geometry::new(header).l2_coverage_bits());
+    let limit = u64::from(limits::L1_ENTRIES);
+    if size > limits::OFFSET || found > limit {
+        let what = "L1 table of a disk of this size, in entries".into();
+        return Err(Error::Limit { format: NAME, what, found, limit });
+    }
+    Ok(())
+}
 
+impl WritableImage {
     /// Entries of the L1 table that a disk of `size` bytes needs.
     pub(crate) fn l1_entries(&self, size: u64) -> u64 {
         size.div_ceil(1 << self.shared.geometry.l2_coverage_bits())
@@ -91,6 +92,9 @@ impl WritableImage {
             } else {
                 self.zero_all(range(start, hidden))?;
                 self.forget_old(range(hidden, end))?;
+            }
+            if preallocation != Preallocation::Off {
+                self.space.go_behind_file();
             }
             preallocate(self, range(start, end), preallocation)?;
         }
@@ -143,7 +147,9 @@ impl WritableImage {
             return Ok(());
         }
         let bits = self.shared.geometry.cluster_bits();
-        let run = self.space.take_run(Clusters::touched(0, entries * 8, bits).count)?;
+        // This may be all that is done to the image, so nothing is known yet of what its tables name.
+        let count = Clusters::touched(0, entries * 8, bits).count;
+        let run = self.space.take_run_behind_file(count)?;
         let grown = self.space.note(run, Metadata::L1Table).and_then(|()| {
             let frozen = self.freeze();
             let _alone = self.alone_in(&frozen)?;

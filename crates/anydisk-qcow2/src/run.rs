@@ -14,7 +14,7 @@ impl Allocator {
     pub(crate) fn take_run(&self, count: u64) -> Result<Clusters> {
         // In longer pieces holes are not sought: a search sees no farther than a slice.
         if count > self.per_slice() / 2 {
-            return self.take_behind_all(count);
+            return self.take_behind(0, count);
         }
         loop {
             match self.take(Wanted::exactly(count), None)? {
@@ -55,12 +55,27 @@ impl Allocator {
         self.retire(pieces.into_iter().map(|clusters| Freed { clusters, discard: false }));
     }
 
-    /// Takes `count` clusters behind everything in use.
-    fn take_behind_all(&self, count: u64) -> Result<Clusters> {
+    /// As [`take_run`](Self::take_run), behind the end of the file: nothing lies there, whatever the
+    /// refcounts say.
+    pub(crate) fn take_run_behind_file(&self, count: u64) -> Result<Clusters> {
+        let end = self.store.len()?.div_ceil(1 << self.cluster_bits);
+        self.take_behind(end, count)
+    }
+
+    /// What is taken next lies behind the end of the file, if nothing is freed meanwhile: nothing is
+    /// in the way there, whatever the refcounts say.
+    pub(crate) fn go_behind_file(&self) {
+        let mut state = self.lock();
+        state.end = state.end.max(state.virgin);
+        state.hunt = state.end;
+    }
+
+    /// Takes `count` clusters behind everything in use, from cluster `least` on.
+    fn take_behind(&self, least: u64, count: u64) -> Result<Clusters> {
         let mut state = self.lock();
         state.check()?;
         loop {
-            let first = state.end;
+            let first = state.end.max(least);
             let missing = self.blocks_missing(&state, first, count);
             let all = Clusters::new(first, count + missing.len() as u64);
             let reach = state.table.blocks.len() as u64 * self.per_block();

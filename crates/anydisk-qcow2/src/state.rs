@@ -7,6 +7,7 @@ use anydisk_core::{HostOffset, Quarantine, Result};
 
 use crate::alloc::{Freed, Look, needs_repair};
 use crate::guard::Clusters;
+use crate::named::Named;
 
 /// Slices of refcounts that are read for one allocation before it gives up looking for holes.
 const PATIENCE: u32 = 8;
@@ -28,6 +29,8 @@ pub(super) struct State {
     /// Clusters without a refcount that are still in use: first -> end.
     pub(super) embargo: BTreeMap<u64, u64>,
     pub(super) quarantine: Quarantine<Freed>,
+    /// What tables name that were read.
+    pub(super) named: Named,
     /// The refcounts contradict the tables: nothing more is handed out.
     damage: Option<String>,
 }
@@ -58,6 +61,7 @@ impl State {
             retired: Vec::new(),
             embargo: BTreeMap::new(),
             quarantine: Quarantine::default(),
+            named: Named::default(),
             damage: None,
         }
     }
@@ -100,6 +104,7 @@ impl State {
     pub(super) fn forget_places(&mut self, virgin: u64) {
         (self.hunt, self.patience, self.end, self.virgin) = (1, 0, 1, virgin);
         self.packed = None;
+        self.named.clear();
     }
 
     /// Whether any of the clusters may still be in use without a refcount.

@@ -20,6 +20,7 @@ mod encryption;
 mod golden;
 mod histories;
 mod image;
+mod low_counts;
 mod mutants;
 mod narrow;
 mod order;
