@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!   everything is looked at, and everything that must be refused is refused
+//!   name of the data file: the header
 //!   version 2 -> 3:    snapshot entries made longer; then the header
 //!   refcount width:    a second structure behind the end of the file; then the header
-//!   flags, data file:  the header
+//!   flags:             the header
 //!   size:              as resizing does it
 //!   version 3 -> 2:    zero entries replaced, under the dirty mark; then the header
 //! ```
@@ -25,6 +26,8 @@ use crate::features::{autoclear, compatible, incompatible, name_table};
 use crate::layout::extension;
 use crate::live::LiveHeader;
 use crate::passphrases::{PASSPHRASES, change_passphrases, refuse_without_slots};
+use crate::refcount::Width;
+use crate::resize::check_size;
 use crate::{Compression, Extension, Header, NAME, Qcow2Format, check};
 
 const KEY_SLOTS: [OptionSpec; 5] = PASSPHRASES.specs();
@@ -118,22 +121,27 @@ fn amend_passphrases(request: &AmendRequest<'_>) -> Result<()> {
 /// What the image is to be, if it can be.
 fn wanted(request: &AmendRequest<'_>) -> Result<Wanted> {
     let image = Amend { store: &request.open.store, limits: request.open.limits };
-    let header = image.sound_header()?;
+    let header = image.header()?;
     let wanted = Wanted::of(request.options, &header)?;
     wanted.check(request.options, &header)?;
+    // This may repair an image that was not closed cleanly, and so comes late.
+    let header = image.sound_header()?;
     image.check_downgrade(&header, &wanted, request.options)?;
+    image.check_width(&header, &wanted, request.options)?;
     Ok(wanted)
 }
 
 fn amend_tables(request: &AmendRequest<'_>, wanted: &Wanted) -> Result<()> {
     let image = Amend { store: &request.open.store, limits: request.open.limits };
+    // The only one that may not fit into the header.
+    image.rename_data_file(wanted)?;
     let header = image.header()?;
     if header.version < 3 && wanted.version >= 3 {
         image.upgrade()?;
     }
     let header = image.header()?;
     if wanted.refcount_order != header.refcount_order {
-        image.change_width(header, wanted, request.options)?;
+        image.change_width(header, wanted)?;
     }
     image.change_flags(wanted)?;
     if let Some(size) = wanted.size {
@@ -198,6 +206,10 @@ impl Wanted {
                 options.refuse(SIZE, "an image without a backing file: resize changes others")
             );
         }
+        if let Some(size) = self.size.filter(|size| *size != header.size) {
+            // Without an image below, and with the version of before.
+            check_size(header, size, 0)?;
+        }
         if self.version < 3 && self.lazy == Some(true) {
             return Err(options.refuse("lazy_refcounts", "off in an image of version 2"));
         }
@@ -259,16 +271,24 @@ impl Amend<'_> {
         })
     }
 
+    /// Refuses refcounts that are too narrow for what is named.
+    fn check_width(&self, header: &Header, wanted: &Wanted, options: &Options) -> Result<()> {
+        if wanted.refcount_order >= header.refcount_order {
+            return Ok(());
+        }
+        let found = check::most_references(self.store, self.limits)?;
+        let limit = Width::of_order(wanted.refcount_order).max();
+        if found <= limit {
+            return Ok(());
+        }
+        let expected = format!("more: a cluster is named {found} times, {limit} at most");
+        Err(options.refuse("refcount_bits", expected))
+    }
+
     /// Another width of refcounts.
-    fn change_width(&self, header: Header, wanted: &Wanted, options: &Options) -> Result<()> {
+    fn change_width(&self, header: Header, wanted: &Wanted) -> Result<()> {
         let order = wanted.refcount_order;
-        let table = match check::refcounts_of_width(self.store, self.limits, order) {
-            Err(Error::Limit { what, found, limit, .. }) if what == check::REFERENCES => {
-                let expected = format!("more: a cluster is named {found} times, {limit} at most");
-                return Err(options.refuse("refcount_bits", expected));
-            }
-            table => table?,
-        };
+        let table = check::refcounts_of_width(self.store, self.limits, order)?;
         self.live(header).rewrite(|header| {
             header.refcount_order = order;
             (header.refcount_table_offset, header.refcount_table_clusters) = table;
@@ -276,21 +296,22 @@ impl Amend<'_> {
         })
     }
 
-    fn change_flags(&self, wanted: &Wanted) -> Result<()> {
-        let live = self.live(self.header()?);
-        if let Some(name) = wanted.data_file.clone() {
-            live.rewrite(|header| {
-                let is_name = |one: &&mut Extension| one.kind == extension::DATA_FILE;
-                match header.extensions.iter_mut().rev().find(is_name) {
-                    Some(extension) => extension.data = name,
-                    None => {
-                        header.extensions.push(Extension { kind: extension::DATA_FILE, data: name })
-                    }
+    fn rename_data_file(&self, wanted: &Wanted) -> Result<()> {
+        let Some(name) = wanted.data_file.clone() else { return Ok(()) };
+        self.live(self.header()?).rewrite(|header| {
+            let is_name = |one: &&mut Extension| one.kind == extension::DATA_FILE;
+            match header.extensions.iter_mut().rev().find(is_name) {
+                Some(extension) => extension.data = name,
+                None => {
+                    header.extensions.push(Extension { kind: extension::DATA_FILE, data: name });
                 }
-                Ok(())
-            })?;
-        }
-        live.set_features(|bits| {
+            }
+            Ok(())
+        })
+    }
+
+    fn change_flags(&self, wanted: &Wanted) -> Result<()> {
+        self.live(self.header()?).set_features(|bits| {
             if wanted.version >= 3 {
                 match wanted.lazy {
                     Some(true) => bits.compatible |= compatible::LAZY_REFCOUNTS,

@@ -138,6 +138,23 @@ pub(crate) fn refuse_damage(store: &Arc<dyn Storage>, limits: &Limits) -> Result
     }
 }
 
+/// How often the cluster is named that is named most often.
+pub(crate) fn most_references(store: &Arc<dyn Storage>, limits: &Limits) -> Result<u64> {
+    let subject = Subject::open(store, limits)?;
+    let settings = Settings { without_refcounts: true, ..Settings::of(limits) };
+    let (mut most, mut page) = (0, Vec::new());
+    Named::find_surely(&subject, settings)?.windows(settings, |window| {
+        window.count_surely(settings.threads, &Progress::new(None))?;
+        let clusters = window.references.window();
+        for first in clusters.step_by(usize::try_from(references::PAGE).unwrap_or(1)) {
+            let counts = window.references.page_counts(first, &mut page).unwrap_or_default();
+            most = counts.iter().copied().fold(most, u64::max);
+        }
+        Ok(())
+    })?;
+    Ok(most)
+}
+
 /// Writes refcounts of another width behind the end of the file, and returns where their table is
 /// and its clusters. Nothing names them yet.
 ///

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::common::{Dump, create, disk, load, memory, open, range, save};
-use anydisk_core::{GuestOffset, Image, Preallocation, Source, Storage};
+use anydisk_core::{GuestOffset, Image, NewSnapshot, Preallocation, Source, Storage};
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::contents;
 use anydisk_testkit::double::CrashStorage;
@@ -278,19 +278,39 @@ fn what_is_new_has_the_space_that_was_asked_for() {
     }
 }
 
+/// An image of version 2 that gets a snapshot.
+const SNAPSHOT: crate::common::Given<'_> = &[("compat", "0.10"), ("cluster_size", "32k")];
+
 #[test]
-fn what_the_format_cannot_do_is_refused_by_name() {
+fn what_the_format_cannot_do_is_refused_by_name_and_the_file_stays_as_it_is() {
     let refusal = |given: crate::common::Given<'_>, below: Option<u64>, size: u64| {
-        let image = create(&memory(), 64 * KIB, given);
+        let store = memory();
+        let image = create(&store, 64 * KIB, given);
         let below = below.map(|len| -> Arc<dyn Image> {
             let bytes = vec![1; usize::try_from(len).expect("small")];
             Arc::new(PlainImage::new(Arc::new(MemoryStorage::new(bytes))).expect("it has a length"))
         });
         let disk = disk(&image, below);
+        disk.write(GuestOffset(0), &[7; 5000]).expect("written");
+        disk.flush().expect("flushed");
+        if given == SNAPSHOT {
+            let new = NewSnapshot { name: "one".into(), date: (0, 0) };
+            image.snapshots().expect("qcow2 has them").create(&new).expect("a snapshot");
+        }
+        let before = crate::repair::bytes_of(&store);
         let error = disk.resize(size, Preallocation::Off).unwrap_err().to_string();
         assert_eq!(disk.size(), 64 * KIB);
+        disk.flush().expect("flushed");
+        assert!(crate::repair::bytes_of(&store) == before, "{error}");
         error
     };
+    for size in [32 * KIB, 128 * KIB] {
+        assert_eq!(
+            refusal(SNAPSHOT, None, size),
+            "qcow2: resizing an image of version 2 with snapshots, which record no size is not \
+             supported"
+        );
+    }
     assert_eq!(
         refusal(&[], None, 1000),
         "qcow2: a size that is not a multiple of 512 bytes is not supported"
