@@ -155,6 +155,10 @@ impl Resolver for BearingLoss<'_> {
         self.0.trusts_bytes()
     }
 
+    fn header_of(&self, image: &Location) -> Result<Option<Located>> {
+        self.0.header_of(image)
+    }
+
     fn bears_loss(&self) -> bool {
         true
     }

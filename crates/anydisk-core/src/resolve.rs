@@ -208,6 +208,16 @@ pub trait Resolver: Send + Sync + Debug {
         false
     }
 
+    /// The header of the image at `image`, where it lies apart from it (LUKS) and the caller has said
+    /// so: nothing in an image names it.
+    ///
+    /// # Errors
+    /// What opening it said.
+    fn header_of(&self, image: &Location) -> Result<Option<Located>> {
+        let _ = image;
+        Ok(None)
+    }
+
     /// Whether an image of which a part cannot be had is opened all the same, and reading that part
     /// fails: see [`BearingLoss`](crate::BearingLoss).
     fn bears_loss(&self) -> bool {

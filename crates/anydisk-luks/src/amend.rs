@@ -1,15 +1,14 @@
 //! Passphrases added and removed.
 
-use std::sync::Arc;
-
 use anydisk_core::{
     AmendRequest, Error, OpenRequest, OptionSpec, PassphraseChange, PassphraseOptions, Result,
     Secret, SecretProblem,
 };
 use anydisk_crypto::Error as Crypto;
-use anydisk_crypto::luks::{Luks, Payload};
+use anydisk_crypto::luks::Luks;
 
 use crate::KEY_SECRET;
+use crate::open::header_of;
 use crate::told::{kdf_limits, told};
 
 const PASSPHRASES: PassphraseOptions = PassphraseOptions {
@@ -38,7 +37,8 @@ pub(crate) fn change_passphrases(
     if !request.is_writable()? {
         return Err(Error::ReadOnly { why: "it was opened for reading".into() });
     }
-    let mut luks = Luks::read(Arc::clone(&request.store), Payload::Behind).map_err(told)?;
+    let (header, payload) = header_of(request)?;
+    let mut luks = Luks::read(header, payload).map_err(told)?;
     let limits = kdf_limits(request.limits);
     let of_old = |error| match error {
         Crypto::WrongPassphrase => Error::Secret {

@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use anydisk_core::{
     CreateRequest, Error, HostOffset, Image, Measure, MeasureRequest, OptionKind, OptionSpec,
-    Options, Result, StorageExt,
+    Options, Result, Storage, StorageExt,
 };
 use anydisk_crypto::luks::{Luks, NewLuks, NewSlot, Payload, Words};
+use anydisk_storage::MemoryStorage;
 
 use crate::open::needed;
 use crate::told::told;
 use crate::{KEY_SECRET, LuksImage, NAME};
+
+/// The option by which the header is a file of its own.
+const DETACHED: &str = "detached-header";
 
 /// The default of `iter-time`, in milliseconds.
 const ITER_TIME: u64 = 2000;
@@ -67,6 +71,12 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         default: None,
     },
     OptionSpec {
+        name: DETACHED,
+        help: "the file is the header alone, and the payload another file",
+        kind: OptionKind::Flag,
+        default: None,
+    },
+    OptionSpec {
         name: "luks-version",
         help: "version of the header, 1 or 2; qemu reads 1, which is meant if nothing is said",
         kind: OptionKind::Word(&["1", "2"]),
@@ -93,6 +103,7 @@ fn new_luks(options: &Options) -> Result<NewLuks> {
     let base = if text("luks-version", "1") == "2" { NewLuks::luks2() } else { NewLuks::luks1() };
     let mut new = base.named(&words).map_err(told)?;
     new.sector_size = text("sector-size", "512").parse().unwrap_or(512);
+    new.detached = options.flag(DETACHED);
     Ok(new)
 }
 
@@ -118,6 +129,10 @@ pub(crate) fn create(request: &CreateRequest<'_>) -> Result<Arc<dyn Image>> {
         return Err(Error::Unsupported { format: NAME, feature: "a backing file".into() });
     }
     let mut new = new_luks(request.options)?;
+    if new.detached && request.size > 0 {
+        let expected = "no size: the payload is a file of its own, and has its own";
+        return Err(request.options.refuse(DETACHED, expected));
+    }
     let secret = needed(request.secrets, KEY_SECRET, request.location)?;
     let len = payload_len(request.size, &new)?;
     let (iterations, of_digest) = new.iterations(iter_time(request.options));
@@ -125,6 +140,12 @@ pub(crate) fn create(request: &CreateRequest<'_>) -> Result<Arc<dyn Image>> {
     request.store.set_len(new.header_len() + len)?;
     let slot = NewSlot::pbkdf2(secret.as_bytes(), iterations);
     let store = Arc::clone(&request.store);
+    if new.detached {
+        let (luks, key) = Luks::create(store, Payload::Elsewhere, &new, &slot).map_err(told)?;
+        request.store.flush()?;
+        let nothing: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
+        return Ok(Arc::new(LuksImage::new(&luks, &nothing, Some(&key), true, true)?));
+    }
     let (luks, key) = Luks::create(store, Payload::Behind, &new, &slot).map_err(told)?;
     preallocate(request, HostOffset(new.header_len()), len)?;
     Ok(Arc::new(LuksImage::new(&luks, &request.store, Some(&key), false, true)?))
@@ -148,6 +169,7 @@ fn preallocate(request: &CreateRequest<'_>, at: HostOffset, len: u64) -> Result<
 /// The file is as long as the disk and the header, whatever the disk holds.
 pub(crate) fn measure(request: &MeasureRequest<'_>) -> Result<Measure> {
     let new = new_luks(request.options)?;
-    let len = new.header_len() + payload_len(request.size, &new)?;
+    let payload = if new.detached { 0 } else { payload_len(request.size, &new)? };
+    let len = new.header_len() + payload;
     Ok(Measure { required: len, fully_allocated: len })
 }

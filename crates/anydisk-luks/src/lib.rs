@@ -17,7 +17,7 @@
 //! | info without the passphrase | works; reading then asks for it |
 //! | passphrases added and removed (amend) | works |
 //! | growing and shrinking | works; what is new is written as zeroes |
-//! | a header in a file of its own | [`open_detached`]; not through the format |
+//! | a header in a file of its own | works: the resolver's [`header_of`](anydisk_core::Resolver::header_of), or [`open_detached`]; made with `detached-header=on` |
 //! | LUKS2: integrity protection, reencryption under way | refused by name |
 //! | zeroing and discarding without writing | impossible: holes read as noise |
 //!

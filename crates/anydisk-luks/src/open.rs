@@ -12,7 +12,25 @@ use crate::{KEY_SECRET, LuksImage};
 
 /// Opens a container. Without a passphrase it opens too, and is read only as far as its header.
 pub(crate) fn open(request: &OpenRequest<'_>) -> Result<Opened> {
-    open_in(request, Arc::clone(&request.store), Payload::Behind)
+    let (header, payload) = header_of(request)?;
+    open_in(request, header, payload)
+}
+
+/// The store with the header, and where the payload is from there.
+///
+/// # Errors
+/// What the resolver says of a header that lies apart; [`Error::Denied`] if it is the payload.
+pub(crate) fn header_of(request: &OpenRequest<'_>) -> Result<(Arc<dyn Storage>, Payload)> {
+    let Some(apart) = request.resolver.header_of(request.location)? else {
+        return Ok((Arc::clone(&request.store), Payload::Behind));
+    };
+    let payload = request.store.identity();
+    if payload.is_some() && apart.store.identity() == payload {
+        let name = apart.location.to_string();
+        let why = "it is the file of the payload".into();
+        return Err(Error::Denied { role: "header", name, why });
+    }
+    Ok((apart.store, Payload::Elsewhere))
 }
 
 /// Opens a container whose header lies in a store of its own: `header` is that store, the store of

@@ -9,7 +9,7 @@ use anydisk_core::{
 };
 use anydisk_storage::{FileStorage, LockMode, Scratch};
 
-use crate::resolve::{Trying, WithDevices, WithoutData};
+use crate::resolve::{Trying, WithDevices, WithHeader, WithoutData};
 use crate::{LikeQemu, SameFolder, file, formats};
 
 /// Which files named inside an image are opened.
@@ -48,6 +48,7 @@ pub struct OpenDisk {
     follow_backing: bool,
     without_data: bool,
     bears_loss: bool,
+    header: Option<(Location, Located)>,
     file: anydisk_storage::OpenOptions,
     registry: Registry,
     scratch: Option<PathBuf>,
@@ -73,6 +74,7 @@ impl OpenDisk {
             follow_backing: true,
             without_data: false,
             bears_loss: false,
+            header: None,
             file: anydisk_storage::OpenOptions::new().block_devices(true),
             registry: formats(),
             scratch: Some(std::env::temp_dir()),
@@ -205,6 +207,12 @@ impl OpenDisk {
         self
     }
 
+    /// The header of the image at `image`, which lies apart from it (LUKS).
+    pub fn header_apart(mut self, image: Location, header: Located) -> Self {
+        self.header = Some((image, header));
+        self
+    }
+
     /// Opens the top image alone.
     ///
     /// # Errors
@@ -306,10 +314,11 @@ impl OpenDisk {
         };
         let with_devices =
             WithDevices { others: resolver, devices: &self.devices, open: self.file.clone() };
+        let with_header = WithHeader { others: &with_devices, header: self.header.as_ref() };
         match (self.without_data, self.bears_loss) {
-            (true, _) => run(&WithoutData(&with_devices)),
-            (false, true) => run(&BearingLoss(&with_devices)),
-            (false, false) => run(&with_devices),
+            (true, _) => run(&WithoutData(&with_header)),
+            (false, true) => run(&BearingLoss(&with_header)),
+            (false, false) => run(&with_header),
         }
     }
 

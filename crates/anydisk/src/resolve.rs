@@ -96,6 +96,18 @@ impl Resolver for Trying<'_> {
     fn trusts_bytes(&self) -> bool {
         self.others.trusts_bytes()
     }
+
+    fn header_of(&self, image: &Location) -> Result<Option<Located>> {
+        self.others.header_of(image)
+    }
+}
+
+/// Opens what another resolver opens, and knows the header of one image that lies apart from it.
+#[derive(Debug)]
+pub(crate) struct WithHeader<'a> {
+    pub(crate) others: &'a dyn Resolver,
+    /// Where the image is, and its header.
+    pub(crate) header: Option<&'a (Location, Located)>,
 }
 
 impl Resolver for WithDevices<'_> {
@@ -135,6 +147,28 @@ impl Resolver for WithoutData<'_> {
 
     fn trusts_bytes(&self) -> bool {
         self.0.trusts_bytes()
+    }
+
+    fn header_of(&self, image: &Location) -> Result<Option<Located>> {
+        self.0.header_of(image)
+    }
+}
+
+impl Resolver for WithHeader<'_> {
+    fn resolve(&self, reference: &Reference, from: &Location, access: Access) -> Result<Located> {
+        self.others.resolve(reference, from, access)
+    }
+
+    fn said(&self, reference: &Reference) -> Said {
+        self.others.said(reference)
+    }
+
+    fn trusts_bytes(&self) -> bool {
+        self.others.trusts_bytes()
+    }
+
+    fn header_of(&self, image: &Location) -> Result<Option<Located>> {
+        Ok(self.header.filter(|(of, _)| of == image).map(|(_, header)| header.clone()))
     }
 }
 

@@ -99,6 +99,8 @@ impl Create {
             (Some(_), Some(_)) => {
                 return Err(Failure::new("The image size must be specified only once"));
             }
+            // A header that lies apart is made without what it is for.
+            _ if given.options.flag("detached-header") => size.or(given.size).or(Some(0)),
             (size, option) => size.or(option).or(below.as_ref().map(Disk::size)),
         };
         let size = size.ok_or_else(|| {

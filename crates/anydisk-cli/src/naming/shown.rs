@@ -24,7 +24,7 @@ fn is_plain(node: &Node) -> bool {
         Child::File(_) => true,
         Child::Node(child) => child.is_file() && is_plain(child),
     };
-    over_file && node.strong_options().next().is_none()
+    over_file && node.header.is_none() && node.strong_options().next().is_none()
 }
 
 /// Whether there is no file at all.
@@ -41,6 +41,7 @@ fn object(node: &Node) -> Object {
         shown = shown.with(name.to_owned(), value(option));
     }
     shown = shown.with_any("driver", node.driver.as_deref());
+    shown = shown.with_any("header", node.header.as_deref().map(object));
     match &node.child {
         Child::File(_) if node.null_driver().is_some() => shown,
         Child::File(name) => shown.with("filename", name::of(name).into_owned()),

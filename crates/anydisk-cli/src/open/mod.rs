@@ -141,6 +141,8 @@ impl Reading {
             keys.given.push(Key { option: option.clone(), location: None, secret });
         }
         let options = opening.of_format(self.options()).secrets(Arc::new(keys));
+        let options =
+            opening.with_header(options, &self.options_to_write().direct(direct), &file)?;
         let amended = options.amend_located(file.clone(), given, force);
         amended.map_err(|error| match error.kind() {
             Error::Unsupported { format, feature: Feature::Amend } => {
@@ -176,8 +178,9 @@ impl Reading {
         };
         let options = options.direct(direct);
         let file = opening.file(&options)?;
-        let options = opening.of_format(options).secrets(Arc::new(opening.keys()?));
-        let checked = options.check_located(file.clone(), how, found);
+        let own = opening.of_format(options.clone()).secrets(Arc::new(opening.keys()?));
+        let own = opening.with_header(own, &options, &file)?;
+        let checked = own.check_located(file.clone(), how, found);
         checked.map_err(|error| match error.kind() {
             Error::Unsupported { feature: Feature::Check, .. } => Failure::from_check(error),
             Error::Storage(_)

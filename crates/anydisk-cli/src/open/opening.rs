@@ -31,6 +31,7 @@ impl Opening<'_> {
         }
         let file = self.file(&options)?;
         let own = self.of_format(options.clone()).secrets(Arc::new(self.keys()?));
+        let own = self.with_header(own, &options, &file)?;
         if self.node.backing == Below::AsNamed {
             let disk = own.located(file.clone());
             let disk = disk.map_err(|error| self.failure_in_chain(&own, file, error))?;
@@ -67,11 +68,24 @@ impl Opening<'_> {
     /// Opens the image alone.
     pub(super) fn top(&self, options: OpenDisk) -> Result<Layer, Failure> {
         let file = self.file(&options)?;
-        let options = self.of_format(options).secrets(Arc::new(self.keys()?));
-        let layer = options.top_located(file.clone());
+        let own = self.of_format(options.clone()).secrets(Arc::new(self.keys()?));
+        let layer = self.with_header(own, &options, &file)?.top_located(file.clone());
         let layer = layer.map_err(|error| self.failure_of_image(&file, error))?;
         self.check_encryption(&layer)?;
         Ok(layer)
+    }
+
+    /// The same with the header of the image in `file`, where that lies apart; it is opened as
+    /// `options` say.
+    pub(super) fn with_header(
+        &self,
+        own: OpenDisk,
+        options: &OpenDisk,
+        file: &Located,
+    ) -> Result<OpenDisk, Failure> {
+        let Some(header) = &self.node.header else { return Ok(own) };
+        let header = self.of(header).file(options)?;
+        Ok(own.header_apart(file.location.clone(), header))
     }
 
     /// Fails if the options say another encryption than the image has.
@@ -191,7 +205,8 @@ impl Opening<'_> {
             _ => Default::default(),
         };
         let failure = self.failure(error);
-        let format = self.node.driver.as_deref();
+        // What lies apart from its header may be anything.
+        let format = self.node.driver.as_deref().filter(|_| self.node.header.is_none());
         match format.and_then(|name| anydisk::formats().by_name(name).ok()) {
             Some(format) if Registry::new(&[format]).probe_store(&*file.store).is_err() => {
                 let cause = failure.cause_of_open(self.name).text;

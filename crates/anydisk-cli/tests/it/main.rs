@@ -13,6 +13,7 @@ mod create;
 mod cut;
 mod dd;
 mod defects;
+mod detached;
 mod hints;
 mod info;
 mod inspect;

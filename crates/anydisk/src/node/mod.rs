@@ -54,6 +54,8 @@ pub struct Node {
     options: Flat,
     /// What it lies in.
     pub child: Child,
+    /// What its header lies in, where that lies apart (LUKS).
+    pub header: Option<Box<Node>>,
     /// The image below.
     pub backing: Below,
 }
@@ -170,7 +172,7 @@ impl Node {
     }
 
     fn new(driver: Option<String>, child: Child) -> Self {
-        Self { driver, options: Flat::new(), child, backing: Below::AsNamed }
+        Self { driver, options: Flat::new(), child, header: None, backing: Below::AsNamed }
     }
 
     /// The same with another format, if one is given.
@@ -196,7 +198,8 @@ impl Node {
             _ => return Err(unclear("filename and file cannot be given together")),
         };
         let backing = below(&mut flat, "backing")?;
-        let node = Self { driver, options: flat, child, backing };
+        let header = header(&mut flat, driver.as_deref())?;
+        let node = Self { driver, options: flat, child, header, backing };
         node.check()?;
         Ok(node.over_its_file())
     }
@@ -397,10 +400,21 @@ fn below(flat: &mut Flat, name: &str) -> Result<Below, NameError> {
         return Ok(Below::Further(Box::new(Further { driver, options: own, backing })));
     }
     // A file needs no driver to be one.
-    if name == "file" && !own.contains_key("driver") && own.contains_key("filename") {
+    if name != "backing" && !own.contains_key("driver") && own.contains_key("filename") {
         own.insert("driver".into(), Scalar::Text("file".into()));
     }
     Ok(Below::Node(Box::new(Node::parse(own)?)))
+}
+
+/// What a header lies in that lies apart.
+fn header(flat: &mut Flat, driver: Option<&str>) -> Result<Option<Box<Node>>, NameError> {
+    if driver != Some("luks") {
+        return Ok(None); // Whatever is said of it is told as unknown.
+    }
+    Ok(match below(flat, "header")? {
+        Below::Node(node) => Some(node),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

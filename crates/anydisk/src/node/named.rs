@@ -44,6 +44,11 @@ impl Node {
         if let Child::Node(child) = &self.child {
             child.check_is_file()?;
         }
+        if self.header.is_some() {
+            return Err(unclear(
+                "the name of an image inside another names no header apart from it",
+            ));
+        }
         match &self.backing {
             Below::AsNamed | Below::Nothing => Ok(()),
             Below::Node(below) => below.check_is_in_file(),
