@@ -233,6 +233,9 @@ impl Allocator {
 
     /// Looks for up to `most` free clusters from cluster `from` on, in one slice.
     fn look(&self, state: &State, from: u64, most: u64) -> Look {
+        if from < state.frozen {
+            return Look::Next(state.frozen);
+        }
         let Some((slice, index)) = self.slot(state, from) else { return Look::Uncounted(from) };
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let base = from - index as u64;

@@ -2,7 +2,8 @@
 //!
 //! What moves, and in which order, is told in [`check::compact`]. Here is what an
 //! open image adds: nobody writes, nobody reads where something is about to be written, and memory
-//! learns where everything is.
+//! learns where everything is. Who goes on reading for too long ends it early: what has moved stays
+//! where it is now, and what lies behind is not written over until he is done.
 
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use crate::{Header, NAME};
 
 /// How long a lease may be held before compacting is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it is waited for then.
+const LITTLE: Duration = Duration::from_millis(100);
 
 impl Compact for WritableImage {
     fn compact(&self, progress: &dyn Fn(u64, u64) -> bool) -> Result<u64> {
@@ -31,14 +34,17 @@ impl Compact for WritableImage {
         let _alone = self.alone_in(&frozen)?;
         let (store, limits) = (&self.shared.store, &self.shared.limits);
         // Before anything changes, so that whoever is refused here can go on as before.
-        self.settle()?;
+        self.settle(PATIENCE)?;
         // With LUKS this decrypts by the places of the file, as what moves needs it.
         let by_place = self.shared.header.crypt_method == 2;
         let data: Option<&dyn Storage> = by_place.then_some(&*self.shared.data);
-        let settle = || self.settle();
+        let settle = || self.settle(PATIENCE);
         let compacted = check::compact(store, limits, data, &Pace::new(progress, &settle));
         // Also after an error: the medium is in order at each moment, and may have changed.
-        let reloaded = self.settle().and_then(|()| self.reload());
+        let is_settled = self.settle(LITTLE).is_ok();
+        let reloaded = self.reload();
+        let reloaded =
+            if is_settled { reloaded } else { reloaded.and_then(|()| self.space.freeze()) };
         if let Err(error) = &reloaded {
             self.space.distrust(format!("after compacting ({error}) it must be opened anew"));
         }
@@ -49,7 +55,7 @@ impl Compact for WritableImage {
 impl WritableImage {
     /// Forgets where things were, and waits until nobody reads there any more. What is free may
     /// then be written over.
-    fn settle(&self) -> Result<()> {
+    fn settle(&self, patience: Duration) -> Result<()> {
         let shared = &self.shared;
         let header = Header::read(&*shared.store, &shared.limits)?;
         if header.l1_table_offset != shared.l1_table() {
@@ -60,7 +66,7 @@ impl WritableImage {
         forget();
         // All is written: what was laid aside before an error waits for leases only.
         self.space.age();
-        if !shared.leases.wait_for_all(PATIENCE) {
+        if !shared.leases.wait_for_all(patience) {
             return Err(refused("compacting while parts of the disk are in use"));
         }
         // What the last of them has put there.

@@ -117,10 +117,24 @@ impl Allocator {
             }
         }
         let mut state = self.lock();
+        if !state.thaw.release(&self.leases).is_empty() {
+            (state.frozen, state.hunt) = (0, 1);
+        }
         for freed in released {
             state.embargo.remove(&freed.clusters.first);
             state.hunt = state.hunt.min(freed.clusters.first);
         }
+    }
+
+    /// Hands out nothing that lies in the file until nobody who looked before now can be reading there.
+    pub(crate) fn freeze(&self) -> Result<()> {
+        let end = self.store.len()?.div_ceil(1 << self.cluster_bits);
+        let mut state = self.lock();
+        state.frozen = state.frozen.max(end);
+        state.thaw.retire(());
+        let sealed = state.thaw.seal();
+        state.thaw.durable(&self.leases, sealed);
+        Ok(())
     }
 
     /// What was laid aside is unreferenced on the medium: it waits for leases only.

@@ -75,7 +75,7 @@ impl Allocator {
         let mut state = self.lock();
         state.check()?;
         loop {
-            let first = state.end.max(least);
+            let first = state.end.max(least).max(state.frozen);
             let missing = self.blocks_missing(&state, first, count);
             let all = Clusters::new(first, count + missing.len() as u64);
             let reach = state.table.blocks.len() as u64 * self.per_block();

@@ -58,6 +58,7 @@ impl Allocator {
         let empty = self.find_empty(&state)?;
         let freed = self.drop_blocks(&mut state, &empty)?;
         let waited_for = state.embargo.last_key_value().map_or(0, |(_, end)| *end);
+        let waited_for = waited_for.max(state.frozen);
         let end = empty.end.max(waited_for).max(1);
         // Metadata that is not counted: the counts of data there are not to be believed either.
         if self.guard().last().is_some_and(|last| last >= end) {

@@ -29,6 +29,11 @@ pub(super) struct State {
     /// Clusters without a refcount that are still in use: first -> end.
     pub(super) embargo: BTreeMap<u64, u64>,
     pub(super) quarantine: Quarantine<Freed>,
+    /// No cluster before this one is handed out: whoever looked at the tables before everything moved
+    /// may still be reading there. 0: nobody is.
+    pub(super) frozen: u64,
+    /// Empty when nobody can be any more.
+    pub(super) thaw: Quarantine<()>,
     /// What tables name that were read.
     pub(super) named: Named,
     /// The refcounts contradict the tables: nothing more is handed out.
@@ -61,6 +66,8 @@ impl State {
             retired: Vec::new(),
             embargo: BTreeMap::new(),
             quarantine: Quarantine::default(),
+            frozen: 0,
+            thaw: Quarantine::default(),
             named: Named::default(),
             damage: None,
         }
@@ -109,12 +116,13 @@ impl State {
 
     /// Whether any of the clusters may still be in use without a refcount.
     pub(super) fn has_embargo(&self, run: Clusters) -> bool {
-        self.embargo.range(..run.end()).next_back().is_some_and(|(_, end)| *end > run.first)
+        let embargo = self.embargo.range(..run.end()).next_back();
+        run.first < self.frozen || embargo.is_some_and(|(_, end)| *end > run.first)
     }
 
     /// Whether the cluster may still be in use without a refcount.
     pub(super) fn is_under_embargo(&self, cluster: u64) -> bool {
-        self.embargo.range(..=cluster).next_back().is_some_and(|(_, end)| *end > cluster)
+        self.has_embargo(Clusters::new(cluster, 1))
     }
 
     /// Notes that refcounts contradict the tables.

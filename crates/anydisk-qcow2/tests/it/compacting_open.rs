@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::common::{Given, create, disk, memory, open, range, save, try_open};
 use anydisk_core::{
-    Access, CheckRequest, Disk, Error, Format, GuestOffset, HostOffset, Image, Limits, Location,
-    NewSnapshot, OpenRequest, SnapshotRef, Storage,
+    Access, CheckRequest, Disk, Error, Extent, Format, GuestOffset, HostOffset, Image, Limits,
+    Location, NewSnapshot, OpenRequest, SnapshotRef, Source, Storage, StorageExt,
 };
 use anydisk_qcow2::QCOW2;
 use anydisk_testkit::Random;
@@ -196,4 +196,65 @@ fn compacting_waits_for_no_snapshot_that_is_open() {
     let error = compactor.compact(&|_, _| false).expect_err("it was told to stop");
     assert!(matches!(error, Error::Cancelled), "{error}");
     disk(&image, None).write(GuestOffset(0), &[1; 512]).expect("a write to memory");
+}
+
+/// Whoever maps a part of the disk and keeps it for longer than compacting waits.
+#[test]
+fn who_reads_all_the_while_ends_it_early_and_sees_what_was_there_while_others_write_on() {
+    let store = memory();
+    let image = create(&store, SIZE, &[("cluster_size", "4096")]);
+    let disk = disk(&image, None);
+    make_holey(&disk, 1);
+    disk.flush().expect("a flush of memory");
+    let expected = whole(&disk);
+    let pieces = || (0..SIZE / PIECE).map(|number| range(number * PIECE, PIECE));
+    let kept = std::cell::RefCell::new(Vec::new());
+    let keep = |_, _| {
+        let mut kept = kept.borrow_mut();
+        if kept.is_empty() {
+            let map = |piece| (piece, disk.map(piece).expect("it is mapped").extent);
+            kept.extend(pieces().map(map));
+        }
+        true
+    };
+    let error = image.compactor().expect("it can").compact(&keep).expect_err("it is in use");
+    assert!(error.to_string().contains("parts of the disk are in use"), "{error}");
+    // What lies where it lay is written in place, whoever looks.
+    let place = |extent: &Extent<'_>| match extent.source {
+        Source::Data { at, .. } => Some(at),
+        _ => None,
+    };
+    kept.borrow_mut().retain(|(piece, extent)| {
+        let now = disk.map(*piece).expect("it is mapped").extent;
+        place(extent).is_some() && place(extent) != place(&now)
+    });
+    assert!(kept.borrow().len() > 5, "{} have moved", kept.borrow().len());
+    let check_kept = || {
+        for (piece, extent) in kept.borrow().iter() {
+            let Source::Data { store, at, .. } = &extent.source else { continue };
+            let mut bytes = vec![0; usize::try_from(extent.len).expect("small")];
+            store.read_padded_at(*at, &mut bytes).expect("a read of memory");
+            let from = usize::try_from(piece.start().get()).expect("small");
+            assert!(bytes == expected[from..from + bytes.len()], "{piece}");
+        }
+    };
+    check_kept();
+    assert!(whole(&disk) == expected && is_clean(&store));
+    // Everything is written anew, and more than there was.
+    for seed in 2..5 {
+        make_holey(&disk, seed);
+        disk.flush().expect("a flush of memory");
+        check_kept();
+    }
+    let after = whole(&disk);
+    kept.borrow_mut().clear();
+    disk.flush().expect("a flush of memory");
+    make_holey(&disk, 4);
+    assert!(whole(&disk) == after);
+    assert!(compact(&image) > 0);
+    assert!(whole(&disk) == after && is_clean(&store));
+    drop(kept);
+    drop((disk, image));
+    let again = Disk::new(try_open(&store, Access::Read).expect("it opens"));
+    assert!(whole(&again) == after);
 }
