@@ -54,17 +54,31 @@ pub(crate) struct Entries<'a> {
     disk: &'a Disk,
     rest: GuestRange,
     ahead: Option<Entry>,
-    /// Of each layer: its file has no byte of the disk as it is.
-    encrypted: Vec<bool>,
+    /// Of each layer, asked once: of an image of thousands of extents it is a long answer.
+    told: Vec<Told>,
     /// Of each layer, once it is known: holes of its file count.
     holes_count: Vec<Option<bool>>,
+}
+
+/// What an image says of itself.
+struct Told {
+    format: &'static str,
+    /// Its file has no byte of the disk as it is.
+    encrypted: bool,
+}
+
+impl Told {
+    fn of(layer: &Layer) -> Self {
+        let info = layer.image.info();
+        Self { format: info.format, encrypted: info.encrypted }
+    }
 }
 
 impl<'a> Entries<'a> {
     pub(crate) fn new(disk: &'a Disk, range: GuestRange) -> Self {
         let layers = disk.layers();
-        let encrypted = layers.iter().map(|layer| layer.image.info().encrypted).collect();
-        Self { disk, rest: range, ahead: None, encrypted, holes_count: vec![None; layers.len()] }
+        let told = layers.iter().map(Told::of).collect();
+        Self { disk, rest: range, ahead: None, told, holes_count: vec![None; layers.len()] }
     }
 
     /// The next answer of the disk.
@@ -82,8 +96,10 @@ impl<'a> Entries<'a> {
     /// reserved for all of the disk at once. Elsewhere the format's own word counts.
     fn look(&mut self, range: GuestRange) -> Result<Entry> {
         let found = self.disk.map(range)?;
-        let mut told = entry(self.disk, &found, range);
-        if self.encrypted[found.layer] {
+        let of_image = &self.told[found.layer];
+        let (format, encrypted) = (of_image.format, of_image.encrypted);
+        let mut told = entry(self.disk, &found, range, format);
+        if encrypted {
             told.offset = None;
         }
         let Source::Data { store, .. } = &found.extent.source else { return Ok(told) };
@@ -94,7 +110,7 @@ impl<'a> Entries<'a> {
         let status = self.disk.status(range.first(told.length))?.extent;
         let zero = matches!(status.source, Source::Zero { .. });
         // Elsewhere than in a raw image a hole is stored data that happens to be zero.
-        let data = !(zero && layer.image.info().format == RAW);
+        let data = !(zero && format == RAW);
         Ok(Entry { length: status.len, zero, data, ..told })
     }
 
@@ -151,7 +167,8 @@ fn is_extent(layer: &Layer, store: &dyn Storage) -> bool {
     store.name() != layer.location.to_string()
 }
 
-fn entry(disk: &Disk, found: &DiskExtent<'_>, range: GuestRange) -> Entry {
+/// The answer of an image of this format.
+fn entry(disk: &Disk, found: &DiskExtent<'_>, range: GuestRange, format: &str) -> Entry {
     let mut entry = Entry {
         start: range.start().get(),
         length: found.extent.len,
@@ -178,7 +195,7 @@ fn entry(disk: &Disk, found: &DiskExtent<'_>, range: GuestRange) -> Entry {
         }
         Source::Absent { reserved } => {
             // A block that a VDI or VHD has not is zeroes to qemu.
-            (entry.zero, entry.present) = (true, [VDI, VPC].contains(&layer.image.info().format));
+            (entry.zero, entry.present) = (true, [VDI, VPC].contains(&format));
             reserved.as_ref()
         }
         _ => None,
