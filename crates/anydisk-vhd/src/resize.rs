@@ -174,7 +174,8 @@ impl VhdImage {
             return Err(unsupported("a longer table, with a header across two sectors"));
         }
         writer.secure_copy(store)?;
-        let len = (entries * ENTRY).next_multiple_of(writer.align);
+        // It ends where qemu, which makes the next block of zeroes there, sees it end.
+        let len = (entries * ENTRY).next_multiple_of(SECTOR);
         let taken = writer.space.take(WantedRun { len, most: 1, align: writer.align });
         let shape = Shape { table: taken.at, entries, ..old };
         let mut done = 0;

@@ -6,7 +6,7 @@ use anydisk_core::{
     Access, CheckRequest, Disk, Error, Format, GuestOffset, Limits, Location, OpenRequest,
     Preallocation, Storage,
 };
-use anydisk_storage::MemoryStorage;
+use anydisk_storage::{FileStorage, MemoryStorage, OpenOptions};
 use anydisk_testkit::oracle::Qemu;
 use anydisk_testkit::{ByteModel, ImageFolder, MemoryFolder, contents, play};
 use anydisk_vhd::VHD;
@@ -137,4 +137,28 @@ fn a_disk_whose_size_was_that_of_its_geometry_has_just_the_size_that_is_asked_fo
     drop(disk);
     let disk: Disk = open_in(&folder, "disk.vhd", Access::Read).expect("it opens");
     assert_eq!(disk.size(), 7 * MIB + 512);
+}
+
+#[test]
+fn the_next_block_of_qemu_begins_with_zeroes_behind_a_table_that_has_moved() {
+    let Some(qemu) = Qemu::find() else { return };
+    for (from, written) in [(6 * MIB, 0), (3 * MIB, 3 << 20)] {
+        let folder = ImageFolder::new(&VHD);
+        let (path, raw) = (folder.path("disk.vhd"), folder.path("model.raw"));
+        let options = OpenOptions::new().write(true).create_new(true);
+        let store = Arc::new(FileStorage::open(&path, &options).expect("a new file"));
+        let disk = create(store, from, &[("force_size", "on")], None).expect("it can be made");
+        let mut model = ByteModel::new(from);
+        disk.write(GuestOffset::ZERO, &vec![1; written]).expect("a write");
+        model.write(0, &vec![1; written]);
+        disk.resize(39 * MIB, Preallocation::Off).expect("it can grow");
+        model.resize(39 * MIB);
+        disk.flush().expect("a flush");
+        drop(disk);
+        qemu.io(&path, "vpc", &["write -P 9 9M 512"]);
+        model.write(9 * MIB, &[9; 512]);
+        std::fs::write(&raw, model.contents()).expect("a file");
+        qemu.assert_same((&path, "vpc"), (&raw, "raw"));
+        assert!(contents(&folder.open("disk.vhd", Access::Read)) == model.contents());
+    }
 }

@@ -264,12 +264,19 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Cuts off what nothing names at the end of the file, where nothing is wrong, nor was until now.
+    /// Cuts off what nothing names at the end of the file, where nothing is wrong, nor was until now,
+    /// and where nothing is lost by that: an entry of zeroes is a sound one.
     fn tell_leaks(&mut self, end: HostOffset, bytes: u64, leaks: u64) -> Result<()> {
-        let mends = self.repair != Repair::Nothing && !self.has_doubt;
-        let text = format!("{bytes} bytes at the end of the file are named by no entry");
-        let finding = Finding::new(Severity::Leak, "space-unnamed", end, text);
-        let mut finding = finding.mended_by("they are cut off");
+        let holds_data = !self.store.is_zero_at(end, bytes)?;
+        let mends = self.repair != Repair::Nothing && !self.has_doubt && !holds_data;
+        let mut text = format!("{bytes} bytes at the end of the file are named by no entry");
+        if holds_data {
+            text += "; they hold data, which may have lost its entry, and are kept";
+        }
+        let mut finding = Finding::new(Severity::Leak, "space-unnamed", end, text);
+        if !holds_data {
+            finding = finding.mended_by("they are cut off");
+        }
         finding.repaired = mends;
         self.tell(finding);
         // Told once, counted each.
