@@ -329,3 +329,32 @@ fn of_a_split_vmdk_the_extents_that_are_there_are_copied() {
         assert_eq!(lost.len(), 3, "{subformat}");
     }
 }
+
+/// Nobody knows any more whether there was a disk below: what it may have shown is lost.
+#[test]
+fn of_a_vmdk_whose_descriptor_is_gone_all_that_it_does_not_hold_itself_is_lost() {
+    let bench = Bench::new();
+    bench.raw("data", 1 << 20, &[(0, &[7; 1 << 20])]);
+    bench.prints(&["convert", "-f", "raw", "-O", "vmdk", "data", "base.vmdk"]);
+    bench.prints(&["create", "-q", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", "top.vmdk"]);
+    bench.prints(&[
+        "bench",
+        "-w",
+        "--pattern",
+        "9",
+        "-s",
+        "65536",
+        "-c",
+        "1",
+        "-f",
+        "vmdk",
+        "top.vmdk",
+    ]);
+    let mut bytes = std::fs::read(bench.path("top.vmdk")).expect("it is there");
+    bytes[512..][..20 * 512].fill(0);
+    std::fs::write(bench.path("top.vmdk"), bytes).expect("written");
+    let told = bench.fails(&["salvage", "-f", "vmdk", "top.vmdk", "out.raw"], 3);
+    assert!(told.contains("the disk below, if there was one"), "{told}");
+    let out = std::fs::read(bench.path("out.raw")).expect("it is there");
+    assert!(out[..1 << 16].iter().all(|byte| *byte == 9) && out.len() == 1 << 20);
+}

@@ -2,7 +2,7 @@
 
 use anydisk_core::{HostOffset, Limits, Result, Storage, StorageExt};
 
-use crate::descriptor::{NO_CONTENT_ID, NO_PARENT};
+use crate::descriptor::NO_CONTENT_ID;
 use crate::layout::SECTOR;
 use crate::open::read_header;
 
@@ -29,10 +29,12 @@ impl LostText {
         Ok(is_lost.then_some(Self { at, sectors: header.capacity / SECTOR }))
     }
 
-    /// A text that says what the header does.
+    /// A text that says what the header does. There may have been a disk below, which shows where this
+    /// one has nothing: that is as lost as the name.
     pub(super) fn in_its_place(&self) -> Vec<u8> {
         format!(
-            "# Disk DescriptorFile\nversion=1\nCID={NO_CONTENT_ID:08x}\nparentCID={NO_PARENT:08x}\n\
+            "# Disk DescriptorFile\nversion=1\nCID={NO_CONTENT_ID:08x}\nparentCID=00000000\n\
+             parentFileNameHint=\"(the disk below, if there was one)\"\n\
              createType=\"monolithicSparse\"\nRW {} SPARSE \"lost.vmdk\"\n",
             self.sectors
         )
