@@ -135,8 +135,19 @@ impl<'a> Fates<'a> {
             self.unknown.count += 1;
             self.unknown.bytes.extend_from_slice(entry);
         }
-        self.unknown.in_disorder = !whole && !foreign.is_empty();
+        // A table that claims all behind its start would claim what is made anew as well.
+        let is_endless = |(_, entry): &(u64, &[u8])| self.is_endless(entry);
+        self.unknown.in_disorder = foreign.iter().any(is_endless) || !whole && !foreign.is_empty();
         self.broken |= !whole || count != u64::from(place.count);
+    }
+
+    /// Whether the table of a bitmap reaches past the end of the file.
+    fn is_endless(&self, entry: &[u8]) -> bool {
+        split_entry(entry).is_some_and(|(raw, ..)| {
+            let entry = BitmapEntry::new(&raw, b"");
+            let len = u64::from(entry.table_entries) * 8;
+            entry.table.get() != 0 && self.subject.region(entry.table.get(), len).is_err()
+        })
     }
 
     /// What becomes of a bitmap, by its entry alone; `None` if no table for it may be so large.

@@ -211,6 +211,24 @@ fn a_bitmap_that_is_not_understood_is_left_alone_and_nothing_is_freed() {
 
 /// Another bitmap needs a new directory: the entry that is not understood goes along, byte for byte.
 #[test]
+fn where_one_that_is_not_understood_claims_all_of_the_file_the_others_stay_as_they_are() {
+    let store = marked();
+    let directory = directory(&store);
+    let entry = Dump::of(&*store).word(directory + 8);
+    // So many entries from the first cluster on, and a flag that nobody knows.
+    set(&store, directory, 4096);
+    set(&store, directory + 8, 0x1000_0000 << 32 | entry & 0xffff_ffff | 0x8000);
+    let before = bitmaps(&store).pop();
+    check(&store, Repair::All);
+    let (report, len) = (check(&store, Repair::Nothing).0, store.len().expect("memory"));
+    for _ in 0..3 {
+        check(&store, Repair::All);
+        assert_eq!(check(&store, Repair::Nothing).0, report);
+        assert_eq!((bitmaps(&store).pop(), store.len().expect("memory")), (before.clone(), len));
+    }
+}
+
+#[test]
 fn a_repair_of_other_bitmaps_takes_one_that_is_not_understood_along() {
     for (what, field, word) in &FOREIGN[..3] {
         let store = marked();
