@@ -4,8 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use anydisk::convert::{Lost, Salvaged, salvage_to_file};
-use anydisk::one_line;
 use anydisk::storage::name;
+use anydisk::{Chosen, Disk, one_line};
 use clap::Args;
 
 use super::create;
@@ -78,6 +78,7 @@ impl Salvage {
         let keys = given.keys(&self.reading.naming)?;
         let disk =
             self.reading.to_salvage().part(&self.part, sources, self.format.as_deref(), false)?;
+        warn_of_guesses(&disk);
         let image = given.image(format, disk.size(), &keys);
         let lines = (self.output == Form::Human).then(|| Few::new(output::note));
         let mut account = Account { lines, ..Account::default() };
@@ -94,6 +95,18 @@ impl Salvage {
             Form::Human => output::print(&summary(&told))?,
         }
         Ok(if told.lost > 0 { LOST } else { 0 })
+    }
+}
+
+/// Says which images below are read as raw though nobody said so: what is left of another format reads so
+/// too.
+fn warn_of_guesses(disk: &Disk) {
+    for layer in disk.layers().iter().skip(1).filter(|layer| layer.chosen == Chosen::Guessed) {
+        output::warn(&format!(
+            "{}, an image below, is in no known format and is read as raw; if it was another one, \
+             what it held is lost",
+            layer.location
+        ));
     }
 }
 

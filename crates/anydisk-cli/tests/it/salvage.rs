@@ -358,3 +358,17 @@ fn of_a_vmdk_whose_descriptor_is_gone_all_that_it_does_not_hold_itself_is_lost()
     let out = std::fs::read(bench.path("out.raw")).expect("it is there");
     assert!(out[..1 << 16].iter().all(|byte| *byte == 9) && out.len() == 1 << 20);
 }
+
+#[test]
+fn an_image_below_that_is_read_as_raw_by_a_guess_is_told() {
+    let bench = Bench::new();
+    bench.raw("data", 1 << 20, &[(0, &[7; 1 << 20])]);
+    bench.prints(&["convert", "-f", "raw", "-O", "qcow", "data", "base.qcow"]);
+    bench.prints(&["create", "-q", "-f", "qcow", "-b", "base.qcow", "-F", "qcow", "top.qcow"]);
+    let mut bytes = std::fs::read(bench.path("base.qcow")).expect("it is there");
+    bytes[..100].fill(0);
+    std::fs::write(bench.path("base.qcow"), bytes).expect("written");
+    let output = bench.anydisk(&["salvage", "-f", "qcow", "top.qcow", "out.raw"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("base.qcow, an image below, is in no known format"), "{told}");
+}
