@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anydisk_core::{Companions, Located, Location, Reference, Result, Storage};
+use anydisk_core::{Companions, Located, Location, Reference, Result, Role, Storage};
 use anydisk_storage::{OpenOptions, PendingFile};
 
 use crate::unflushed::Unflushed;
@@ -70,11 +70,14 @@ impl Companions for PendingImage {
     fn make(&self, reference: &Reference) -> Result<Located> {
         let name = Path::new(OsStr::from_bytes(&reference.name));
         let mut components = name.components();
-        let (Some(Component::Normal(_)), None) = (components.next(), components.next()) else {
+        let is_plain =
+            matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
+        // The name of a data file is the caller's own, an option; other names are the format's.
+        if !is_plain && (reference.role != Role::DataFile || name.file_name().is_none()) {
             return Err(reference.denied("only plain file names beside the image are made"));
-        };
-        let path = self.path.with_file_name(name);
-        if path == self.path {
+        }
+        let path = self.path.parent().unwrap_or(Path::new("")).join(name);
+        if is_same_place(&path, &self.path) {
             return Err(reference.denied("it is the image itself"));
         }
         let file = PendingFile::create(&path, &self.options)?;
@@ -84,10 +87,19 @@ impl Companions for PendingImage {
     }
 }
 
+/// Whether two paths, at which there need not be a file yet, are one place.
+fn is_same_place(one: &Path, other: &Path) -> bool {
+    let folder = |path: &Path| match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.canonicalize().ok(),
+        _ => Path::new(".").canonicalize().ok(),
+    };
+    one == other || one.file_name() == other.file_name() && folder(one) == folder(other)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anydisk_core::{HostOffset, Role};
+    use anydisk_core::HostOffset;
 
     fn reference(name: &str) -> Reference {
         Reference::new(Role::Extent, name)
@@ -144,6 +156,27 @@ mod tests {
         let image = PendingImage::create(&path, &OpenOptions::new(), true).expect("a file");
         for name in ["../x", "/tmp/x", "a/b", "", ".", "..", "disk"] {
             assert!(image.make(&reference(name)).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_data_file_is_made_where_the_caller_wants_it_and_never_in_place_of_the_image() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("disk");
+        std::fs::create_dir(folder.path().join("sub")).expect("a folder");
+        let image = PendingImage::create(&path, &OpenOptions::new(), true).expect("a file");
+        let data = |name: &str| Reference::new(Role::DataFile, name);
+        let absolute = folder.path().join("sub/b").display().to_string();
+        let itself = path.display().to_string();
+        for name in ["sub/../disk", "./disk", "disk", &itself, "", "..", "/", "gone/a"] {
+            assert!(image.make(&data(name)).is_err(), "{name}");
+        }
+        for name in ["sub/a", &absolute, "c"] {
+            image.make(&data(name)).expect("a file");
+        }
+        image.publish().expect("names");
+        for name in ["disk", "sub/a", "sub/b", "c"] {
+            assert!(folder.path().join(name).is_file(), "{name}");
         }
     }
 }

@@ -162,3 +162,21 @@ fn no_extent_of_a_new_image_takes_the_place_of_one_of_the_chain_below() {
         bench.prints(&["compare", "-f", "vmdk", "-F", "raw", below, "data"]);
     }
 }
+
+#[test]
+fn a_data_file_may_lie_in_another_folder() {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.path("sub")).expect("a folder");
+    let absolute = bench.path("sub/b.data").display().to_string();
+    bench.raw("data", 1 << 20, &[(0, &[7; 1 << 20])]);
+    for (image, name) in [("a.qcow2", "sub/a.data"), ("b.qcow2", &absolute)] {
+        let option = format!("data_file={name},data_file_raw=on");
+        bench.prints(&["create", "-q", "-f", "qcow2", "-o", &option, image, "1M"]);
+        bench.prints(&["convert", "-n", "-f", "raw", "-O", "qcow2", "data", image]);
+        let same = std::fs::read(bench.path(name)).expect("it is there");
+        assert!(same == std::fs::read(bench.path("data")).expect("it is there"), "{name}");
+        if Qemu::find().is_some() {
+            bench.qemu(&format!("compare -f qcow2 -F raw {image} data"));
+        }
+    }
+}
