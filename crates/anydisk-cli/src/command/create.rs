@@ -6,9 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anydisk::convert::{NewImage, Settings, Sources, Unwatched, copy_to_file};
-use anydisk::node::Node;
+use anydisk::node::{Node, is_null};
 use anydisk::storage::name;
-use anydisk::{Disk, Format, Layer, Location, Reference, Role, path_like_qemu};
+use anydisk::{Disk, Error, Format, Layer, Location, Reference, Role, path_like_qemu};
 use clap::Args;
 
 use crate::args::{Reading, Telling};
@@ -77,6 +77,10 @@ impl Create {
     }
 
     fn create(&self, format: &dyn Format, file: &OsStr, size: Option<u64>) -> Result<(), Failure> {
+        if format.create_options().is_empty() {
+            let feature = "creating an image".into();
+            return Err(Error::Unsupported { format: format.name(), feature }.into());
+        }
         let path = naming::new_file(file)?;
         let mut given = Given::parse(&self.options, format)?;
         given.backing_file = self.backing.clone().or(given.backing_file);
@@ -218,6 +222,10 @@ pub(crate) fn look_below(
     Ok(disk)
 }
 
+/// What is no format, or none that images are made in.
 pub(crate) fn unknown(format: &str) -> Failure {
+    if is_null(format) {
+        return Failure::new(format!("Format driver '{format}' does not support image creation"));
+    }
     Failure::new(format!("Unknown file format '{format}'")).with_advice(&open::known_formats())
 }

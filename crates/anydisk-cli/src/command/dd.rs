@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anydisk::convert::{NewImage, Settings, Sources, copy_to_file};
+use anydisk::node::is_null;
 use anydisk::storage::{HostOffset, Window, name};
 use anydisk::{Disk, Limits, Located, Location, OpenDisk, Options};
 use clap::Args;
 
-use super::convert;
+use super::{convert, create};
 use crate::args::{Part, Reading, Telling, refuse};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
@@ -67,9 +68,12 @@ impl Dd {
             return Err(Failure::new("Must specify both input and output files"));
         };
         let registry = anydisk::formats();
-        let format = registry
-            .by_name(&self.output_format)
-            .map_err(|_| Failure::new("Unknown file format").with_advice(&open::known_formats()))?;
+        let format = registry.by_name(&self.output_format).map_err(|_| {
+            match is_null(&self.output_format) {
+                true => create::unknown(&self.output_format),
+                false => Failure::new("Unknown file format").with_advice(&open::known_formats()),
+            }
+        })?;
         let inputs = match self.part.member {
             Some(_) => &operands.inputs[..],
             None => &operands.inputs[others.len()..],
