@@ -1,7 +1,7 @@
 //! A store over another one, whose changes stay in memory.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::{Error, Holes, HostOffset, Identity, Result, Run, Space, Storage, StorageExt};
@@ -18,8 +18,16 @@ const HIDDEN: usize = 64;
 #[derive(Debug)]
 pub struct Scratch {
     below: Arc<dyn Storage>,
-    room: Arc<AtomicUsize>,
+    room: Arc<Room>,
     state: RwLock<Changes>,
+}
+
+/// What stores beside each other may keep.
+#[derive(Debug)]
+struct Room {
+    bytes: AtomicUsize,
+    /// There was not enough.
+    was_short: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -38,7 +46,8 @@ impl Scratch {
     /// # Errors
     /// Those of finding the length of `below`.
     pub fn over(below: Arc<dyn Storage>, limit: usize) -> Result<Self> {
-        Self::with_room(below, Arc::new(AtomicUsize::new(limit)))
+        let room = Room { bytes: AtomicUsize::new(limit), was_short: AtomicBool::new(false) };
+        Self::with_room(below, Arc::new(room))
     }
 
     /// Another one, over `below`: what both keep counts together.
@@ -49,7 +58,7 @@ impl Scratch {
         Self::with_room(below, Arc::clone(&self.room))
     }
 
-    fn with_room(below: Arc<dyn Storage>, room: Arc<AtomicUsize>) -> Result<Self> {
+    fn with_room(below: Arc<dyn Storage>, room: Arc<Room>) -> Result<Self> {
         let len = below.len()?;
         let hidden = BTreeMap::from([(len, u64::MAX)]);
         Ok(Self {
@@ -67,11 +76,19 @@ impl Scratch {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a change was refused because there were too many. Then nothing is known of what the
+    /// others would have come to.
+    #[must_use]
+    pub fn was_short(&self) -> bool {
+        self.room.was_short.load(Ordering::Relaxed)
+    }
+
     fn take(&self, bytes: usize) -> Result<()> {
         let less = |room: usize| room.checked_sub(bytes);
-        match self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) {
+        match self.room.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) {
             Ok(_) => Ok(()),
             Err(_) => {
+                self.room.was_short.store(true, Ordering::Relaxed);
                 let what = "keeping so many changes in memory";
                 Err(Error::Unsupported { store: self.name().into(), what })
             }
@@ -79,7 +96,7 @@ impl Scratch {
     }
 
     fn give(&self, bytes: usize) {
-        self.room.fetch_add(bytes, Ordering::Relaxed);
+        self.room.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Reads what the store below still shows, and zeroes for the rest.
@@ -371,7 +388,8 @@ mod tests {
         let other = scratch.beside(Arc::new(MemoryStorage::default())).expect("memory");
         other.write_at(HostOffset(0), &[1; PAGE]).expect("a page");
         other.write_at(HostOffset(PAGE_LEN), &[1]).expect("another");
-        assert!(scratch.write_at(HostOffset(0), &[1]).is_err());
+        assert!(!scratch.was_short() && scratch.write_at(HostOffset(0), &[1]).is_err());
+        assert!(other.was_short());
         other.set_len(0).expect("room again");
         scratch.write_at(HostOffset(0), &[1; PAGE]).expect("a page");
         scratch.write_at(HostOffset(1 << 40), &[1]).expect("another");

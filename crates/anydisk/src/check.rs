@@ -142,6 +142,9 @@ impl OpenDisk {
 
     /// As [`amend`](Self::amend), of the image in `file`, which is writable.
     ///
+    /// Size and other options change together or, where one of them is refused, not at all: they are
+    /// tried in memory first, as far as that is not too much of it.
+    ///
     /// # Errors
     /// As [`amend`](Self::amend).
     pub fn amend_located(
@@ -150,9 +153,29 @@ impl OpenDisk {
         given: &[(String, String)],
         force: bool,
     ) -> Result<()> {
-        let wanted = self.amend_image(&file, given, force)?;
+        let sizes = given.iter().filter(|(option, _)| option == SIZE).count();
+        if (1..given.len()).contains(&sizes) {
+            let scratch = Arc::new(Scratch::over(Arc::clone(&file.store), CHANGES)?);
+            let tried = Located { store: scratch.clone(), location: file.location.clone() };
+            let answer = self.amend_all(tried, Some(Arc::clone(&scratch)), given, force);
+            answer.or_else(|error| if scratch.was_short() { Ok(()) } else { Err(error) })?;
+        }
+        self.amend_all(file, None, given, force)
+    }
+
+    fn amend_all(
+        &self,
+        file: Located,
+        trial: Option<Arc<Scratch>>,
+        given: &[(String, String)],
+        force: bool,
+    ) -> Result<()> {
+        let wanted = self.amend_image(&file, trial.clone(), given, force)?;
         let Some(size) = wanted.number(SIZE) else { return Ok(()) };
-        let disk = self.clone().write(true).follow_backing(true).located(file)?;
+        let format = self.format_of(&file)?;
+        let disk = self.with_opener_for(trial, |opener| {
+            opener.open(file.clone(), format, Access::ReadWrite)
+        })?;
         disk.resize(size, Preallocation::Off)?;
         disk.flush()
     }
@@ -161,10 +184,11 @@ impl OpenDisk {
     fn amend_image(
         &self,
         file: &Located,
+        trial: Option<Arc<Scratch>>,
         given: &[(String, String)],
         force: bool,
     ) -> Result<Options> {
-        self.with_opener(|opener| {
+        self.with_opener_for(trial, |opener| {
             let (format, _) = opener.format(file, self.format_of(file)?)?;
             if format.amend_options().is_empty() {
                 let feature = Feature::Amend;

@@ -48,3 +48,26 @@ fn a_disk_that_grows_does_not_show_what_is_below_its_old_end() {
     let (old, new) = bytes.split_at(1000 << 10);
     assert!(bytes.len() == 2 << 20 && old.iter().all(|b| *b == 7) && new.iter().all(|b| *b == 0));
 }
+
+#[test]
+fn size_and_other_options_change_together_or_not_at_all() {
+    let bench = Bench::new();
+    for (made, options) in [
+        ("compat=1.1", "refcount_bits=64,size=1048577"),
+        ("compat=1.1", "lazy_refcounts=on,size=8E"),
+        ("compat=0.10", "compat=1.1,size=8P"),
+        ("data_file=disk.data", "lazy_refcounts=on,size=1"),
+    ] {
+        bench.prints(&["create", "-q", "-f", "qcow2", "-o", made, "disk.qcow2", "1M"]);
+        let before = std::fs::read(bench.path("disk.qcow2")).expect("it is there");
+        bench.fails(&["amend", "-o", options, "disk.qcow2"], 1);
+        assert!(
+            std::fs::read(bench.path("disk.qcow2")).expect("it is there") == before,
+            "{options}"
+        );
+    }
+    bench.prints(&["create", "-q", "-f", "qcow2", "-o", "data_file=disk.data", "disk.qcow2", "1M"]);
+    bench.prints(&["amend", "-o", "lazy_refcounts=on,size=2M", "disk.qcow2"]);
+    let info = bench.prints(&["info", "disk.qcow2"]);
+    assert!(info.contains("lazy refcounts: true") && info.contains("2 MiB"), "{info}");
+}
