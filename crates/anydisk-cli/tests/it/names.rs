@@ -41,7 +41,67 @@ fn every_command_takes_every_name() {
         run(&bench, &["measure", "-f", "raw"], &[name]);
         let same = run(&bench, &["compare", "-f", "raw"], &[name, &copy]);
         assert_eq!(same, "Images are identical.\n");
+        for line in [
+            &["check"][..],
+            &["inspect"],
+            &["snapshot", "-c", "one"],
+            &["snapshot", "-l"],
+            &["snapshot", "-d", "one"],
+            &["bitmap", "--add", "-g", "64k"],
+            &["amend", "-o", "lazy_refcounts=on"],
+            &["compact"],
+            &["bench", "-c", "1"],
+        ] {
+            match line {
+                // The name of the bitmap stands behind that of the file.
+                ["bitmap", ..] => run(&bench, line, &[&copy, OsStr::new("changes")]),
+                _ => run(&bench, line, &[&copy]),
+            };
+        }
+        run(&bench, &["resize"], &[&copy, OsStr::new("+1M")]);
+        run(&bench, &["salvage"], &[&copy, OsStr::new("salvaged")]);
+        let operand = |word: &str, name: &OsStr| {
+            let mut operand = OsString::from(word);
+            operand.push(name);
+            operand
+        };
+        run(
+            &bench,
+            &["dd", "-f", "raw"],
+            &[&operand("if=", name), &operand("of=", OsStr::new("d"))],
+        );
+        run(
+            &bench,
+            &["dd", "-f", "raw"],
+            &[&operand("if=", OsStr::new("d")), &operand("of=", name)],
+        );
     }
+}
+
+#[test]
+fn an_overlay_of_every_name_is_committed_and_put_over_another_image() {
+    for name in NAMES.iter().map(|name| OsStr::from_bytes(name)) {
+        let bench = Bench::new();
+        bench.raw("base", 1 << 20, &[(0, &[7; 4096])]);
+        bench.raw("other", 1 << 20, &[]);
+        run(&bench, &["create", "-q", "-f", "qcow2", "-b", "base", "-F", "raw"], &[name]);
+        run(&bench, &["bench", "-w", "--pattern", "9", "-s", "65536", "-c", "1"], &[name]);
+        run(&bench, &["commit", "-q"], &[name]);
+        assert_eq!(std::fs::read(bench.path("base")).unwrap()[..1 << 16], [9; 1 << 16]);
+        run(&bench, &["rebase", "-b", "other", "-F", "raw"], &[name]);
+        run(&bench, &["rebase", "-u", "-b", ""], &[name]);
+        let out = run(&bench, &["compare", "-F", "raw"], &[name, OsStr::new("base")]);
+        assert_eq!(out, "Images are identical.\n", "{name:?}");
+    }
+}
+
+#[test]
+fn a_comma_in_the_value_of_an_option_is_written_twice() {
+    let bench = Bench::new();
+    let option = "data_file=a,,b=c,,.data,data_file_raw=on";
+    bench.prints(&["create", "-q", "-f", "qcow2", "-o", option, "disk", "1M"]);
+    assert!(bench.path("a,b=c,.data").is_file());
+    assert!(bench.prints(&["info", "disk"]).contains("data file: a,b=c,.data"));
 }
 
 #[test]
