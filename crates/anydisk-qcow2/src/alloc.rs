@@ -274,16 +274,11 @@ impl Allocator {
         Ok(Taken::Space(Fresh { clusters: run, zeroed: state.enter(run) }))
     }
 
-    /// A cluster that is free by its refcount holds no metadata, no table in memory names it, and an
-    /// entry can name it.
+    /// A cluster that is free by its refcount holds no metadata, and an entry can name it.
     pub(super) fn check_free(&self, state: &mut State, run: Clusters) -> Result<()> {
         if let Some(Overlap { cluster, holds }) = self.guard.find(run) {
             let at = self.offset(cluster);
             state.damage(format!("the refcount of {holds} at {at} is 0"));
-        }
-        if let Some(cluster) = state.named.find(run) {
-            let at = self.offset(cluster);
-            state.damage(format!("the refcount of the cluster at {at}, which a table names, is 0"));
         }
         let limit = HOST_END >> self.cluster_bits;
         if run.end() > limit {

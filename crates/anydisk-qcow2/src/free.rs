@@ -98,7 +98,6 @@ impl Allocator {
             state.damage(format!("the refcount of the cluster at {at}, which was in use, is 0"));
         }
         for run in runs(zero.into_iter().map(number)) {
-            state.named.forget(run);
             state.lay_aside(Freed { clusters: run, discard: freed.discard }, self.cluster_bits);
             free.push(run);
         }

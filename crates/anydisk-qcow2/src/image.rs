@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use anydisk_core::{
     BitmapInfo, Bitmaps, Detail, DetailValue, Encoded, Error, Extent, GuestRange, HostOffset,
-    Image, ImageInfo, Inserted, Lease, Leases, Limits, Lookup, Need, Result, Snapshots, Source,
-    Storage, Supplied, TableCache, Ticket,
+    Image, ImageInfo, Lease, Leases, Limits, Lookup, Need, Result, Snapshots, Source, Storage,
+    Supplied, TableCache, Ticket,
 };
 
 use anydisk_crypto::luks::LuksInfo;
@@ -261,20 +261,15 @@ impl Shared {
     }
 
     pub(crate) fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Supplied {
-        self.insert(need, bytes).into()
-    }
-
-    /// Keeps a slice of a table that was read.
-    pub(crate) fn insert(&self, need: &Need<'_>, bytes: &[u8]) -> Inserted {
         let (table, ticket) = Table::of(need.ticket);
         let cache = match table {
             Table::L1 => &self.l1,
             Table::L2 => &self.l2,
-            Table::Refcounts => return Inserted::Stale,
+            Table::Refcounts => return Supplied::Taken,
         };
         let (words, _) = bytes.as_chunks::<8>();
         let entries = words.iter().map(|word| u64::from_be_bytes(*word));
-        cache.insert(need.at, ticket, entries)
+        cache.insert(need.at, ticket, entries).into()
     }
 
     /// See [`Image::map_cached`].

@@ -92,7 +92,6 @@ mod limits;
 mod link;
 mod live;
 mod measure;
-mod named;
 mod own_table;
 mod packed;
 mod passphrases;

@@ -7,7 +7,6 @@ use anydisk_core::{HostOffset, Quarantine, Result};
 
 use crate::alloc::{Freed, Look, needs_repair};
 use crate::guard::Clusters;
-use crate::named::Named;
 
 /// Slices of refcounts that are read for one allocation before it gives up looking for holes.
 const PATIENCE: u32 = 8;
@@ -34,8 +33,6 @@ pub(super) struct State {
     pub(super) frozen: u64,
     /// Empty when nobody can be any more.
     pub(super) thaw: Quarantine<()>,
-    /// What tables name that were read.
-    pub(super) named: Named,
     /// The refcounts contradict the tables: nothing more is handed out.
     damage: Option<String>,
 }
@@ -68,7 +65,6 @@ impl State {
             quarantine: Quarantine::default(),
             frozen: 0,
             thaw: Quarantine::default(),
-            named: Named::default(),
             damage: None,
         }
     }
@@ -111,7 +107,6 @@ impl State {
     pub(super) fn forget_places(&mut self, virgin: u64) {
         (self.hunt, self.patience, self.end, self.virgin) = (1, 0, 1, virgin);
         self.packed = None;
-        self.named.clear();
     }
 
     /// Whether any of the clusters may still be in use without a refcount.

@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use anydisk_codec::{DeflateEncoder, Encode, ZstdEncoder};
 use anydisk_core::{
     Attempt, BackingLink, Below, Bitmaps, Claims, Committed, Compact, Error, GuestOffset,
-    GuestRange, Handled, HostOffset, Image, ImageInfo, ImageWrite, Inserted, Limits, Lookup, Need,
-    Packing, Reserved, Resize, Result, Snapshots, Source, Storage, Supplied, Zeroing,
+    GuestRange, Handled, HostOffset, Image, ImageInfo, ImageWrite, Limits, Lookup, Need, Packing,
+    Reserved, Resize, Result, Snapshots, Source, Storage, Supplied, Zeroing,
 };
 
-use crate::alloc::{Allocator, Fresh, words_of};
+use crate::alloc::{Allocator, Fresh};
 use crate::alone::Turns;
 use crate::bitmap::{Directory, Keeper};
 use crate::crypt::{View, locked};
@@ -175,22 +175,6 @@ impl WritableImage {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a slice of an L2 table that was read, and notes what it names.
-    fn supply_l2(&self, need: &Need<'_>, bytes: &[u8]) -> Supplied {
-        // Nothing is freed between the two, so what is noted is named.
-        let mut state = self.space.lock();
-        let inserted = self.shared.insert(need, bytes);
-        if inserted == Inserted::Yes {
-            let (geometry, words) = (&self.shared.geometry, words_of(bytes));
-            let entries = (0..words.len()).step_by(geometry.entry_words());
-            let entries = entries.map(|word| geometry.entry(words.as_slice(), word));
-            for run in entries.filter_map(|entry| geometry.references(entry)) {
-                state.named.note(run);
-            }
-        }
-        inserted.into()
-    }
-
     /// The question for a slice of refcounts.
     pub(crate) fn need_counts(&self, slice: HostOffset) -> Need<'_> {
         let ticket = Table::Refcounts.ticket(self.space.counts_ticket(slice));
@@ -211,7 +195,6 @@ impl Image for WritableImage {
     fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<Supplied> {
         Ok(match Table::of(need.ticket) {
             (Table::Refcounts, ticket) => self.space.supply(need.at, ticket, bytes),
-            (Table::L2, _) if !self.shared.geometry.has_data_file() => self.supply_l2(need, bytes),
             _ => self.shared.supply(need, bytes),
         })
     }

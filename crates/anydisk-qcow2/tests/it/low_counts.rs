@@ -1,10 +1,8 @@
 //! Images whose refcounts are too low: what is named is not written over.
 
-use anydisk_core::{Error, GuestOffset, HostOffset, Preallocation, Result, Storage};
+use anydisk_core::{GuestOffset, HostOffset, Preallocation, Storage};
 
 use crate::common::{Dump, Given, create, disk, memory, open};
-use crate::repair::check;
-use anydisk_core::Repair;
 use std::sync::Arc;
 
 const CLUSTER: u64 = 4 << 10;
@@ -40,34 +38,8 @@ fn data_is_there(store: &Arc<dyn Storage>) {
     }
 }
 
-fn is_refused(done: Result<()>) {
-    let error = done.expect_err("a cluster in use was handed out");
-    assert!(matches!(error.kind(), Error::NeedsRepair { .. }), "{error}");
-    assert!(error.to_string().contains("which a table names, is 0"), "{error}");
-}
-
 const KINDS: [Given<'_>; 2] =
     [&[("cluster_size", "4k")], &[("cluster_size", "16k"), ("extended_l2", "on")]];
-
-#[test]
-fn a_cluster_that_a_table_in_memory_names_is_not_handed_out_though_its_refcount_is_0() {
-    for given in KINDS {
-        for low in 1..=4 {
-            let store = image(given, &[low]);
-            {
-                let disk = disk(&open(&store), None);
-                let mut writes = (8..64)
-                    .map(|number| disk.write(GuestOffset(number * (16 << 10)), &[9; 16 << 10]));
-                is_refused(writes.find(Result::is_err).unwrap_or(Ok(())));
-            }
-            data_is_there(&store);
-            assert!(check(&store, Repair::All).expect("a check").0.is_clean());
-            data_is_there(&store);
-            let disk = disk(&open(&store), None);
-            disk.write(GuestOffset(SIZE - CLUSTER), &[9; 4 << 10]).expect("it was repaired");
-        }
-    }
-}
 
 #[test]
 fn growing_an_image_whose_refcounts_are_too_low_writes_over_nothing() {
