@@ -7,7 +7,7 @@ use anydisk_storage::{Error as StorageError, HostOffset, Result as StorageResult
 
 use crate::{
     Access, Error, Extent, GuestRange, Image, ImageInfo, Layer, Located, Location, Lookup, Need,
-    OpenRequest, Reference, Resolver, Result, Said, Source, Supplied,
+    OpenRequest, Reference, Resolver, Result, Source, Supplied,
 };
 
 /// Stands for a file that cannot be had: no byte of it can be read, and every attempt says why. The
@@ -147,16 +147,8 @@ impl Resolver for BearingLoss<'_> {
         self.0.resolve(reference, from, access)
     }
 
-    fn said(&self, reference: &Reference) -> Said {
-        self.0.said(reference)
-    }
-
-    fn trusts_bytes(&self) -> bool {
-        self.0.trusts_bytes()
-    }
-
-    fn header_of(&self, image: &Location) -> Result<Option<Located>> {
-        self.0.header_of(image)
+    fn others(&self) -> Option<&dyn Resolver> {
+        Some(self.0)
     }
 
     fn bears_loss(&self) -> bool {

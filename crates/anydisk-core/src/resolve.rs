@@ -194,10 +194,19 @@ pub trait Resolver: Send + Sync + Debug {
     /// [`Error::Denied`] when the policy forbids it, or what opening it said.
     fn resolve(&self, reference: &Reference, from: &Location, access: Access) -> Result<Located>;
 
+    /// The resolver that this one goes by in all that it does not answer itself: another one, of which
+    /// it changes a part. [`resolve`](Self::resolve) it asks by itself.
+    fn others(&self) -> Option<&dyn Resolver> {
+        None
+    }
+
     /// What `reference` says of the image that it names. Some names say more than which file it is
     /// (`json:{"driver": "qcow2", ...}`).
     fn said(&self, reference: &Reference) -> Said {
-        Said::format(reference.format.clone())
+        match self.others() {
+            Some(others) => others.said(reference),
+            None => Said::format(reference.format.clone()),
+        }
     }
 
     /// Whether an image below, whose format nothing but its own bytes tells, may name files as well.
@@ -205,7 +214,7 @@ pub trait Resolver: Send + Sync + Debug {
     /// A guest that owned it as a raw disk may have written these bytes, and with them the name of
     /// a file that it is to be shown.
     fn trusts_bytes(&self) -> bool {
-        false
+        self.others().is_some_and(|others| others.trusts_bytes())
     }
 
     /// The header of the image at `image`, where it lies apart from it (LUKS) and the caller has said
@@ -214,14 +223,13 @@ pub trait Resolver: Send + Sync + Debug {
     /// # Errors
     /// What opening it said.
     fn header_of(&self, image: &Location) -> Result<Option<Located>> {
-        let _ = image;
-        Ok(None)
+        self.others().map_or(Ok(None), |others| others.header_of(image))
     }
 
     /// Whether an image of which a part cannot be had is opened all the same, and reading that part
     /// fails: see [`BearingLoss`](crate::BearingLoss).
     fn bears_loss(&self) -> bool {
-        false
+        self.others().is_some_and(|others| others.bears_loss())
     }
 }
 

@@ -69,11 +69,9 @@ impl<'a> Trying<'a> {
     pub(crate) fn new(others: &'a dyn Resolver, image: Arc<Scratch>) -> Self {
         Self { others, files: Mutex::new(vec![image]) }
     }
-}
 
-impl Resolver for Trying<'_> {
-    fn resolve(&self, reference: &Reference, from: &Location, _: Access) -> Result<Located> {
-        let mut file = self.others.resolve(reference, from, Access::Read)?;
+    /// The file, of which no change reaches the medium.
+    fn kept(&self, mut file: Located) -> Result<Located> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let id = file.store.identity();
         let same = files.iter().find(|known| id.is_some() && known.identity() == id);
@@ -88,17 +86,19 @@ impl Resolver for Trying<'_> {
         file.store = store;
         Ok(file)
     }
+}
 
-    fn said(&self, reference: &Reference) -> Said {
-        self.others.said(reference)
+impl Resolver for Trying<'_> {
+    fn resolve(&self, reference: &Reference, from: &Location, _: Access) -> Result<Located> {
+        self.kept(self.others.resolve(reference, from, Access::Read)?)
     }
 
-    fn trusts_bytes(&self) -> bool {
-        self.others.trusts_bytes()
+    fn others(&self) -> Option<&dyn Resolver> {
+        Some(self.others)
     }
 
     fn header_of(&self, image: &Location) -> Result<Option<Located>> {
-        self.others.header_of(image)
+        self.others.header_of(image)?.map(|header| self.kept(header)).transpose()
     }
 }
 
@@ -123,12 +123,8 @@ impl Resolver for WithDevices<'_> {
         }
     }
 
-    fn said(&self, reference: &Reference) -> Said {
-        self.others.said(reference)
-    }
-
-    fn trusts_bytes(&self) -> bool {
-        self.others.trusts_bytes()
+    fn others(&self) -> Option<&dyn Resolver> {
+        Some(self.others)
     }
 }
 
@@ -141,16 +137,8 @@ impl Resolver for WithoutData<'_> {
         Ok(Located { store: Arc::new(MemoryStorage::default()), location })
     }
 
-    fn said(&self, reference: &Reference) -> Said {
-        self.0.said(reference)
-    }
-
-    fn trusts_bytes(&self) -> bool {
-        self.0.trusts_bytes()
-    }
-
-    fn header_of(&self, image: &Location) -> Result<Option<Located>> {
-        self.0.header_of(image)
+    fn others(&self) -> Option<&dyn Resolver> {
+        Some(self.0)
     }
 }
 
@@ -159,12 +147,8 @@ impl Resolver for WithHeader<'_> {
         self.others.resolve(reference, from, access)
     }
 
-    fn said(&self, reference: &Reference) -> Said {
-        self.others.said(reference)
-    }
-
-    fn trusts_bytes(&self) -> bool {
-        self.others.trusts_bytes()
+    fn others(&self) -> Option<&dyn Resolver> {
+        Some(self.others)
     }
 
     fn header_of(&self, image: &Location) -> Result<Option<Located>> {
@@ -378,6 +362,7 @@ fn protocol_of(name: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anydisk_core::{HostOffset, NoReferences};
 
     fn refused(name: &str) -> String {
         let folder = tempfile::tempdir().expect("a folder");
@@ -436,5 +421,20 @@ mod tests {
             .resolve(&Reference::new(Role::Backing, "/etc/passwd"), &from, Access::Read)
             .unwrap_err();
         assert!(error.to_string().contains("not in the list"), "{error}");
+    }
+
+    #[test]
+    fn what_is_tried_reaches_no_header_that_lies_apart() {
+        let store = |byte| Arc::new(MemoryStorage::new(vec![byte; 512]));
+        let (header, here) = (store(1), Location::Other("image".into()));
+        let apart = (here.clone(), Located { store: header.clone(), location: here.clone() });
+        let others = WithHeader { others: &NoReferences, header: Some(&apart) };
+        let image = Scratch::over(store(2), 1 << 20).expect("memory");
+        let trying = Trying::new(&others, Arc::new(image));
+        let found = || trying.header_of(&here).expect("known").expect("apart").store;
+        found().write_at(HostOffset::ZERO, &[9]).expect("kept");
+        let mut byte = [0];
+        found().read_at(HostOffset::ZERO, &mut byte).expect("memory");
+        assert_eq!((byte[0], header.to_vec()[0]), (9, 1));
     }
 }
