@@ -73,7 +73,7 @@ pub use capability::backing::BackingLink;
 pub use capability::bitmap::{BitmapInfo, Bitmaps, Changes, NewBitmap};
 pub use capability::check::{CheckReport, CheckRequest, Finding, Repair, Severity, can_be_leaks};
 pub use capability::compact::Compact;
-pub use capability::resize::{NewSize, Preallocation, Resize};
+pub use capability::resize::{NewSize, Preallocation, Resize, give_space};
 pub use capability::snapshot::{NewSnapshot, SnapshotInfo, SnapshotRef, Snapshots};
 pub use claim::{Claim, Claims};
 pub use container::{Container, ContainerRequest, Member, Members};

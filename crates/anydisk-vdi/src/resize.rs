@@ -12,8 +12,8 @@
 //! true, and no place of a block changes with it but those that were moved before.
 
 use anydisk_core::{
-    Error, GuestOffset, GuestRange, HostOffset, Image, ImageWrite, NewSize, Placement,
-    Preallocation, Resize, Result, Still, Storage, StorageExt, TableShape,
+    Error, GuestOffset, GuestRange, HostOffset, Image, ImageWrite, NewSize, Preallocation, Resize,
+    Result, Still, Storage, StorageExt, TableShape, give_space,
 };
 
 use crate::header::{Kind, Version, limit, unsupported};
@@ -81,31 +81,10 @@ impl VdiImage {
             (_, other) => other,
         };
         if preallocation != Preallocation::Off {
-            self.allocate(GuestRange::between(GuestOffset(old), GuestOffset(size)), preallocation)?;
+            let range = GuestRange::between(GuestOffset(old), GuestOffset(size));
+            give_space(self, range, preallocation, |at| self.table.unit_at(at))?;
         }
         self.flush()
-    }
-
-    /// Gives every unit of the range that has no block one of zeroes.
-    fn allocate(&self, mut range: GuestRange, how: Preallocation) -> Result<()> {
-        while !range.is_empty() {
-            let unit = self.table.unit_at(range.start());
-            let part = range.before(unit.end());
-            if let Placement::Fresh(reservation) = self.place(part)? {
-                let (at, len) = (reservation.at(), reservation.range().len());
-                let store = reservation.store();
-                match (how, store.space()) {
-                    (Preallocation::Falloc, Some(space)) if reservation.is_zeroed() => {
-                        space.allocate(at, len)?;
-                    }
-                    (Preallocation::Metadata, _) if reservation.is_zeroed() => {}
-                    _ => store.write_zeroes_at(at, len)?,
-                }
-                reservation.commit()?;
-            }
-            range = range.skip(part.len());
-        }
-        Ok(())
     }
 
     fn shrink(&self, size: u64, new: &NewSize<'_>) -> Result<()> {

@@ -21,8 +21,8 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
 use anydisk_core::{
-    GuestOffset, GuestRange, HostOffset, Image, ImageWrite, NewSize, Placement, Preallocation,
-    Resize, Result, Storage, StorageExt, WantedRun,
+    GuestOffset, GuestRange, HostOffset, Image, ImageWrite, NewSize, Preallocation, Resize, Result,
+    Storage, StorageExt, WantedRun, give_space,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -217,30 +217,10 @@ impl VhdImage {
             (new.zero)(GuestRange::between(GuestOffset(old), GuestOffset(end)))?;
         }
         if how != Preallocation::Off {
-            self.allocate(blocks, GuestRange::between(GuestOffset(old), GuestOffset(size)), how)?;
+            let range = GuestRange::between(GuestOffset(old), GuestOffset(size));
+            give_space(self, range, how, |at| blocks.shape().block_at(at))?;
         }
         self.flush()
-    }
-
-    /// Gives every block of the range that has no place one of zeroes.
-    fn allocate(&self, blocks: &Blocks, mut range: GuestRange, how: Preallocation) -> Result<()> {
-        while !range.is_empty() {
-            let part = range.before(blocks.shape().block_at(range.start()).end());
-            if let Placement::Fresh(reservation) = self.place(part)? {
-                let (at, len) = (reservation.at(), reservation.range().len());
-                let store = reservation.store();
-                match (how, store.space()) {
-                    (Preallocation::Falloc, Some(space)) if reservation.is_zeroed() => {
-                        space.allocate(at, len)?;
-                    }
-                    (Preallocation::Metadata, _) if reservation.is_zeroed() => {}
-                    _ => store.write_zeroes_at(at, len)?,
-                }
-                reservation.commit()?;
-            }
-            range = range.skip(part.len());
-        }
-        Ok(())
     }
 
     fn shrink(&self, blocks: &Blocks, writer: &Writer, size: u64, new: &NewSize<'_>) -> Result<()> {

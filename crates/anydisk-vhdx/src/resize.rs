@@ -11,8 +11,8 @@
 use std::mem::offset_of;
 
 use anydisk_core::{
-    GuestOffset, GuestRange, HostOffset, Image, ImageWrite, NewSize, Placement, Preallocation,
-    Resize, Result, StorageExt, TableShape,
+    GuestOffset, GuestRange, HostOffset, Image, ImageWrite, NewSize, Preallocation, Resize, Result,
+    StorageExt, TableShape, give_space,
 };
 use zerocopy::IntoBytes;
 
@@ -149,30 +149,9 @@ impl VhdxImage {
         };
         if preallocation != Preallocation::Off {
             let range = GuestRange::between(GuestOffset(old), GuestOffset(size));
-            self.allocate(writer, range, preallocation)?;
+            give_space(self, range, preallocation, |at| writer.table.unit_at(at))?;
         }
         self.flush()
-    }
-
-    /// Gives every block of the range that has no place one of zeroes.
-    fn allocate(&self, writer: &Writer, mut range: GuestRange, how: Preallocation) -> Result<()> {
-        while !range.is_empty() {
-            let part = range.before(writer.table.unit_at(range.start()).end());
-            if let Placement::Fresh(reservation) = self.place(part)? {
-                let (at, len) = (reservation.at(), reservation.range().len());
-                let store = reservation.store();
-                match (how, store.space()) {
-                    (Preallocation::Falloc, Some(space)) if reservation.is_zeroed() => {
-                        space.allocate(at, len)?;
-                    }
-                    (Preallocation::Metadata, _) if reservation.is_zeroed() => {}
-                    _ => store.write_zeroes_at(at, len)?,
-                }
-                reservation.commit()?;
-            }
-            range = range.skip(part.len());
-        }
-        Ok(())
     }
 
     fn shrink(&self, writer: &Writer, size: u64, new: &NewSize<'_>) -> Result<()> {

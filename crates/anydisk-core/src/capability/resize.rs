@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::{Companions, GuestRange, Result};
+use anydisk_storage::StorageExt;
+
+use crate::{Companions, GuestOffset, GuestRange, ImageWrite, Placement, Result};
 
 /// Changes the virtual size. Asked for through [`Disk::resize`](crate::Disk::resize), which knows
 /// what lies below.
@@ -81,4 +83,34 @@ impl Preallocation {
             _ => None,
         }
     }
+}
+
+/// Gives every unit of `range` that has no place in the image one of zeroes, in whole units and as
+/// `how` says. `unit` tells the unit that a byte of the disk lies in.
+///
+/// # Errors
+/// Those of placing, of the store and of committing.
+pub fn give_space(
+    image: &dyn ImageWrite,
+    mut range: GuestRange,
+    how: Preallocation,
+    unit: impl Fn(GuestOffset) -> GuestRange,
+) -> Result<()> {
+    while !range.is_empty() {
+        let part = range.before(unit(range.start()).end());
+        if let Placement::Fresh(reservation) = image.place(part)? {
+            let (at, len) = (reservation.at(), reservation.range().len());
+            let store = reservation.store();
+            match (how, store.space()) {
+                (Preallocation::Falloc, Some(space)) if reservation.is_zeroed() => {
+                    space.allocate(at, len)?;
+                }
+                (Preallocation::Metadata, _) if reservation.is_zeroed() => {}
+                _ => store.write_zeroes_at(at, len)?,
+            }
+            reservation.commit()?;
+        }
+        range = range.skip(part.len());
+    }
+    Ok(())
 }
