@@ -47,7 +47,8 @@ impl Mirror {
         let metadata = check_places(sparse, reserved, &primary, second.as_deref())?;
         if !is_new {
             check_grains(sparse, store, &primary, &metadata)?;
-            take_second(sparse, store, &primary, second.as_deref().unwrap_or_default())?;
+            let sets = (&*primary, second.as_deref().unwrap_or_default());
+            take_second(sparse, store, sets, &metadata)?;
         }
         let second = second.unwrap_or_default();
         let mut pairs: Vec<_> = primary.into_iter().zip(second).collect();
@@ -166,7 +167,12 @@ fn check_grains(
 /// What the second tables name where the first ones say nothing would be lost with the next write: a
 /// crash left it between the two, or the first table was damaged. It is taken, as it is read, unless
 /// a grain of the first tables has that place.
-fn take_second(sparse: &Sparse, store: &dyn Storage, first: &[u32], second: &[u32]) -> Result<()> {
+fn take_second(
+    sparse: &Sparse,
+    store: &dyn Storage,
+    (first, second): (&[u32], &[u32]),
+    metadata: &[(HostOffset, u64)],
+) -> Result<()> {
     let mut found = Vec::new();
     let mut number = 0;
     while let (Some(one), Some(other)) = (first.get(number..), second.get(number..))
@@ -185,56 +191,66 @@ fn take_second(sparse: &Sparse, store: &dyn Storage, first: &[u32], second: &[u3
     if found.is_empty() {
         return Ok(());
     }
-    drop_taken(sparse, store, first, &mut found)?;
-    for (entry, at) in found {
-        store.write_at(at, &entry.to_le_bytes())?;
+    found.sort_unstable();
+    drop_named(sparse, store, first, &mut found)?;
+    let mut owners = Owners::new(sparse.grain_sectors());
+    for Found { sector, at, from_start } in &found {
+        check_grain(sparse, *sector, (*at, *from_start), metadata, &mut owners)?;
+    }
+    for Found { sector, at, .. } in found {
+        store.write_at(at, &sector.to_le_bytes())?;
     }
     Ok(store.flush()?)
+}
+
+/// What a second table names where the first says nothing.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Found {
+    /// Where the grain is in the file.
+    sector: u32,
+    /// Where the first table's entry is.
+    at: HostOffset,
+    /// Where the grain is on the disk, from the start of the extent.
+    from_start: u64,
 }
 
 /// Entries that are taken from second tables when an image is opened: more are left to a repair.
 const MOST_TAKEN: usize = 1 << 20;
 
-/// Leaves out what shares a sector with a grain that the first tables name, or with another of these.
-fn drop_taken(
+/// Leaves out of what was found, which is sorted, what shares a sector with a grain that the first tables
+/// name.
+fn drop_named(
     sparse: &Sparse,
     store: &dyn Storage,
     tables: &[u32],
-    found: &mut Vec<(u32, HostOffset)>,
+    found: &mut Vec<Found>,
 ) -> Result<()> {
     let grain = u32::try_from(sparse.grain_sectors()).unwrap_or(u32::MAX);
-    found.sort_unstable();
-    let mut end = 0;
-    found.retain(|(sector, _)| {
-        let is_apart = *sector >= end;
-        end = sector.saturating_add(grain);
-        is_apart
-    });
-    let mut taken = vec![false; found.len()];
+    let mut named = vec![false; found.len()];
     let len = u64::from(sparse.geometry().entries()) * ENTRY;
     for table in tables {
         for entry in entries(store, sector_at((*table).into()), len)? {
             if let Grain::Sector(_) = sparse.decode(entry.into()) {
-                let first = found.partition_point(|(at, _)| at.saturating_add(grain) <= entry);
-                let end = found.partition_point(|(at, _)| *at < entry.saturating_add(grain));
-                taken.get_mut(first..end).into_iter().flatten().for_each(|taken| *taken = true);
+                let first = found.partition_point(|it| it.sector.saturating_add(grain) <= entry);
+                let end = found.partition_point(|it| it.sector < entry.saturating_add(grain));
+                named.get_mut(first..end).into_iter().flatten().for_each(|named| *named = true);
             }
         }
     }
-    let mut taken = taken.into_iter();
-    found.retain(|_| !taken.next().unwrap_or(true));
+    let mut named = named.into_iter();
+    found.retain(|_| !named.next().unwrap_or(true));
     Ok(())
 }
 
 /// Of `row` tables from number `number` on, the entries of the first ones that are 0 where the second
-/// ones name a grain: what the second ones say, and where the first ones are.
+/// ones name a grain.
 fn only_second(
     sparse: &Sparse,
     store: &dyn Storage,
     number: usize,
     (first, second): (u32, u32),
     row: usize,
-) -> Result<Vec<(u32, HostOffset)>> {
+) -> Result<Vec<Found>> {
     let each = u64::from(sparse.geometry().entries());
     let len = row as u64 * each * ENTRY;
     let (first, second) = (sector_at(first.into()), sector_at(second.into()));
@@ -242,8 +258,9 @@ fn only_second(
     if copies.iter().all(|entry| *entry == 0) {
         return Ok(Vec::new());
     }
-    let grains = sparse.geometry().capacity().div_ceil(sparse.geometry().grain());
-    let left = grains.saturating_sub(number as u64 * each);
+    let before = number as u64 * each;
+    let grain = sparse.geometry().grain();
+    let left = sparse.geometry().capacity().div_ceil(grain).saturating_sub(before);
     let pairs = entries(store, first, len)?.into_iter().zip(copies);
     let pairs = pairs.take(usize::try_from(left).unwrap_or(usize::MAX)).zip(0_u64..);
     let names = |entry: u32| match sparse.decode(entry.into()) {
@@ -251,7 +268,12 @@ fn only_second(
         _ => false,
     };
     let lost = pairs.filter(|((entry, copy), _)| *entry == 0 && names(*copy));
-    Ok(lost.map(|((_, copy), place)| (copy, first.saturating_add(place * ENTRY))).collect())
+    let found = lost.map(|((_, sector), place)| Found {
+        sector,
+        at: first.saturating_add(place * ENTRY),
+        from_start: (before + place).saturating_mul(grain),
+    });
+    Ok(found.collect())
 }
 
 /// Checks what the entry at `at` names, of the grain `from_start` bytes into the extent.

@@ -453,6 +453,69 @@ fn what_either_set_alone_says_of_a_grain_is_kept_by_a_repair() {
     }
 }
 
+/// The first table lacks two grains, and the second names one of them twice: where the first has a grain
+/// in a place of its own, that is the one. A repair once believed the second as a whole.
+#[test]
+fn a_good_entry_of_the_first_table_is_not_given_up_for_a_place_that_the_second_names_twice() {
+    let place = |number: u64| u32::try_from((GRAINS + number * GRAIN) / 512).expect("small");
+    for (twice, lacking) in [(0, [2, 3]), (3, [2, 1]), (1, [3, 2])] {
+        let store = image();
+        let other = lacking[0];
+        lacking.iter().for_each(|number| put(&store, TABLE + 4 * number, 0));
+        put(&store, SECOND_TABLE + 4 * twice, place(other));
+        assert_eq!(grains(&store), [1, 2, 3, 4], "{twice}");
+        let (report, lines) = check(store.clone(), Repair::All);
+        assert!(report.is_clean(), "{lines:?}");
+        assert_eq!(grains(&store), [1, 2, 3, 4], "{twice}: {lines:?}");
+        let (report, lines) = check(store, Repair::Nothing);
+        assert!(report.corruptions == 0, "{lines:?}");
+    }
+}
+
+/// A write elsewhere once gave such a grain to one of the two, and the other read zero without a word.
+#[test]
+fn what_only_the_second_table_names_and_twice_is_not_written_and_a_repair_keeps_it_for_both() {
+    for (low, high) in [(0_usize, 3_usize), (1, 2)] {
+        let store = image();
+        let place = GRAINS + high as u64 * GRAIN;
+        (0..4).for_each(|number| put(&store, TABLE + 4 * number, 0));
+        let entry = u32::try_from(place / 512).expect("small");
+        put(&store, SECOND_TABLE + 4 * low as u64, entry);
+        let mut shown = [1, 2, 3, 4];
+        shown[low] = shown[high];
+        assert_eq!(grains(&store), shown);
+        let before = store.to_vec();
+        let (location, limits, writable, access) = request(store.clone(), Access::ReadWrite);
+        let request = OpenRequest { access, ..OpenRequest::new(writable, &location, &limits) };
+        let error = VMDK.open(request).expect_err("it is not written").to_string();
+        assert!(error.contains("another entry names the grain"), "{error}");
+        assert!(store.to_vec() == before, "nothing was changed");
+        let (_, lines) = check(store.clone(), Repair::All);
+        assert!(lines.iter().any(|line| line.starts_with("grain-used-twice")), "{lines:?}");
+        assert_eq!(grains(&store), shown, "{lines:?}");
+        let disk = open(store.clone(), Access::ReadWrite);
+        disk.write(GuestOffset(low as u64 * GRAIN), &[9; 512]).expect("a write");
+        disk.flush().expect("a flush");
+        let mut after = shown;
+        after[low] = 9;
+        assert_eq!(grains(&store), after);
+        assert!(check(store, Repair::Nothing).0.corruptions == 0);
+    }
+}
+
+/// What only the second table names is not taken where it cannot be written.
+#[test]
+fn what_only_the_second_table_names_on_metadata_or_beyond_the_end_keeps_an_image_from_being_written()
+ {
+    let store = image();
+    put(&store, TABLE + 4 * 3, 0);
+    store.set_len(GRAINS + 3 * GRAIN + 512).expect("memory");
+    let (location, limits, writable, access) = request(store, Access::ReadWrite);
+    let request = OpenRequest { access, ..OpenRequest::new(writable, &location, &limits) };
+    let error = VMDK.open(request).expect_err("it is not written").to_string();
+    assert!(error.contains("the file ends in the grain"), "{error}");
+}
+
 /// One wrong bit in the second table is enough for an entry that names the place of another grain.
 #[test]
 fn a_grain_that_only_the_second_table_names_is_not_shown_if_another_has_it() {

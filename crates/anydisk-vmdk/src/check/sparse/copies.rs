@@ -8,7 +8,7 @@
 //! crash between the writes of the two leaves either as it may be, whoever writes first: what was not
 //! flushed is there or not.
 
-use anydisk_core::{Finding, HostOffset, Result, Severity};
+use anydisk_core::{Finding, HostOffset, Owners, Result, Severity};
 
 use super::super::occupied::Occupied;
 use super::super::table::Entries;
@@ -21,9 +21,39 @@ use crate::layout::SECTOR;
 /// Entries of the directory that are looked at together.
 const DIRECTORY_STEP: u64 = 512;
 
+/// Which places a set names, and which of them more than once.
+#[derive(Debug)]
+pub(super) struct Named {
+    all: Owners,
+    twice: Owners,
+}
+
+impl Named {
+    fn new(sectors: u64) -> Self {
+        Self { all: Owners::new(sectors), twice: Owners::new(sectors) }
+    }
+
+    fn insert(&mut self, place: HostOffset) {
+        if !self.all.insert(sector(place)) {
+            self.twice.insert(sector(place));
+        }
+    }
+
+    /// Whether the set names what lies at a place.
+    pub(super) fn has(&self, place: HostOffset) -> bool {
+        self.all.meets(sector(place))
+    }
+
+    /// Whether it does so for more than one part of the disk.
+    pub(super) fn has_twice(&self, place: HostOffset) -> bool {
+        self.twice.meets(sector(place))
+    }
+}
+
 /// What is wrong with one set by itself.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug)]
 struct Survey {
+    named: Named,
     /// Tables that lie on something else.
     misplaced: u64,
     /// Tables that are not in the file; grains that are not, or lie on something else.
@@ -38,13 +68,26 @@ struct Survey {
 }
 
 impl Survey {
+    /// Nothing was looked at. `sectors`: those of a grain in the file at least.
+    fn new(sectors: u64) -> Self {
+        Self {
+            named: Named::new(sectors),
+            misplaced: 0,
+            others: 0,
+            within: None,
+            grains: (0, 0),
+            good: 0,
+            crossed: false,
+        }
+    }
+
     /// All writers put their grains a whole number of grains apart: the few that are not are faults.
-    fn faults(self) -> u64 {
+    fn faults(&self) -> u64 {
         self.misplaced + self.others + self.grains.0.min(self.grains.1)
     }
 
     /// Whether this set is believed rather than the other one, which is looked at first.
-    fn is_better_than(self, other: Self) -> bool {
+    fn is_better_than(&self, other: &Self) -> bool {
         self.good > other.good || self.good == other.good && self.faults() < other.faults()
     }
 
@@ -92,7 +135,7 @@ impl SparseCheck<'_> {
         let of_second = self.survey(second, first)?;
         self.keeps_leaks = true;
         let crossed = of_first.crossed || of_second.crossed;
-        if of_second.is_better_than(of_first) {
+        if of_second.is_better_than(&of_first) {
             self.belief = Belief::Second;
             if of_first.misplaced > 0 || crossed {
                 let text = format!(
@@ -110,11 +153,12 @@ impl SparseCheck<'_> {
                         second one is not the better one";
             self.keep_only(first, "there is only the first one then", text.to_owned(), teller)?;
         }
+        self.named = Some((of_first.named, of_second.named));
         Ok(())
     }
 
     fn survey(&self, set: HostOffset, other: HostOffset) -> Result<Survey> {
-        let mut survey = Survey::default();
+        let mut survey = Survey::new(self.stored_len() / SECTOR);
         for number in 0..self.windows.count() {
             let mut occupied = self.windows.occupied(number);
             self.survey_window(&mut occupied, number == 0, (set, other), &mut survey)?;
@@ -156,6 +200,9 @@ impl SparseCheck<'_> {
                     Ok(Some(at)) => {
                         if is_first && self.sparse.packed == Packed::No {
                             survey.grain_at(at.get() % geometry.grain());
+                        }
+                        if is_first {
+                            survey.named.insert(at);
                         }
                         let met = occupied.mark(sectors(at, self.stored_len()));
                         survey.others += u64::from(met.is_some());

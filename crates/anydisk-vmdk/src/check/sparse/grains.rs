@@ -84,7 +84,7 @@ impl SparseCheck<'_> {
 
     /// Whether the entry of the second table is taken instead of that of the first, which is another. One
     /// that names a grain in a place of its own is never given up for nothing, nor for a place that
-    /// somebody else has, whichever set is believed.
+    /// somebody else has or that the second set names twice, whichever set is believed.
     fn takes_copy(&self, walk: &Walk<'_, '_, '_>, entry: u64, copy: u64) -> bool {
         let believed = self.belief == Belief::Second;
         let is_free = |place: HostOffset| {
@@ -94,16 +94,39 @@ impl SparseCheck<'_> {
         match (self.grain_of(entry), self.grain_of(copy)) {
             (_, Err(_)) => false,
             (Err(_), Ok(None)) => true,
-            (Err(_), Ok(Some(place))) => is_free(place),
+            (Err(_), Ok(Some(place))) => self.can_be_taken(place, is_free(place)),
             (Ok(None), Ok(None)) => believed,
             // An entry of the first that says zeroes is one.
-            (Ok(None), Ok(Some(place))) => (entry == 0 || believed) && is_free(place),
+            (Ok(None), Ok(Some(place))) => {
+                (entry == 0 || believed) && self.can_be_taken(place, is_free(place))
+            }
             (Ok(Some(place)), Ok(None)) => believed && !is_free(place),
             (Ok(Some(one)), Ok(Some(other))) => match (is_free(one), is_free(other)) {
                 (true, false) => false,
                 (false, true) => true,
-                _ => believed,
+                _ => self.is_better_place(one, other),
             },
+        }
+    }
+
+    /// Whether a grain that the second set names is one where the first names none, as readers see it:
+    /// if no first table names it. Where several entries of the second do, each gets it.
+    fn can_be_taken(&self, place: HostOffset, is_free: bool) -> bool {
+        let Some((first, second)) = &self.named else { return is_free };
+        match first.has(place) {
+            true => is_free && self.belief == Belief::Second,
+            false => is_free || second.has_twice(place),
+        }
+    }
+
+    /// Of two places that are as free, whether that of the second set counts.
+    fn is_better_place(&self, one: HostOffset, other: HostOffset) -> bool {
+        let believed = self.belief == Belief::Second;
+        let Some((first, second)) = &self.named else { return believed };
+        match (first.has_twice(one), second.has_twice(other)) {
+            (false, true) => false,
+            (true, false) => true,
+            _ => believed,
         }
     }
 

@@ -12,6 +12,7 @@ use anydisk_core::{
     StorageExt,
 };
 
+use self::copies::Named;
 use self::directories::overlapping;
 use self::windows::Windows;
 use super::occupied::Occupied;
@@ -41,6 +42,8 @@ pub(super) struct SparseCheck<'a> {
     /// The two sets of tables say different things.
     differ: bool,
     belief: Belief,
+    /// What each of them names, where they differ.
+    named: Option<(Named, Named)>,
     /// Entries of the window were left for those that others may have the place of.
     has_others: bool,
     /// Of each table.
@@ -108,6 +111,7 @@ impl<'a> SparseCheck<'a> {
             entangled: false,
             differ: false,
             belief: Belief::Both,
+            named: None,
             has_others: false,
             states: vec![TableState::default(); tables],
             windows: Windows::new(sparse.end(), request.open.limits.table_cache),
