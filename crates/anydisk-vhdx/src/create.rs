@@ -9,7 +9,7 @@ use anydisk_core::{
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::NAME;
-use crate::header::limit;
+use crate::header::{limit, unsupported};
 use crate::image::VhdxImage;
 use crate::layout::{
     FILE_SIGNATURE, HAS_PARENT, HEADER_SIGNATURE, HEADERS, IS_REQUIRED, LEAVE_BLOCKS,
@@ -105,6 +105,9 @@ struct Plan {
 impl Plan {
     fn of(options: &Options, size: u64, parent: Option<&Reference>) -> Result<Self> {
         limit("size of the disk in bytes", size, limits::DISK)?;
+        if size == 0 {
+            return Err(unsupported("a disk of 0 bytes"));
+        }
         let block = match options.number("block_size").unwrap_or(0) {
             0 if parent.is_some() => BLOCK_OF_CHILD,
             0 => usual_block(size),

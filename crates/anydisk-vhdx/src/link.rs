@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!   another one:  new item of the metadata, where nothing is -> flush -> its place in the table -> flush
-//!   none:         zeroes for what showed it -> flush -> entries and file parameters, through the log
+//!   none:         zeroes for what showed it -> flush -> entries, file parameters, table of the metadata: through the log
 //! ```
+
+use std::mem::offset_of;
 
 use anydisk_core::{
     BackingLink, GuestRange, HostOffset, Image, ImageWrite, Reference, Result, Storage, StorageExt,
@@ -14,7 +16,7 @@ use crate::guard::for_each_entry;
 use crate::header::{Place, Regions, unsupported};
 use crate::image::{Body, VhdxImage, head, read, table_of};
 use crate::journal::Journal;
-use crate::layout::{HAS_PARENT, LOG_SECTOR, TABLE_LEN};
+use crate::layout::{HAS_PARENT, LOG_SECTOR, RawItem, RawMetadataTable, TABLE_LEN};
 use crate::locator::locator;
 use crate::metadata::Items;
 use crate::table::{ENTRY, FULL, Slot};
@@ -95,11 +97,12 @@ impl VhdxImage {
 
     fn give_up_parent(&self, child: &Child) -> Result<()> {
         let (tables, store) = (&child.tables, &*child.tables.store);
-        let (_, items) = self.items(store)?;
+        let (region, items) = self.items(store)?;
         let Some(parameters) = items.parameters() else { return Ok(()) };
         let flags = parameters.at.saturating_add(4);
         let mut journal = Journal::default();
         let bitmaps = self.entries_without_parent(child, &mut journal)?;
+        forget_locator(store, region, &items, &mut journal)?;
         let mut bytes = [0; 4];
         store.read_exact_at(flags, &mut bytes)?;
         let without = u32::from_le_bytes(bytes) & !HAS_PARENT;
@@ -136,8 +139,8 @@ impl VhdxImage {
             let at = shape.table.saturating_add(number * ENTRY);
             if at.get() / LOG_SECTOR != sector {
                 sector = at.get() / LOG_SECTOR;
-                // This sector, and that of the file parameters.
-                journal.check_room(self.header.log, 2)?;
+                // This sector, that of the file parameters, and three of the metadata's table.
+                journal.check_room(self.header.log, 5)?;
             }
             journal.put(store, at, &new.to_le_bytes())
         })?;
@@ -165,6 +168,25 @@ impl VhdxImage {
         }
         Ok(store.flush()?)
     }
+}
+
+/// Takes the parent's locator out of the metadata's table; the last entry comes into its place. A
+/// locator that nobody needs keeps QEMU from opening the disk.
+fn forget_locator(
+    store: &dyn Storage,
+    region: Place,
+    items: &Items,
+    journal: &mut Journal,
+) -> Result<()> {
+    let Some(entry) = items.parent_entry() else { return Ok(()) };
+    let mut item = [0; size_of::<RawItem>()];
+    let last = region.at.saturating_add((items.count * item.len()) as u64);
+    store.read_exact_at(last, &mut item)?;
+    journal.put(store, entry, &item)?;
+    journal.put(store, last, &[0; size_of::<RawItem>()])?;
+    let count = u16::try_from(items.count.saturating_sub(1)).unwrap_or_default();
+    let count_at = offset_of!(RawMetadataTable, EntryCount) as u64;
+    journal.put(store, region.at.saturating_add(count_at), &count.to_le_bytes())
 }
 
 /// A place in the metadata region for an item of `len` bytes, from its start.

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use anydisk_core::{Access, Repair};
+use anydisk_core::{Access, GuestOffset, Repair};
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::oracle::{Checked, Qemu};
 use anydisk_testkit::{ByteModel, ImageFolder, contents, play};
 use anydisk_vhdx::VHDX;
 
-use crate::common::check;
+use crate::common::{check, reference_to};
 
 fn assert_qemu_agrees(qemu: &Qemu, folder: &ImageFolder, name: &str, model: &ByteModel) {
     let raw = folder.path("model.raw");
@@ -98,7 +98,7 @@ fn a_disk_of_several_chunks_has_its_blocks_where_qemu_looks_for_them() {
     let disk = folder.create("disk.vhdx", 9 << 30, &[("block_size", "1M")], None);
     for block in [4095_u64, 4096, 8191, 8192, 9000] {
         let byte = u8::try_from(block % 251).expect("small");
-        disk.write(anydisk_core::GuestOffset(block << 20), &[byte; 512]).expect("a write");
+        disk.write(GuestOffset(block << 20), &[byte; 512]).expect("a write");
     }
     disk.flush().expect("a flush");
     drop(disk);
@@ -107,4 +107,24 @@ fn a_disk_of_several_chunks_has_its_blocks_where_qemu_looks_for_them() {
         let told = qemu.io(&folder.path("disk.vhdx"), "vhdx", &[&command]);
         assert!(!told.contains("verification failed"), "{told}");
     }
+}
+
+#[test]
+fn qemu_opens_a_child_that_was_put_over_none() {
+    let Some(qemu) = Qemu::find() else { return };
+    let folder = ImageFolder::new(&VHDX);
+    let parent = folder.create("parent.vhdx", 5 << 20, &[("block_size", "1M")], None);
+    parent.flush().expect("a flush");
+    let below = reference_to(&parent, "parent.vhdx");
+    drop(parent);
+    let child = folder.create("child.vhdx", 5 << 20, &[("block_size", "1M")], Some(&below));
+    let mut model = ByteModel::new(5 << 20);
+    child.write(GuestOffset(700), &[2; 700]).expect("a write");
+    child.top().backing_link().expect("it has one").set_backing(None).expect("it can");
+    child.write(GuestOffset(3 << 20), &[3; 512]).expect("a write");
+    child.flush().expect("a flush");
+    drop(child);
+    model.write(700, &[2; 700]);
+    model.write(3 << 20, &[3; 512]);
+    assert_qemu_agrees(&qemu, &folder, "child.vhdx", &model);
 }
