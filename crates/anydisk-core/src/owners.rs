@@ -60,11 +60,19 @@ impl Owners {
     /// Whether a unit shares a part with one that was noted.
     #[must_use]
     pub fn meets(&self, at: u64) -> bool {
+        self.meets_part(at, self.unit)
+    }
+
+    /// Whether `len` bytes or sectors from `at` on share a part with a unit that was noted. It takes a
+    /// look at each place for a unit in them.
+    #[must_use]
+    pub fn meets_part(&self, at: u64, len: u64) -> bool {
         let Some(within) = self.within else { return false };
-        let (first, end) = (at.saturating_sub(self.unit - 1), at.saturating_add(self.unit));
-        // The one that lies there or before, and the next one.
+        let (first, end) = (at.saturating_sub(self.unit - 1), at.saturating_add(len));
+        // The one that lies there or before, and the next ones.
         let before = at.saturating_sub(within) / self.unit * self.unit + within;
-        let mut near = [before, before.saturating_add(self.unit)].into_iter();
+        let next = |at: &u64| at.checked_add(self.unit).filter(|at| *at < end);
+        let mut near = std::iter::successors(Some(before), next);
         near.any(|at| (first..end).contains(&at) && self.has(at))
             || self.odd.range(first..end).next().is_some()
     }
@@ -92,6 +100,7 @@ mod tests {
         fn a_unit_meets_those_that_share_a_part_with_it(
             unit in prop_oneof![Just(1_u64), Just(8), Just(128)],
             places in proptest::collection::vec(0_u64..4096, 1..40),
+            len in 1_u64..600,
             aligned in any::<bool>(),
         ) {
             let mut owners = Owners::new(unit);
@@ -100,6 +109,8 @@ mod tests {
                 let at = if aligned { at / unit * unit + 3 % unit } else { at };
                 let met = model.iter().any(|other| other.abs_diff(at) < unit);
                 prop_assert_eq!(owners.meets(at), met);
+                let part = model.iter().any(|other| *other < at + len && at < *other + unit);
+                prop_assert_eq!(owners.meets_part(at, len), part);
                 prop_assert_eq!(owners.insert(at), !met);
                 if !met {
                     model.push(at);

@@ -55,7 +55,8 @@ impl QcowImage {
     /// Opens the image in `store` for writing. The backing file is not opened.
     ///
     /// The L1 table is read: nothing is written to an image whose tables lie on each other. The others
-    /// are read once, before anything gets new space: it is behind all that they name.
+    /// are read once, before the first write: new space is behind all that they name, and what two of
+    /// their entries name is not written.
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`Error::NeedsRepair`].
@@ -184,7 +185,7 @@ impl QcowImage {
         Need { store: &self.store, at: slice.at, len, least: len, ticket }
     }
 
-    /// What must be read before space is taken or given back; `None`: all is known.
+    /// What must be read before anything is written or given back; `None`: all is known.
     pub(crate) fn unsurveyed(&self, survey: &Survey) -> Option<Need<'_>> {
         let (at, len) = survey.next()?;
         let len = usize::try_from(len).expect("a mebibyte at most");
@@ -198,7 +199,7 @@ impl QcowImage {
         let len = run.len - run.len % ENTRY;
         let skips = run.hole && len > 0;
         if skips {
-            survey.skip(&self.space, at, len);
+            survey.skip(&self.space, at, len)?;
         }
         Ok(skips)
     }

@@ -21,6 +21,11 @@ impl Piece {
         Self { at: at.get(), end: at.get().saturating_add(len) }
     }
 
+    /// Its first byte.
+    pub(crate) fn at(self) -> HostOffset {
+        HostOffset(self.at)
+    }
+
     /// Whether the two share a byte.
     pub(crate) fn meets(self, other: Self) -> bool {
         self.at < other.end && other.at < self.end

@@ -5,8 +5,8 @@
 //! entry may name what lies behind the end of the file, or what another names. To know, all L2 tables must
 //! be read, which takes as long as the image is full. Opening reads the L1 table alone; the rest is read
 //! once, in pieces that are asked for as all metadata is ([`Need`](anydisk_core::Need)), by whoever first
-//! needs new space or gives some back, before he writes anything. Until then a write that is all in place is
-//! held against the metadata.
+//! writes, or gives something back, before he does. A write in place waits for it as well: another entry may
+//! name the same cluster, and what is written for one part of the disk would change the other.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -43,8 +43,37 @@ struct State {
     file_end: u64,
     /// Behind the last byte of what was found.
     end: u64,
-    /// The plain clusters that were found.
+    /// The plain clusters that were found, and the streams.
     owners: Owners,
+    streams: Streams,
+}
+
+/// Most runs of streams that are kept in mind.
+const MOST_STREAMS: usize = 1 << 20;
+
+/// Where streams lie, those that follow each other as one. Where there are more than fit in memory, the rest
+/// is not noted.
+#[derive(Debug, Default)]
+struct Streams(Vec<Piece>);
+
+impl Streams {
+    fn insert(&mut self, piece: Piece) {
+        let has_room = self.0.len() < MOST_STREAMS;
+        match self.0.last_mut() {
+            Some(last) if last.end == piece.at => last.end = piece.end,
+            _ if has_room => self.0.push(piece),
+            _ => {}
+        }
+    }
+
+    /// The first byte of a stream that another has too, or a plain cluster.
+    fn shared(&mut self, owners: &Owners) -> Option<HostOffset> {
+        self.0.sort_unstable();
+        let pairs = self.0.iter().zip(self.0.iter().skip(1));
+        let twice = pairs.filter(|(one, other)| one.meets(**other)).map(|(_, other)| other.at());
+        let on_plain = self.0.iter().filter(|it| owners.meets_part(it.at, it.end - it.at));
+        twice.chain(on_plain.map(|it| it.at())).min()
+    }
 }
 
 impl Survey {
@@ -69,6 +98,7 @@ impl Survey {
             file_end: len.next_multiple_of(geometry.cluster()),
             end: len,
             owners: Owners::new(geometry.cluster()),
+            streams: Streams::default(),
         };
         state.check_metadata()?;
         Ok(Self { done: state.tables.is_empty().into(), state: state.into() })
@@ -112,52 +142,37 @@ impl Survey {
         let words = bytes.as_chunks().0.iter().map(|word| u64::from_be_bytes(*word));
         for (word, number) in words.zip(0..).filter(|(word, _)| *word != 0) {
             let found = state.find(geometry, at.saturating_add(number * ENTRY), word);
-            if found.is_err() {
-                // What was noted would be found twice.
-                (state.next, state.owners) = ((0, 0), Owners::new(geometry.cluster()));
-            }
-            found?;
+            found.inspect_err(|_| state.begin_again())?;
         }
-        self.go_on(&mut state, space, bytes.len() as u64);
-        Ok(())
+        self.go_on(&mut state, space, bytes.len() as u64)
     }
 
     /// The next `len` bytes, which begin at `at`, are a hole: nothing is named there.
-    pub(crate) fn skip(&self, space: &RunSpace, at: HostOffset, len: u64) {
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub(crate) fn skip(&self, space: &RunSpace, at: HostOffset, len: u64) -> Result<()> {
         let mut state = self.lock();
-        if let Some((_, most)) = state.piece(u64::MAX).filter(|piece| piece.0 == at) {
-            self.go_on(&mut state, space, len.min(most));
+        match state.piece(u64::MAX).filter(|piece| piece.0 == at) {
+            Some((_, most)) => self.go_on(&mut state, space, len.min(most)),
+            None => Ok(()),
         }
     }
 
-    fn go_on(&self, state: &mut State, space: &RunSpace, len: u64) {
+    fn go_on(&self, state: &mut State, space: &RunSpace, len: u64) -> Result<()> {
         let len = state.next.1 + len;
         let tables = usize::try_from(len / state.table_len).unwrap_or(usize::MAX);
         state.next = (state.next.0.saturating_add(tables), len % state.table_len);
         if state.next.0 >= state.tables.len() {
+            state.check_streams().inspect_err(|_| state.begin_again())?;
             let end = space.end();
             let _ = space.take_at(end, state.end.saturating_sub(end.get()));
             // Whoever sees it done takes space behind that.
             self.done.store(true, Ordering::Release);
             state.tables = Vec::new();
-            state.owners = Owners::new(state.owners.unit());
+            state.begin_again();
         }
-    }
-
-    /// Refuses a write in place to the clusters that begin at `at`, of `len` bytes, while nobody knows
-    /// more than that an entry names them.
-    ///
-    /// # Errors
-    /// [`Error::NeedsRepair`] for a place in the metadata, or behind the end of the file.
-    pub(crate) fn check(&self, at: HostOffset, len: u64, cluster: u64) -> Result<()> {
-        let state = self.lock();
-        // Done: then all entries were found in order.
-        if self.is_done() {
-            return Ok(());
-        }
-        let len = len.next_multiple_of(cluster);
-        state.check_cluster(Piece::new(at, len))?;
-        state.check_cluster(Piece::new(at.saturating_add(len - cluster), cluster))
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -195,17 +210,40 @@ impl State {
         };
         self.check_cluster(piece)?;
         self.end = self.end.max(piece.end);
-        let is_plain = matches!(geometry.decode(entry), Some(Cluster::Data(_)));
-        match is_plain && !self.owners.insert(piece.at) {
+        let is_twice = match geometry.decode(entry) {
+            Some(Cluster::Data(_)) => !self.owners.insert(piece.at),
+            _ => {
+                self.streams.insert(piece);
+                false
+            }
+        };
+        match is_twice {
             true => Err(Error::needs_repair(
                 NAME,
-                format!(
-                    "the L2 entry at {at} names the cluster at {}, as another one",
-                    HostOffset(piece.at)
-                ),
+                format!("the L2 entry at {at} names the cluster at {}, as another one", piece.at()),
             )),
             false => Ok(()),
         }
+    }
+
+    /// No stream shares a byte with another, or with a plain cluster: its space may be given back.
+    fn check_streams(&mut self) -> Result<()> {
+        match self.streams.shared(&self.owners) {
+            None => Ok(()),
+            Some(at) => Err(Error::needs_repair(
+                NAME,
+                format!(
+                    "two L2 entries name what lies at {at}, where one has a compressed cluster"
+                ),
+            )),
+        }
+    }
+
+    /// Forgets what was found, so that nothing is found twice.
+    fn begin_again(&mut self) {
+        self.next = (0, 0);
+        self.owners = Owners::new(self.owners.unit());
+        self.streams = Streams::default();
     }
 
     fn check_cluster(&self, piece: Piece) -> Result<()> {

@@ -25,6 +25,18 @@ pub(super) fn past_end(
     if harmless { finding.mended_by(CLEARED) } else { finding }
 }
 
+/// A table or a cluster in which the file ends.
+pub(super) struct Cut {
+    pub(super) kind: &'static str,
+    /// Its name.
+    pub(super) what: &'static str,
+    /// The entry that names it.
+    pub(super) entry: HostOffset,
+    pub(super) place: Piece,
+    /// The part of the disk that is missing with it.
+    pub(super) lost: GuestRange,
+}
+
 /// Mends what the request says.
 pub(super) struct Mender<'a> {
     image: &'a QcowImage,
@@ -67,23 +79,15 @@ impl<'a> Mender<'a> {
         Ok(())
     }
 
-    /// Tells of a cluster in which the file ends, and makes the file reach its end if everything is to be
-    /// mended.
-    pub(super) fn fill_up(
-        &mut self,
-        entry: HostOffset,
-        guest: GuestRange,
-        (at, end): (HostOffset, HostOffset),
-        teller: &mut Teller<'_>,
-    ) -> Result<()> {
-        let len = self.image.store.len()?;
-        let there = len.saturating_sub(at.get());
-        let text = format!("the file ends in the cluster at {at}, at {}", HostOffset(len));
-        let finding = Finding::new(Severity::Corruption, "cluster-cut", entry, text);
-        let mut finding =
-            finding.costing(guest.skip(there)).mended_by("the file is filled up with zeroes");
+    /// Tells of a table or a cluster in which the file ends, and makes the file reach its end if everything
+    /// is to be mended.
+    pub(super) fn fill_up(&mut self, cut: &Cut, teller: &mut Teller<'_>) -> Result<()> {
+        let end = HostOffset(self.image.store.len()?);
+        let text = format!("the file ends in the {} at {}, at {end}", cut.what, cut.place.at());
+        let finding = Finding::new(Severity::Corruption, cut.kind, cut.entry, text);
+        let mut finding = finding.costing(cut.lost).mended_by("the file is filled up with zeroes");
         if self.repair == Repair::All {
-            self.image.store.set_len(end.get())?;
+            self.image.store.set_len(cut.place.end)?;
             self.wrote = true;
             finding.repaired = true;
         }

@@ -59,7 +59,7 @@ fn look(
     let lost = places.compare(&walk, teller)?;
     teller.report.image_end = Some(HostOffset(lost.end.min(file_len)));
     let count = mender.count(&lost)?;
-    if walk.tell_lost(count, teller)? {
+    if walk.tell_lost(count, mender, teller)? {
         return Ok(count);
     }
     // Damage may hide what is in use, and what was mended just now may have hidden it.

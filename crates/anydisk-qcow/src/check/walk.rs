@@ -6,7 +6,7 @@ use anydisk_core::{
 };
 
 use super::Teller;
-use super::mend::{self, Mender};
+use super::mend::{self, Cut, Mender};
 use super::places::{Places, Run};
 use crate::layout::RawHeader;
 use crate::piece::{Piece, each_word};
@@ -56,7 +56,13 @@ impl<'a> Walk<'a> {
                     let text = format!("the L2 table at {table} lies behind the end of the file");
                     mender.clear_entry(at, mend::past_end(at, guest, text, true), teller)?;
                 }
-                Ok(Some(table)) => tables.push(Table { at: table, l1 }),
+                Ok(Some(table)) => {
+                    let table = Table { at: table, l1 };
+                    if let Some(cut) = walk.cut(table, at, file_len) {
+                        mender.fill_up(&cut, teller)?;
+                    }
+                    tables.push(table);
+                }
                 Ok(None) => {}
                 Err(entry) => {
                     let text = format!("the L1 entry is {entry:#x}, where no table can be");
@@ -67,6 +73,15 @@ impl<'a> Walk<'a> {
         })?;
         walk.tables = walk.apart(tables, teller);
         Ok(walk)
+    }
+
+    /// What is missing of a table, which the entry at `entry` names, if the file ends in it.
+    fn cut(&self, table: Table, entry: HostOffset, file_len: u64) -> Option<Cut> {
+        let place = Piece::new(table.at, self.image.geometry.l2_len());
+        let entries = file_len.checked_sub(place.at).filter(|_| file_len < place.end)? / ENTRY;
+        let covered = self.table_guest(table.l1)?;
+        let lost = covered.skip(covered.len().min(entries * self.image.geometry.cluster()));
+        Some(Cut { kind: "l2-table-cut", what: "L2 table", entry, place, lost })
     }
 
     /// Leaves out the tables that lie on another, which are told: none is read twice.
@@ -185,8 +200,10 @@ impl<'a> Walk<'a> {
                 }
                 // What lies behind the end of the disk need not be there.
                 _ if run.place.at + entry.guest.len() > file_len => {
-                    let end = HostOffset(run.place.at + entry.guest.len());
-                    mender.fill_up(entry.at, entry.guest, (at, end), teller)?;
+                    let place = Piece::new(at, entry.guest.len());
+                    let lost = entry.guest.skip(file_len - place.at);
+                    let (kind, what, entry) = ("cluster-cut", "cluster", entry.at);
+                    mender.fill_up(&Cut { kind, what, entry, place, lost }, teller)?;
                 }
                 _ => {}
             }
@@ -201,10 +218,17 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Tells of `count` clusters that nothing names, if a table is lost that may have named them.
-    pub(super) fn tell_lost(&self, count: u64, teller: &mut Teller<'_>) -> Result<bool> {
+    /// Tells of `count` clusters that nothing names, if a table is lost that may have named them; and of an
+    /// L1 table in which the file ends. Whether anything may have been lost with a table.
+    pub(super) fn tell_lost(
+        &self,
+        count: u64,
+        mender: &mut Mender<'_>,
+        teller: &mut Teller<'_>,
+    ) -> Result<bool> {
         let geometry = &self.image.geometry;
         let l1 = Piece::new(geometry.l1_table(), geometry.l1_entries() * ENTRY);
+        let l1_field = HostOffset(std::mem::offset_of!(RawHeader, l1_table_offset) as u64);
         let file_len = self.file_len()?;
         let (at, kind, text) = if count > 0 && l1.end > file_len {
             let text = format!(
@@ -213,18 +237,40 @@ impl<'a> Walk<'a> {
                 HostOffset(l1.end),
                 HostOffset(file_len)
             );
-            (std::mem::offset_of!(RawHeader, l1_table_offset) as u64, "l1-table-past-end", text)
+            (l1_field, "l1-table-past-end", text)
+        } else if l1.end > file_len {
+            self.tell_l1_cut(l1, l1_field, mender, teller)?;
+            return Ok(false);
         } else if self.tables.is_empty() && !can_be_leaks(count * geometry.cluster(), 0) {
             // Discarding leaves the tables where they are.
             let text = format!(
                 "the L1 table names nothing, and there are {count} clusters: it may be damaged"
             );
-            (l1.at, "tables-lost", text)
+            (l1.at(), "tables-lost", text)
         } else {
             return Ok(false);
         };
-        teller.corrupt(kind, HostOffset(at), Some(GuestRange::whole(self.image.size())), text);
+        teller.corrupt(kind, at, Some(GuestRange::whole(self.image.size())), text);
         Ok(true)
+    }
+
+    /// Tells of an L1 table in which the file ends, or behind its end, where no cluster is without a name.
+    fn tell_l1_cut(
+        &self,
+        l1: Piece,
+        field: HostOffset,
+        mender: &mut Mender<'_>,
+        teller: &mut Teller<'_>,
+    ) -> Result<()> {
+        let all = GuestRange::whole(self.image.size());
+        let Some(there) = self.file_len()?.checked_sub(l1.at) else {
+            let text = format!("the L1 table at {} lies behind the end of the file", l1.at());
+            teller.corrupt("l1-table-past-end", field, Some(all), text);
+            return Ok(());
+        };
+        let lost = all.skip((there / ENTRY).saturating_mul(self.image.geometry.coverage()));
+        let (kind, what, entry, place) = ("l1-table-cut", "L1 table", field, l1);
+        mender.fill_up(&Cut { kind, what, entry, place, lost }, teller)
     }
 
     /// Calls `each` for all places that entries name.

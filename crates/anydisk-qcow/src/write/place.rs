@@ -19,19 +19,14 @@ enum Vacancy<'a> {
 
 impl QcowImage {
     pub(super) fn place_plain(&self, range: GuestRange) -> Result<Attempt<'_>> {
-        let survey = &self.writing()?.survey;
+        if let Some(need) = self.unsurveyed(&self.writing()?.survey) {
+            return Ok(Attempt::Need(need));
+        }
         let lease = self.space.leases().take();
         match self.look(range)? {
             Look::Need(need) => return Ok(Attempt::Need(need)),
             Look::Run { cluster: Cluster::Data(at), len, .. } => {
                 let within = self.geometry.locate(range.start()).within;
-                if !survey.is_done() {
-                    // The rest may need new space, and be refused then: before anything is written.
-                    if let Some(need) = self.unsurveyed(survey).filter(|_| len < range.len()) {
-                        return Ok(Attempt::Need(need));
-                    }
-                    survey.check(at, within + len, self.geometry.cluster())?;
-                }
                 let store = self.data_store(range.start(), at)?;
                 let at = at.saturating_add(within);
                 let lease = WriteLease::new(lease);
@@ -40,9 +35,6 @@ impl QcowImage {
             Look::Run { .. } | Look::NoTable(_) => {}
         }
         drop(lease); // It would keep freed space from being taken.
-        if let Some(need) = self.unsurveyed(survey) {
-            return Ok(Attempt::Need(need));
-        }
         match self.own_table(self.geometry.locate(range.start()))? {
             Step::Done(_) => self.reserve(range),
             Step::Need(need) => Ok(Attempt::Need(need)),

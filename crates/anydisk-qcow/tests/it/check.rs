@@ -288,6 +288,50 @@ fn a_cluster_in_which_the_file_ends_is_told_and_the_file_filled_up() {
     }
 }
 
+/// Whatever of a table is behind the end is told as lost; filled up, the rest of it is read by everyone.
+#[test]
+fn a_table_in_which_the_file_ends_is_told_and_the_file_filled_up() {
+    let (store, disk) = in_memory(4 << 20, &[]);
+    disk.write(GuestOffset(0), &[7; 4096]).expect("a write");
+    disk.flush().expect("a flush");
+    disk.write(GuestOffset(2 << 20), &[8; 4096]).expect("a write");
+    disk.flush().expect("a flush");
+    drop(disk);
+    let whole = store.to_vec();
+    let second = 0x3000;
+    for (len, end, expected) in [
+        (50, 64, "l1-table-cut at 0x28: the file ends in the L1 table at 0x30, at 0x32"),
+        (
+            64,
+            64,
+            "past-end-of-file at 0x30: the L2 table at 0x1000 lies behind the end of the file",
+        ),
+        (
+            0x1004,
+            0x2000,
+            "l2-table-cut at 0x30: the file ends in the L2 table at 0x1000, at 0x1004",
+        ),
+        (
+            second + 16,
+            0x4000,
+            "l2-table-cut at 0x38: the file ends in the L2 table at 0x3000, at 0x3010",
+        ),
+    ] {
+        store.set_len(0).expect("memory");
+        store.write_at(HostOffset(0), &whole[..len]).expect("memory");
+        let (report, lines) = check(&store);
+        assert!(report.corruptions > 0 && lines.iter().any(|it| it == expected), "{lines:?}");
+        let (report, _) = check_with(&store, Repair::All, &Limits::default());
+        assert!(report.is_clean(), "{len}");
+        let (report, lines) = check(&store);
+        assert!(report.is_clean() && lines.is_empty(), "{len}: {lines:?}");
+        // All tables are in the file now.
+        assert_eq!(store.len().expect("memory"), end, "{len}");
+        let kept = if len > second { 7 } else { 0 };
+        assert_eq!(content(store.clone()).0[0], kept, "{len}");
+    }
+}
+
 /// Bytes of the disk in a store, and the name of the image below it.
 fn content(store: Arc<dyn Storage>) -> (Vec<u8>, Option<Vec<u8>>) {
     let (location, limits) = (Location::Other("image".to_owned()), Limits::default());

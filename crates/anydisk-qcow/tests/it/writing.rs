@@ -129,10 +129,10 @@ fn an_image_that_names_what_lies_behind_the_end_of_its_file_is_not_written() {
     assert_eq!(at, HostOffset(end + 4096));
 }
 
-/// The L1 table says where the metadata is. All entries are read once, before the first of them is
-/// changed, to know what is named.
+/// The L1 table says where the metadata is. All entries are read once, before the first write, to know
+/// what is named, and that nothing is named twice.
 #[test]
-fn opening_for_writing_and_writing_in_place_do_not_read_all_tables() {
+fn opening_for_writing_does_not_read_all_tables_and_writing_reads_them_once() {
     const TABLES: u64 = 600;
     let size = TABLES << 21;
     let (store, disk) = in_memory(size, &[]);
@@ -150,11 +150,50 @@ fn opening_for_writing_and_writing_in_place_do_not_read_all_tables() {
     let opening = read_since();
     assert!(opening < 2 * TABLES * 8, "{opening} bytes were read to open it");
     disk.write(GuestOffset(0), &[8; 4096]).expect("a write in place");
-    assert!(read_since() < 16 << 10);
+    let writing = read_since();
+    assert!((TABLES * 4096..TABLES * 4096 + (16 << 10)).contains(&writing), "{writing}");
     disk.write(GuestOffset(4096), &[8; 4096]).expect("a write to a new cluster");
-    assert!(read_since() >= TABLES * 4096);
     disk.write(GuestOffset(8192), &[8; 4096]).expect("a write to a new cluster");
     assert_eq!(read_since(), 0);
+}
+
+/// The offsets of two entries, and what they become: both name one cluster, or one has a stream where the
+/// other has something.
+#[test]
+fn what_two_entries_name_is_not_written_in_place_or_elsewhere_and_not_given_back() {
+    let packed = |at: u64, len: u64| 1 << 63 | len << 51 | at;
+    let (table, first) = (0x1000, 0x2000);
+    for (number, words, expected) in [
+        (0, [first, first], "names the cluster at 0x2000, as another one"),
+        (1, [first, packed(first + 4000, 200)], "two L2 entries name what lies at 0x2fa0"),
+        (2, [packed(0x3800, 200), packed(0x38c7, 9)], "two L2 entries name what lies at 0x38c7"),
+    ] {
+        let mut bytes = small();
+        for (entry, word) in (0..).zip(words) {
+            bytes[table + 8 * entry..][..8].copy_from_slice(&word.to_be_bytes());
+        }
+        bytes[table + 16..table + 32].fill(0);
+        bytes.resize(0x4000, 0);
+        let store = Arc::new(MemoryStorage::new(bytes.clone()));
+        let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
+        let open = OpenRequest::new(store.clone(), &location, &limits);
+        let open = OpenRequest { access: Access::ReadWrite, ..open };
+        let disk = Disk::new(QCOW.open(open).expect("it opens").image);
+        for at in [0, 0x5000] {
+            let error = disk.write(GuestOffset(at), &[9; 512]).expect_err("refused").to_string();
+            assert!(error.contains(expected), "{number}: {error}");
+        }
+        let error = disk.discard(range(0, 4096)).expect_err("refused").to_string();
+        assert!(error.contains(expected), "{number}: {error}");
+        assert!(store.to_vec() == bytes, "{number}");
+    }
+    // Streams that follow each other are as they should be.
+    let mut bytes = small();
+    for (entry, word) in (0..).zip([packed(0x3800, 200), packed(0x38c8, 9)]) {
+        bytes[table + 8 * entry..][..8].copy_from_slice(&u64::to_be_bytes(word));
+    }
+    let disk = open(bytes, Access::ReadWrite).expect("it opens");
+    disk.write(GuestOffset(0x5000), &[9; 512]).expect("a write");
 }
 
 #[test]
