@@ -11,14 +11,16 @@ use crate::{Report, Result, Settings, Sources, Watch};
 /// When it returns the base is durable and holds what the whole chain shows. The images above are
 /// not touched, but for the number by which the lowest of them knows the base's content. So a commit
 /// that is cut short can be done again: until it is complete they hide what it did. Where the
-/// format keeps such a number (VMDK, VDI) and the lowest is open for writing, its link names none
+/// format keeps such a number (VMDK, VDI, VHDX), its link names none
 /// while the base changes, so that no moment finds it refused; in the end it names the new one. Other
 /// programs may refuse it until then: doing the commit again, or renewing the link (an unsafe rebase
 /// onto the same base), makes it right. The top image may be [emptied](empty) afterwards; images
-/// between it and the base are not valid any more.
+/// between it and the base are not valid any more, though they open.
 ///
 /// # Errors
-/// [`Cancelled`](crate::Error::Cancelled) if the watcher stopped it, else the first error met.
+/// [`ReadOnly`](Error::ReadOnly) if the lowest of the images keeps such a number and is not open for
+/// writing: nothing was changed then. [`Cancelled`](crate::Error::Cancelled) if the watcher stopped it, else
+/// the first error met.
 ///
 /// # Panics
 /// If there is nothing above the base.
@@ -30,7 +32,7 @@ pub fn commit(
 ) -> Result<Report> {
     let layers = above.iter().chain(base.layers()).cloned().collect();
     let chain = Disk::from_layers(layers, &Limits::default());
-    let link = Link::of(above, base);
+    let link = Link::of(above, base)?;
     link.set(None)?;
     if base.size() < chain.size()
         && let Err(error) = base.resize(chain.size(), Preallocation::Off)
@@ -50,14 +52,16 @@ pub fn commit(
 struct Link<'a>(Option<(&'a dyn BackingLink, &'a Reference)>);
 
 impl<'a> Link<'a> {
-    fn of(above: &'a [Layer], base: &Disk) -> Self {
-        let keeps_number = |image: &dyn Image| image.info().content_id.is_some();
-        let lowest =
-            above.last().filter(|lowest| keeps_number(&*lowest.image) && keeps_number(base.top()));
-        Self(
-            lowest
-                .and_then(|lowest| Some((lowest.image.backing_link()?, lowest.backing.as_ref()?))),
-        )
+    fn of(above: &'a [Layer], base: &Disk) -> Result<Self> {
+        let Some(lowest) = above.last().filter(|lowest| keeps_number(&*lowest.image, base.top()))
+        else {
+            return Ok(Self(None));
+        };
+        let Some(reference) = &lowest.backing else { return Ok(Self(None)) };
+        match lowest.image.backing_link() {
+            Some(link) => Ok(Self(Some((link, reference)))),
+            None => Err(Error::ReadOnly { why: NOT_RENEWED.into() }.into()),
+        }
     }
 
     /// Names a content, or none; durable.
@@ -69,6 +73,16 @@ impl<'a> Link<'a> {
             None => Ok(()),
         }
     }
+}
+
+const NOT_RENEWED: &str = "the image on the base knows its content by a number, which is to be renewed \
+                           when the base changes, and it was opened for reading";
+
+/// Whether an image knows the content of the one below it by a number, so that who [commit]s into that one
+/// must have it open for writing.
+#[must_use]
+pub fn keeps_number(image: &dyn Image, below: &dyn Image) -> bool {
+    image.info().content_id.is_some() && below.info().content_id.is_some()
 }
 
 /// Whether this image can be [emptied](empty): asked before a [commit] after which it is to be.

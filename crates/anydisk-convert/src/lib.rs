@@ -33,7 +33,7 @@ mod turn;
 mod unflushed;
 
 pub use bitmaps::copy_bitmaps;
-pub use commit::{check_emptying, commit, empty};
+pub use commit::{check_emptying, commit, empty, keeps_number};
 pub use compare::{Comparison, Strictness, compare};
 pub use copy::{copy_to_disk, copy_to_sink};
 pub use differ::differences;

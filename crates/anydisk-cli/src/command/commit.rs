@@ -115,12 +115,34 @@ impl Commit {
             if self.base.as_deref().is_none_or(|base| is_meant(base, reference, file)) {
                 let direct = self.cache.is_direct();
                 let base = self.reading.disk_to_write_of(file, &below, direct);
-                return Ok((above, base.map_err(|failure| self.below_failed(file, failure))?));
+                let base = base.map_err(|failure| self.below_failed(file, failure))?;
+                if above.len() > 1 {
+                    self.make_writable(&mut above, &node, &base)?;
+                }
+                return Ok((above, base));
             }
             let layer = self.reading.layer_of(file, &below);
             above.push(layer.map_err(|failure| self.below_failed(file, failure))?);
             node = below;
         }
+    }
+
+    /// Opens the lowest image, which `node` names, anew for writing, if it knows the content of the base by a
+    /// number: that is renewed with it.
+    fn make_writable(
+        &self,
+        above: &mut Vec<Layer>,
+        node: &Node,
+        base: &Disk,
+    ) -> Result<(), Failure> {
+        let is_told = |lowest: &Layer| convert::keeps_number(&*lowest.image, base.top());
+        let Some(lowest) = above.pop_if(|lowest| is_told(&*lowest)) else { return Ok(()) };
+        // Its lock for reading would be in the way.
+        drop(lowest);
+        let file = node.path();
+        let lowest = self.reading.layer_to_write_of(file, node, self.cache.is_direct());
+        above.push(lowest.map_err(|failure| self.below_failed(file, failure))?);
+        Ok(())
     }
 
     /// What lies below `layer`, which `node` names. Options may say more about it, but it must be the

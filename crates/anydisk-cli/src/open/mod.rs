@@ -217,6 +217,16 @@ impl Reading {
         self.opening_of(name, node.clone())?.top(self.options())
     }
 
+    /// The same for writing.
+    pub(crate) fn layer_to_write_of(
+        &self,
+        name: &OsStr,
+        node: &Node,
+        direct: bool,
+    ) -> Result<Layer, Failure> {
+        self.opening_of(name, node.clone())?.top(self.options_to_write().direct(direct))
+    }
+
     /// Opens one of the nodes that `name` is made of for writing; the chain below it is only read.
     pub(crate) fn disk_to_write_of(
         &self,

@@ -116,6 +116,31 @@ fn snapshots_are_made_listed_applied_and_deleted_in_qemus_words() {
     bench.assert_same("measure -O raw -l first a.qcow2");
 }
 
+/// What lies between the top and the base knows the base's content by a number, which changes.
+#[test]
+fn after_a_commit_past_an_image_between_all_images_open() {
+    for format in ["vmdk", "vdi", "vhdx"] {
+        let bench = Bench::new();
+        let names = ["base", "between", "top"].map(|name| format!("{name}.{format}"));
+        let [base, between, top] = names.each_ref().map(String::as_str);
+        bench.prints(&["create", "-q", "-f", format, base, "1M"]);
+        for (below, name, at) in [(base, between, "64k"), (between, top, "256k")] {
+            bench.prints(&["create", "-q", "-f", format, "-b", below, "-F", format, name]);
+            let write = ["bench", "-q", "-w", "-c", "1", "-s", "64k", "--pattern", "7", "-o", at];
+            bench.prints(&[&write[..], &["-f", format, name]].concat());
+        }
+        let raw = |name: &str| {
+            bench.prints(&["convert", "-f", format, "-O", "raw", name, "raw"]);
+            std::fs::read(bench.path("raw")).expect("it was made")
+        };
+        let wanted = raw(top);
+        bench.prints(&["commit", "-q", "-f", format, "-b", base, top]);
+        assert!(raw(base) == wanted, "{format}");
+        assert!(raw(top) == wanted, "{format}");
+        raw(between);
+    }
+}
+
 #[test]
 fn a_snapshot_is_converted_without_being_applied() {
     let Some(qemu) = Qemu::find() else { return };

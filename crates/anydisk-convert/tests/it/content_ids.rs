@@ -12,6 +12,7 @@ use anydisk_testkit::MemoryFolder;
 use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::drawers::Drawer;
 use anydisk_vdi::VDI;
+use anydisk_vhdx::VHDX;
 use anydisk_vmdk::VMDK;
 
 const SIZE: u64 = 1 << 20;
@@ -98,13 +99,16 @@ fn a_commit_whose_base_cannot_grow_leaves_the_link_as_it_was() {
 /// Bytes that each of the files may have.
 const ROOM: u64 = 8 << 20;
 
-/// A base and an overlay of a format, each with some data, in two files of one store.
-fn two_files(format: &'static dyn Format) -> Arc<dyn Storage> {
+/// A base and overlays of a format on each other, each with some data, in files of one store.
+fn files(format: &'static dyn Format, count: u64) -> Arc<dyn Storage> {
     let store: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
     let (location, limits) = (Location::Other("image".into()), Limits::default());
-    let options = Options::of(format);
+    let mut options = Options::of(format);
+    if format.name() == "vhdx" {
+        options.set("block_size", "1M").expect("an option");
+    }
     let mut reference = None;
-    for number in [0, 1] {
+    for number in 0..count {
         let file = Drawer::open(&store, ROOM, number);
         let request = CreateRequest::new(file, &location, SIZE, &options, &limits);
         let request = CreateRequest { backing: reference.as_ref(), ..request };
@@ -137,43 +141,84 @@ fn whole(disk: &Disk) -> Vec<u8> {
     bytes
 }
 
+fn bytes_of(store: &Arc<dyn Storage>, count: u64) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(count * ROOM).expect("small")];
+    store.read_at(HostOffset::ZERO, &mut bytes).expect("a read");
+    bytes
+}
+
+/// Of so many images of a format on each other, commits all into the lowest one; power fails at any moment.
+fn commit_into_the_lowest(format: &'static dyn Format, count: u64) {
+    let crash = CrashStorage::over(bytes_of(&files(format, count), count)).with_media(ROOM);
+    let store: Arc<dyn Storage> = Arc::new(crash.clone());
+    let open = |store: &Arc<dyn Storage>| -> Vec<Layer> {
+        (0..count).rev().map(|number| open_file(format, store, number)).collect()
+    };
+    let chain = |store: &Arc<dyn Storage>| Disk::from_layers(open(store), &Limits::default());
+    let wanted = whole(&chain(&store));
+    let redo = |store: &Arc<dyn Storage>| {
+        let mut above = open(store);
+        let base = Disk::from_layers(above.drain(above.len() - 1..).collect(), &Limits::default());
+        commit(&above, &base, &Settings::default(), &Unwatched).expect("committed");
+        assert!(whole(&base) == wanted, "{}", format.name());
+    };
+    redo(&store);
+    let mut cut_short = 0;
+    for (number, state) in crash.torn_states(40, 1).enumerate() {
+        let store: Arc<dyn Storage> = state.storage();
+        let layers = open(&store);
+        for (above, below) in layers.iter().zip(layers.iter().skip(1)) {
+            let expected = above.backing.as_ref().expect("a parent").content_id;
+            let is_known = expected.is_none_or(|id| below.image.info().content_id == Some(id));
+            assert!(is_known, "{}: {state}", format.name());
+            cut_short += usize::from(expected.is_none());
+        }
+        assert!(whole(&chain(&store)) == wanted, "{}: {state}", format.name());
+        if number % 9 == 0 {
+            redo(&store);
+            let layers = open(&store);
+            for (above, below) in layers.iter().zip(layers.iter().skip(1)) {
+                let id = above.backing.as_ref().expect("a parent").content_id;
+                assert_eq!(id, below.image.info().content_id, "{}", format.name());
+            }
+        }
+    }
+    assert!(cut_short > 0, "nothing was cut short");
+}
+
+const FORMATS: [&dyn Format; 3] = [&VMDK, &VDI, &VHDX];
+
 /// A base with a new number under an overlay that still names the old one would be refused.
 #[test]
 fn a_commit_that_power_cut_short_leaves_a_chain_that_opens_and_can_be_committed_again() {
-    let formats: [&'static dyn Format; 2] = [&VMDK, &VDI];
-    for format in formats {
-        let made = two_files(format);
-        let mut bytes = vec![0; usize::try_from(2 * ROOM).expect("small")];
-        made.read_at(HostOffset::ZERO, &mut bytes).expect("a read");
-        let crash = CrashStorage::over(bytes).with_media(ROOM);
-        let store: Arc<dyn Storage> = Arc::new(crash.clone());
-        let open = |store: &Arc<dyn Storage>, number| open_file(format, store, number);
-        let chain = |store: &Arc<dyn Storage>| {
-            Disk::from_layers(vec![open(store, 1), open(store, 0)], &Limits::default())
+    FORMATS.into_iter().for_each(|format| commit_into_the_lowest(format, 2));
+}
+
+/// The image between is not valid any more, but for what the whole chain shows; all of them open.
+#[test]
+fn a_commit_past_an_image_between_renews_the_link_of_that_image_whenever_power_fails() {
+    FORMATS.into_iter().for_each(|format| commit_into_the_lowest(format, 3));
+}
+
+/// Nobody would find the base under it afterwards.
+#[test]
+fn a_commit_past_an_image_that_cannot_be_told_is_refused_before_anything_is_written() {
+    for format in FORMATS {
+        let store: Arc<dyn Storage> = Arc::new(CrashStorage::over(bytes_of(&files(format, 3), 3)));
+        let between = {
+            let (location, limits) = (Location::Other("image".into()), Limits::default());
+            let request = OpenRequest::new(Drawer::open(&store, ROOM, 1), &location, &limits);
+            let opened = format.open(request).expect("it opens");
+            let mut layer = Layer::new(opened.image, "image");
+            layer.backing = opened.backing;
+            layer
         };
-        let wanted = whole(&chain(&store));
-        let redo = |store: &Arc<dyn Storage>| {
-            let base = Disk::from_layers(vec![open(store, 0)], &Limits::default());
-            commit(&[open(store, 1)], &base, &Settings::default(), &Unwatched).expect("committed");
-            assert!(whole(&base) == wanted, "{}", format.name());
-        };
-        redo(&store);
-        let mut cut_short = 0;
-        for (count, state) in crash.torn_states(40, 1).enumerate() {
-            let store: Arc<dyn Storage> = state.storage();
-            let (top, base) = (open(&store, 1), open(&store, 0));
-            let expected = top.backing.as_ref().expect("a parent").content_id;
-            let is_known = expected.is_none_or(|id| base.image.info().content_id == Some(id));
-            assert!(is_known, "{}: {state}", format.name());
-            cut_short += usize::from(expected.is_none());
-            assert!(whole(&chain(&store)) == wanted, "{}: {state}", format.name());
-            if count % 9 == 0 {
-                redo(&store);
-                let (top, base) = (open(&store, 1), open(&store, 0));
-                let id = top.backing.expect("a parent").content_id;
-                assert_eq!(id, base.image.info().content_id, "{}", format.name());
-            }
-        }
-        assert!(cut_short > 0, "nothing was cut short");
+        let top = open_file(format, &store, 2);
+        let base = Disk::from_layers(vec![open_file(format, &store, 0)], &Limits::default());
+        let before = bytes_of(&store, 3);
+        let refused = commit(&[top, between], &base, &Settings::default(), &Unwatched);
+        let why = refused.expect_err("it is not open for writing").to_string();
+        assert!(why.contains("it was opened for reading"), "{why}");
+        assert!(bytes_of(&store, 3) == before, "{}", format.name());
     }
 }
