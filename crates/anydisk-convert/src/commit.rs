@@ -3,6 +3,7 @@
 use anydisk_core::{BackingLink, Disk, Error, Id, Image, Layer, Limits, Preallocation, Reference};
 
 use crate::copy::copy_to_disk;
+use crate::frozen::Frozen;
 use crate::{Report, Result, Settings, Sources, Watch};
 
 /// Writes what the images `above` hold, the top one first, into `base`, on which they lie. A base
@@ -19,7 +20,8 @@ use crate::{Report, Result, Settings, Sources, Watch};
 ///
 /// # Errors
 /// [`ReadOnly`](Error::ReadOnly) if the lowest of the images keeps such a number and is not open for
-/// writing: nothing was changed then. [`Cancelled`](crate::Error::Cancelled) if the watcher stopped it, else
+/// writing, or if a part of the base cannot be written for which they hold other data than it: nothing
+/// was changed then. [`Cancelled`](crate::Error::Cancelled) if the watcher stopped it, else
 /// the first error met.
 ///
 /// # Panics
@@ -33,6 +35,8 @@ pub fn commit(
     let layers = above.iter().chain(base.layers()).cloned().collect();
     let chain = Disk::from_layers(layers, &Limits::default());
     let link = Link::of(above, base)?;
+    let frozen = Frozen::of(base);
+    frozen.check(&chain, above.len(), base)?;
     link.set(None)?;
     if base.size() < chain.size()
         && let Err(error) = base.resize(chain.size(), Preallocation::Off)
@@ -42,7 +46,10 @@ pub fn commit(
         return Err(error.into());
     }
     let settings = Settings { target_is_zero: false, durable: true, ..settings.clone() };
-    let report = copy_to_disk(&Sources::one(&chain).above(above.len()), base, &settings, watch)?;
+    let report = match frozen.is_empty() {
+        true => copy_to_disk(&Sources::one(&chain).above(above.len()), base, &settings, watch)?,
+        false => frozen.write_others(&chain, above.len(), base, watch)?,
+    };
     link.set(base.top().info().content_id)?;
     Ok(report)
 }

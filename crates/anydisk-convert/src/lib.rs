@@ -17,6 +17,7 @@ mod copy;
 mod differ;
 mod error;
 mod file;
+mod frozen;
 mod increment;
 mod pending;
 mod place;

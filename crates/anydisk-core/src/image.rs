@@ -229,6 +229,14 @@ pub trait ImageWrite: Image {
         None
     }
 
+    /// The first part of `range` that cannot be written though the image can, and why (VMDK: an extent
+    /// that is marked read-only). Writing there is an [`Error::ReadOnly`]; this is for who wants to
+    /// know before anything is written.
+    fn frozen_part(&self, range: GuestRange) -> Option<(GuestRange, &'static str)> {
+        let _ = range;
+        None
+    }
+
     /// How this image packs units, if it does.
     fn packing(&self) -> Option<Packing> {
         None

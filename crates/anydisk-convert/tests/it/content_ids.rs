@@ -96,6 +96,61 @@ fn a_commit_whose_base_cannot_grow_leaves_the_link_as_it_was() {
     assert_eq!(named, open_base().top().info().content_id);
 }
 
+/// A base of an extent that can only be read and one that can be written; a grain of a delta covers the end
+/// of the one and the start of the other.
+#[test]
+fn a_commit_beside_an_extent_that_is_read_only_writes_what_can_be_and_refuses_other_data_before() {
+    let text = b"# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n\
+                 createType=\"custom\"\nRDONLY 1000 FLAT \"kept\" 0\nRW 1048 FLAT \"free\" 0\n";
+    let end_of_first = 1000 * 512;
+    for (at, is_refused) in [(end_of_first, false), (end_of_first - 512, true)] {
+        let (folder, limits) = (MemoryFolder::default(), Limits::default());
+        let location = Location::Path("base.vmdk".into());
+        let file = |name: &str, bytes: &[u8]| {
+            let store = folder.make_file(name).expect("a file");
+            store.write_at(HostOffset::ZERO, bytes).expect("memory");
+            store
+        };
+        let store = file("base.vmdk", text);
+        let kept = file("kept", &vec![1; 1000 * 512]);
+        let free = file("free", &vec![2; 1048 * 512]);
+        let base = || {
+            let request = OpenRequest::new(Arc::clone(&store), &location, &limits);
+            let request = OpenRequest { access: Access::ReadWrite, resolver: &folder, ..request };
+            Layer::new(VMDK.open(request).expect("it opens").image, "base")
+        };
+        let mut reference = Reference::new(Role::Backing, "base.vmdk");
+        reference.content_id = base().image.info().content_id;
+        let top = create(Some(&reference));
+        let chain = Disk::from_layers(vec![open(&top), base()], &limits);
+        chain.write(GuestOffset(at), &[3; 1024]).expect("written");
+        chain.flush().expect("flushed");
+        let wanted = whole(&chain);
+        drop(chain);
+        let all = || [&store, &kept, &free, &top].map(bytes_in);
+        let before = all();
+        let below = Disk::from_layers(vec![base()], &limits);
+        let committed = commit(&[open(&top)], &below, &Settings::default(), &Unwatched);
+        if is_refused {
+            let why = committed.expect_err("it would write there").to_string();
+            assert!(why.contains("an extent is marked read-only"), "{why}");
+            assert!(all() == before, "something was written");
+        } else {
+            committed.expect("committed");
+            assert!(whole(&Disk::from_layers(vec![base()], &limits)) == wanted);
+            assert!(bytes_in(&kept) == vec![1; 1000 * 512]);
+            let named = open(&top).backing.expect("a parent").content_id;
+            assert_eq!(named, base().image.info().content_id);
+        }
+    }
+}
+
+fn bytes_in(store: &Arc<dyn Storage>) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(store.len().expect("memory")).expect("small")];
+    store.read_at(HostOffset::ZERO, &mut bytes).expect("a read");
+    bytes
+}
+
 /// Bytes that each of the files may have.
 const ROOM: u64 = 8 << 20;
 

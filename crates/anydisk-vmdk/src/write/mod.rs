@@ -300,6 +300,18 @@ impl ImageWrite for VmdkImage {
         Err(Error::Unsupported { format: NAME, feature: feature.into() })
     }
 
+    fn frozen_part(&self, range: GuestRange) -> Option<(GuestRange, &'static str)> {
+        let mut rest = range;
+        while !rest.is_empty() {
+            let (_, part, inside) = self.part_at(rest).ok()?;
+            if !part.writable {
+                return Some((inside, why_not(part)));
+            }
+            rest = rest.skip(inside.len());
+        }
+        None
+    }
+
     fn claims(&self) -> Option<&Claims> {
         self.writer.as_ref().map(|writer| &writer.claims)
     }
