@@ -5,10 +5,9 @@ use std::ops::Range;
 
 use anydisk_core::{Error, HostOffset, Result, Storage, StorageExt, bits, can_be_leaks};
 
-use crate::NAME;
 use crate::header::{Header, limit};
 use crate::layout::{ENTRY, FREE, ZERO};
-use crate::limits;
+use crate::{NAME, limits, suspect};
 
 /// Entries that are read at once.
 const AT_ONCE: u64 = 256 << 10;
@@ -57,11 +56,13 @@ impl Named {
         })
     }
 
-    /// Whether a crash can have left those below `count` that are not named, of `stride` bytes each.
-    pub(crate) fn lacks_few(&self, count: u64, stride: u64) -> bool {
+    /// Whether a crash can have left those below `count` that are not named, in an image with this header.
+    pub(crate) fn lacks_few(&self, count: u64, header: &Header) -> bool {
         let unnamed: u64 = self.gaps(count).map(|run| run.end - run.start).sum();
-        let bytes = |blocks: u64| blocks.saturating_mul(stride);
-        can_be_leaks(bytes(unnamed), bytes(count - unnamed))
+        // What the map has no entries for it did not name before: the disk shrinks.
+        let lost = unnamed.saturating_sub(count.saturating_sub(header.blocks));
+        let bytes = |blocks: u64| blocks.saturating_mul(header.stride());
+        lost <= AT_WORK || can_be_leaks(bytes(lost), bytes(count - unnamed))
     }
 
     /// 64 bits; blocks behind the last are as if they were named.
@@ -95,6 +96,9 @@ pub(crate) fn for_each_entry(
     Ok(())
 }
 
+/// Blocks that may be on their way when power fails, however large they are.
+const AT_WORK: u64 = 4;
+
 /// Blocks that nothing names, of which is looked whether they hold data when an image is opened.
 const LOOKED_AT: usize = 1 << 12;
 
@@ -114,6 +118,7 @@ pub(crate) fn free_blocks(
     let count = header.allocated.min(in_file);
     limit("number of blocks in the file", count, limits::BLOCKS)?;
     let mut named = Named::new(count);
+    let mut end = 0;
     for_each_entry(header.table, header.blocks, store, |at, entry| match entry {
         FREE | ZERO => Ok(()),
         number if u64::from(number) >= header.allocated => Err(Error::needs_repair(
@@ -131,8 +136,17 @@ pub(crate) fn free_blocks(
             NAME,
             format!("the block map entry at {at} is {number}, as another one"),
         )),
-        _ => Ok(()),
+        number => {
+            end = end.max(u64::from(number) + 1);
+            Ok(())
+        }
     })?;
+    // The file ends in a block: it was cut off, or the blocks are not where they seem to be.
+    if header.block_at(end).get() > len
+        && let Some(suspect) = suspect::field(header, store, len)?
+    {
+        return Err(Error::needs_repair(NAME, suspect.why));
+    }
     let mut free = Vec::new();
     for number in named.gaps(count).flatten().take(LOOKED_AT) {
         if store.is_zero_at(header.block_at(number), header.stride())? {
