@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::command::{
     amend, bench, bitmap, check, commit, compact, compare, completions, convert, create, dd, info,
-    inspect, man, map, measure, members, rebase, resize, salvage, snapshot,
+    inspect, man, map, measure, members, rebase, resize, salvage, serve, snapshot,
 };
 use crate::failure::{Failure, Outcome};
 use crate::naming::Naming;
@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Compact(compact::Compact),
     /// Copy what can be read of a damaged image, and tell what is lost
     Salvage(salvage::Salvage),
+    /// Offer a disk over NBD: to mount it, to copy it, to run a machine from it
+    Serve(serve::Serve),
     /// Tell whether two disks hold the same
     Compare(compare::Compare),
     /// Tell how large an image would become

@@ -20,6 +20,7 @@ pub(crate) mod members;
 pub(crate) mod rebase;
 pub(crate) mod resize;
 pub(crate) mod salvage;
+pub(crate) mod serve;
 pub(crate) mod snapshot;
 mod usage;
 
@@ -83,6 +84,7 @@ fn perform(command: Command) -> Outcome {
         Command::Check(check) => check.run(),
         Command::Compact(compact) => compact.run(),
         Command::Salvage(salvage) => salvage.run(),
+        Command::Serve(serve) => serve.run(),
         Command::Compare(compare) => compare.run(),
         Command::Measure(measure) => measure.run(),
         Command::Resize(resize) => resize.run(),

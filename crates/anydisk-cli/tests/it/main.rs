@@ -26,6 +26,7 @@ mod naming;
 mod options;
 mod salvage;
 mod same;
+mod serve;
 mod snapshot;
 mod streams;
 mod transcripts;

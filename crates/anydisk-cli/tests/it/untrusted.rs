@@ -33,6 +33,7 @@ const LINES: &[(&str, With)] = &[
     ("compare IMAGE IMAGE", Refused),
     ("dd if=IMAGE of=new", Refused),
     ("bench -c 1 IMAGE", Refused),
+    ("serve -k socket IMAGE", Refused),
     ("measure -O raw IMAGE", Refused),
     ("resize -q IMAGE 2M", Refused),
     ("snapshot -l IMAGE", Alone),
