@@ -9,9 +9,9 @@ pub mod story;
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, CheckRequest, Container, ContainerRequest, Disk, DiskExtent, Format, GuestOffset, GuestRange,
-    HostOffset, Limits, Located, Location, NoReferences, NoSecrets, OpenRequest, Registry,
-    Repair, Resolver, Result, Source, Storage,
+    Access, CheckRequest, Container, ContainerRequest, Disk, DiskExtent, Format, GuestOffset,
+    GuestRange, HostOffset, Limits, Located, Location, NoReferences, NoSecrets, OpenRequest,
+    Registry, Repair, Resolver, Result, Source, Storage,
 };
 use anydisk_crypto::luks::{Luks, Payload};
 use anydisk_crypto::{KdfLimits, Key};
@@ -37,6 +37,7 @@ pub fn formats() -> Registry {
         &anydisk_cow::COW,
         &anydisk_qed::QED,
         &anydisk_luks::LUKS,
+        &anydisk_dmg::DMG,
         &anydisk_raw::RAW,
     ])
 }
@@ -67,6 +68,13 @@ pub fn write_and_read(format: &dyn Format, bytes: Vec<u8>) {
         assert_eq!(&back, b"abc");
     }
     let _ = disk.flush();
+}
+
+/// Checks `bytes`, which changes nothing.
+pub fn check(format: &dyn Format, bytes: Vec<u8>) {
+    let (location, limits) = (Location::Other("input".into()), Limits::strict());
+    let request = OpenRequest::new(Arc::new(MemoryStorage::new(bytes)), &location, &limits);
+    let _ = format.check(&CheckRequest::new(request), &mut |_| {});
 }
 
 /// Repairs `bytes`: what can be read of the disk before is read after it as well, and the same check

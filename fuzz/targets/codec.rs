@@ -4,9 +4,12 @@
 use anydisk_codec::{Codec, Decoder};
 use libfuzzer_sys::fuzz_target;
 
+const CODECS: [Codec; 7] =
+    [Codec::Deflate, Codec::Zlib, Codec::Zstd, Codec::Bzip2, Codec::Xz, Codec::Lzfse, Codec::Adc];
+
 fuzz_target!(|data: &[u8]| {
     let Some(([kind, low, high], stream)) = data.split_first_chunk::<3>() else { return };
-    let codec = [Codec::Deflate, Codec::Zlib, Codec::Zstd][usize::from(kind % 3)];
+    let codec = CODECS[usize::from(*kind) % CODECS.len()];
     let mut out = vec![0; usize::from(u16::from_le_bytes([*low, *high])) + 1];
     let mut again = out.clone();
     let first = Decoder::new().decode_prefix(codec, stream, &mut out);

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crate::{DecodeError, Decoder};
+use crate::{DecodeError, Decoder, lzfse};
 
 /// How the bytes of one encoded unit (a cluster, a grain, a chunk) are packed.
 ///
@@ -22,6 +22,16 @@ pub enum Codec {
     ///
     /// The last frame must end where the unit does; padding or garbage may follow.
     Zstd,
+    /// A bzip2 stream, as in a DMG: checked by its CRC-32, and an error if it holds more than the
+    /// unit. Padding may follow.
+    Bzip2,
+    /// An .xz stream with LZMA2 and a dictionary of up to 64 MiB, as in a DMG: checked as the stream
+    /// says, and an error if it holds more than the unit. Padding may follow.
+    Xz,
+    /// An LZFSE stream up to the mark of its end, as in a DMG. Padding may follow.
+    Lzfse,
+    /// Apple data compression, as in a DMG. Nothing marks its end: no byte may follow.
+    Adc,
     /// A codec from elsewhere.
     Custom(&'static dyn Decode),
 }
@@ -70,6 +80,10 @@ impl Codec {
             Self::Deflate => "deflate",
             Self::Zlib => "zlib",
             Self::Zstd => "zstd",
+            Self::Bzip2 => "bzip2",
+            Self::Xz => "xz",
+            Self::Lzfse => lzfse::NAME,
+            Self::Adc => "adc",
             Self::Custom(codec) => codec.name(),
         }
     }

@@ -5,12 +5,12 @@ use std::fmt;
 use crate::inflate::Inflater;
 use crate::pool::Pool;
 use crate::zstd::Unzstd;
-use crate::{Codec, DecodeError, Decoded};
+use crate::{Codec, DecodeError, Decoded, adc, bunzip, lzfse, unxz};
 
 /// Decodes unit after unit with any [`Codec`], keeping the state of each it has met.
 ///
 /// For one thread; threads that share use [`Decoders`]. Keeps about 50 KiB for deflate and zlib
-/// each and 100 KiB for zstd, whatever the streams say.
+/// each and 100 KiB for zstd, whatever the streams say; nothing for the others.
 #[derive(Default)]
 pub struct Decoder {
     deflate: Option<Inflater>,
@@ -59,6 +59,10 @@ impl Decoder {
             Codec::Deflate => self.deflate.get_or_insert_with(Inflater::deflate).run(stream, out),
             Codec::Zlib => self.zlib.get_or_insert_with(Inflater::zlib).run(stream, out),
             Codec::Zstd => self.zstd.get_or_insert_with(Unzstd::new).run(stream, out),
+            Codec::Bzip2 => bunzip::run(stream, out),
+            Codec::Xz => unxz::run(stream, out),
+            Codec::Lzfse => lzfse::run(stream, out),
+            Codec::Adc => adc::run(stream, out),
             Codec::Custom(codec) => codec.decode_prefix(stream, out),
         }
     }

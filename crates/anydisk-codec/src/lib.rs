@@ -16,11 +16,16 @@
 //! | [`Codec::Deflate`] | RFC 1951 | qcow2, type 0 | first bytes taken | refused | no |
 //! | [`Codec::Zlib`] | RFC 1950 | streamOptimized VMDK | refused | refused | Adler-32 |
 //! | [`Codec::Zstd`] | RFC 8878, one or more frames | qcow2, type 1 | refused | refused | if the frame has a checksum |
+//! | [`Codec::Bzip2`] | bzip2 | DMG | refused | refused | CRC-32 |
+//! | [`Codec::Xz`] | .xz, of LZMA2 | DMG | refused | refused | as the stream says |
+//! | [`Codec::Lzfse`] | LZFSE | DMG | refused | refused | no |
+//! | [`Codec::Adc`] | ADC | DMG | refused | refused | no |
 //! | [`Codec::Custom`] | | formats with a codec of their own | | | |
 //!
-//! All decode with their history in the output itself. So distances of any length are followed,
-//! whatever window a writer used, and no stream makes a decoder take memory for a window: beside
-//! the output it keeps a fixed state. Time is bounded by the stream and the unit together, and a
+//! All but bzip2 and .xz decode with their history in the output itself. So distances of any length are
+//! followed, whatever window a writer used, and no stream makes a decoder take memory for a window: beside
+//! the output it keeps a fixed state. bzip2 takes up to 4 MiB while it works, .xz as much as the unit
+//! is long. Time is bounded by the stream and the unit together, and a
 //! stream that would inflate to gigabytes ends with the unit.
 //!
 //! [`DeflateEncoder`] takes its window as a parameter, because readers of qcow2 may keep no more
@@ -47,13 +52,18 @@
 //!
 //! What it does not do: streams longer than one unit, dictionaries, seeking inside a unit.
 
+mod adc;
+mod bunzip;
 mod codec;
 mod decode;
 mod deflate;
 mod encode;
 mod error;
 mod inflate;
+mod lzfse;
+mod output;
 mod pool;
+mod unxz;
 mod zstd;
 
 pub use codec::{Codec, Decode, Decoded};

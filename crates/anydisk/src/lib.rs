@@ -95,6 +95,7 @@ pub use anydisk_convert as convert;
 pub use anydisk_core::*;
 pub use anydisk_cow as cow;
 pub use anydisk_crypto as crypto;
+pub use anydisk_dmg as dmg;
 pub use anydisk_luks as luks;
 pub use anydisk_lvm2 as lvm2;
 pub use anydisk_ovf as ovf;
@@ -131,6 +132,7 @@ pub fn formats() -> Registry {
         &cow::COW,
         &qed::QED,
         &luks::LUKS,
+        &dmg::DMG,
         &raw::RAW,
     ])
 }

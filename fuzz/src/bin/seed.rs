@@ -21,6 +21,9 @@ const FEEDS: &[Feed] = &[
     ("qcow2_bitmaps", "qcow2", bitmap_directory),
     ("qcow_header", "qcow", whole),
     ("qed_image", "qed", whole),
+    ("dmg_image", "dmg", whole),
+    ("dmg_tables", "dmg", tables_of_dmg),
+    ("codec", "dmg", packed_chunk),
     ("vdi_image", "vdi", first_64k),
     ("vdi_header", "vdi", first_4k),
     ("vhd_image", "vhd", first_64k),
@@ -81,6 +84,27 @@ fn tables_of_vhdx(file: &[u8]) -> Option<Vec<u8>> {
     let part = |at: usize, len: usize| Some(file.get(at..)?.get(..len)?.to_vec());
     let parts = [part(64 << 10, 80)?, part(192 << 10, 112)?, part(1 << 20, 4096)?];
     Some(parts.concat())
+}
+
+/// The property list or the resource fork, whichever there is, in the form that the target takes.
+fn tables_of_dmg(file: &[u8]) -> Option<Vec<u8>> {
+    let trailer = file.len().checked_sub(512).filter(|at| file[*at..].starts_with(b"koly"))?;
+    [(0, 216), (1, 40)].into_iter().find_map(|(kind, field)| {
+        let (at, len) = (number_at(file, trailer + field)?, number_at(file, trailer + field + 8)?);
+        let tables = file.get(at..)?.get(..len).filter(|tables| !tables.is_empty())?;
+        Some([&[kind], tables].concat())
+    })
+}
+
+/// The first chunk, in the form that the target `codec` takes: a unit of 32 KiB.
+fn packed_chunk(file: &[u8]) -> Option<Vec<u8>> {
+    let kind = match file {
+        [b'B', b'Z', b'h', ..] => 3,
+        [0xFD, b'7', b'z', b'X', b'Z', ..] => 4,
+        [b'b', b'v', b'x', ..] => 5,
+        _ => 6,
+    };
+    Some([&[kind, 0xFF, 0x7F], &file[..file.len().min(2 << 10)]].concat())
 }
 
 fn number_at(file: &[u8], at: usize) -> Option<usize> {
@@ -264,7 +288,7 @@ fn gpt() -> Vec<u8> {
 
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for format in ["luks", "ova", "qcow", "qcow2", "qed", "vdi", "vhd", "vhdx", "vmdk"] {
+    for format in ["dmg", "luks", "ova", "qcow", "qcow2", "qed", "vdi", "vhd", "vhdx", "vmdk"] {
         for case in cases(format) {
             let unpacked = case.unpack();
             for part in &case.files {

@@ -147,7 +147,7 @@ fn known_by(inspection: &Inspection) -> &'static str {
     match inspection.certainty {
         Certainty::Named => "as you say",
         Certainty::Magic => "by its magic",
-        Certainty::Likely => "by how its text begins",
+        Certainty::Likely => "by what it looks like",
         Certainty::Nothing => "nothing tells another",
     }
 }

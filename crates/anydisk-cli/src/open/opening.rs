@@ -279,6 +279,7 @@ fn not_in(format: &str, path: &OsStr) -> String {
         "qed" => "Image not in QED format".into(),
         "vmdk" => "invalid VMDK image descriptor".into(),
         "vpc" => "invalid VPC image".into(),
+        "dmg" => "Could not locate UDIF trailer in dmg file".into(),
         "luks" => "Volume is not in LUKS format".into(),
         _ => format!("Image is not in {format} format"),
     }

@@ -61,7 +61,8 @@ proptest! {
         stream in prop::collection::vec(any::<u8>(), 0..400), len in 0_usize..2000,
     ) {
         let mut out = vec![0; len];
-        for codec in [Codec::Deflate, Codec::Zlib, Codec::Zstd] {
+        let apples = [Codec::Bzip2, Codec::Xz, Codec::Lzfse, Codec::Adc];
+        for codec in [Codec::Deflate, Codec::Zlib, Codec::Zstd].into_iter().chain(apples) {
             if let Ok(decoded) = codec.decode_prefix(&stream, &mut out) {
                 prop_assert!(decoded.len <= len);
                 prop_assert!(decoded.used.is_none_or(|used| used <= stream.len()));

@@ -49,6 +49,17 @@ impl OpenRequest<'_> {
             Access::ReadWrite => Err(read_only("its file was opened for reading")),
         }
     }
+
+    /// Refuses writing, for a format that is only read: `name` as people call it.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly) if the image is to be written.
+    pub fn only_read(&self, name: &str) -> Result<()> {
+        match self.is_writable()? {
+            true => Err(read_only(format!("{name} images are only read"))),
+            false => Ok(()),
+        }
+    }
 }
 
 /// An open image and the reference to the one below.

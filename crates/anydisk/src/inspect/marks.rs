@@ -1,6 +1,7 @@
 //! What bytes could be taken for, by others than us too.
 
-use anydisk_core::{Container, HostOffset, Registry, Sample, Verdict};
+use anydisk_core::{Container, Format, HostOffset, Registry, Sample, Verdict};
+use anydisk_dmg::DMG;
 use anydisk_ovf::OVF;
 
 use crate::containers;
@@ -124,6 +125,10 @@ pub(super) fn marks(registry: &Registry, sample: &Sample<'_>) -> Vec<Mark> {
     // A package of disks is an archive, too.
     if marks.iter().any(|mark| mark.name == OVF.name()) {
         marks.retain(|mark| mark.name != "tar");
+    }
+    // What an Apple disk image begins with is a packed chunk of it.
+    if marks.iter().any(|mark| mark.name == DMG.name()) {
+        marks.retain(|mark| !matches!(mark.name, "xz" | "bzip2"));
     }
     marks.sort_by_key(|mark| mark.kind);
     marks

@@ -1,0 +1,54 @@
+//! Recognising, opening, checking.
+
+use std::sync::Arc;
+
+use anydisk_core::{
+    CheckReport, CheckRequest, Finding, Format, OpenRequest, Opened, Result, Sample, Verdict,
+};
+
+use crate::layout::{ENCRYPTED, ENCRYPTED_V1};
+use crate::trailer::{self, is_trailer};
+use crate::{DmgImage, NAME, check};
+
+/// The UDIF format.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DmgFormat;
+
+/// The UDIF format, for a registry.
+pub static DMG: DmgFormat = DmgFormat;
+
+impl Format for DmgFormat {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    /// A trailer at the end is as good as it gets, but less than a magic at the start: the guest of a
+    /// raw disk can write the end of its file, too.
+    fn probe(&self, sample: &Sample<'_>) -> Verdict {
+        let end = sample.tail.len().checked_sub(trailer::LEN).and_then(|at| sample.tail.get(at..));
+        if sample.head.starts_with(&ENCRYPTED) || is_trailer(sample.head) {
+            Verdict::Magic
+        } else if end.is_some_and(is_trailer) || sample.tail.ends_with(&ENCRYPTED_V1) {
+            Verdict::Likely
+        } else {
+            Verdict::No
+        }
+    }
+
+    fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
+        request.only_read("DMG")?;
+        Ok(Opened::new(Arc::new(DmgImage::open(request.store, request.limits)?), None))
+    }
+
+    fn checks_data(&self) -> bool {
+        true
+    }
+
+    fn check(
+        &self,
+        request: &CheckRequest<'_>,
+        found: &mut dyn FnMut(Finding),
+    ) -> Result<CheckReport> {
+        check::check(request, found)
+    }
+}

@@ -1,0 +1,8 @@
+//! The tests of the crate, in one program: that links once.
+
+mod checking;
+mod corpus;
+mod golden;
+mod judges;
+mod mutants;
+mod trailers;
