@@ -14,6 +14,15 @@ pub enum Id {
     Uuid(Uuid),
 }
 
+/// What an image and its content are known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ids {
+    /// Of the image.
+    pub id: Id,
+    /// Of its content, where the format keeps such a number.
+    pub content: Option<Id>,
+}
+
 impl Id {
     /// The number, if it is one.
     #[must_use]

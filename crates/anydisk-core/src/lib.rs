@@ -86,7 +86,7 @@ pub use format::{
     OptionKind, OptionSpec, Options, Registry, Sample, SinkRequest, Verdict, parse_number,
     parse_size,
 };
-pub use id::{Id, NotAUuid, Uuid};
+pub use id::{Id, Ids, NotAUuid, Uuid};
 pub use image::{
     Attempt, Below, Committed, Detail, DetailValue, Handled, Image, ImageInfo, ImageWrite, Lookup,
     Need, Packing, Placement, Reservation, Reserved, Supplied, Zeroing,

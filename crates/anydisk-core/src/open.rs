@@ -201,6 +201,15 @@ impl<'a> Opener<'a> {
         Ok(Some(layer))
     }
 
+    /// The file of the image that `above` says lies below it, and nothing of what is in it; `None` if it
+    /// names none. Where several could be meant, [`Access::ReadWrite`] is refused.
+    ///
+    /// # Errors
+    /// Those of the resolver.
+    pub fn file_below(&self, above: &Layer, access: Access) -> Result<Option<Located>> {
+        Ok(self.find_next(above, access)?.map(|(_, file)| file))
+    }
+
     /// The disk whose top image is `top`: opens the whole chain below it, for reading.
     ///
     /// # Errors

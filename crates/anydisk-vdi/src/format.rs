@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    AmendRequest, CheckReport, CheckRequest, CreateRequest, Finding, Format, Id, Image, Measure,
-    MeasureRequest, OpenRequest, Opened, OptionSpec, Result, Sample, Verdict,
+    AmendRequest, CheckReport, CheckRequest, CreateRequest, Finding, Format, Id, Ids, Image,
+    Measure, MeasureRequest, OpenRequest, Opened, OptionSpec, Result, Sample, Verdict,
 };
 
 use crate::header::{Header, has_signature};
@@ -26,9 +26,10 @@ impl Format for VdiFormat {
         if has_signature(sample.head) { Verdict::Magic } else { Verdict::No }
     }
 
-    fn identify(&self, sample: &Sample<'_>) -> Option<Id> {
+    fn identify(&self, sample: &Sample<'_>) -> Option<Ids> {
         let header = Header::parse(sample.head, sample.len).ok()?;
-        Some(Id::Uuid(header.uuids.create))
+        let content = Some(Id::Uuid(header.uuids.modify));
+        Some(Ids { id: Id::Uuid(header.uuids.create), content })
     }
 
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {

@@ -250,6 +250,15 @@ impl OpenDisk {
         self.with_opener(|opener| opener.open_next(above, self.access))
     }
 
+    /// The file of the image that `above` says lies below it, where the policy allows it; `None` if it
+    /// names none. See [`Opener::file_below`].
+    ///
+    /// # Errors
+    /// Those of the policy and of opening the file.
+    pub fn file_below(&self, above: &Layer) -> Result<Option<Located>> {
+        self.with_opener(|opener| opener.file_below(above, self.access))
+    }
+
     /// The disk whose top image is `top`, with the chain below it.
     ///
     /// # Errors

@@ -171,7 +171,7 @@ impl Resolver for SameFolder {
         let folder = folder_of(reference, from)?;
         let options = file::with_access(&self.open, access);
         let path = match reference.nameless() {
-            Some(id) => by_id::find_in(&[folder.to_owned()], id, reference)?,
+            Some(id) => by_id::find_in(&[folder.to_owned()], id, reference, access)?,
             None => folder.join(plain_name(reference)?),
         };
         let name = path.file_name().unwrap_or_default();
@@ -192,14 +192,12 @@ impl Resolver for Listed {
     fn resolve(&self, reference: &Reference, _: &Location, access: Access) -> Result<Located> {
         let name = OsStr::from_bytes(&reference.name);
         let wanted = Path::new(name).file_name();
-        let format = reference.format.as_deref();
-        let is_meant = |file: &&PathBuf| match reference.nameless() {
-            Some(id) => by_id::is_it(file, id, format),
-            None => file.file_name() == wanted,
+        let listed = match reference.nameless() {
+            Some(id) => by_id::find_listed(&self.files, id, reference, access)?,
+            None => self.files.iter().find(|file| file.file_name() == wanted).cloned(),
         };
-        let listed = self.files.iter().find(is_meant);
         let path =
-            listed.ok_or_else(|| reference.denied("it is not in the list of files given"))?;
+            &listed.ok_or_else(|| reference.denied("it is not in the list of files given"))?;
         let store = FileStorage::open(path, &file::with_access(&self.open, access))?;
         Ok(located(store, path.clone()))
     }
@@ -218,7 +216,7 @@ impl Resolver for LikeQemu {
         refuse_device(reference)?;
         if let Some(id) = reference.nameless() {
             let folders = virtualbox_folders(folder_of(reference, from)?);
-            let path = by_id::find_in(&folders, id, reference)?;
+            let path = by_id::find_in(&folders, id, reference, access)?;
             let store = FileStorage::open(&path, &file::with_access(&self.open, access))?;
             return Ok(located(store, path));
         }

@@ -151,7 +151,7 @@ impl Commit {
         let named = |backing| {
             let mut node = node.clone();
             node.backing = backing;
-            let below = self.reading.node_below(&node, layer);
+            let below = self.reading.node_below_for(&node, layer, true);
             below.map_err(|failure| failure.about(&self.file))
         };
         let other = || {

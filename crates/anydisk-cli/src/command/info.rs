@@ -92,7 +92,11 @@ impl Info {
         let layers = disk.layers();
         let top =
             named(&self.reading, file, disk.layers().first().expect("a disk has a top"), node);
-        let below = layers.iter().zip(&layers[1..]).map(|(above, layer)| named_by(above, layer));
+        let below = layers.iter().zip(&layers[1..]).map(|(above, layer)| {
+            let mut facts = named_by(above, layer)?;
+            facts.note_found(&self.reading, layer);
+            Ok(facts)
+        });
         std::iter::once(top).chain(below).collect()
     }
 }
@@ -144,6 +148,7 @@ pub(crate) fn json(
 /// Facts of an image that was named as `name` on the command line, which `node` is.
 fn named(reading: &Reading, name: &OsStr, layer: &Layer, node: Node) -> Result<Facts, Failure> {
     let mut facts = Facts::of(layer)?;
+    facts.note_found(reading, layer);
     let driver = node.null_driver().map(str::to_owned);
     if node.is_file() {
         (facts.image.format, facts.is_file) = ("file", true);
@@ -228,6 +233,13 @@ impl Facts {
             snapshots: snapshot::listed(&*layer.image)?,
             package: Vec::new(),
         })
+    }
+
+    /// Notes which file is the one that `layer` names by a number alone.
+    fn note_found(&mut self, reading: &Reading, layer: &Layer) {
+        if let (Some(backing), Some(path)) = (&mut self.backing, reading.found_below(layer)) {
+            backing.path = name::of(&path).into_owned();
+        }
     }
 
     /// Notes that there is no file, if `node` is of none.

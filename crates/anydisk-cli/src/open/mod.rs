@@ -13,7 +13,7 @@ use anydisk::node::{Below, Node};
 use anydisk::storage::{LockMode, name};
 use anydisk::{
     Access, Checked, Checking, Chosen, Compacted, Disk, Error, Feature, Finding, Layer, Limits,
-    Location, OpenDisk, OptionSpec, Policy, Role, SecretProblem,
+    Located, Location, OpenDisk, OptionSpec, Policy, Role, SecretProblem,
 };
 
 use self::opening::{Opening, check_drivers};
@@ -85,13 +85,23 @@ impl Reading {
         Ok(layer)
     }
 
-    /// What lies below the image that `node` names, which was opened as `layer`.
+    /// What lies below the image that `node` names, which was opened as `layer`, to be read.
     pub(crate) fn node_below(&self, node: &Node, layer: &Layer) -> Result<Option<Node>, Failure> {
+        self.node_below_for(node, layer, false)
+    }
+
+    /// The same, to be written to if `write` says so: then it must be clear which file is meant.
+    pub(crate) fn node_below_for(
+        &self,
+        node: &Node,
+        layer: &Layer,
+        write: bool,
+    ) -> Result<Option<Node>, Failure> {
         match &node.backing {
-            Below::AsNamed => self.named_below(layer),
+            Below::AsNamed => self.named_below(layer, write),
             Below::Nothing => Ok(None),
             Below::Node(below) => Ok(Some((**below).clone())),
-            Below::Further(further) => match self.named_below(layer)? {
+            Below::Further(further) => match self.named_below(layer, write)? {
                 Some(named) => {
                     let node = further.clone().about(named);
                     node.map(Some).map_err(|error| Failure::new(error.to_string()))
@@ -102,14 +112,14 @@ impl Reading {
     }
 
     /// What an image names below itself.
-    fn named_below(&self, layer: &Layer) -> Result<Option<Node>, Failure> {
+    fn named_below(&self, layer: &Layer, write: bool) -> Result<Option<Node>, Failure> {
         let Some(reference) = &layer.backing else { return Ok(None) };
         if self.untrusted {
             let why = "files named inside an image are not followed here";
             return Err(Failure::from(reference.denied(why)));
         }
         let name = match reference.nameless() {
-            Some(_) => self.path_below(layer)?.into(),
+            Some(_) => self.path_below(layer, write)?.into(),
             None => naming::name_below(reference, &layer.location)?,
         };
         self.of_names_inside().node(&name, reference.format.as_deref()).map(Some)
@@ -117,10 +127,26 @@ impl Reading {
 
     /// Where the image is that `above` names by a number alone, if the policy allows it to be looked
     /// for.
-    fn path_below(&self, above: &Layer) -> Result<PathBuf, Failure> {
-        match self.options().below(above)?.map(|below| below.location) {
+    fn path_below(&self, above: &Layer, write: bool) -> Result<PathBuf, Failure> {
+        let options = self.options();
+        if write
+            && let Err(error) = options.clone().write(true).file_below(above)
+            && matches!(error.kind(), Error::Denied { .. })
+        {
+            return Err(error.into());
+        }
+        match options.below(above)?.map(|below| below.location) {
             Some(Location::Path(path)) => Ok(path),
             _ => Err(Failure::new("The image below is in no file")),
+        }
+    }
+
+    /// The file that `above` names by a number alone, if it is found.
+    pub(crate) fn found_below(&self, above: &Layer) -> Option<PathBuf> {
+        above.backing.as_ref()?.nameless()?;
+        match self.options().file_below(above) {
+            Ok(Some(Located { location: Location::Path(path), .. })) => Some(path),
+            _ => None,
         }
     }
 

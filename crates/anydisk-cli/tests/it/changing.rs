@@ -231,6 +231,27 @@ fn a_vdi_snapshot_is_committed_into_the_parent_that_its_uuid_means() {
 
 /// Names on the command line may be short: the folder of the machine is the one above all the same.
 #[test]
+fn a_commit_into_one_of_two_vdis_that_are_alike_is_refused_and_info_tells_which_is_read() {
+    let bench = Bench::new();
+    bench.prints(&["create", "-q", "-f", "vdi", "base.vdi", "1M"]);
+    bench.prints(&["create", "-q", "-f", "vdi", "-b", "base.vdi", "-F", "vdi", "top.vdi"]);
+    bench.prints(&["bench", "-q", "-w", "-c", "1", "-s", "4096", "--pattern", "7", "top.vdi"]);
+    assert!(bench.prints(&["info", "top.vdi"]).contains(" (actual path: ./base.vdi)\n"));
+    std::fs::copy(bench.path("base.vdi"), bench.path("aaa.vdi")).expect("a copy");
+    let files = || {
+        ["aaa.vdi", "base.vdi", "top.vdi"]
+            .map(|name| std::fs::read(bench.path(name)).expect("it is there"))
+    };
+    let before = files();
+    let told = bench.fails(&["commit", "top.vdi"], 1);
+    assert!(told.contains("./aaa.vdi and ./base.vdi both have this ID"), "{told}");
+    assert!(files() == before);
+    bench.prints(&["amend", "-o", "uuid=random", "aaa.vdi"]);
+    bench.prints(&["commit", "top.vdi"]);
+    assert!(files()[1] != before[1]);
+}
+
+#[test]
 fn a_vdi_snapshot_finds_its_parent_in_the_folder_above_from_wherever_it_is_named() {
     let bench = Bench::new();
     std::fs::create_dir(bench.path("Snapshots")).expect("a folder");

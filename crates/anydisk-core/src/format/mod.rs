@@ -17,7 +17,7 @@ pub use request::{
 };
 
 use crate::{
-    Access, BitmapInfo, CheckReport, CheckRequest, Error, Feature, Finding, Id, Image, OnlyNames,
+    Access, BitmapInfo, CheckReport, CheckRequest, Error, Feature, Finding, Ids, Image, OnlyNames,
     PassphraseChange, Reference, Result, Sink,
 };
 
@@ -34,9 +34,10 @@ pub trait Format: Send + Sync + Debug {
     /// Whether the bytes look like this format. Pure: no I/O.
     fn probe(&self, sample: &Sample<'_>) -> Verdict;
 
-    /// The number that tells this image from every other one, if the format keeps one and the sample
-    /// holds it. Pure: no I/O. By it an image is found that another names by number alone.
-    fn identify(&self, sample: &Sample<'_>) -> Option<Id> {
+    /// The numbers that tell this image, and its content, from every other one, if the format keeps them
+    /// and the sample holds them. Pure: no I/O. By them an image is found that another names by number
+    /// alone.
+    fn identify(&self, sample: &Sample<'_>) -> Option<Ids> {
         let _ = sample;
         None
     }

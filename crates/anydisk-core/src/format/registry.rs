@@ -3,7 +3,7 @@
 use anydisk_storage::{HostOffset, Storage};
 
 use super::Format;
-use crate::{Error, Id, Result};
+use crate::{Error, Ids, Result};
 
 /// The beginning, the end and the length of an unknown file.
 #[derive(Clone, Copy, Debug)]
@@ -102,12 +102,12 @@ impl Registry {
             .ok_or_else(|| Error::UnknownFormat(store.name().to_owned()))
     }
 
-    /// The number by which the image in `store` is known, if a format here knows one; `format`
+    /// The numbers by which the image in `store` is known, if a format here knows them; `format`
     /// names the only one asked.
     ///
     /// # Errors
     /// [`Error::UnknownFormat`] for a name that is not in the list, and those of reading.
-    pub fn identify_store(&self, store: &dyn Storage, format: Option<&str>) -> Result<Option<Id>> {
+    pub fn identify_store(&self, store: &dyn Storage, format: Option<&str>) -> Result<Option<Ids>> {
         let asked = match format {
             Some(name) => vec![self.by_name(name)?],
             None => self.formats.clone(),

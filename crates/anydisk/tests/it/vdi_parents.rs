@@ -113,6 +113,51 @@ fn a_parent_that_was_written_since_is_refused_with_both_uuids() {
     assert!(error.contains("its content ID is "), "{error}");
 }
 
+/// A copy that has been written since, and comes first by name, kept the chain from being opened.
+#[test]
+fn of_two_files_with_the_uuid_the_one_with_the_content_is_opened() {
+    let (folder, base, middle, top) = machine();
+    let copy = folder.path().join("aaa.vdi");
+    fs::copy(&base, &copy).expect("a copy");
+    let disk = OpenDisk::new().write(true).path(&copy).expect("it opens");
+    disk.write(GuestOffset::ZERO, &[9]).expect("a write");
+    disk.flush().expect("a flush");
+    drop(disk);
+    let like_qemu = || OpenDisk::new().policy(Policy::LikeQemu);
+    assert_eq!(first_bytes(&like_qemu().path(&top).expect("it opens")), [1, 2, 3, 0]);
+    let above = like_qemu().top(&middle).expect("it opens");
+    let found = like_qemu().write(true).file_below(&above).expect("it is found").expect("a parent");
+    assert_eq!(found.location, Location::Path(base.clone()));
+    // While it is written to, the other one does not stand in for it.
+    let error = like_qemu().path(&top).map(|_| ()).expect_err("it is locked");
+    assert!(matches!(error.kind(), Error::Storage(_)), "{error:?}");
+    drop(found);
+    let listed = Arc::new(Listed::new([copy, base, middle], OpenOptions::new()));
+    let disk = OpenDisk::new().policy(Policy::Custom(listed)).path(&top).expect("it opens");
+    assert_eq!(first_bytes(&disk), [1, 2, 3, 0]);
+}
+
+/// A commit wrote into a plain copy of the base, without a word, because it came first by name.
+#[test]
+fn of_two_files_with_uuid_and_content_one_is_read_and_none_written() {
+    let (folder, base, middle, top) = machine();
+    let copy = folder.path().join("aaa.vdi");
+    fs::copy(&base, &copy).expect("a copy");
+    // Another name of the same file is no other file.
+    fs::hard_link(&base, folder.path().join("bbb.vdi")).expect("a link");
+    let like_qemu = || OpenDisk::new().policy(Policy::LikeQemu);
+    assert_eq!(first_bytes(&like_qemu().path(&top).expect("it opens")), [1, 2, 3, 0]);
+    let above = like_qemu().top(&middle).expect("it opens");
+    let to_write = || like_qemu().write(true);
+    for refused in [to_write().below(&above).map(|_| ()), to_write().file_below(&above).map(|_| ())]
+    {
+        let error = refused.expect_err("it is refused").to_string();
+        assert!(error.contains("aaa.vdi and ") && error.contains(" both have this ID"), "{error}");
+    }
+    fs::remove_file(&copy).expect("it is removed");
+    assert!(to_write().below(&above).expect("it opens").is_some());
+}
+
 #[test]
 fn a_link_to_the_parent_is_not_followed_in_the_same_folder() {
     let (folder, base, middle, _) = machine();
