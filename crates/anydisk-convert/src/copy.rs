@@ -123,7 +123,7 @@ impl<'a> Job<'a> {
         settings: &Settings,
         watch: &'a dyn Watch,
     ) -> Self {
-        let window = WINDOW.max(preparer.unit());
+        let window = WINDOW.next_multiple_of(preparer.unit());
         let full = settings.zero_run == 0;
         Self {
             planner: Mutex::new((0, Planner::new(source, shortcuts, window, full))),

@@ -98,7 +98,7 @@ pub struct TableShape {
 /// The sizes that do not change while the image is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockShape {
-    /// Bytes of the disk in a block: a power of two.
+    /// Bytes of the disk in a block, at least 1; fastest as a power of two, which formats of today have.
     pub unit: u64,
     /// Bytes of the file before a block's data that belong to it.
     pub lead: u64,
@@ -109,6 +109,16 @@ impl BlockShape {
     #[must_use]
     pub const fn stride(&self) -> u64 {
         self.unit + self.lead
+    }
+
+    /// The number of the block that holds byte `at` of the disk, and where in the block it is.
+    #[inline]
+    #[must_use]
+    pub const fn locate(&self, at: u64) -> (u64, u64) {
+        match self.unit.is_power_of_two() {
+            true => (at >> self.unit.trailing_zeros(), at & (self.unit - 1)),
+            false => (at / self.unit, at % self.unit),
+        }
     }
 }
 
@@ -189,6 +199,7 @@ impl<E: BlockEntries> FlatTable<E> {
         let all = shape.entries.div_ceil(SLICE as u64).saturating_mul(64 * SLICE as u64);
         let all = usize::try_from(all).unwrap_or(usize::MAX);
         let memory = all.max(LEAST_CACHE).min(memory);
+        debug_assert!(blocks.unit > 0, "blocks hold something");
         Self {
             store,
             entries,
@@ -247,7 +258,8 @@ impl<E: BlockEntries> FlatTable<E> {
     /// The block around a guest offset, cut at the end of the disk.
     #[must_use]
     pub fn unit_at(&self, at: GuestOffset) -> GuestRange {
-        let start = GuestOffset(at.get() & !(self.blocks.unit - 1));
+        let (_, within) = self.blocks.locate(at.get());
+        let start = GuestOffset(at.get() - within);
         GuestRange::between(start, GuestOffset(self.shape.size())).first(self.blocks.unit)
     }
 
@@ -514,7 +526,7 @@ impl<E: BlockEntries> FlatTable<E> {
     }
 
     fn place(&self, shape: &TableShape, at: GuestOffset) -> Place {
-        let block = at.get() >> self.blocks.unit.trailing_zeros();
+        let (block, within) = self.blocks.locate(at.get());
         let slice = SLICE as u64;
         let (slot, row) = self.entries.slot(block);
         let first = slot & !(slice - 1);
@@ -524,7 +536,7 @@ impl<E: BlockEntries> FlatTable<E> {
             count: usize::try_from(count).unwrap_or(SLICE),
             index: usize::try_from(slot & (slice - 1)).unwrap_or_default(),
             row,
-            within: at.get() & (self.blocks.unit - 1),
+            within,
         }
     }
 
