@@ -116,6 +116,14 @@ impl BlockSpace {
         self.bound.fetch_max(end.get(), Release);
     }
 
+    /// Makes holes of what was freed. See [`RunSpace::punch_freed`].
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn punch_freed(&self, store: &dyn Storage) -> Result<()> {
+        self.runs.punch_freed(store)
+    }
+
     /// Cuts the store off behind the last block in use. See [`RunSpace::shorten`].
     ///
     /// # Errors

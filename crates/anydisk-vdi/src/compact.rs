@@ -13,11 +13,11 @@
 //! to a block before the map without it is durable, and nobody writes to the disk meanwhile.
 
 use anydisk_core::{
-    Block, Compact, Error, GuestOffset, HostOffset, Image, ImageWrite, Result, Still, Storage,
-    StorageExt,
+    Block, Compact, Error, GuestOffset, HostOffset, Image, ImageWrite, NamedBlocks, Result, Still,
+    Storage, StorageExt,
 };
 
-use crate::guard::{Named, for_each_entry};
+use crate::guard::for_each_entry;
 use crate::header::limit;
 use crate::image::VdiImage;
 use crate::layout::{ENTRY, FREE, ZERO};
@@ -74,7 +74,7 @@ impl VdiImage {
         let before = self.table.store().len()?;
         self.flush()?;
         let count = self.blocks_used();
-        let mut named = Named::new(count);
+        let mut named = NamedBlocks::new(count);
         let mut used = 0;
         self.for_each_block(|_, number| {
             used += u64::from(named.insert(number));

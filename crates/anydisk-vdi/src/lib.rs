@@ -61,7 +61,6 @@ mod link;
 mod measure;
 mod resize;
 mod state;
-mod suspect;
 mod table;
 mod write;
 

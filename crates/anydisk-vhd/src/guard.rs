@@ -1,7 +1,7 @@
 //! What must hold before a disk in blocks is written: every block is in the file, on nothing else.
 //! Else a write might land in another block, or in the table.
 
-use anydisk_core::{Error, HostOffset, Result, Storage, StorageExt, can_be_leaks};
+use anydisk_core::{Error, HostOffset, Result, Storage, can_be_leaks};
 
 use crate::NAME;
 use crate::footer::{FOOTER_LEN, limit};
@@ -10,9 +10,6 @@ use crate::image::Parts;
 use crate::layout::{ABSENT, ENTRY, SECTOR};
 use crate::limits;
 use crate::table::Shape;
-
-/// Entries that are read at once.
-const AT_ONCE: u64 = 256 << 10;
 
 /// Free runs that are kept in mind when an image is opened: more of them stay unused until the next
 /// time.
@@ -50,18 +47,8 @@ pub(crate) fn for_each_entry(
     store: &dyn Storage,
     mut each: impl FnMut(HostOffset, u32) -> Result<()>,
 ) -> Result<()> {
-    let mut done = 0;
-    while done < shape.entries {
-        let count = (shape.entries - done).min(AT_ONCE);
-        let at = shape.table.saturating_add(done * ENTRY);
-        let mut bytes = vec![0; usize::try_from(count * ENTRY).expect("1 MiB at most")];
-        store.read_exact_at(at, &mut bytes)?;
-        for (entry, place) in bytes.as_chunks().0.iter().zip(0..) {
-            each(at.saturating_add(place * ENTRY), u32::from_be_bytes(*entry))?;
-        }
-        done += count;
-    }
-    Ok(())
+    let each = |at, entry| each(at, u32::from_be_bytes(entry));
+    anydisk_core::for_each_entry(shape.table, shape.entries, store, each)
 }
 
 /// Where footer, header, table and locators are, rising.
