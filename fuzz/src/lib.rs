@@ -36,6 +36,7 @@ pub fn formats() -> Registry {
         &anydisk_qcow::QCOW,
         &anydisk_cow::COW,
         &anydisk_qed::QED,
+        &anydisk_parallels::PARALLELS,
         &anydisk_luks::LUKS,
         &anydisk_dmg::DMG,
         &anydisk_raw::RAW,

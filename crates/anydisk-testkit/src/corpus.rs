@@ -219,13 +219,17 @@ pub fn judge(row: &Row, registry: &Registry) -> Result<(), String> {
 
 fn examine(row: &Row, registry: &Registry, unpacked: &Unpacked) -> Result<(), String> {
     let parent = row.open.strip_prefix("parent=");
-    let resolver = FolderResolver::new(unpacked.folder.path()).with_nameless(parent);
+    let (file, folder) = match unpacked.path.is_dir() {
+        true => (unpacked.path.join("DiskDescriptor.xml"), &*unpacked.path),
+        false => (unpacked.path.clone(), unpacked.folder.path()),
+    };
+    let resolver = FolderResolver::new(folder).with_nameless(parent);
     let secrets = secrets(row.open.strip_prefix("password="));
     let opener = Opener::new(registry, &resolver).with_secrets(&*secrets);
     let format = Some(row.format.as_str());
     let snapshot = row.part.as_deref().and_then(|part| part.strip_prefix("snapshot="));
     let open = || {
-        let disk = opener.open(open_file(&unpacked.path, Access::Read)?, format, Access::Read)?;
+        let disk = opener.open(open_file(&file, Access::Read)?, format, Access::Read)?;
         match snapshot {
             Some(which) => disk.at_snapshot(&SnapshotRef::IdOrName(which.to_owned())),
             None => Ok(disk),

@@ -1,8 +1,8 @@
 //! Packed files into a temporary folder.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anydisk_storage::is_zero;
@@ -44,19 +44,23 @@ pub fn unpack_xz(packed: &Path, target: &Path) -> io::Result<()> {
     write_sparse(&mut reader(packed)?, target)
 }
 
-/// Unpacks an xz-packed tar archive into `folder`: files only, sparse, with their times, because
-/// some formats keep the time of the file below in their header.
+/// Unpacks an xz-packed tar archive into `folder`: files only, with the folders that their names need,
+/// sparse, with their times, because some formats keep the time of the file below in their header.
 pub(crate) fn unpack_tar_xz(packed: &Path, folder: &Path) -> io::Result<()> {
     let mut archive = tar::Archive::new(reader(packed)?);
     for entry in archive.entries()? {
         let mut entry = entry?;
         let kind = entry.header().entry_type();
         let path = entry.path()?.into_owned();
-        let plain = path.components().count() == 1 && path.file_name().is_some();
+        let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+        if kind.is_dir() {
+            continue;
+        }
         if !plain || !(kind.is_file() || kind.is_gnu_sparse()) {
             return Err(io::Error::other(format!("{}: no plain file", path.display())));
         }
         let target = folder.join(path);
+        target.parent().map_or(Ok(()), fs::create_dir_all)?;
         let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(entry.header().mtime()?);
         write_sparse(&mut entry, &target)?;
         File::options().write(true).open(&target)?.set_modified(modified)?;

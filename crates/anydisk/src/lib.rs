@@ -99,6 +99,7 @@ pub use anydisk_dmg as dmg;
 pub use anydisk_luks as luks;
 pub use anydisk_lvm2 as lvm2;
 pub use anydisk_ovf as ovf;
+pub use anydisk_parallels as parallels;
 pub use anydisk_partition as partition;
 pub use anydisk_qcow as qcow;
 pub use anydisk_qcow2 as qcow2;
@@ -131,6 +132,7 @@ pub fn formats() -> Registry {
         &qcow::QCOW,
         &cow::COW,
         &qed::QED,
+        &parallels::PARALLELS,
         &luks::LUKS,
         &dmg::DMG,
         &raw::RAW,

@@ -24,6 +24,8 @@ const FEEDS: &[Feed] = &[
     ("dmg_image", "dmg", whole),
     ("dmg_tables", "dmg", tables_of_dmg),
     ("codec", "dmg", packed_chunk),
+    ("parallels_image", "parallels", |file| whole(file).or_else(|| first_64k(file))),
+    ("probe", "parallels", first_4k),
     ("vdi_image", "vdi", first_64k),
     ("vdi_header", "vdi", first_4k),
     ("vhd_image", "vhd", first_64k),
@@ -288,7 +290,9 @@ fn gpt() -> Vec<u8> {
 
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for format in ["dmg", "luks", "ova", "qcow", "qcow2", "qed", "vdi", "vhd", "vhdx", "vmdk"] {
+    const FED: [&str; 11] =
+        ["dmg", "luks", "ova", "parallels", "qcow", "qcow2", "qed", "vdi", "vhd", "vhdx", "vmdk"];
+    for format in FED {
         for case in cases(format) {
             let unpacked = case.unpack();
             for part in &case.files {

@@ -31,6 +31,9 @@ Examples:
 /// Bytes in which qemu counts the length of a file.
 const SECTOR: u64 = 512;
 
+/// The formats of which qemu-img tells nothing but the size.
+const UNASKED: [&str; 1] = ["parallels"];
+
 /// Shows what an image is.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -263,9 +266,9 @@ impl Facts {
             .with("format", self.format())
             .with("virtual-size", self.size)
             .with_any("actual-size", self.used())
-            .with_any("cluster-size", image.cluster_size)
+            .with_any("cluster-size", self.cluster_size())
             .with_any("encrypted", image.encrypted.then_some(true))
-            .with_any("dirty-flag", self.null.is_none().then_some(image.dirty))
+            .with_any("dirty-flag", self.dirty_flag())
             .with_any("backing-filename", backing.map(|backing| backing.name.as_str()))
             .with_any("full-backing-filename", backing.map(|backing| backing.path.as_str()))
             .with_any("backing-filename-format", backing.and_then(|b| b.format.as_deref()))
@@ -308,6 +311,20 @@ impl Facts {
         (!data.is_empty()).then(|| object.with("data", data))
     }
 
+    /// Whether qemu-img asks the format for more than the size.
+    fn is_asked(&self) -> bool {
+        !UNASKED.contains(&self.image.format)
+    }
+
+    fn cluster_size(&self) -> Option<u64> {
+        self.image.cluster_size.filter(|_| self.is_asked())
+    }
+
+    fn dirty_flag(&self) -> Option<bool> {
+        let is_told = self.null.is_none() && (self.is_asked() || self.image.dirty);
+        is_told.then_some(self.image.dirty)
+    }
+
     /// Bytes on the medium of all files, as far as the file systems tell.
     fn used(&self) -> Option<u64> {
         if self.null.is_some() {
@@ -331,7 +348,7 @@ impl Facts {
         ];
         lines.extend(self.used().map(|used| format!("disk size: {}", human::size(used))));
         lines.extend(image.encrypted.then(|| "encrypted: yes".into()));
-        lines.extend(image.cluster_size.map(|size| format!("cluster_size: {size}")));
+        lines.extend(self.cluster_size().map(|size| format!("cluster_size: {size}")));
         lines.extend(image.dirty.then(|| "cleanly shut down: no".into()));
         lines.extend(self.backing.iter().flat_map(Backing::lines));
         let mut text = lines.join("\n") + "\n" + &snapshots::table(&self.snapshots);

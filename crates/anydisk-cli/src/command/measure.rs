@@ -24,6 +24,9 @@ Examples:
 /// The format that holds bitmaps; a copy from one such image to the other brings them along.
 const QCOW2: &str = "qcow2";
 
+/// One whose bitmaps a copy brings along too.
+const PARALLELS: &str = "parallels";
+
 /// Tells how large an image would become.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -122,11 +125,12 @@ impl Measure {
     }
 }
 
-/// The bitmaps of an image that can have them: they came with version 3 of the format.
+/// The bitmaps of an image that can have them: to qcow2 they came with version 3.
 fn bitmaps_of(disk: &Disk) -> CoreResult<Option<Vec<BitmapInfo>>> {
     let new = Detail { name: "compat", value: DetailValue::Text("1.1".into()) };
     let info = disk.top().info();
-    if info.format != QCOW2 || !info.details.contains(&new) {
+    let can_have = info.format == PARALLELS || info.format == QCOW2 && info.details.contains(&new);
+    if !can_have {
         return Ok(None);
     }
     disk.top().bitmaps().map_or(Ok(Vec::new()), |bitmaps| bitmaps.list()).map(Some)

@@ -277,6 +277,7 @@ fn not_in(format: &str, path: &OsStr) -> String {
         "vhdx" => format!("Could not open '{}': Invalid argument", name::of(path)),
         "qcow" => "Image not in qcow format".into(),
         "qed" => "Image not in QED format".into(),
+        "parallels" => "Image not in Parallels format".into(),
         "vmdk" => "invalid VMDK image descriptor".into(),
         "vpc" => "invalid VPC image".into(),
         "dmg" => "Could not locate UDIF trailer in dmg file".into(),

@@ -1,0 +1,10 @@
+//! The tests of the crate, in one program: that links once.
+
+mod behaviour;
+mod common;
+mod corpus;
+mod extension;
+mod golden;
+mod mutants;
+mod qemu;
+mod writing;
