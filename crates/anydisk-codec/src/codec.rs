@@ -32,6 +32,8 @@ pub enum Codec {
     Lzfse,
     /// Apple data compression, as in a DMG. Nothing marks its end: no byte may follow.
     Adc,
+    /// A block of LZ4 without a frame, as in cloop. Nothing marks its end: no byte may follow.
+    Lz4,
     /// A codec from elsewhere.
     Custom(&'static dyn Decode),
 }
@@ -84,6 +86,7 @@ impl Codec {
             Self::Xz => "xz",
             Self::Lzfse => lzfse::NAME,
             Self::Adc => "adc",
+            Self::Lz4 => "lz4",
             Self::Custom(codec) => codec.name(),
         }
     }

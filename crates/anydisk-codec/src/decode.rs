@@ -5,7 +5,7 @@ use std::fmt;
 use crate::inflate::Inflater;
 use crate::pool::Pool;
 use crate::zstd::Unzstd;
-use crate::{Codec, DecodeError, Decoded, adc, bunzip, lzfse, unxz};
+use crate::{Codec, DecodeError, Decoded, adc, bunzip, lz4, lzfse, unxz};
 
 /// Decodes unit after unit with any [`Codec`], keeping the state of each it has met.
 ///
@@ -63,6 +63,7 @@ impl Decoder {
             Codec::Xz => unxz::run(stream, out),
             Codec::Lzfse => lzfse::run(stream, out),
             Codec::Adc => adc::run(stream, out),
+            Codec::Lz4 => lz4::run(stream, out),
             Codec::Custom(codec) => codec.decode_prefix(stream, out),
         }
     }

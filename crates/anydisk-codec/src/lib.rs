@@ -20,6 +20,7 @@
 //! | [`Codec::Xz`] | .xz, of LZMA2 | DMG | refused | refused | as the stream says |
 //! | [`Codec::Lzfse`] | LZFSE | DMG | refused | refused | no |
 //! | [`Codec::Adc`] | ADC | DMG | refused | refused | no |
+//! | [`Codec::Lz4`] | a block of LZ4 | cloop | refused | refused | no |
 //! | [`Codec::Custom`] | | formats with a codec of their own | | | |
 //!
 //! All but bzip2 and .xz decode with their history in the output itself. So distances of any length are
@@ -60,6 +61,7 @@ mod deflate;
 mod encode;
 mod error;
 mod inflate;
+mod lz4;
 mod lzfse;
 mod output;
 mod pool;

@@ -55,6 +55,7 @@ mod missing;
 mod open;
 mod owners;
 mod passphrase;
+mod pieces;
 mod reason;
 mod resolve;
 mod runs;
@@ -74,6 +75,7 @@ pub use capability::backing::BackingLink;
 pub use capability::bitmap::{BitmapInfo, Bitmaps, Changes, NewBitmap};
 pub use capability::check::{CheckReport, CheckRequest, Finding, Repair, Severity, can_be_leaks};
 pub use capability::compact::Compact;
+pub use capability::reading::check_by_reading;
 pub use capability::resize::{NewSize, Preallocation, Resize, give_space};
 pub use capability::snapshot::{NewSnapshot, SnapshotInfo, SnapshotRef, Snapshots};
 pub use claim::{Claim, Claims};
@@ -101,6 +103,7 @@ pub use missing::{BearingLoss, MissingStorage};
 pub use open::Opener;
 pub use owners::Owners;
 pub use passphrase::{PassphraseChange, PassphraseOptions};
+pub use pieces::Pieces;
 pub use reason::{Expected, Feature, SecretProblem};
 pub use resolve::{
     Access, Companions, Located, Location, NoCompanions, NoReferences, OnlyNames, Reference,

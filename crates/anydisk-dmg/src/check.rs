@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anydisk_core::{
-    CheckReport, CheckRequest, Disk, Error, Finding, GuestRange, HostOffset, Repair, Result,
-    Severity, Storage, on_threads,
+    CheckReport, CheckRequest, Disk, Error, Finding, GuestRange, HostOffset, Result, Severity,
+    Storage, on_threads,
 };
 use crc32fast::Hasher;
 
@@ -24,9 +24,7 @@ pub(crate) fn check(
     request: &CheckRequest<'_>,
     found: &mut dyn FnMut(Finding),
 ) -> Result<CheckReport> {
-    if request.repair != Repair::Nothing {
-        return Err(Error::Unsupported { format: NAME, feature: "repairing an image".into() });
-    }
+    request.without_repair(NAME)?;
     let store = Arc::clone(&request.open.store);
     let trailer = Trailer::read(&*store)?;
     let tables = tables::read(&*store, &trailer, request.open.limits)?;

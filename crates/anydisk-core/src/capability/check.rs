@@ -5,7 +5,7 @@ use std::fmt;
 
 use anydisk_storage::HostOffset;
 
-use crate::{GuestRange, OpenRequest};
+use crate::{Error, GuestRange, OpenRequest, Result};
 
 /// What [`Format::check`](crate::Format::check) is given. The image need not be one that opens.
 #[derive(Clone)]
@@ -37,6 +37,17 @@ impl<'a> CheckRequest<'a> {
     pub fn repairing(mut self, repair: Repair) -> Self {
         self.repair = repair;
         self
+    }
+
+    /// Refuses a repair, for a format whose images cannot be mended.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if one is asked for.
+    pub fn without_repair(&self, format: &'static str) -> Result<()> {
+        match self.repair {
+            Repair::Nothing => Ok(()),
+            _ => Err(Error::Unsupported { format, feature: "repairing an image".into() }),
+        }
     }
 
     /// The same, reading the data too.

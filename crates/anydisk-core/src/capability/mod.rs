@@ -5,5 +5,6 @@ pub(crate) mod backing;
 pub(crate) mod bitmap;
 pub(crate) mod check;
 pub(crate) mod compact;
+pub(crate) mod reading;
 pub(crate) mod resize;
 pub(crate) mod snapshot;

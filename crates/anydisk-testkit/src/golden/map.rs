@@ -50,6 +50,7 @@ fn same_answer(run: &Mapped, at: u64, extent: &Extent<'_>) -> Result<(), String>
         (Source::Zero { reserved: Some(at) }, Kind::ZeroAlloc)
         | (Source::Absent { reserved: Some(at) }, Kind::AbsentAlloc) => Some(*at) == host,
         (Source::Encoded(encoded), Kind::Compressed) => same_unit(run, encoded),
+        (Source::Encoded(encoded), Kind::Fill) => encoded.codec.name() == "fill",
         _ => false,
     };
     if same { Ok(()) } else { Err(describe(&extent.source)) }
