@@ -39,6 +39,7 @@ pub fn formats() -> Registry {
         &anydisk_parallels::PARALLELS,
         &anydisk_luks::LUKS,
         &anydisk_dmg::DMG,
+        &anydisk_cloop::CLOOP,
         &anydisk_raw::RAW,
     ])
 }

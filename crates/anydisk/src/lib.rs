@@ -90,6 +90,7 @@ mod open;
 mod package;
 mod resolve;
 
+pub use anydisk_cloop as cloop;
 pub use anydisk_codec as codec;
 pub use anydisk_convert as convert;
 pub use anydisk_core::*;
@@ -135,6 +136,7 @@ pub fn formats() -> Registry {
         &parallels::PARALLELS,
         &luks::LUKS,
         &dmg::DMG,
+        &cloop::CLOOP,
         &raw::RAW,
     ])
 }

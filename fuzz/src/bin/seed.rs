@@ -21,6 +21,7 @@ const FEEDS: &[Feed] = &[
     ("qcow2_bitmaps", "qcow2", bitmap_directory),
     ("qcow_header", "qcow", whole),
     ("qed_image", "qed", whole),
+    ("cloop_image", "cloop", whole),
     ("dmg_image", "dmg", whole),
     ("dmg_tables", "dmg", tables_of_dmg),
     ("codec", "dmg", packed_chunk),
@@ -290,8 +291,7 @@ fn gpt() -> Vec<u8> {
 
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    const FED: [&str; 11] =
-        ["dmg", "luks", "ova", "parallels", "qcow", "qcow2", "qed", "vdi", "vhd", "vhdx", "vmdk"];
+    const FED: [&str; 12] = ["cloop", "dmg", "luks", "ova", "parallels", "qcow", "qcow2", "qed", "vdi", "vhd", "vhdx", "vmdk"];
     for format in FED {
         for case in cases(format) {
             let unpacked = case.unpack();
