@@ -40,6 +40,9 @@ pub fn formats() -> Registry {
         &anydisk_luks::LUKS,
         &anydisk_dmg::DMG,
         &anydisk_cloop::CLOOP,
+        &anydisk_bochs::BOCHS,
+        &anydisk_simg::SIMG,
+        &anydisk_asif::ASIF,
         &anydisk_raw::RAW,
     ])
 }

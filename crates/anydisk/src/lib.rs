@@ -90,6 +90,8 @@ mod open;
 mod package;
 mod resolve;
 
+pub use anydisk_asif as asif;
+pub use anydisk_bochs as bochs;
 pub use anydisk_cloop as cloop;
 pub use anydisk_codec as codec;
 pub use anydisk_convert as convert;
@@ -106,6 +108,7 @@ pub use anydisk_qcow as qcow;
 pub use anydisk_qcow2 as qcow2;
 pub use anydisk_qed as qed;
 pub use anydisk_raw as raw;
+pub use anydisk_simg as simg;
 pub use anydisk_storage as storage;
 pub use anydisk_vdi as vdi;
 pub use anydisk_vhd as vhd;
@@ -137,6 +140,9 @@ pub fn formats() -> Registry {
         &luks::LUKS,
         &dmg::DMG,
         &cloop::CLOOP,
+        &bochs::BOCHS,
+        &simg::SIMG,
+        &asif::ASIF,
         &raw::RAW,
     ])
 }

@@ -22,6 +22,9 @@ const FEEDS: &[Feed] = &[
     ("qcow_header", "qcow", whole),
     ("qed_image", "qed", whole),
     ("cloop_image", "cloop", whole),
+    ("bochs_image", "bochs", whole),
+    ("simg_image", "simg", whole),
+    ("asif_image", "asif", first_64k),
     ("dmg_image", "dmg", whole),
     ("dmg_tables", "dmg", tables_of_dmg),
     ("codec", "dmg", packed_chunk),
@@ -291,7 +294,23 @@ fn gpt() -> Vec<u8> {
 
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    const FED: [&str; 12] = ["cloop", "dmg", "luks", "ova", "parallels", "qcow", "qcow2", "qed", "vdi", "vhd", "vhdx", "vmdk"];
+    const FED: [&str; 15] = [
+        "asif",
+        "bochs",
+        "cloop",
+        "dmg",
+        "luks",
+        "ova",
+        "parallels",
+        "qcow",
+        "qcow2",
+        "qed",
+        "simg",
+        "vdi",
+        "vhd",
+        "vhdx",
+        "vmdk",
+    ];
     for format in FED {
         for case in cases(format) {
             let unpacked = case.unpack();

@@ -16,7 +16,8 @@ use anydisk_testkit::golden::{OpenVerdict, ReadVerdict, cases};
 use anydisk_testkit::mutant::{Damage, Nasty};
 
 /// The built-in formats that there are golden images of.
-const FORMATS: [&str; 8] = ["cloop", "dmg", "luks", "qcow", "qcow2", "qed", "vdi", "vmdk"];
+const FORMATS: [&str; 11] =
+    ["asif", "bochs", "cloop", "dmg", "luks", "qcow", "qcow2", "qed", "simg", "vdi", "vmdk"];
 
 /// Opens nothing, and does not even want to be asked.
 #[derive(Debug)]

@@ -1,0 +1,59 @@
+//! Recognising, opening, checking, writing in one pass.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use anydisk_core::{
+    CheckReport, CheckRequest, Finding, Format, OpenRequest, Opened, Result, Sample, Sink,
+    SinkRequest, Verdict,
+};
+
+use crate::layout::MAGIC;
+use crate::sink::SimgSink;
+use crate::{NAME, SimgImage, check};
+
+/// The Android sparse format.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SimgFormat;
+
+/// The Android sparse format, for a registry.
+pub static SIMG: SimgFormat = SimgFormat;
+
+impl Format for SimgFormat {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn aliases(&self) -> &'static [&'static str] {
+        &["android-sparse"]
+    }
+
+    fn probe(&self, sample: &Sample<'_>) -> Verdict {
+        if sample.head.starts_with(&MAGIC.to_le_bytes()) { Verdict::Magic } else { Verdict::No }
+    }
+
+    fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
+        request.only_read("Android sparse")?;
+        Ok(Opened::new(Arc::new(SimgImage::open(request.store, request.limits)?), None))
+    }
+
+    fn sink(
+        &self,
+        request: &SinkRequest<'_>,
+        out: Box<dyn Write + Send>,
+    ) -> Result<Option<Box<dyn Sink>>> {
+        Ok(Some(Box::new(SimgSink::new(request, out)?)))
+    }
+
+    fn checks_data(&self) -> bool {
+        true
+    }
+
+    fn check(
+        &self,
+        request: &CheckRequest<'_>,
+        found: &mut dyn FnMut(Finding),
+    ) -> Result<CheckReport> {
+        check::check(request, found)
+    }
+}
