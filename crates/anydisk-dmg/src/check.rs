@@ -10,8 +10,9 @@ use anydisk_core::{
 use crc32fast::Hasher;
 
 use crate::checksum::{Checksum, of_zeroes};
+use crate::image::Parts;
 use crate::table::{Chunk, ChunkKind, Table};
-use crate::{DmgImage, NAME, Trailer, tables};
+use crate::{DmgImage, NAME, Trailer};
 
 /// Bytes that are read at a time.
 const PIECE: usize = 1 << 20;
@@ -25,23 +26,25 @@ pub(crate) fn check(
     found: &mut dyn FnMut(Finding),
 ) -> Result<CheckReport> {
     request.without_repair(NAME)?;
-    let store = Arc::clone(&request.open.store);
-    let trailer = Trailer::read(&*store)?;
-    let tables = tables::read(&*store, &trailer, request.open.limits)?;
-    let image = DmgImage::of_tables(Arc::clone(&store), trailer.clone(), &tables)?;
+    let parts = Parts::read(&request.open)?;
+    let image = DmgImage::of(&parts)?;
+    let Parts { store, trailer, tables, .. } = &parts;
+    let data_fork = trailer.as_ref().map_or(0, |trailer| trailer.data_fork.1);
     let chunks = tables.iter().flat_map(|table| &table.chunks);
     let stored = chunks.clone().map(Chunk::stored).fold(0, u64::saturating_add);
     let work = Work {
         request,
         disk: Disk::new(Arc::new(image)),
         done: AtomicU64::new(0),
-        all: stored.saturating_add(trailer.data_fork.1),
+        all: stored.saturating_add(data_fork),
     };
     let mut check = Check { work, report: CheckReport::default(), found };
     check.report.image_end = chunks.map(|chunk| chunk.at.saturating_add(chunk.stored())).max();
-    check.master(&trailer, &tables);
-    check.data_fork(&*store, &trailer)?;
-    for table in &tables {
+    if let Some(trailer) = trailer {
+        check.master(trailer, tables);
+        check.data_fork(&**store, trailer)?;
+    }
+    for table in tables {
         check.table(table)?;
     }
     Ok(check.report)

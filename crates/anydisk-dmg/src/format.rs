@@ -37,7 +37,7 @@ impl Format for DmgFormat {
 
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
         request.only_read("DMG")?;
-        Ok(Opened::new(Arc::new(DmgImage::open(request.store, request.limits)?), None))
+        Ok(Opened::new(Arc::new(DmgImage::open(&request)?), None))
     }
 
     fn checks_data(&self) -> bool {

@@ -3,49 +3,84 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Encoded, Extent, GuestRange, Image, ImageInfo, Lease, Limits, Lookup, Need, Result, Source,
-    Storage, Supplied,
+    Encoded, Extent, GuestRange, HostOffset, Image, ImageInfo, Lease, Lookup, Need, OpenRequest,
+    Result, Source, Storage, StorageExt, Supplied,
 };
 
 use crate::layout::SECTOR;
 use crate::map::ChunkMap;
 use crate::table::{Chunk, ChunkKind, Table};
-use crate::{NAME, Trailer, tables};
+use crate::{EncryptedHeader, NAME, Trailer, encrypted, tables};
 
 /// An open UDIF image.
 #[derive(Debug)]
 pub struct DmgImage {
     store: Arc<dyn Storage>,
-    trailer: Trailer,
+    trailer: Option<Trailer>,
     sectors: u64,
     map: ChunkMap,
+    encrypted: bool,
+}
+
+/// What an image is made of.
+pub(crate) struct Parts {
+    /// Its bytes, decrypted.
+    pub(crate) store: Arc<dyn Storage>,
+    pub(crate) encrypted: bool,
+    /// What only a plain disk, encrypted as it is, is without.
+    pub(crate) trailer: Option<Trailer>,
+    pub(crate) tables: Vec<Table>,
+}
+
+impl Parts {
+    /// Reads those of the image of the request.
+    pub(crate) fn read(request: &OpenRequest<'_>) -> Result<Self> {
+        let mut head = [0; 8];
+        request.store.read_padded_at(HostOffset::ZERO, &mut head)?;
+        let encrypted = EncryptedHeader::is_at(&head);
+        let store = match encrypted {
+            true => encrypted::open(request)?,
+            false => Arc::clone(&request.store),
+        };
+        let trailer = match encrypted {
+            true => Trailer::find(&*store)?,
+            false => Some(Trailer::read(&*store)?),
+        };
+        let tables = match &trailer {
+            Some(trailer) => tables::read(&*store, trailer, request.limits)?,
+            None => vec![Table::of_plain(store.len()?)],
+        };
+        Ok(Self { store, encrypted, trailer, tables })
+    }
 }
 
 impl DmgImage {
-    /// Opens the image in `store` for reading. Reads all tables.
+    /// Opens the image of the request for reading. Reads all tables.
     ///
     /// # Errors
-    /// As [`Trailer::read`] and [`Table::parse`], and those of the store.
-    pub fn open(store: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
-        let trailer = Trailer::read(&*store)?;
-        let tables = tables::read(&*store, &trailer, limits)?;
-        Self::of_tables(store, trailer, &tables)
+    /// As [`Trailer::read`] and [`Table::parse`]; [`Error::Secret`](anydisk_core::Error::Secret) for
+    /// an encrypted image whose passphrase is missing or wrong; those of the store.
+    pub fn open(request: &OpenRequest<'_>) -> Result<Self> {
+        Self::of(&Parts::read(request)?)
     }
 
-    pub(crate) fn of_tables(
-        store: Arc<dyn Storage>,
-        trailer: Trailer,
-        tables: &[Table],
-    ) -> Result<Self> {
+    pub(crate) fn of(parts: &Parts) -> Result<Self> {
+        let Parts { store, encrypted, trailer, tables } = parts;
         let last = tables.iter().map(|table| table.end).max().unwrap_or(0);
-        let sectors = trailer.sectors.unwrap_or(last);
-        Ok(Self { store, trailer, sectors, map: ChunkMap::of(tables)? })
+        let sectors = trailer.as_ref().and_then(|trailer| trailer.sectors).unwrap_or(last);
+        Ok(Self {
+            store: Arc::clone(store),
+            trailer: trailer.clone(),
+            sectors,
+            map: ChunkMap::of(tables)?,
+            encrypted: *encrypted,
+        })
     }
 
-    /// The trailer.
+    /// The trailer; `None` for a plain disk that was encrypted as it is.
     #[must_use]
-    pub fn trailer(&self) -> &Trailer {
-        &self.trailer
+    pub fn trailer(&self) -> Option<&Trailer> {
+        self.trailer.as_ref()
     }
 
     /// The part of the chunk that `range` begins in.
@@ -86,6 +121,8 @@ impl Image for DmgImage {
     }
 
     fn info(&self) -> ImageInfo {
-        ImageInfo::new(NAME)
+        let mut info = ImageInfo::new(NAME);
+        info.encrypted = self.encrypted;
+        info
     }
 }

@@ -88,6 +88,69 @@ pub struct RawChunk {
 }
 const _: () = assert!(size_of::<RawChunk>() == 40);
 
+/// The header of an encrypted image of version 2.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+#[expect(missing_docs, reason = "the names that others gave the fields")]
+pub struct RawEncrypted {
+    pub signature: [u8; 8],
+    pub version: U32,
+    pub iv_size: U32,
+    pub mode: U32,
+    pub algorithm: U32,
+    pub key_bits: U32,
+    pub hmac_algorithm: U32,
+    pub hmac_bits: U32,
+    pub uuid: [u8; 16],
+    pub block_size: U32,
+    pub data_size: U64,
+    pub data_offset: U64,
+    pub key_count: U32,
+}
+const _: () = assert!(size_of::<RawEncrypted>() == 76);
+
+/// Where a key is; these follow the header.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+#[expect(missing_docs, reason = "the names that others gave the fields")]
+pub struct RawKey {
+    pub kind: U32,
+    pub offset: U64,
+    pub size: U64,
+}
+const _: () = assert!(size_of::<RawKey>() == 20);
+
+/// A key that a passphrase opens; what is encrypted follows.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+#[expect(missing_docs, reason = "the names that others gave the fields")]
+pub struct RawPassphrase {
+    pub kdf_algorithm: U32,
+    pub kdf_hash: U32,
+    pub iterations: U32,
+    pub salt_len: U32,
+    pub salt: [u8; 32],
+    pub iv_len: U32,
+    pub iv: [u8; 32],
+    pub key_bits: U32,
+    pub algorithm: U32,
+    pub padding: U32,
+    pub mode: U32,
+    pub blob_len: U32,
+}
+const _: () = assert!(size_of::<RawPassphrase>() == 104);
+
+/// Values of the fields of encrypted images.
+pub mod encryption {
+    /// `algorithm` of the image: AES.
+    pub const AES: u32 = 0x8000_0001;
+    /// `kind` of a key that a passphrase opens.
+    pub const PASSPHRASE: u32 = 1;
+    /// `kdf_algorithm`, `kdf_hash`, `key_bits`, `algorithm`, `padding` and `mode` of such a key:
+    /// PBKDF2 with SHA-1; 192 bits of triple DES, CBC, filled up as PKCS 7 does.
+    pub const PBKDF2_SHA1_TRIPLE_DES_CBC: [u32; 6] = [103, 0, 192, 17, 7, 6];
+}
+
 /// Values of `kind`.
 pub mod kind {
     /// Sectors of zeroes.

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`layout`] | the bytes, as they are described |
 //! | [`Trailer`], [`Table`] | bytes to checked values, pure |
+//! | [`EncryptedHeader`] | what an encrypted image begins with |
 //! | [`ChunkMap`] | all chunks by sector, pure |
 //! | [`DmgImage`] | the map in memory; translates, never moves guest bytes |
 //! | [`DmgFormat`] | recognises, opens, checks |
@@ -20,19 +21,22 @@
 //! | tables in a property list or in a resource fork, in any order, with gaps | read |
 //! | checksums (CRC-32) of the data, of each table, of all tables | verified by a check |
 //! | segmented images (`.dmgpart`) | refused by name |
-//! | encrypted images | refused by name |
+//! | images encrypted by a passphrase (`encrcdsa`), with a trailer or without | read |
+//! | those of version 1 (`cdsaencr`), and those that only a certificate opens | refused by name |
 //! | writing | missing |
 //!
 //! Images without a trailer (UDRW) are raw. What is accepted is told in `docs/formats/dmg.md`.
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use anydisk_core::{Disk, GuestOffset, Limits};
+//! use anydisk_core::{Disk, GuestOffset, Limits, Location, OpenRequest};
 //! use anydisk_dmg::DmgImage;
 //! use anydisk_storage::{FileStorage, OpenOptions};
 //!
-//! let file = FileStorage::open("disk.dmg", &OpenOptions::new())?;
-//! let disk = Disk::new(Arc::new(DmgImage::open(Arc::new(file), &Limits::default())?));
+//! let file = Arc::new(FileStorage::open("disk.dmg", &OpenOptions::new())?);
+//! let (location, limits) = (Location::Path("disk.dmg".into()), Limits::default());
+//! let request = OpenRequest::new(file, &location, &limits);
+//! let disk = Disk::new(Arc::new(DmgImage::open(&request)?));
 //! let mut sector = [0; 512];
 //! disk.read(GuestOffset(0), &mut sector)?;
 //! # Ok::<(), anydisk_core::Error>(())
@@ -40,6 +44,8 @@
 
 mod check;
 mod checksum;
+mod encrypted;
+mod encrypted_header;
 mod fork;
 mod format;
 mod image;
@@ -52,6 +58,8 @@ mod tables;
 mod trailer;
 
 pub use checksum::Checksum;
+pub use encrypted::KEY_SECRET;
+pub use encrypted_header::{EncryptedHeader, WrappedKey};
 pub use format::{DMG, DmgFormat};
 pub use image::DmgImage;
 pub use map::ChunkMap;

@@ -147,6 +147,14 @@ impl Table {
 }
 
 impl Table {
+    /// The table of a disk that is there as it is, in `len` bytes.
+    pub(crate) fn of_plain(len: u64) -> Self {
+        let (at, count) = (HostOffset::ZERO, len / SECTOR);
+        let chunk = Chunk { sector: 0, count, at, len: 0, kind: ChunkKind::Raw };
+        let chunks = if count == 0 { Vec::new() } else { vec![chunk] };
+        Self { at, sector: 0, end: count, checksum: Checksum::None, chunks }
+    }
+
     /// Its part of the disk.
     pub(crate) fn range(&self) -> GuestRange {
         range(self.sector, self.end)

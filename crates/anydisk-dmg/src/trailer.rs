@@ -6,7 +6,7 @@ use zerocopy::FromBytes;
 
 use crate::NAME;
 use crate::checksum::Checksum;
-use crate::layout::{ENCRYPTED, ENCRYPTED_V1, KOLY, RawTrailer, SECTOR};
+use crate::layout::{ENCRYPTED_V1, KOLY, RawTrailer, SECTOR};
 
 /// Bytes of a trailer.
 pub(crate) const LEN: usize = size_of::<RawTrailer>();
@@ -66,8 +66,18 @@ impl Trailer {
     /// before, or at its start.
     ///
     /// # Errors
-    /// As [`parse`](Self::parse); [`Error::Unsupported`] for an encrypted image; those of the store.
+    /// As [`parse`](Self::parse); [`Error::Invalid`] if there is none; [`Error::Unsupported`] for an
+    /// encrypted image; those of the store.
     pub fn read(store: &dyn Storage) -> Result<Self> {
+        let start = store.len()?.saturating_sub(LEN as u64);
+        Self::find(store)?.ok_or_else(|| missing(store, HostOffset(start)))
+    }
+
+    /// As [`read`](Self::read); `None` if there is none.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn find(store: &dyn Storage) -> Result<Option<Self>> {
         let len = store.len()?;
         let mut head = [0; LEN];
         let count = store.read_at(HostOffset::ZERO, &mut head)?;
@@ -75,17 +85,18 @@ impl Trailer {
         let start = len.saturating_sub(FARTHEST as u64);
         let mut tail = vec![0; usize::try_from(len.saturating_sub(start)).unwrap_or(0)];
         store.read_exact_at(HostOffset(start), &mut tail)?;
-        if head.starts_with(&ENCRYPTED) || tail.ends_with(&ENCRYPTED_V1) {
-            return Err(Error::Unsupported { format: NAME, feature: "encryption".into() });
+        if tail.ends_with(&ENCRYPTED_V1) {
+            let feature = "encryption of version 1".into();
+            return Err(Error::Unsupported { format: NAME, feature });
         }
         let places = 0..=tail.len().saturating_sub(LEN);
         match places.rev().find(|at| tail.get(*at..).is_some_and(|rest| rest.starts_with(&KOLY))) {
             Some(at) => {
                 let place = HostOffset(start.saturating_add(at as u64));
-                Self::parse(tail.get(at..).unwrap_or_default(), place, len)
+                Self::parse(tail.get(at..).unwrap_or_default(), place, len).map(Some)
             }
-            None if head.starts_with(&KOLY) => Self::parse(head, HostOffset::ZERO, len),
-            None => Err(missing(&tail, start)),
+            None if head.starts_with(&KOLY) => Self::parse(head, HostOffset::ZERO, len).map(Some),
+            None => Ok(None),
         }
     }
 }
@@ -96,14 +107,14 @@ pub(crate) fn is_trailer(bytes: &[u8]) -> bool {
 }
 
 #[cold]
-fn missing(tail: &[u8], start: u64) -> Error {
-    let back = tail.len().saturating_sub(LEN);
-    let found = tail.get(back..).and_then(|last| last.get(..KOLY.len())).unwrap_or_default();
+fn missing(store: &dyn Storage, at: HostOffset) -> Error {
+    let mut found = [0; KOLY.len()];
+    let read = store.read_padded_at(at, &mut found);
     Invalid {
         format: NAME,
         field: "signature".into(),
-        at: HostOffset(start.saturating_add(back as u64)),
-        found: if found.is_empty() { Value::Missing } else { Value::from(found) },
+        at,
+        found: if read.is_ok() { Value::from(&found[..]) } else { Value::Missing },
         expected: "\"koly\"".into(),
     }
     .into()

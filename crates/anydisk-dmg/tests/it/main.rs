@@ -2,6 +2,7 @@
 
 mod checking;
 mod corpus;
+mod encrypted;
 mod golden;
 mod judges;
 mod mutants;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anydisk_core::{Disk, GuestOffset, Limits};
+use anydisk_core::{Disk, GuestOffset, Limits, Location, OpenRequest};
 use anydisk_dmg::DmgImage;
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::golden::cases;
@@ -13,8 +13,10 @@ fn golden(name: &str) -> Vec<u8> {
 }
 
 fn open(bytes: Vec<u8>) -> anydisk_core::Result<Disk> {
+    let (location, limits) = (Location::Other("disk.dmg".into()), Limits::strict());
     let store = Arc::new(MemoryStorage::new(bytes));
-    Ok(Disk::new(Arc::new(DmgImage::open(store, &Limits::strict())?)))
+    let image = DmgImage::open(&OpenRequest::new(store, &location, &limits))?;
+    Ok(Disk::new(Arc::new(image)))
 }
 
 fn contents(bytes: Vec<u8>) -> Vec<u8> {
@@ -52,11 +54,9 @@ fn a_trailer_at_the_start_counts_where_there_is_none_at_the_end() {
 }
 
 #[test]
-fn encrypted_images_are_refused_by_name() {
-    let version_1 = [&[0; 5000][..], b"cdsaencr"].concat();
-    for bytes in [golden("hostile-encrypted"), version_1] {
-        assert_eq!(open(bytes).unwrap_err().to_string(), "dmg: encryption is not supported");
-    }
+fn images_encrypted_by_version_1_are_refused_by_name() {
+    let refused = open([&[0; 5000][..], b"cdsaencr"].concat()).unwrap_err().to_string();
+    assert_eq!(refused, "dmg: encryption of version 1 is not supported");
 }
 
 #[test]
