@@ -4,8 +4,17 @@
 use anydisk_codec::{Codec, Decoder};
 use libfuzzer_sys::fuzz_target;
 
-const CODECS: [Codec; 7] =
-    [Codec::Deflate, Codec::Zlib, Codec::Zstd, Codec::Bzip2, Codec::Xz, Codec::Lzfse, Codec::Adc];
+const CODECS: [Codec; 9] = [
+    Codec::Deflate,
+    Codec::Zlib,
+    Codec::Zstd,
+    Codec::Bzip2,
+    Codec::Xz,
+    Codec::Lzfse,
+    Codec::Adc,
+    Codec::Lz4,
+    Codec::Lzo,
+];
 
 fuzz_target!(|data: &[u8]| {
     let Some(([kind, low, high], stream)) = data.split_first_chunk::<3>() else { return };

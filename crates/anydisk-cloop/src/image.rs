@@ -60,10 +60,7 @@ impl CloopImage {
 fn broken(slice: SliceAt, entry: u64, bad: BadEntry) -> Error {
     let expected = match bad {
         BadEntry::Codec(kind) => {
-            let feature = match kind {
-                crate::layout::codec::LZO => "a block packed by LZO1X".into(),
-                _ => format!("a block packed in way {kind}").into(),
-            };
+            let feature = format!("a block packed in way {kind}").into();
             return Error::Unsupported { format: NAME, feature };
         }
         BadEntry::Place => "a place in the file, and none behind the next one",

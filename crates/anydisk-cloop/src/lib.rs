@@ -16,8 +16,8 @@
 //! | feature | |
 //! |---|---|
 //! | version 2.0 | read |
-//! | version 4.0, its header first or last: plain, zlib, xz, LZ4 | read |
-//! | version 4.0: LZO1X; versions before 2.0 | refused by name |
+//! | version 4.0, its header first or last: plain, zlib, xz, LZ4, LZO1X | read |
+//! | versions before 2.0 | refused by name |
 //! | writing | missing |
 //!
 //! What is accepted is told in `docs/formats/cloop.md`.

@@ -37,6 +37,8 @@ pub enum Packed {
     Xz,
     /// As a block of LZ4.
     Lz4,
+    /// By LZO1X.
+    Lzo,
 }
 
 impl Packed {
@@ -48,6 +50,7 @@ impl Packed {
             Self::Zlib => Some(Codec::Zlib),
             Self::Xz => Some(Codec::Xz),
             Self::Lz4 => Some(Codec::Lz4),
+            Self::Lzo => Some(Codec::Lzo),
         }
     }
 }
@@ -97,6 +100,7 @@ impl Header {
             codec::NONE => Packed::Plain,
             codec::XZ => Packed::Xz,
             codec::LZ4 => Packed::Lz4,
+            codec::LZO => Packed::Lzo,
             other => return Err(BadEntry::Codec(other)),
         };
         // No codec makes more of what cannot be packed.
@@ -138,7 +142,7 @@ mod tests {
         assert_eq!(old.block(1 << 60 | 200, 300, 300), Err(BadEntry::Place));
         assert_eq!(old.block(0, 12_289, 20_000), Err(BadEntry::Length));
         assert_eq!(new.block(1 << 60, 4095, 20_000), Err(BadEntry::Length));
-        assert_eq!(new.block(4 << 60, 4095, 20_000), Err(BadEntry::Codec(4)));
+        assert_eq!(new.block(5 << 60, 4095, 20_000), Err(BadEntry::Codec(5)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crate::{DecodeError, Decoder, lzfse};
+use crate::{DecodeError, Decoder, lzfse, lzo};
 
 /// How the bytes of one encoded unit (a cluster, a grain, a chunk) are packed.
 ///
@@ -34,6 +34,8 @@ pub enum Codec {
     Adc,
     /// A block of LZ4 without a frame, as in cloop. Nothing marks its end: no byte may follow.
     Lz4,
+    /// An LZO1X stream up to the mark of its end, as in cloop. Padding may follow.
+    Lzo,
     /// A codec from elsewhere.
     Custom(&'static dyn Decode),
 }
@@ -87,6 +89,7 @@ impl Codec {
             Self::Lzfse => lzfse::NAME,
             Self::Adc => "adc",
             Self::Lz4 => "lz4",
+            Self::Lzo => lzo::NAME,
             Self::Custom(codec) => codec.name(),
         }
     }

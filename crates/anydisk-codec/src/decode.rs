@@ -5,7 +5,7 @@ use std::fmt;
 use crate::inflate::Inflater;
 use crate::pool::Pool;
 use crate::zstd::Unzstd;
-use crate::{Codec, DecodeError, Decoded, adc, bunzip, lz4, lzfse, unxz};
+use crate::{Codec, DecodeError, Decoded, adc, bunzip, lz4, lzfse, lzo, unxz};
 
 /// Decodes unit after unit with any [`Codec`], keeping the state of each it has met.
 ///
@@ -64,6 +64,7 @@ impl Decoder {
             Codec::Lzfse => lzfse::run(stream, out),
             Codec::Adc => adc::run(stream, out),
             Codec::Lz4 => lz4::run(stream, out),
+            Codec::Lzo => lzo::run(stream, out),
             Codec::Custom(codec) => codec.decode_prefix(stream, out),
         }
     }

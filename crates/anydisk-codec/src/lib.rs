@@ -21,6 +21,7 @@
 //! | [`Codec::Lzfse`] | LZFSE | DMG | refused | refused | no |
 //! | [`Codec::Adc`] | ADC | DMG | refused | refused | no |
 //! | [`Codec::Lz4`] | a block of LZ4 | cloop | refused | refused | no |
+//! | [`Codec::Lzo`] | LZO1X | cloop | refused | refused | no |
 //! | [`Codec::Custom`] | | formats with a codec of their own | | | |
 //!
 //! All but bzip2 and .xz decode with their history in the output itself. So distances of any length are
@@ -63,6 +64,7 @@ mod error;
 mod inflate;
 mod lz4;
 mod lzfse;
+mod lzo;
 mod output;
 mod pool;
 mod unxz;

@@ -62,27 +62,55 @@ fn what_create_compressed_fs_packs_is_read() {
     assert!(read[disk.len()..].iter().all(|byte| *byte == 0));
 }
 
-#[test]
-fn blocks_of_lz4_are_read_and_what_is_no_block_of_it_is_not() {
-    let disk = disk(16 << 10);
-    let blocks: Vec<Vec<u8>> = disk.chunks(4096).map(lz4_flex::block::compress).collect();
+/// An image of version 4 of these blocks, all packed in one way.
+fn image(packed: u64, blocks: &[Vec<u8>]) -> Vec<u8> {
+    let count = u8::try_from(blocks.len()).expect("a few");
     let mut file = b"#!/bin/sh\n#V4.0 Format\n".to_vec();
     file.resize(128, 0);
-    file.extend([0, 0, 16, 0, 0, 0, 0, 4]);
-    let mut at = 136 + 5 * 8;
-    for block in blocks.iter().map(Vec::len).chain([0]) {
-        file.extend((3 << 60 | at as u64).to_be_bytes());
-        at += block;
+    file.extend([0, 0, 16, 0, 0, 0, 0, count]);
+    let mut at = 136 + (blocks.len() + 1) * 8;
+    for len in blocks.iter().map(Vec::len).chain([0]) {
+        file.extend((packed << 60 | at as u64).to_be_bytes());
+        at += len;
     }
     file.extend(blocks.concat());
-    let folder = ImageFolder::new(&CLOOP);
-    std::fs::write(folder.path("disk"), &file).expect("a file");
-    assert!(contents(&folder.open("disk", Access::Read)) == disk);
-    // A block of five bytes less.
-    file[136 + 7] += 5;
-    std::fs::write(folder.path("disk"), &file).expect("a file");
-    let mut block = [0; 4096];
-    let damaged = folder.open("disk", Access::Read);
-    let error = damaged.read(anydisk_core::GuestOffset(0), &mut block).unwrap_err().to_string();
-    assert!(error.contains("lz4: "), "{error}");
+    file
+}
+
+/// A block as a stream of LZO1X: all of it literals, in one piece.
+fn lzo(block: &[u8]) -> Vec<u8> {
+    let mut rest = block.len() - 18;
+    let mut stream = vec![0];
+    while rest > 255 {
+        stream.push(0);
+        rest -= 255;
+    }
+    stream.push(u8::try_from(rest).expect("a byte"));
+    stream.extend(block);
+    stream.extend([0x11, 0, 0]);
+    stream
+}
+
+/// Packs a block.
+type Pack = fn(&[u8]) -> Vec<u8>;
+
+#[test]
+fn blocks_of_lz4_and_lzo_are_read_and_what_is_no_block_of_them_is_not() {
+    let disk = disk(16 << 10);
+    let packers: [(u64, &str, Pack); 2] =
+        [(3, "lz4: ", lz4_flex::block::compress), (4, "lzo1x: ", lzo)];
+    for (packed, name, pack) in packers {
+        let blocks: Vec<Vec<u8>> = disk.chunks(4096).map(pack).collect();
+        let mut file = image(packed, &blocks);
+        let folder = ImageFolder::new(&CLOOP);
+        std::fs::write(folder.path("disk"), &file).expect("a file");
+        assert!(contents(&folder.open("disk", Access::Read)) == disk, "{name}");
+        // A block that begins five bytes later.
+        file[136 + 7] += 5;
+        std::fs::write(folder.path("disk"), &file).expect("a file");
+        let mut block = [0; 4096];
+        let damaged = folder.open("disk", Access::Read);
+        let error = damaged.read(anydisk_core::GuestOffset(0), &mut block).unwrap_err().to_string();
+        assert!(error.contains(name), "{error}");
+    }
 }

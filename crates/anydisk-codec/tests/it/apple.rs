@@ -1,4 +1,4 @@
-//! The codecs of Apple's images, judged by encoders from elsewhere.
+//! The codecs of Apple's images and of cloop, judged by encoders from elsewhere.
 
 use std::io::Write;
 
@@ -90,7 +90,7 @@ proptest! {
 
     #[test]
     fn damage_to_a_stream_never_panics(unit in units(), damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
-        for codec in PACKED.into_iter().chain([Codec::Adc]) {
+        for codec in PACKED.into_iter().chain([Codec::Adc, Codec::Lz4, Codec::Lzo]) {
             let mut stream = packed(codec, &unit);
             for (index, byte) in &damage {
                 let at = index.index(stream.len());
@@ -127,6 +127,55 @@ fn adc_unpacks_literals_and_copies_that_reach_into_themselves() {
     for (stream, len, expected) in refusals {
         assert_eq!(decoded(Codec::Adc, stream, len).unwrap_err().to_string(), expected);
     }
+}
+
+/// What lzop packed: text, noise, zeroes, repeats near and far.
+fn lzo_unit() -> Vec<u8> {
+    let mut state = 1_u32;
+    let noise: Vec<u8> = (0..3000)
+        .map(|_| {
+            state = state.wrapping_mul(1_103_515_245).wrapping_add(12_345);
+            state.to_le_bytes()[2]
+        })
+        .collect();
+    let text: Vec<u8> =
+        (0..4000).flat_map(|n| format!("line {n:06} of text\n").into_bytes()).collect();
+    let parts =
+        [&text[..20_000], &noise, &[0; 20_000], &text[..3000], &noise[..700], &[7; 300], &text];
+    parts.concat()[..65_536].to_vec()
+}
+
+#[test]
+fn lzo_unpacks_what_lzop_packed_and_refuses_what_is_cut_or_of_another_length() {
+    let unit = lzo_unit();
+    for stream in [
+        include_bytes!("../data/lzo-level-1.bin").as_slice(),
+        include_bytes!("../data/lzo-level-9.bin"),
+    ] {
+        let padded = [stream, b"padding"].concat();
+        let mut out = vec![0xAA; unit.len()];
+        let found = Codec::Lzo.decode(&padded, &mut out).expect("a good stream");
+        assert_eq!(found, Decoded::new(unit.len(), Some(stream.len())));
+        assert!(out == unit);
+        for cut in [0, 1, 100, stream.len() / 2, stream.len() - 1] {
+            assert!(decoded(Codec::Lzo, &stream[..cut], unit.len()).is_err(), "cut at {cut}");
+        }
+        let long = decoded(Codec::Lzo, stream, unit.len() - 1);
+        assert!(matches!(long, Err(DecodeError::Long { .. })), "{long:?}");
+        for at in 0..200 {
+            let mut damaged = stream.to_vec();
+            damaged[at * stream.len() / 200] ^= 0x55;
+            let _ = decoded(Codec::Lzo, &damaged, unit.len());
+        }
+    }
+}
+
+#[test]
+fn lzo_unpacks_the_streams_of_its_description() {
+    // Four literals and the end; a copy of two bytes, with a literal behind it, between.
+    assert_eq!(decoded(Codec::Lzo, b"\x15abcd\x11\0\0", 4).expect("it is good"), b"abcd");
+    let few = b"\x13ab\x01\x00c\x11\0\0";
+    assert_eq!(decoded(Codec::Lzo, few, 5).expect("it is good"), b"abbbc");
 }
 
 #[test]

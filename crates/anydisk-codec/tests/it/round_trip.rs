@@ -61,7 +61,7 @@ proptest! {
         stream in prop::collection::vec(any::<u8>(), 0..400), len in 0_usize..2000,
     ) {
         let mut out = vec![0; len];
-        let apples = [Codec::Bzip2, Codec::Xz, Codec::Lzfse, Codec::Adc];
+        let apples = [Codec::Bzip2, Codec::Xz, Codec::Lzfse, Codec::Adc, Codec::Lz4, Codec::Lzo];
         for codec in [Codec::Deflate, Codec::Zlib, Codec::Zstd].into_iter().chain(apples) {
             if let Ok(decoded) = codec.decode_prefix(&stream, &mut out) {
                 prop_assert!(decoded.len <= len);
