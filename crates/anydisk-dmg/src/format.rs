@@ -1,12 +1,15 @@
-//! Recognising, opening, checking.
+//! Recognising, opening, checking, writing in one pass.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use anydisk_core::{
-    CheckReport, CheckRequest, Finding, Format, OpenRequest, Opened, Result, Sample, Verdict,
+    CheckReport, CheckRequest, Finding, Format, OpenRequest, Opened, Result, Sample, Sink,
+    SinkRequest, Verdict,
 };
 
 use crate::layout::{ENCRYPTED, ENCRYPTED_V1};
+use crate::sink::DmgSink;
 use crate::trailer::{self, is_trailer};
 use crate::{DmgImage, NAME, check};
 
@@ -38,6 +41,14 @@ impl Format for DmgFormat {
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
         request.only_read("DMG")?;
         Ok(Opened::new(Arc::new(DmgImage::open(&request)?), None))
+    }
+
+    fn sink(
+        &self,
+        request: &SinkRequest<'_>,
+        out: Box<dyn Write + Send>,
+    ) -> Result<Option<Box<dyn Sink>>> {
+        Ok(Some(Box::new(DmgSink::new(request, out)?)))
     }
 
     fn checks_data(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Apple disk images (UDIF, `.dmg`), read.
+//! Apple disk images (UDIF, `.dmg`), read, and written in one pass.
 //!
 //! ```text
 //!   data fork: chunks ...  |  property list, or resource fork: tables of chunks  |  trailer "koly"
@@ -13,7 +13,7 @@
 //! | [`EncryptedHeader`] | what an encrypted image begins with |
 //! | [`ChunkMap`] | all chunks by sector, pure |
 //! | [`DmgImage`] | the map in memory; translates, never moves guest bytes |
-//! | [`DmgFormat`] | recognises, opens, checks |
+//! | [`DmgFormat`] | recognises, opens, checks, writes |
 //!
 //! | feature | |
 //! |---|---|
@@ -23,7 +23,7 @@
 //! | segmented images (`.dmgpart`) | refused by name |
 //! | images encrypted by a passphrase (`encrcdsa`), with a trailer or without | read |
 //! | those of version 1 (`cdsaencr`), and those that only a certificate opens | refused by name |
-//! | writing | missing |
+//! | writing | in one pass, packed by zlib (UDZO) |
 //!
 //! Images without a trailer (UDRW) are raw. What is accepted is told in `docs/formats/dmg.md`.
 //!
@@ -53,6 +53,7 @@ pub mod layout;
 mod limits;
 mod map;
 mod plist;
+mod sink;
 mod table;
 mod tables;
 mod trailer;

@@ -144,6 +144,58 @@ fn broken(at: HostOffset, found: &str, expected: &'static str) -> anydisk_core::
     .into()
 }
 
+/// A property list with one table, of the whole disk.
+pub(crate) fn written(table: &[u8]) -> String {
+    let mut data = String::new();
+    for line in table.chunks(LINE) {
+        data.push_str("\n\t\t\t\t");
+        line.chunks(3).for_each(|bytes| push_base64(bytes, &mut data));
+    }
+    format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?>
+<!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
+<plist version="1.0">
+<dict>
+	<key>resource-fork</key>
+	<dict>
+		<key>blkx</key>
+		<array>
+			<dict>
+				<key>Attributes</key>
+				<string>0x0050</string>
+				<key>CFName</key>
+				<string>whole disk (unknown partition : 0)</string>
+				<key>Data</key>
+				<data>{data}
+				</data>
+				<key>ID</key>
+				<string>0</string>
+				<key>Name</key>
+				<string>whole disk (unknown partition : 0)</string>
+			</dict>
+		</array>
+	</dict>
+</dict>
+</plist>
+"#
+    )
+}
+
+/// Bytes that stand in one line of base64.
+const LINE: usize = 33;
+
+/// Up to three bytes as four letters.
+fn push_base64(bytes: &[u8], text: &mut String) {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let byte = |index: usize| bytes.get(index).copied().map_or(0, u32::from);
+    let word = byte(0) << 16 | byte(1) << 8 | byte(2);
+    for (place, shift) in [18_u32, 12, 6, 0].into_iter().enumerate() {
+        let digit = usize::try_from(word >> shift & 63).ok().and_then(|digit| DIGITS.get(digit));
+        let letter = digit.filter(|_| place <= bytes.len()).copied().unwrap_or(b'=');
+        text.push(char::from(letter));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,6 +216,15 @@ mod tests {
             "<?xml version=\"1.0\"?>\n<!DOCTYPE plist PUBLIC \"-//Apple//DTD PLIST 1.0//EN\" \"x\">\
              <plist version=\"1.0\"><dict><key>resource-fork</key><dict>{inside}</dict></dict></plist>"
         )
+    }
+
+    #[test]
+    fn a_table_that_is_written_is_read() {
+        for len in [0_u8, 1, 2, 3, 32, 33, 34, 200] {
+            let table: Vec<u8> = (0..len).map(|byte| byte.wrapping_mul(89)).collect();
+            let found = read(&written(&table)).expect("it is good");
+            assert_eq!(found.iter().map(|(_, bytes)| bytes).collect::<Vec<_>>(), [&table]);
+        }
     }
 
     #[test]

@@ -7,3 +7,4 @@ mod golden;
 mod judges;
 mod mutants;
 mod trailers;
+mod writing;
