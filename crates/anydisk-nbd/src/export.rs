@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use anydisk_core::{Disk, DiskExtent, Error, Feature, GuestOffset, GuestRange, Result, Source};
+use anydisk_core::{
+    Changes, Disk, DiskExtent, Error, Feature, GuestOffset, GuestRange, Result, Source,
+};
 
 use crate::layout::{can, state};
 
@@ -17,7 +19,22 @@ pub struct Export {
     pub(crate) name: String,
     pub(crate) description: String,
     is_writable: bool,
+    is_shared: bool,
+    durability: Durability,
     contexts: Vec<Context>,
+}
+
+/// When what a client writes is on stable storage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// When it asks for it, by a flush or with a request.
+    #[default]
+    OnFlush,
+    /// When it is answered.
+    Always,
+    /// Nobody knows: what it asks for is not done.
+    Never,
 }
 
 /// What a client may ask of each run of a disk: a metadata context.
@@ -27,8 +44,8 @@ pub(crate) enum Context {
     Allocation,
     /// `qemu:allocation-depth`
     Depth,
-    /// `qemu:dirty-bitmap:` and this name
-    Bitmap(String),
+    /// `qemu:dirty-bitmap:` and this name; the layer of the disk that has it
+    Bitmap(String, usize),
 }
 
 impl Context {
@@ -37,7 +54,7 @@ impl Context {
         match self {
             Self::Allocation => "base:allocation".into(),
             Self::Depth => "qemu:allocation-depth".into(),
-            Self::Bitmap(name) => format!("qemu:dirty-bitmap:{name}"),
+            Self::Bitmap(name, _) => format!("qemu:dirty-bitmap:{name}"),
         }
     }
 }
@@ -47,13 +64,30 @@ impl Export {
     /// can be written if the disk can.
     pub fn new(disk: Arc<Disk>, name: impl Into<String>) -> Self {
         let is_writable = disk.is_writable();
-        let (name, contexts) = (name.into(), vec![Context::Allocation]);
-        Self { disk, name, description: String::new(), is_writable, contexts }
+        Self {
+            disk,
+            name: name.into(),
+            description: String::new(),
+            is_writable,
+            is_shared: true,
+            durability: Durability::default(),
+            contexts: vec![Context::Allocation],
+        }
     }
 
     /// The same, only read.
     pub fn read_only(self) -> Self {
         Self { is_writable: false, ..self }
+    }
+
+    /// The same for one connection at a time: clients are not told that they may open several.
+    pub fn for_one_client(self) -> Self {
+        Self { is_shared: false, ..self }
+    }
+
+    /// The same, with what is written durable at other times than when a client asks for it.
+    pub fn with_durability(self, durability: Durability) -> Self {
+        Self { durability, ..self }
     }
 
     /// The same with a text for people.
@@ -69,20 +103,30 @@ impl Export {
     }
 
     /// The same, and clients are told what a dirty bitmap has recorded, as
-    /// `qemu:dirty-bitmap:NAME`.
+    /// `qemu:dirty-bitmap:NAME`. Of several images of the chain that have one of this name, the
+    /// topmost is asked.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Unusable`] for an inconsistent one, [`Error::Unsupported`] where
-    /// the format has no bitmaps.
+    /// no image has bitmaps.
     pub fn with_bitmap(mut self, name: &str) -> Result<Self> {
-        let bitmaps = self.disk.top().bitmaps().ok_or_else(|| self.no_bitmaps())?;
-        bitmaps.changes(name)?;
-        self.contexts.push(Context::Bitmap(name.to_owned()));
+        let layers = 0..self.disk.layers().len();
+        let mut answers = layers.map(|layer| (layer, self.changes(name, layer).map(drop)));
+        let good = answers.clone().find(|(_, answer)| !is_missing(answer));
+        let Some((layer, answer)) = good.or_else(|| answers.next()) else { return Ok(self) };
+        answer?;
+        let context = Context::Bitmap(name.to_owned(), layer);
+        if !self.contexts.contains(&context) {
+            self.contexts.push(context);
+        }
         Ok(self)
     }
 
-    fn no_bitmaps(&self) -> Error {
-        Error::Unsupported { format: self.disk.top().info().format, feature: Feature::Bitmaps }
+    fn changes(&self, name: &str, layer: usize) -> Result<Box<dyn Changes + '_>> {
+        let image = self.disk.layers().get(layer).map_or(self.disk.top(), |layer| &*layer.image);
+        let no_bitmaps =
+            || Error::Unsupported { format: image.info().format, feature: Feature::Bitmaps };
+        image.bitmaps().ok_or_else(no_bitmaps)?.changes(name)
     }
 
     /// The disk.
@@ -93,6 +137,10 @@ impl Export {
 
     pub(crate) fn is_writable(&self) -> bool {
         self.is_writable
+    }
+
+    pub(crate) fn durability(&self) -> Durability {
+        self.durability
     }
 
     /// What can be asked of it, the number of each being its place.
@@ -108,8 +156,8 @@ impl Export {
         };
         let whole = if structured { can::SEND_DF } else { 0 };
         // One disk stands behind all connections: what one wrote all see, and a flush is of all.
-        let always = can::HAS_FLAGS | can::SEND_FLUSH | can::SEND_FUA | can::CAN_MULTI_CONN;
-        always | changes | whole
+        let several = if self.is_shared { can::CAN_MULTI_CONN } else { 0 };
+        can::HAS_FLAGS | can::SEND_FLUSH | can::SEND_FUA | several | changes | whole
     }
 
     /// Bytes that are best asked for at once.
@@ -129,17 +177,17 @@ impl Export {
                 let found = self.disk.map(range)?;
                 Ok((found.extent.len, depth(&found)))
             }
-            Context::Bitmap(name) => {
-                let bitmaps = self.disk.top().bitmaps().ok_or_else(|| self.no_bitmaps())?;
-                let next = bitmaps.changes(name)?.next(range.start())?;
-                let start = next.map_or(range.end(), |next| next.start());
-                if start > range.start() {
-                    return Ok((
-                        GuestRange::between(range.start(), start).len().min(range.len()),
-                        0,
-                    ));
-                }
-                Ok((next.map_or(0, |next| next.len().min(range.len())), 1))
+            Context::Bitmap(name, layer) => {
+                // An image below may be shorter.
+                let mut changes = self.changes(name, *layer)?;
+                let next = changes.next(range.start())?.map(|next| next.before(range.end()));
+                Ok(match next.filter(|next| !next.is_empty()) {
+                    None => (range.len(), 0),
+                    Some(next) if next.start() > range.start() => {
+                        (GuestRange::between(range.start(), next.start()).len(), 0)
+                    }
+                    Some(next) => (next.len(), 1),
+                })
             }
         }
     }
@@ -156,6 +204,11 @@ impl Export {
         let range = GuestRange::new(GuestOffset(offset), length.into())?;
         (range.end().get() <= self.disk.size()).then_some(range)
     }
+}
+
+fn is_missing(answer: &Result<()>) -> bool {
+    let kind = answer.as_ref().err().map(Error::kind);
+    matches!(kind, Some(Error::NotFound { .. } | Error::Unsupported { .. }))
 }
 
 /// What is known to be zero takes no space where a client keeps it, whatever it takes here.

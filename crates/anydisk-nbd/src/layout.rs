@@ -179,6 +179,7 @@ pub(crate) const DONE: u16 = 1;
 
 /// `NBD_REPLY_TYPE_*`.
 pub(crate) mod chunk {
+    pub(crate) const NONE: u16 = 0;
     pub(crate) const OFFSET_DATA: u16 = 1;
     pub(crate) const OFFSET_HOLE: u16 = 2;
     pub(crate) const BLOCK_STATUS: u16 = 5;

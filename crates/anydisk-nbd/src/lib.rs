@@ -42,9 +42,9 @@ mod wire;
 use std::io::{BufReader, Read, Write};
 
 pub use error::{Error, Result};
-pub use export::Export;
+pub use export::{Durability, Export};
 
-use crate::negotiate::negotiate;
+use crate::negotiate::{Agreed, negotiate};
 use crate::session::Session;
 
 /// Disks that clients are offered.
@@ -75,20 +75,64 @@ impl Server {
     /// Serves one client until it goes; blocks. May be called by many threads at once, for a
     /// client each. When the client went, what it wrote is flushed.
     ///
-    /// Whoever wants to end it shuts the connection down: what was asked before is done.
+    /// Whoever wants to end it shuts the connection down for reading: what was asked before is
+    /// done. A client that does not take its answers holds it until the connection is shut down
+    /// both ways.
     ///
     /// # Errors
     /// [`Error`]; others can be served nevertheless.
-    pub fn serve(&self, input: impl Read + Send, mut output: impl Write + Send) -> Result<()> {
+    pub fn serve(&self, input: impl Read + Send, output: impl Write + Send) -> Result<()> {
+        self.greet(input, output)?.map_or(Ok(()), Client::serve)
+    }
+
+    /// The first half of [`serve`](Self::serve): what the client wants; `None` if it only asked
+    /// what there is. A stranger may let wait for it: a connection belongs shut down after a while.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn greet<R: Read, W: Write>(
+        &self,
+        input: R,
+        mut output: W,
+    ) -> Result<Option<Client<'_, R, W>>> {
         let mut input = BufReader::with_capacity(64 << 10, input);
-        let Some(agreed) = negotiate(&self.exports, &mut input, &mut output)? else {
-            return Ok(());
-        };
-        let export = agreed.export;
-        let served = Session::new(agreed, input, output).run(self.threads);
-        if export.is_writable() {
+        let agreed = negotiate(&self.exports, &mut input, &mut output)?;
+        let threads = self.threads;
+        Ok(agreed.map(|agreed| Client { agreed, input, output, threads }))
+    }
+}
+
+/// A client that has chosen a disk.
+#[must_use]
+pub struct Client<'a, R, W> {
+    agreed: Agreed<'a>,
+    input: BufReader<R>,
+    output: W,
+    threads: usize,
+}
+
+impl<'a, R: Read + Send, W: Write + Send> Client<'a, R, W> {
+    /// What it chose.
+    pub fn export(&self) -> &'a Export {
+        self.agreed.export
+    }
+
+    /// Serves it until it goes; see [`Server::serve`].
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn serve(self) -> Result<()> {
+        let export = self.agreed.export;
+        let served = Session::new(self.agreed, self.input, self.output).run(self.threads);
+        if export.is_writable() && export.durability() != Durability::Never {
             export.disk().flush()?;
         }
         served
+    }
+}
+
+impl<R, W> std::fmt::Debug for Client<'_, R, W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("agreed", &self.agreed).finish_non_exhaustive()
     }
 }

@@ -9,7 +9,7 @@ use anydisk_storage::Error as StorageError;
 use zerocopy::IntoBytes;
 
 use crate::error::{Error, Result, protocol};
-use crate::export::{Export, MOST};
+use crate::export::{Durability, Export, MOST};
 use crate::layout::{
     CHUNK, DONE, REQUEST, RawChunk, RawExtent, RawRequest, RawSimpleReply, SIMPLE_REPLY, chunk,
     command, errno, flag,
@@ -78,15 +78,18 @@ impl From<DiskError> for Failed {
             DiskError::OutOfRange { .. } => errno::EINVAL,
             DiskError::Unsupported { .. } => errno::ENOTSUP,
             DiskError::Limit { .. } => errno::ENOSPC,
-            DiskError::Storage(StorageError::Io(cause))
-                if cause.source.kind() == io::ErrorKind::StorageFull =>
-            {
+            DiskError::Storage(StorageError::Io(cause)) if is_full(cause.source.kind()) => {
                 errno::ENOSPC
             }
             _ => errno::EIO,
         };
         Self::Refused(number, error.to_string())
     }
+}
+
+fn is_full(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(kind, StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 type Answered<T> = std::result::Result<T, Failed>;
@@ -179,7 +182,13 @@ impl<'a, R: Read + Send, W: Write + Send> Session<'a, R, W> {
             command::WRITE_ZEROES => disk.zero(range, !has(flag::NO_HOLE))?,
             _ => {} // A flush.
         }
-        if request.command == command::FLUSH || has(flag::FUA) {
+        let asks = request.command == command::FLUSH || has(flag::FUA);
+        let flushes = match self.export().durability() {
+            Durability::OnFlush => asks,
+            Durability::Always => true,
+            Durability::Never => false,
+        };
+        if flushes {
             disk.flush()?;
         }
         Ok(self.send(simple_reply(request.cookie, 0).as_bytes())?)
@@ -190,18 +199,22 @@ impl<'a, R: Read + Send, W: Write + Send> Session<'a, R, W> {
         let (command, length) = (request.command, request.length);
         let known = match command {
             command::READ => flag::DF,
-            command::WRITE | command::TRIM => flag::FUA,
-            command::WRITE_ZEROES => flag::FUA | flag::NO_HOLE,
-            command::FLUSH => return Ok(GuestRange::whole(0)),
+            command::WRITE | command::TRIM | command::FLUSH => 0,
+            command::WRITE_ZEROES => flag::NO_HOLE,
             command::BLOCK_STATUS if self.agreed.contexts.is_empty() => {
                 return Err(Failed::invalid("no metadata context was agreed on"));
             }
             command::BLOCK_STATUS => flag::REQ_ONE,
             _ => return Err(Failed::invalid(format!("there is no command {command}"))),
         };
+        // Clients set this one where it means nothing, and may.
+        let known = known | flag::FUA;
         if request.flags & !known != 0 {
             let flags = request.flags;
             return Err(Failed::invalid(format!("flags {flags:#x}, expected {known:#x} at most")));
+        }
+        if command == command::FLUSH {
+            return Ok(GuestRange::whole(0));
         }
         let writes = matches!(command, command::WRITE | command::TRIM | command::WRITE_ZEROES);
         if writes && !self.export().is_writable() {
@@ -211,8 +224,10 @@ impl<'a, R: Read + Send, W: Write + Send> Session<'a, R, W> {
             return Err(Failed::invalid(format!("{length} bytes, expected {MOST} at most")));
         }
         let size = self.export().disk().size();
-        self.export().range(request.offset, length).filter(|_| length > 0).ok_or_else(|| {
-            let number = if writes { errno::ENOSPC } else { errno::EINVAL };
+        let is_some = length > 0 || command != command::BLOCK_STATUS;
+        self.export().range(request.offset, length).filter(|_| is_some).ok_or_else(|| {
+            let grows = matches!(command, command::WRITE | command::WRITE_ZEROES);
+            let number = if grows { errno::ENOSPC } else { errno::EINVAL };
             let (offset, why) = (request.offset, "a range of the disk");
             Failed::Refused(
                 number,
@@ -226,6 +241,9 @@ impl<'a, R: Read + Send, W: Write + Send> Session<'a, R, W> {
         let cookie = request.cookie;
         if !self.agreed.structured {
             return self.send_behind(simple_reply(cookie, 0).as_bytes(), range);
+        }
+        if range.is_empty() {
+            return Ok(self.send_chunk(cookie, DONE, chunk::NONE, &[])?);
         }
         let whole = request.flags & flag::DF != 0;
         let parts = if whole { vec![(range, false)] } else { self.parts(range)? };

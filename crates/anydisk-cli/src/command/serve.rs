@@ -1,5 +1,6 @@
 //! `anydisk serve`: qemu-nbd's options.
 
+mod clients;
 mod listener;
 
 use std::ffi::OsString;
@@ -7,11 +8,12 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anydisk::Disk;
-use anydisk_nbd::{Export, Server};
+use anydisk::{Chosen, Disk};
+use anydisk_nbd::{Durability, Export, Server};
 use clap::Args;
 
-use self::listener::{Listener, serve_clients};
+use self::clients::{End, serve_clients};
+use self::listener::Listener;
 use super::snapshot;
 use crate::args::{Cache, Part, Reading};
 use crate::failure::{Failure, Outcome};
@@ -79,24 +81,50 @@ pub(crate) struct Serve {
     reading: Reading,
 }
 
+/// The most bytes of a text on the wire.
+const LONGEST_TEXT: usize = 4096;
+
 impl Serve {
     pub(crate) fn run(self) -> Outcome {
+        self.check()?;
+        // Before anybody is told that there is a server.
+        let end = End::watch()?;
         let disk = Arc::new(self.disk()?);
         let server = Server::new(vec![self.export(Arc::clone(&disk))?]);
-        let listener = match &self.socket {
-            Some(path) => Listener::at_socket(path)?,
-            None => Listener::at_port(&self.bind, self.port)?,
-        };
-        let mut out = io::stdout().lock();
-        writeln!(out, "{}", listener.uri(&self.export_name))?;
-        out.flush()?;
-        drop(out);
+        let listener = self.listener()?;
+        if !listener.is_given() {
+            let mut out = io::stdout().lock();
+            writeln!(out, "{}", listener.uri(&self.export_name))?;
+            out.flush()?;
+        }
         let most = if self.shared == 0 { usize::MAX } else { self.shared };
-        let code = serve_clients(&server, &listener, most, self.persistent)?;
+        let served = serve_clients(&server, &listener, end, most, self.persistent);
         if disk.is_writable() {
             disk.flush()?;
         }
-        Ok(code)
+        served
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        if self.snapshot.is_some() && !self.bitmap.is_empty() {
+            return Err(Failure::new("A snapshot has no bitmaps"));
+        }
+        for (option, text) in [("-x", &self.export_name), ("-D", &self.description)] {
+            if text.len() > LONGEST_TEXT {
+                return Err(Failure::new(format!("{option} takes {LONGEST_TEXT} bytes at most")));
+            }
+        }
+        Ok(())
+    }
+
+    fn listener(&self) -> Result<Listener, Failure> {
+        if let Some(listener) = Listener::given()? {
+            return Ok(listener);
+        }
+        match &self.socket {
+            Some(path) => Listener::at_socket(path),
+            None => Listener::at_port(&self.bind, self.port),
+        }
     }
 
     /// What is offered, open for writing unless it is only to be read.
@@ -104,7 +132,11 @@ impl Serve {
         let (format, direct) = (self.format.as_deref(), self.cache.is_direct());
         let reads = self.read_only || self.snapshot.is_some() || self.part.member.is_some();
         match &self.files[..] {
-            [file] if !reads => self.reading.disk_to_write(file, format, direct),
+            [file] if !reads => {
+                let disk = self.reading.disk_to_write(file, format, direct)?;
+                refuse_if_guessed(&disk)?;
+                Ok(disk)
+            }
             files if reads => {
                 let disk = self.reading.part(&self.part, files, format, direct)?;
                 snapshot::disk_at(disk, self.snapshot.as_deref())
@@ -116,9 +148,27 @@ impl Serve {
     }
 
     fn export(&self, disk: Arc<Disk>) -> Result<Export, Failure> {
-        let export = Export::new(disk, &*self.export_name).described(&*self.description);
+        let durability = match self.cache {
+            Cache::None | Cache::Writeback => Durability::OnFlush,
+            Cache::Writethrough | Cache::Directsync => Durability::Always,
+            Cache::Unsafe => Durability::Never,
+        };
+        let export = Export::new(disk, &*self.export_name)
+            .described(&*self.description)
+            .with_durability(durability);
+        let export = if self.shared == 1 { export.for_one_client() } else { export };
         let export = if self.allocation_depth { export.with_depth() } else { export };
         let with_bitmap = |export: Export, name: &String| export.with_bitmap(name);
         Ok(self.bitmap.iter().try_fold(export, with_bitmap)?)
     }
+}
+
+/// Whoever writes into a disk of no format could make it one, with a file of his choice below.
+fn refuse_if_guessed(disk: &Disk) -> Result<(), Failure> {
+    let is_guessed = disk.layers().iter().take(1).any(|top| top.chosen == Chosen::Guessed);
+    if !is_guessed {
+        return Ok(());
+    }
+    let why = "A disk whose format is not known is not offered to be written";
+    Err(Failure::new(why).with_advice("Name the format: -f raw; or let it be read: -r"))
 }

@@ -31,8 +31,12 @@ impl Server {
     }
 
     fn interrupt(&self) {
-        // Whoever runs the tests in the background has the other signal ignored.
-        let kill = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        // Whoever runs the tests in the background has SIGINT ignored.
+        self.signal("-TERM");
+    }
+
+    fn signal(&self, which: &str) {
+        let kill = Command::new("kill").args([which, &self.child.id().to_string()]).status();
         assert!(kill.expect("a signal").success());
     }
 }
@@ -181,4 +185,107 @@ fn qemu_converts_from_a_port_of_the_host() {
     server.ended(0);
     let [disk, copy] = ["disk.raw", "copy.raw"].map(|name| std::fs::read(bench.path(name)));
     assert!(disk.expect("a disk") == copy.expect("a copy"));
+}
+
+/// A client that has asked for the list and is gone.
+fn ask(bench: &Bench) {
+    let mut stream = UnixStream::connect(bench.path("socket")).expect("a connection");
+    stream
+        .write_all(b"\0\0\0\x03IHAVEOPT\0\0\0\x03\0\0\0\0IHAVEOPT\0\0\0\x02\0\0\0\0")
+        .expect("sent");
+    let mut told = Vec::new();
+    stream.read_to_end(&mut told).expect("the end");
+    assert_eq!(told.len(), 18 + (20 + 4) + 20 + 20);
+}
+
+#[test]
+fn who_only_asks_and_a_second_server_do_not_end_the_first() {
+    let bench = Bench::new();
+    bench.raw("disk.raw", 4096, &[(0, b"hello")]);
+    let line = ["-r", "-f", "raw", "-k", "socket", "disk.raw"];
+    let server = Server::new(&bench, &line);
+    ask(&bench);
+    bench.fails(&[&["serve"][..], &line].concat(), 1);
+    drop(UnixStream::connect(bench.path("socket")).expect("a connection"));
+    let (mut stream, _) = client(&bench);
+    assert_eq!(read(&mut stream, 0, 5), b"hello");
+    drop(stream);
+    assert_eq!(server.ended(0), "");
+}
+
+#[test]
+fn a_client_that_takes_no_answers_does_not_keep_the_others_writes_from_the_disk() {
+    let bench = Bench::new();
+    bench.prints(&["create", "-q", "-f", "qcow2", "disk.qcow2", "64M"]);
+    for signal in ["-TERM", "-HUP"] {
+        let server = Server::new(&bench, &["-t", "-e", "0", "-k", "socket", "disk.qcow2"]);
+        let (mut stuck, _) = client(&bench);
+        for _ in 0..8 {
+            request(&mut stuck, 0, 0, 32 << 20, &[]);
+        }
+        let (mut stream, _) = client(&bench);
+        request(&mut stream, 1, 0, 5, signal.as_bytes().repeat(2).get(..5).expect("five"));
+        assert_eq!(answer(&mut stream), 0);
+        server.signal(signal);
+        server.ended(0);
+        assert!(!bench.path("socket").exists());
+        bench.prints(&["convert", "-O", "raw", "disk.qcow2", "disk.raw"]);
+        let bytes = std::fs::read(bench.path("disk.raw")).expect("a file");
+        assert!(bytes.starts_with(signal.as_bytes()), "{signal}");
+    }
+}
+
+#[test]
+fn where_the_system_has_no_room_for_a_client_the_others_are_served_on() {
+    let bench = Bench::new();
+    bench.prints(&["create", "-q", "-f", "qcow2", "disk.qcow2", "4M"]);
+    let tool = env!("CARGO_BIN_EXE_anydisk");
+    let line = format!("ulimit -n 40; exec {tool} serve -t -e 0 -k socket disk.qcow2");
+    let mut command = bench.command("sh");
+    let pipes = command.args(["-c", &line]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = pipes.spawn().expect("it runs");
+    let mut uri = String::new();
+    BufReader::new(child.stdout.as_mut().expect("a pipe")).read_line(&mut uri).expect("a line");
+    let mut server = Server { child, uri };
+    let (mut stream, _) = client(&bench);
+    let crowd: Vec<_> = (0..60).map(|_| UnixStream::connect(bench.path("socket"))).collect();
+    request(&mut stream, 1, 0, 5, b"hello");
+    assert_eq!(answer(&mut stream), 0);
+    let mut told = String::new();
+    let errors = server.child.stderr.as_mut().expect("a pipe");
+    BufReader::new(errors).read_line(&mut told).expect("a line");
+    assert!(told.starts_with("anydisk: there is no room for one more client: "), "{told}");
+    drop(crowd);
+    let (mut later, _) = client(&bench);
+    assert_eq!(read(&mut later, 0, 5), b"hello");
+    server.interrupt();
+    server.ended(0);
+}
+
+#[test]
+fn a_disk_of_no_known_format_is_offered_to_be_read_only() {
+    let bench = Bench::new();
+    bench.raw("disk.raw", 4096, &[]);
+    let told = bench.fails(&["serve", "-k", "socket", "disk.raw"], 1);
+    assert!(
+        told.contains("A disk whose format is not known is not offered to be written"),
+        "{told}"
+    );
+    let server = Server::new(&bench, &["-r", "-k", "socket", "disk.raw"]);
+    drop(client(&bench));
+    server.ended(0);
+}
+
+#[test]
+fn a_socket_that_was_opened_by_who_started_it_is_served() {
+    use anydisk_testkit::oracle::is_installed;
+    if !is_installed("nbdinfo") {
+        return;
+    }
+    let bench = Bench::new();
+    bench.raw("disk.raw", 4096, &[]);
+    let tool = env!("CARGO_BIN_EXE_anydisk");
+    let line = ["--size", "--", "[", tool, "serve", "-r", "-f", "raw", "disk.raw", "]"];
+    let output = bench.command("nbdinfo").args(line).output().expect("it runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "4096\n", "{}", said(&output));
 }

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::sync::Arc;
 
-use anydisk_core::{Disk, GuestOffset, NewBitmap};
+use anydisk_core::{Disk, GuestOffset, NewBitmap, Reference, Role};
 use anydisk_nbd::{Export, Server};
 use anydisk_testkit::contents as bytes_of;
 use anydisk_testkit::oracle::{Qemu, is_installed};
@@ -104,6 +104,29 @@ fn bitmaps_and_the_depth_of_the_chain_are_told() {
     let depth = runs_of(&qemu, &running, "qemu:allocation-depth");
     let expected = (1 << 20, (1 << 20) + (64 << 10), true);
     assert_eq!(depth.get(1), Some(&expected), "{depth:?}");
+}
+
+#[test]
+fn a_bitmap_of_an_image_below_is_told_as_well() {
+    let Some(qemu) = Qemu::find() else { return };
+    let folder = folder();
+    let disk = image(&folder);
+    let bitmap = NewBitmap { name: "monday".into(), granularity: None, enabled: true };
+    disk.top().bitmaps().expect("it has them").add(&bitmap).expect("it can be added");
+    disk.write(GuestOffset(2 << 20), &[3; 512]).expect("a write");
+    disk.flush().expect("a flush");
+    let base = Arc::into_inner(disk).expect("nobody else has it");
+    let below = Reference::new(Role::Backing, "disk.qcow2");
+    let top = folder.create("top.qcow2", 4 * SIZE, &[], Some(&below));
+    let over = top.layers()[0].clone();
+    let export = Export::new(Arc::new(base.overlaid(over)), "disk").with_bitmap("monday");
+    let server = Server::new(vec![export.expect("it is there")]);
+    let running = Running::new(server, &folder.path("socket"));
+    let changed = runs_of(&qemu, &running, "qemu:dirty-bitmap:monday");
+    let behind = (2 << 20) + (64 << 10);
+    let expected =
+        [(0, 2 << 20, false), (2 << 20, 64 << 10, true), (behind, 4 * SIZE - behind, false)];
+    assert_eq!(changed, expected);
 }
 
 #[test]

@@ -5,8 +5,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use anydisk_core::{Disk, GuestOffset};
-use anydisk_nbd::{Error, Export, Result, Server};
+use anydisk_nbd::{Durability, Error, Export, Result, Server};
+use anydisk_raw::RawImage;
+use anydisk_storage::{MemoryStorage, Storage};
 use anydisk_testkit::contents as bytes_of;
+use anydisk_testkit::double::{Kind, RecordingStorage};
 
 use crate::common::{SIZE, folder, image};
 
@@ -210,17 +213,25 @@ fn what_cannot_be_done_is_refused_with_the_reason_and_the_client_goes_on() {
                 22,
                 "2 bytes at 0xffffffffffffffff of 0x800200, expected a range of the disk",
             ),
-            (0, 0, 0, 0, 22, "0 bytes at 0x0 of 0x800200, expected a range of the disk"),
             (0, 0, 0, (32 << 20) + 1, 22, "33554433 bytes, expected 33554432 at most"),
             (
                 0,
-                4,
+                6,
                 SIZE - 1,
                 2,
                 28,
                 "2 bytes at 0x8001ff of 0x800200, expected a range of the disk",
             ),
-            (16, 0, 0, 1, 22, "flags 0x10, expected 0x4 at most"),
+            (16, 0, 0, 1, 22, "flags 0x10, expected 0x5 at most"),
+            (
+                0,
+                4,
+                SIZE - 1,
+                2,
+                22,
+                "2 bytes at 0x8001ff of 0x800200, expected a range of the disk",
+            ),
+            (0x8000, 3, 0, 0, 22, "flags 0x8000, expected 0x1 at most"),
             (0, 5, 0, 1, 22, "there is no command 5"),
             (0, 7, 0, 1, 22, "no metadata context was agreed on"),
         ] {
@@ -347,4 +358,86 @@ fn requests_of_several_connections_are_done_side_by_side() {
             assert_eq!(bytes, [u8::try_from(number + 10).expect("little"); 512]);
         }
     }
+}
+
+#[test]
+fn nothing_is_read_and_written_without_complaint_and_fua_may_stand_anywhere() {
+    let served = try_talk(|mut client| {
+        client.greet(3);
+        client.structured();
+        client.go("disk");
+        client.request(1, 0, 5, 0, &[]);
+        assert_eq!(client.chunk(), (1, 0, Vec::new()));
+        for command in [1, 3, 4, 6] {
+            client.request(1, command, 0, 0, &[]);
+            assert_eq!(client.simple(), 0, "{command}");
+        }
+        client.request(1, 0, SIZE - 1, 1, &[]);
+        assert_eq!(client.chunk().2[8..], [9]);
+    });
+    served.expect("it was in order");
+}
+
+#[test]
+fn a_disk_for_one_client_is_not_offered_to_several_connections() {
+    const CAN_MULTI_CONN: u16 = 1 << 8;
+    let folder = folder();
+    let disk = image(&folder);
+    for (export, several) in [
+        (Export::new(Arc::clone(&disk), ""), CAN_MULTI_CONN),
+        (Export::new(Arc::clone(&disk), "").for_one_client(), 0),
+    ] {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let server = Server::new(vec![export]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| server.serve(&theirs, &theirs).expect("it was in order"));
+            let mut client = Client { stream: ours };
+            client.greet(3);
+            assert_eq!(client.go("").1 & CAN_MULTI_CONN, several);
+        });
+    }
+}
+
+#[test]
+fn writes_are_durable_when_it_was_said_that_they_are() {
+    let flushes = |durability, flags: u16| {
+        let recording =
+            Arc::new(RecordingStorage::new(Arc::new(MemoryStorage::new(vec![0; 4096]))));
+        let store: Arc<dyn Storage> = recording.clone();
+        let disk = Disk::new(Arc::new(RawImage::open(store, true).expect("it opens")));
+        let export = Export::new(Arc::new(disk), "").with_durability(durability);
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let server = Server::new(vec![export]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| server.serve(&theirs, &theirs).expect("it was in order"));
+            let mut client = Client { stream: ours };
+            client.greet(3);
+            client.go("");
+            client.request(flags, 1, 0, 2, b"hi");
+            assert_eq!(client.simple(), 0);
+            recording.take_kind(Kind::Flush).len()
+        })
+    };
+    assert_eq!(flushes(Durability::OnFlush, 0), 0);
+    assert_eq!(flushes(Durability::OnFlush, 1), 1);
+    assert_eq!(flushes(Durability::Always, 0), 1);
+    assert_eq!(flushes(Durability::Never, 1), 0);
+}
+
+#[test]
+fn who_only_asks_has_chosen_nothing() {
+    let folder = folder();
+    let (ours, theirs) = UnixStream::pair().expect("a pair");
+    let server = Server::new(vec![Export::new(image(&folder), "disk")]);
+    std::thread::scope(|scope| {
+        let greeted = scope.spawn(|| server.greet(&theirs, &theirs).map(|client| client.is_some()));
+        let mut client = Client { stream: ours };
+        client.greet(3);
+        client.ask(3, &[]);
+        assert_eq!(client.answer(3), (2, b"\0\0\0\x04disk".to_vec()));
+        assert_eq!(client.answer(3), (ACK, Vec::new()));
+        client.ask(2, &[]);
+        assert_eq!(client.answer(2), (ACK, Vec::new()));
+        assert!(!greeted.join().expect("no panic").expect("it was in order"));
+    });
 }

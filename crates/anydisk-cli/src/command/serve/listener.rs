@@ -1,38 +1,71 @@
-//! Where clients connect, and how long they are served.
+//! Where clients connect.
 
 use std::fmt::Write;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use anydisk_nbd::{Error, Server};
-use rustix::event::{PollFd, PollFlags, poll};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use anydisk_nbd::Server;
+use listenfd::ListenFd;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
+};
 
-use crate::failure::{Failure, Outcome};
-use crate::interrupt::Interrupt;
-use crate::output;
+use crate::failure::Failure;
 
 /// A place where clients connect.
 pub(super) enum Listener {
     /// A socket of the file system, which goes with this.
-    Socket(UnixListener, PathBuf),
+    Socket(UnixListener, Place),
     /// A port of the host.
     Port(TcpListener),
+    /// A socket that whoever started this process opened.
+    GivenSocket(UnixListener),
+    /// A port likewise.
+    GivenPort(TcpListener),
+}
+
+/// A name in the file system, and what had it when it was taken.
+#[derive(PartialEq, Eq)]
+pub(super) struct Place {
+    path: PathBuf,
+    node: Option<(u64, u64)>,
+}
+
+impl Place {
+    fn of(path: &Path) -> Self {
+        let node = path.symlink_metadata().ok().map(|file| (file.dev(), file.ino()));
+        Self { path: path.to_owned(), node }
+    }
 }
 
 /// A connection with a client.
-enum Stream {
+pub(super) enum Stream {
     Socket(UnixStream),
     Port(TcpStream),
 }
 
 impl Listener {
+    /// What systemd, or libnbd's tools, opened for this process: `LISTEN_PID`, `LISTEN_FDS`.
+    pub(super) fn given() -> Result<Option<Self>, Failure> {
+        let mut given = ListenFd::from_env();
+        let listener = match given.len() {
+            0 => return Ok(None),
+            1 => match given.take_unix_listener(0) {
+                Ok(listener) => listener.map(Self::GivenSocket),
+                Err(_) => given.take_tcp_listener(0)?.map(Self::GivenPort),
+            },
+            count => {
+                return Err(Failure::new(format!("LISTEN_FDS is {count}: one socket is served")));
+            }
+        };
+        listener.as_ref().map(Self::ready).transpose()?;
+        Ok(listener)
+    }
+
     pub(super) fn at_socket(path: &Path) -> Result<Self, Failure> {
         let bound = UnixListener::bind(path).or_else(|error| match error.kind() {
             ErrorKind::AddrInUse if is_left_over(path) => {
@@ -42,76 +75,108 @@ impl Listener {
             _ => Err(error),
         });
         let listener = bound.map_err(|error| cannot_listen(&path.display().to_string(), &error))?;
-        listener.set_nonblocking(true)?;
-        Ok(Self::Socket(listener, path.to_owned()))
+        let listener = Self::Socket(listener, Place::of(path));
+        listener.ready()?;
+        Ok(listener)
     }
 
     pub(super) fn at_port(address: &str, port: u16) -> Result<Self, Failure> {
         let listener = TcpListener::bind((address, port))
             .map_err(|error| cannot_listen(&format!("{address}:{port}"), &error))?;
-        listener.set_nonblocking(true)?;
-        Ok(Self::Port(listener))
+        let listener = Self::Port(listener);
+        listener.ready()?;
+        Ok(listener)
+    }
+
+    fn ready(&self) -> io::Result<()> {
+        match self {
+            Self::Socket(listener, _) | Self::GivenSocket(listener) => {
+                listener.set_nonblocking(true)
+            }
+            Self::Port(listener) | Self::GivenPort(listener) => listener.set_nonblocking(true),
+        }
+    }
+
+    /// Whether somebody else opened it, who knows where it is.
+    pub(super) fn is_given(&self) -> bool {
+        matches!(self, Self::GivenSocket(_) | Self::GivenPort(_))
     }
 
     /// As clients name it.
     pub(super) fn uri(&self, export: &str) -> String {
         let export = escaped(export.as_bytes());
+        let local = |path: &Path| {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            format!("nbd+unix:///{export}?socket={}", escaped(path.as_os_str().as_encoded_bytes()))
+        };
         match self {
-            Self::Socket(_, path) => {
-                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-                format!(
-                    "nbd+unix:///{export}?socket={}",
-                    escaped(path.as_os_str().as_encoded_bytes())
-                )
+            Self::Socket(_, place) => local(&place.path),
+            Self::GivenSocket(listener) => {
+                let address = listener.local_addr().ok();
+                local(address.as_ref().and_then(|at| at.as_pathname()).unwrap_or(Path::new("")))
             }
-            Self::Port(listener) => match listener.local_addr() {
+            Self::Port(listener) | Self::GivenPort(listener) => match listener.local_addr() {
                 Ok(address) => format!("nbd://{address}/{export}"),
                 Err(_) => format!("nbd://localhost/{export}"),
             },
         }
     }
 
-    fn fd(&self) -> BorrowedFd<'_> {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Socket(listener, _) => listener.as_fd(),
-            Self::Port(listener) => listener.as_fd(),
+            Self::Socket(listener, _) | Self::GivenSocket(listener) => listener.as_fd(),
+            Self::Port(listener) | Self::GivenPort(listener) => listener.as_fd(),
         }
     }
 
     /// The next client; `None` if it went again.
-    fn accept(&self) -> io::Result<Option<Stream>> {
+    ///
+    /// # Errors
+    /// That the system has no room for one more.
+    pub(super) fn accept(&self) -> io::Result<Option<Stream>> {
         let accepted = match self {
-            Self::Socket(listener, _) => {
+            Self::Socket(listener, _) | Self::GivenSocket(listener) => {
                 listener.accept().map(|(stream, _)| Stream::Socket(stream))
             }
-            Self::Port(listener) => listener.accept().map(|(stream, _)| Stream::Port(stream)),
+            Self::Port(listener) | Self::GivenPort(listener) => {
+                listener.accept().map(|(stream, _)| Stream::Port(stream))
+            }
         };
         match accepted {
-            Ok(stream) => stream.ready().map(|()| Some(stream)),
-            Err(error) if is_passing(error.kind()) => Ok(None),
-            Err(error) => Err(error),
+            Ok(stream) => Ok(stream.ready().is_ok().then_some(stream)),
+            Err(error) if is_full(&error) => Err(error),
+            Err(_) => Ok(None),
         }
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Self::Socket(_, path) = self {
-            // Somebody else may have removed it.
-            let _ = std::fs::remove_file(path);
+        // The name may be somebody else's by now, who goes on.
+        if let Self::Socket(_, place) = self
+            && Place::of(&place.path) == *place
+        {
+            let _ = std::fs::remove_file(&place.path);
         }
     }
 }
 
-fn is_passing(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted)
+/// Whether an error is not of one connection.
+fn is_full(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let full = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    full.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// Whether a server that is gone left its socket.
+/// Whether a server that is gone left its socket. One that is there is not waited for.
 fn is_left_over(path: &Path) -> bool {
     let is_socket = path.symlink_metadata().is_ok_and(|file| file.file_type().is_socket());
-    let answer = UnixStream::connect(path).map_err(|error| error.kind());
-    is_socket && matches!(answer, Err(ErrorKind::ConnectionRefused))
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let knock = || {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        connect(&socket, &SocketAddrUnix::new(path)?)
+    };
+    is_socket && knock() == Err(rustix::io::Errno::CONNREFUSED)
 }
 
 fn cannot_listen(place: &str, error: &io::Error) -> Failure {
@@ -138,116 +203,37 @@ impl Stream {
             Self::Socket(stream) => stream.set_nonblocking(false),
             Self::Port(stream) => {
                 stream.set_nonblocking(false)?;
-                stream.set_nodelay(true)
+                stream.set_nodelay(true)?;
+                // A client whose host is gone does not hold its place for ever.
+                Ok(sockopt::set_socket_keepalive(stream, true)?)
             }
         }
     }
 
-    /// Lets nothing more in. What was asked is still answered.
-    fn close(&self) {
+    /// Ends the connection: for what comes in, or both ways.
+    pub(super) fn close(&self, how: Shutdown) {
         // A client that went has closed it already.
         let _ = match self {
-            Self::Socket(stream) => stream.shutdown(Shutdown::Read),
-            Self::Port(stream) => stream.shutdown(Shutdown::Read),
+            Self::Socket(stream) => stream.shutdown(how),
+            Self::Port(stream) => stream.shutdown(how),
         };
     }
 
-    fn serve(&self, server: &Server) -> anydisk_nbd::Result<()> {
+    /// Serves the client, and says when it has chosen a disk.
+    pub(super) fn serve(&self, server: &Server, chosen: impl FnOnce()) -> anydisk_nbd::Result<()> {
         match self {
-            Self::Socket(stream) => server.serve(stream, stream),
-            Self::Port(stream) => server.serve(stream, stream),
-        }
-    }
-}
-
-/// The clients that are there.
-struct Clients {
-    streams: Mutex<Vec<Arc<Stream>>>,
-    /// Something that was written may not be durable.
-    lost: AtomicBool,
-    /// Is written to when one goes.
-    bell: UnixStream,
-}
-
-impl Clients {
-    fn count(&self) -> usize {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    fn add(&self, stream: &Arc<Stream>) {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(stream));
-    }
-
-    fn close_all(&self) {
-        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        streams.iter().for_each(|stream| stream.close());
-    }
-
-    fn serve(&self, server: &Server, stream: &Arc<Stream>) {
-        if let Err(error) = stream.serve(server) {
-            output::error(&error.to_string());
-            self.lost.fetch_or(matches!(error, Error::Disk(_)), Relaxed);
-        }
-        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        streams.retain(|other| !Arc::ptr_eq(other, stream));
-        // Whoever waits looks anyway if it is full.
-        let _ = io::Write::write(&mut &self.bell, &[0]);
-    }
-}
-
-/// Serves clients, `most` at once, until a signal comes or, unless it is `persistent`, the last went.
-pub(super) fn serve_clients(
-    server: &Server,
-    listener: &Listener,
-    most: usize,
-    persistent: bool,
-) -> Outcome {
-    let interrupt = Interrupt::watch()?;
-    let (mut heard, bell) = UnixStream::pair()?;
-    heard.set_nonblocking(true)?;
-    bell.set_nonblocking(true)?;
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::low_level::pipe::register(signal, bell.try_clone()?)?;
-    }
-    let clients = Clients { streams: Mutex::default(), lost: AtomicBool::new(false), bell };
-    std::thread::scope(|scope| {
-        let mut had_one = false;
-        while !interrupt.is_asked() && (persistent || !had_one || clients.count() > 0) {
-            let has_room = clients.count() < most;
-            if let Some(stream) = wait(listener, &mut heard, has_room)? {
-                had_one = true;
-                let stream = Arc::new(stream);
-                clients.add(&stream);
-                let clients = &clients;
-                scope.spawn(move || clients.serve(server, &stream));
+            Self::Socket(stream) => {
+                let Some(client) = server.greet(stream, stream)? else { return Ok(()) };
+                chosen();
+                client.serve()
+            }
+            Self::Port(stream) => {
+                let Some(client) = server.greet(stream, stream)? else { return Ok(()) };
+                chosen();
+                client.serve()
             }
         }
-        clients.close_all();
-        Ok::<_, Failure>(())
-    })?;
-    Ok(u8::from(clients.lost.into_inner()))
-}
-
-/// Waits for a client, if there is room for one, or for the bell.
-fn wait(
-    listener: &Listener,
-    heard: &mut UnixStream,
-    has_room: bool,
-) -> Result<Option<Stream>, Failure> {
-    let wanted = if has_room { PollFlags::IN } else { PollFlags::empty() };
-    let bell = heard.as_fd();
-    let mut both =
-        [PollFd::new(&bell, PollFlags::IN), PollFd::from_borrowed_fd(listener.fd(), wanted)];
-    match poll(&mut both, None) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => {}
-        Err(error) => return Err(io::Error::from(error).into()),
     }
-    let [rang, came] = both.map(|fd| !fd.revents().is_empty());
-    if rang {
-        // That it rang is all there is to know.
-        let _ = heard.read(&mut [0; 64]);
-    }
-    Ok(if came && has_room { listener.accept()? } else { None })
 }
 
 #[cfg(test)]
