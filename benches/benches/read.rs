@@ -1,4 +1,4 @@
-//! Reading: raw, qcow2 and packed qcow2, VDI, VMDK, sequential and random, with 1 and 2 threads.
+//! Reading: raw, qcow2 and packed qcow2, VDI, VMDK, qcow, cow, sequential and random, with 1 and 2 threads.
 
 use std::hint::black_box;
 
@@ -26,12 +26,16 @@ fn main() -> Outcome<()> {
     copy(&raw, &path("packed"), "qcow2", true)?;
     copy(&raw, &path("vdi"), "vdi", false)?;
     copy(&raw, &path("vmdk"), "vmdk", false)?;
+    copy(&raw, &path("qcow"), "qcow", false)?;
+    copy(&raw, &path("cow"), "cow", false)?;
     let disks = [
         ("raw", raw),
         ("qcow2", open(&path("qcow2"), "qcow2", Access::Read)?),
         ("qcow2 packed", open(&path("packed"), "qcow2", Access::Read)?),
         ("vdi", open(&path("vdi"), "vdi", Access::Read)?),
         ("vmdk", open(&path("vmdk"), "vmdk", Access::Read)?),
+        ("qcow", open(&path("qcow"), "qcow", Access::Read)?),
+        ("cow", open(&path("cow"), "cow", Access::Read)?),
     ];
     let sequential: Vec<u64> = (0..SIZE).step_by(1 << 20).collect();
     let random = places(256, 4096, SIZE);

@@ -17,7 +17,7 @@ fn main() -> Outcome<()> {
     let mut criterion = Criterion::default().configure_from_args();
     let folder = tempfile::tempdir()?;
     let clusters: Vec<u64> = (0..SIZE).step_by(64 << 10).collect();
-    for format in ["raw", "qcow2", "vdi", "vmdk"] {
+    for format in ["raw", "qcow2", "vdi", "vmdk", "qcow", "cow"] {
         let path = folder.path().join(format);
         let new = || -> Outcome<Disk> {
             create(&path, format, SIZE)?;

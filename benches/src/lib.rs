@@ -8,6 +8,8 @@ use anydisk_core::{
     Access, CheckRequest, Disk, Format, GuestOffset, Limits, Located, Location, NoReferences,
     NoSecrets, OneSecret, OpenRequest, Opener, Options, Registry, Secret, Secrets,
 };
+use anydisk_cow::COW;
+use anydisk_qcow::QCOW;
 use anydisk_qcow2::QCOW2;
 use anydisk_raw::RAW;
 use anydisk_storage::{FileStorage, OpenOptions};
@@ -28,6 +30,8 @@ pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 pub fn format(name: &str) -> &'static dyn Format {
     match name {
         "raw" => &RAW,
+        "cow" => &COW,
+        "qcow" => &QCOW,
         "vdi" => &VDI,
         "vpc" => &VHD,
         "vhdx" => &VHDX,

@@ -1,4 +1,4 @@
-//! A whole cow image: any header before any bitmap. The first byte chooses one of the versions, so
+//! A whole cow image: any header before any bitmap; read, written and repaired. The first byte chooses one of the versions, so
 //! that the magic need not be found.
 #![no_main]
 
@@ -17,5 +17,7 @@ fuzz_target!(|data: &[u8]| {
     let mut file = [start, rest].concat();
     // Long enough for any header.
     file.resize(file.len().max(8 << 10), 0);
-    anydisk_fuzz::explore(&COW, file);
+    anydisk_fuzz::explore(&COW, file.clone());
+    anydisk_fuzz::write_and_read(&COW, file.clone());
+    anydisk_fuzz::check_and_repair(&COW, file);
 });

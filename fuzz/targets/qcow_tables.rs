@@ -1,4 +1,4 @@
-//! Tables of any entries below a good header of any geometry.
+//! Tables of any entries below a good header of any geometry; read, written and repaired.
 #![no_main]
 
 use anydisk_core::HostOffset;
@@ -43,4 +43,9 @@ fn push_words<'a>(file: &mut Vec<u8>, words: impl IntoIterator<Item = &'a u64>) 
     file.extend(words.into_iter().take(8000).flat_map(|word| word.to_be_bytes()));
 }
 
-fuzz_target!(|tables: Tables| anydisk_fuzz::explore(&QCOW, tables.file()));
+fuzz_target!(|tables: Tables| {
+    let file = tables.file();
+    anydisk_fuzz::explore(&QCOW, file.clone());
+    anydisk_fuzz::write_and_read(&QCOW, file.clone());
+    anydisk_fuzz::check_and_repair(&QCOW, file);
+});

@@ -105,8 +105,13 @@ pub(crate) fn unit_of(disk: &Disk) -> u64 {
     disk.top().info().cluster_size.unwrap_or(UNIT).max(SECTOR)
 }
 
-/// What is given up where the tables for the start of `rest` are damaged: up to the end of its unit.
-pub(crate) fn unmapped(rest: GuestRange, unit: u64) -> GuestRange {
+/// What is given up where the tables for the start of `rest` are damaged: up to the end of its unit, or of
+/// what the image knows to be lost with it.
+pub(crate) fn unmapped(disk: &Disk, rest: GuestRange, unit: u64) -> GuestRange {
+    let known = disk.top().lost_around(rest.start()).map(|lost| rest.before(lost.end()));
+    if let Some(known) = known.filter(|known| !known.is_empty()) {
+        return known;
+    }
     let end = (rest.start().get() / unit).saturating_add(1).saturating_mul(unit);
     rest.before(GuestOffset(end))
 }
@@ -149,7 +154,7 @@ impl Job<'_> {
         let extent = match self.source.map(rest) {
             Ok(found) => found.extent,
             Err(why) => {
-                let range = unmapped(rest, self.unit);
+                let range = unmapped(self.source, rest, self.unit);
                 self.lose(range, why);
                 return Ok(range.len());
             }

@@ -136,7 +136,7 @@ impl<'a> Sources<'a> {
         let found = match disk.status(part).map_err(Error::reading(range)) {
             Ok(found) => found,
             Err(error) => {
-                let lost = range.first(unmapped(part, unit_of(disk)).len());
+                let lost = range.first(unmapped(disk, part, unit_of(disk)).len());
                 self.lose(lost, error)?;
                 return Ok((Content::Zero, lost.len()));
             }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use anydisk_storage::{HostOffset, Storage, StorageExt};
 
-use crate::{Result, bits, can_be_leaks};
+use crate::{Result, bits};
 
 /// Bytes of a table that are read at once.
 const AT_ONCE: u64 = 1 << 20;
@@ -123,14 +123,6 @@ impl NamedBlocks {
             }
             None
         })
-    }
-
-    /// Whether a crash can have left those below `count` that are not named, of `stride` bytes each.
-    #[must_use]
-    pub fn lacks_few(&self, count: u64, stride: u64) -> bool {
-        let unnamed: u64 = self.gaps(count).map(|run| run.end - run.start).sum();
-        let bytes = |blocks: u64| blocks.saturating_mul(stride);
-        can_be_leaks(bytes(unnamed), bytes(count - unnamed))
     }
 
     /// 64 bits; blocks behind the last are as if they were named.

@@ -22,8 +22,8 @@ use anydisk_storage::{HostOffset, Storage};
 
 use crate::{
     Attempt, BlockSpace, Claim, Claims, Committed, DirtySlice, Error, Extent, GuestOffset,
-    GuestRange, ImageWrite, Lease, Lookup, Need, Placement, Reservation, Reserved, Result, Slice,
-    SliceMut, Source, Supplied, TableCache, TakenBlock, Updated, WriteLease,
+    GuestRange, ImageWrite, Lease, Lookup, Need, Pace, Placement, Reservation, Reserved, Result,
+    Slice, SliceMut, Source, Supplied, TableCache, TakenBlock, Updated, WriteLease,
 };
 
 /// Bytes of slices that may always be kept in memory, if the caller's limits allow: in a set whose
@@ -131,6 +131,7 @@ pub struct FlatTable<E> {
     shape: ShapeCell,
     tables: TableCache,
     space: BlockSpace,
+    pace: Option<Pace>,
     claims: Claims,
     /// How many hold the disk still.
     still: AtomicU64,
@@ -207,10 +208,17 @@ impl<E: BlockEntries> FlatTable<E> {
             shape: ShapeCell::new(shape),
             tables: TableCache::new(SLICE, memory),
             space,
+            pace: None,
             claims: Claims::default(),
             still: AtomicU64::new(0),
             frees: true,
         }
+    }
+
+    /// The same, written back whenever it is time by `pace`.
+    #[must_use]
+    pub fn at_pace(self, pace: Pace) -> Self {
+        Self { pace: Some(pace), ..self }
     }
 
     /// The same, of an image that nobody changes.
@@ -352,6 +360,10 @@ impl<E: BlockEntries> FlatTable<E> {
     }
 
     fn reserve<'a>(&'a self, owner: &'a dyn ImageWrite, unit: GuestRange) -> Result<Attempt<'a>> {
+        let stride = self.blocks.stride();
+        if self.pace.as_ref().is_some_and(|pace| pace.is_due(stride)) {
+            return Ok(Attempt::Full);
+        }
         let Some(claim) = self.claims.try_hold(unit) else { return Ok(Attempt::Busy) };
         // The look before the claim may be out of date; Busy means: ask again.
         match self.map_cached(unit)? {
@@ -367,6 +379,7 @@ impl<E: BlockEntries> FlatTable<E> {
             return Err(self.entries.full(block));
         }
         claim.keep(); // The reservation holds it now, until commit or abandon.
+        self.pace.iter().for_each(|pace| pace.reserved(stride));
         let reserved = Reserved { range: unit, at, zeroed, token: 0 };
         Ok(Attempt::Placed(Placement::Fresh(Reservation::new(owner, &self.store, reserved))))
     }
@@ -381,6 +394,7 @@ impl<E: BlockEntries> FlatTable<E> {
             Updated::Missing => Committed::Need(self.need(&place)),
             Updated::Full => Committed::Full,
             Updated::Done(()) => {
+                self.pace.iter().for_each(|pace| pace.committed(self.blocks.stride()));
                 self.claims.release(reserved.range);
                 Committed::Done
             }
@@ -390,6 +404,7 @@ impl<E: BlockEntries> FlatTable<E> {
     /// The work of [`ImageWrite::abandon`].
     pub fn abandon(&self, reserved: &Reserved) {
         self.space.give_back(HostOffset(reserved.at.get().saturating_sub(self.blocks.lead)));
+        self.pace.iter().for_each(|pace| pace.abandoned(self.blocks.stride()));
         self.claims.release(reserved.range);
     }
 
@@ -522,7 +537,10 @@ impl<E: BlockEntries> FlatTable<E> {
             entries.for_each(|entry| self.entries.save(*entry, &mut bytes));
             Ok(self.store.write_at(picture.at, &bytes)?)
         };
-        self.space.write_back_after(&*self.store, &self.tables, before, write)
+        let committed = self.pace.as_ref().map_or(0, Pace::begin);
+        self.space.write_back_after(&*self.store, &self.tables, before, write)?;
+        self.pace.iter().for_each(|pace| pace.written(committed));
+        Ok(())
     }
 
     fn place(&self, shape: &TableShape, at: GuestOffset) -> Place {

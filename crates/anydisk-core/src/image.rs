@@ -36,6 +36,14 @@ pub trait Image: Send + Sync + Debug {
     /// change of the image are ignored; in any case, ask again.
     fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<Supplied>;
 
+    /// The part of the disk around `at` that cannot be mapped, as the table for it is damaged or not there;
+    /// `None`: a unit, or it is not known. Whoever salvages asks it where mapping failed, so as not to try each
+    /// unit of a disk of which a wrong bit makes an absurdly large one.
+    fn lost_around(&self, at: GuestOffset) -> Option<GuestRange> {
+        let _ = at;
+        None
+    }
+
     /// Makes room for tables by writing changed ones back, in their order. Blocks; needed only
     /// after [`Supplied::Full`].
     fn relieve(&self) -> Result<()> {

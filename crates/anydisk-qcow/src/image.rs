@@ -192,6 +192,32 @@ impl QcowImage {
         Some(Need { store: &self.store, at, len, least: 0, ticket: SURVEY })
     }
 
+    /// The part of the disk for which there is no table: its entry is not in the file, breaks the rules, or
+    /// names a place behind the end.
+    fn without_table(&self, at: GuestOffset) -> Result<Option<GuestRange>> {
+        let (geometry, size) = (&self.geometry, self.size());
+        let place = geometry.locate(at);
+        let slice = geometry.l1_slice(place.l1);
+        let len = self.store.len()?;
+        let start = GuestOffset(place.l1.saturating_mul(geometry.coverage()));
+        let until = |end: u64| Some(GuestRange::between(start, GuestOffset(end.min(size))));
+        if slice.entry_at().get() >= len {
+            return Ok(until(size));
+        }
+        let entry = loop {
+            match self.l1.read(slice.at, |entries| entries.get(slice.index as usize)) {
+                Some(entry) => break entry,
+                None => self.satisfy(&self.need(Level::L1, slice))?,
+            }
+        };
+        let is_there = match geometry.table(entry) {
+            Ok(Some(table)) => table.get() < len,
+            Ok(None) => true,
+            Err(_) => false,
+        };
+        Ok(if is_there { None } else { until(start.get().saturating_add(geometry.coverage())) })
+    }
+
     /// A hole at the start of what the survey asks for names nothing: it need not be read.
     fn skip_hole(&self, survey: &Survey, at: HostOffset) -> Result<bool> {
         let Some(holes) = self.store.holes() else { return Ok(false) };
@@ -292,6 +318,10 @@ impl Image for QcowImage {
             Supplied::Taken => Ok(()),
             Supplied::Full => self.relieve(),
         }
+    }
+
+    fn lost_around(&self, at: GuestOffset) -> Option<GuestRange> {
+        self.without_table(at).ok().flatten()
     }
 
     fn info(&self) -> ImageInfo {

@@ -12,6 +12,10 @@
 //! | `block-unnamed`: nothing names the block | if none of them holds data: the last blocks move into the gaps, the file is cut |
 //! | `map-lost`: nothing names most blocks, and they hold data | |
 //! | `entry-behind-end`: for a block behind the end of the disk | |
+//! | `header-field`: entries behind the end of the disk, and all of them wrong: the map is not that long | cBlocks becomes what the disk needs |
+//! | `header-field`: a field of the header is [suspect](crate::suspect) | nothing at all is repaired |
+//!
+//! What entries behind the end of the disk name no guest can reach: it is neither copied nor given up.
 //!
 //! Blocks are given back only where nothing else is wrong, nor was until this repair, and what holds data
 //! never is: an entry that was damaged may have named it. Compacting the image drops it.
@@ -23,12 +27,13 @@ use anydisk_core::{
     NamedBlocks, OpenRequest, Repair, Result, Severity, Storage, StorageExt,
 };
 
-use crate::guard::{for_each_entry, read_only};
-use crate::header::{Header, limit};
+use crate::guard::{for_each_entry, lacks_few, read_only};
+use crate::header::{Header, Version, limit};
 use crate::image::{VdiImage, header_bytes};
 use crate::layout::{ENTRY, FREE, SECTOR, ZERO};
 use crate::limits;
-use crate::state::HeaderState;
+use crate::state::{BLOCKS, HeaderState};
+use crate::suspect;
 
 /// An entry that is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +51,24 @@ struct Check<'a> {
     len: u64,
     /// Blocks that begin in the file.
     in_file: u64,
+    /// Entries that the disk needs: others are for what lies behind its end.
+    needed: u64,
     repair: bool,
     report: CheckReport,
     found: &'a mut dyn FnMut(Finding),
+}
+
+/// What the map says, all in all.
+struct Looked {
+    /// Which blocks it names.
+    named: NamedBlocks,
+    /// Entries that are wrong.
+    faults: u64,
+    /// Of these, those that a higher count of blocks does not mend.
+    breaks: u64,
+    /// Entries behind the end of the disk that name a block of their own, and the wrong ones there.
+    behind: u64,
+    behind_wrong: u64,
 }
 
 /// The check of the format.
@@ -71,15 +91,15 @@ pub(crate) fn check(
     let repair = request.repair == Repair::All;
     let in_file = header.blocks_in(len);
     let report = CheckReport::default();
-    let mut check = Check { header: &header, store, len, in_file, repair, report, found };
+    let needed = header.size.div_ceil(header.block);
+    let mut check = Check { header: &header, store, len, in_file, needed, repair, report, found };
     check.note_size(&bytes);
-    let (named, faults) = check.entries(request.progress)?;
-    if repair {
-        let state = HeaderState::new(bytes, &header, true);
-        check.mend(&state, &faults)?;
-    }
-    check.note_entries_behind_end()?;
-    check.leaks(&named, request)?;
+    let looked = check.look(request.progress)?;
+    let state = HeaderState::new(bytes, &header, true);
+    check.judge_header(&looked, &state)?;
+    let counted = check.tell_and_mend(&looked, &state)?;
+    check.note_entries_behind_end(&looked);
+    check.leaks(&looked.named, counted, request)?;
     Ok(check.report)
 }
 
@@ -101,30 +121,20 @@ impl Check<'_> {
     }
 
     /// The map may be longer than the disk. What it names there is kept: the size may be wrong.
-    fn note_entries_behind_end(&mut self) -> Result<()> {
-        let needed = self.header.size.div_ceil(self.header.block);
-        let first = self.header.table.saturating_add(needed * ENTRY);
-        let mut count = 0_u64;
-        for_each_entry(first, self.header.blocks - needed, self.store, |_, entry| {
-            count += u64::from(!matches!(entry, FREE | ZERO));
-            Ok(())
-        })?;
-        if count > 0 {
-            let size = self.header.size;
+    fn note_entries_behind_end(&mut self, looked: &Looked) {
+        let first = self.header.table.saturating_add(self.needed * ENTRY);
+        if looked.behind > 0 {
+            let (count, size) = (looked.behind, self.header.size);
             let text =
                 format!("the map names {count} blocks behind the end of the disk at {size:#x}");
             self.tell(Finding::new(Severity::Note, "entry-behind-end", first, text));
         }
-        Ok(())
     }
 
-    /// Looks at every entry. Returns which blocks are named, and the entries that are wrong.
-    fn entries(
-        &mut self,
-        progress: Option<&(dyn Fn(u64, u64) -> bool + Sync)>,
-    ) -> Result<(NamedBlocks, Vec<(HostOffset, Fault)>)> {
-        let mut named = NamedBlocks::new(self.in_file.min(limits::BLOCKS));
-        let mut faults = Vec::new();
+    /// Looks at every entry, and tells nothing.
+    fn look(&self, progress: Option<&(dyn Fn(u64, u64) -> bool + Sync)>) -> Result<Looked> {
+        let named = NamedBlocks::new(self.in_file.min(limits::BLOCKS));
+        let mut looked = Looked { named, faults: 0, breaks: 0, behind: 0, behind_wrong: 0 };
         let (table, blocks) = (self.header.table, self.header.blocks);
         let total = blocks * ENTRY;
         for_each_entry(table, blocks, self.store, |at, entry| {
@@ -132,9 +142,78 @@ impl Check<'_> {
             if done.is_multiple_of(1 << 20) && progress.is_some_and(|go_on| !go_on(done, total)) {
                 return Err(Error::Cancelled);
             }
+            if matches!(entry, FREE | ZERO) {
+                return Ok(());
+            }
+            match (self.fault_of(entry, &mut looked.named), done / ENTRY < self.needed) {
+                (None, true) => {}
+                (None, false) => looked.behind += 1,
+                (Some(_), false) => looked.behind_wrong += 1,
+                (Some(fault), true) => {
+                    looked.faults += 1;
+                    looked.breaks += u64::from(fault != Fault::NotCounted);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(looked)
+    }
+
+    /// Tells of a field of the header that the rest contradicts. Then nothing is repaired but that field,
+    /// where it is known.
+    fn judge_header(&mut self, looked: &Looked, state: &HeaderState) -> Result<()> {
+        if looked.breaks > 0
+            && let Some(suspect) = suspect::field(self.header, self.store, self.len)?
+        {
+            self.repair = false;
+            let finding =
+                Finding::new(Severity::Corruption, "header-field", suspect.at, suspect.why);
+            self.tell(finding.costing(GuestRange::whole(self.header.size)));
+        }
+        if looked.behind_wrong > 0 {
+            self.tell_long_map(looked, state)?;
+        }
+        Ok(())
+    }
+
+    /// Tells of a map that goes on behind the end of the disk with entries that are wrong. If all of them are,
+    /// it is not that long.
+    fn tell_long_map(&mut self, looked: &Looked, state: &HeaderState) -> Result<()> {
+        let (blocks, needed, wrong) = (self.header.blocks, self.needed, looked.behind_wrong);
+        let text = format!(
+            "cBlocks is {blocks}, the disk has {needed} blocks, and {wrong} entries behind them name \
+             blocks that others name, or that are not there"
+        );
+        let at = HostOffset(BLOCKS.at(self.header.version).unwrap_or_default() as u64);
+        let mut finding = Finding::new(Severity::Corruption, "header-field", at, text);
+        if looked.behind == 0 && self.header.version == Version::One {
+            finding = finding.mended_by(format!("cBlocks becomes {needed}"));
+            if self.repair {
+                state.set_blocks(needed, self.store)?;
+                self.store.flush()?;
+                finding.repaired = true;
+            }
+        }
+        self.repair &= finding.repaired;
+        self.tell(finding);
+        Ok(())
+    }
+
+    /// Tells of the entries that are wrong, and mends them. Returns how many blocks are counted then.
+    fn tell_and_mend(&mut self, looked: &Looked, state: &HeaderState) -> Result<u64> {
+        let counted = self.header.allocated.min(self.in_file.min(limits::BLOCKS));
+        if looked.faults == 0 {
+            return Ok(counted);
+        }
+        if self.repair {
+            limit("damage to be repaired, in entries", looked.faults, MOST_FAULTS)?;
+        }
+        let mut named = NamedBlocks::new(self.in_file.min(limits::BLOCKS));
+        let mut faults = Vec::new();
+        let (table, needed) = (self.header.table, self.needed.min(self.header.blocks));
+        for_each_entry(table, needed, self.store, |at, entry| {
             if let Some(fault) = self.fault_of(entry, &mut named) {
                 if self.repair {
-                    limit("damage to be repaired, in entries", faults.len() as u64, MOST_FAULTS)?;
                     faults.push((at, fault));
                 }
                 let finding = self.finding(at, entry, fault);
@@ -142,7 +221,12 @@ impl Check<'_> {
             }
             Ok(())
         })?;
-        Ok((named, faults))
+        if !self.repair {
+            return Ok(counted);
+        }
+        self.mend(state, &faults)?;
+        // All that are in the file are, and nothing may name some of them.
+        Ok(self.in_file.min(limits::BLOCKS))
     }
 
     fn fault_of(&self, entry: u32, named: &mut NamedBlocks) -> Option<Fault> {
@@ -199,9 +283,6 @@ impl Check<'_> {
 
     /// Mends the entries that are wrong, each step durable before the next.
     fn mend(&self, state: &HeaderState, faults: &[(HostOffset, Fault)]) -> Result<()> {
-        if faults.is_empty() {
-            return Ok(());
-        }
         let copies = faults.iter().filter(|(_, fault)| *fault == Fault::UsedTwice);
         // What is counted behind them is not there.
         let first_copy = self.in_file;
@@ -223,8 +304,7 @@ impl Check<'_> {
     }
 
     /// Blocks that nothing names: counted, and with a repair given back.
-    fn leaks(&mut self, named: &NamedBlocks, request: &CheckRequest<'_>) -> Result<()> {
-        let count = self.header.allocated.min(self.in_file.min(limits::BLOCKS));
+    fn leaks(&mut self, named: &NamedBlocks, count: u64, request: &CheckRequest<'_>) -> Result<()> {
         let mut with_data = Vec::new();
         for run in named.gaps(count) {
             let len = (run.end - run.start).saturating_mul(self.header.stride());
@@ -265,7 +345,7 @@ impl Check<'_> {
         };
         let at = self.header.block_at(first);
         if is_data {
-            text.push_str("; there is data: it is kept");
+            text.push_str("; there is data: it is kept until the image is compacted");
             return Finding::new(Severity::Leak, "block-unnamed", at, text);
         }
         let remedy = "the last blocks take their places, if nothing is damaged";
@@ -274,7 +354,7 @@ impl Check<'_> {
 
     /// Tells of more blocks without a name than a crash leaves: the map may be lost.
     fn tell_lost_map(&mut self, named: &NamedBlocks, counted: u64) -> bool {
-        if named.lacks_few(counted, self.header.stride()) {
+        if lacks_few(named, counted, self.header) {
             return false;
         }
         let unnamed: u64 = named.gaps(counted).map(|run| run.end - run.start).sum();

@@ -199,7 +199,7 @@ impl Header {
         })
     }
 
-    fn check_sizes(&self, len: u64) -> Result<()> {
+    pub(crate) fn check_sizes(&self, len: u64) -> Result<()> {
         let needed = self.size.div_ceil(self.block);
         let at = |one, old| HostOffset(if self.version == Version::One { one } else { old } as u64);
         let field = |field: &'static str, at, found: Value, expected: String| {

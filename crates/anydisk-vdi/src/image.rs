@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anydisk_core::{
     BackingLink, BlockShape, BlockSpace, Compact, FlatTable, GuestRange, HostOffset, Image,
-    ImageInfo, ImageWrite, Lookup, Need, OpenRequest, Reference, Resize, Result, Storage, Supplied,
-    TableShape,
+    ImageInfo, ImageWrite, Lookup, Need, OpenRequest, Pace, Reference, Resize, Result, Storage,
+    Supplied, TableShape,
 };
 
-use crate::guard;
+use crate::guard::{self, Surveyed};
 use crate::header::{HEADER_LEN, Header, limit};
 use crate::info;
 use crate::state::HeaderState;
@@ -48,9 +48,12 @@ impl VdiImage {
         let header = Header::parse(&bytes, len)?;
         bytes.truncate(header.len);
         let writable = request.is_writable()?;
-        let space = match writable {
+        let (space, pace) = match writable {
             true => writable_space(&header, &**store, len, is_new, request.limits.unit)?,
-            false => BlockSpace::new(header.stride(), header.block_at(header.blocks_in(len))),
+            false => {
+                let end = header.block_at(header.blocks_in(len));
+                (BlockSpace::new(header.stride(), end), Pace::default())
+            }
         };
         let table = FlatTable::new(
             Arc::clone(store),
@@ -65,7 +68,7 @@ impl VdiImage {
             space,
             request.limits.table_cache,
         );
-        let table = if writable { table } else { table.for_reading() };
+        let table = if writable { table.at_pace(pace) } else { table.for_reading() };
         let state = HeaderState::new(bytes, &header, is_new);
         Ok(Self { header, table, state, round: Mutex::default(), writable })
     }
@@ -89,25 +92,25 @@ pub(crate) fn header_bytes(store: &dyn Storage) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The blocks of an image that is to be written, those that nothing names among the free ones.
+/// The blocks of an image that is to be written, those that nothing names among the free ones; and when
+/// the map is to be written back.
 fn writable_space(
     header: &Header,
     store: &dyn Storage,
     len: u64,
     is_new: bool,
     largest: u64,
-) -> Result<BlockSpace> {
+) -> Result<(BlockSpace, Pace)> {
     limit("size of a block to be written, in bytes", header.block, largest)?;
     // Blocks that are counted and not there are nobody's: the count may be any number.
     let end = header.block_at(header.allocated.min(header.blocks_in(len)));
     let space = BlockSpace::new(header.stride(), end).with_old_bytes_to(HostOffset(len));
-    if !is_new {
-        let free = guard::free_blocks(header, store, len)?;
-        for run in free {
-            space.give_back_run(header.block_at(run.start), run.end - run.start);
-        }
+    let found = if is_new { Surveyed::default() } else { guard::survey(header, store, len)? };
+    for run in found.free {
+        space.give_back_run(header.block_at(run.start), run.end - run.start);
     }
-    Ok(space)
+    let bytes = |blocks: u64| blocks.saturating_mul(header.stride());
+    Ok((space, Pace::new(bytes(found.named), bytes(found.unnamed))))
 }
 
 impl Image for VdiImage {

@@ -61,6 +61,7 @@ mod link;
 mod measure;
 mod resize;
 mod state;
+mod suspect;
 mod table;
 mod write;
 

@@ -53,11 +53,12 @@ macro_rules! new_field {
 
 const TYPE: Field = field!(r#type);
 const COMMENT: Field = field!(comment);
-const TABLE: Field = new_field!(offBlocks);
-const FIRST: Field = new_field!(offData);
+pub(crate) const TABLE: Field = new_field!(offBlocks);
+pub(crate) const FIRST: Field = new_field!(offData);
 const LEGACY_GEOMETRY: Field = field!(legacy_geometry);
 pub(crate) const SIZE: Field = field!(cbDisk);
-const BLOCKS: Field = field!(cBlocks);
+pub(crate) const BLOCKS: Field = field!(cBlocks);
+pub(crate) const EXTRA: Field = new_field!(cbBlockExtra);
 pub(crate) const ALLOCATED: Field = field!(cBlocksAllocated);
 const CREATE: Field = field!(uuidCreate);
 const MODIFY: Field = field!(uuidModify);
@@ -119,6 +120,17 @@ impl HeaderState {
         let mut now = self.lock();
         let mut next = now.clone();
         self.put(&mut next.bytes, ALLOCATED, &count.to_le_bytes());
+        Self::write(&mut now, next, store)
+    }
+
+    /// Writes the number of entries that the map has.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) fn set_blocks(&self, count: u64, store: &dyn Storage) -> Result<()> {
+        let mut now = self.lock();
+        let mut next = now.clone();
+        self.put(&mut next.bytes, BLOCKS, &narrow(count).to_le_bytes());
         Self::write(&mut now, next, store)
     }
 

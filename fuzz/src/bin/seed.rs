@@ -30,7 +30,7 @@ const FEEDS: &[Feed] = &[
     ("codec", "dmg", packed_chunk),
     ("parallels_image", "parallels", |file| whole(file).or_else(|| first_64k(file))),
     ("probe", "parallels", first_4k),
-    ("vdi_image", "vdi", first_64k),
+    ("vdi_image", "vdi", parts_of_vdi),
     ("vdi_header", "vdi", first_4k),
     ("vhd_image", "vhd", first_64k),
     ("vhd_header", "vhd", footer_and_header),
@@ -74,7 +74,27 @@ fn first_4k(file: &[u8]) -> Option<Vec<u8>> {
     Some(file[..file.len().min(4 << 10)].to_vec())
 }
 
-/// A VDI without most of its blocks, which all are alike.
+/// Header, map and the beginning of the blocks of a VDI, which its target puts where the header says;
+/// all there is of one whose map follows the header.
+fn parts_of_vdi(file: &[u8]) -> Option<Vec<u8>> {
+    let number = |at: usize| {
+        let bytes = file.get(at..)?.first_chunk()?;
+        usize::try_from(u32::from_le_bytes(*bytes)).ok()
+    };
+    let part = |at: usize, most: usize| {
+        let rest = file.get(at..).unwrap_or_default();
+        &rest[..rest.len().min(most)]
+    };
+    match number(68)? >> 16 {
+        1 => {
+            let map = part(number(340)?, number(384)?.saturating_mul(4).min(16 << 10));
+            Some([part(0, 512), map, part(number(344)?, 4 << 10)].concat())
+        }
+        _ => first_64k(file),
+    }
+}
+
+/// A file without most of its data, which is all alike.
 fn first_64k(file: &[u8]) -> Option<Vec<u8>> {
     Some(file[..file.len().min(64 << 10)].to_vec())
 }
@@ -191,14 +211,62 @@ fn made(corpus: &Path) -> io::Result<()> {
         ("partition_table", mbr()),
         ("partition_table", gpt()),
     ];
+    let seeds = seeds.into_iter().chain(cow_images()).chain(qcow_tables());
     let stories = (0..13).map(|kind| ("resize", story(kind)));
-    for (number, (target, seed)) in seeds.into_iter().chain(stories).enumerate() {
+    for (number, (target, seed)) in seeds.chain(stories).enumerate() {
         fs::create_dir_all(corpus.join(target))?;
         fs::write(corpus.join(target).join(format!("made-{number}")), seed)?;
         let count = fs::read_dir(corpus.join(target))?.count();
         println!("{target}: {count} seeds");
     }
     Ok(())
+}
+
+/// A cow image of each version, with the choice that its target begins with: the sectors 0, 3 and 9
+/// of 16 are there.
+fn cow_images() -> Vec<(&'static str, Vec<u8>)> {
+    let size = 8_u64 << 10;
+    // The choice, and where size, sector size and bitmap are.
+    let kinds = [
+        (3_u8, 1040, 1048, 1056),
+        (3, 1036, 1044, 1048),
+        (1, 268, 276, 280),
+        (4, 12, 20, 8 << 10),
+    ];
+    let image = |(choice, size_at, sector_at, bitmap_at): (u8, usize, usize, usize)| {
+        let mut file = vec![0; bitmap_at];
+        file[size_at..size_at + 8].copy_from_slice(&size.to_be_bytes());
+        file[sector_at..sector_at + 4].copy_from_slice(&512_u32.to_be_bytes());
+        if choice == 4 {
+            file[24..28].copy_from_slice(&4096_u32.to_be_bytes());
+        }
+        file.extend([0b1001, 0b10]);
+        let align = if choice == 4 { 4096 } else { 512 };
+        file.resize(file.len().next_multiple_of(align) + 10 * 512, 7);
+        // The target puts the magic before it.
+        [&[choice], &file[8..]].concat()
+    };
+    kinds.into_iter().map(|kind| ("cow_image", image(kind))).collect()
+}
+
+/// What `arbitrary` makes tables of: geometry, then entries, with a byte before each that says there is one.
+fn qcow_tables() -> Vec<(&'static str, Vec<u8>)> {
+    let words = |words: &[u64]| -> Vec<u8> {
+        let each = words.iter().flat_map(|word| std::iter::once(1).chain(word.to_le_bytes()));
+        each.chain([0]).collect()
+    };
+    let payload: Vec<u8> = (0..8 << 10).flat_map(|_| [1, 7]).collect();
+    let tables = |bits: [u8; 2], size: u32, l1: &[u64], l2: &[u64]| {
+        let head = [&bits[..], &size.to_le_bytes()].concat();
+        ("qcow_tables", [head, words(l1), words(l2), payload.clone()].concat())
+    };
+    let packed = 1 << 63 | 40 << 51 | 0x1_1000;
+    vec![
+        tables([3, 3], 4 << 20, &[0], &[0x1_1000, 0, 0x1_2000]),
+        tables([3, 3], 4 << 20, &[0x1_1000], &[0x1_2000, packed]),
+        tables([0, 0], 64 << 10, &[], &[0x1_0200, 0x1_0400, 0x1_0200, 0x9_0000]),
+        tables([0, 0], 0x7fff_fe00, &[0, 0, 0x30], &[0x1_0200]),
+    ]
 }
 
 /// Operations at random on an image of the kind, of which there are 13.

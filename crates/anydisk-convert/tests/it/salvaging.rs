@@ -159,3 +159,46 @@ fn a_packed_unit_is_lost_as_a_whole() {
     copy_to_disk(&sources, &target, &Settings::default(), &Unwatched).expect("copied");
     assert_eq!(*lost.lock().expect("no panic"), [second]);
 }
+
+/// Counts what it is told.
+#[derive(Default)]
+struct Counting(std::sync::atomic::AtomicU64);
+
+impl anydisk_convert::Watch for Counting {
+    fn progress(&self, _: u64, _: u64) -> ControlFlow<()> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        ControlFlow::Continue(())
+    }
+}
+
+/// One wrong bit of a qcow's size makes a tebibyte of it, with data for tables: each of its clusters was tried.
+#[test]
+fn of_a_disk_that_is_absurdly_large_what_has_no_table_is_given_up_at_once() {
+    let size = 1 << 40;
+    let header = anydisk_qcow::Header {
+        backing_file: None,
+        mtime: 0,
+        size,
+        cluster_bits: 12,
+        l2_bits: 9,
+        encrypted: false,
+        l1_table_offset: HostOffset(48),
+    };
+    let mut file = header.to_bytes().to_vec();
+    let mut noise = vec![0; 16 << 10];
+    anydisk_testkit::Random::new(1).fill(&mut noise);
+    file.extend(noise);
+    let image =
+        anydisk_qcow::QcowImage::open(Arc::new(MemoryStorage::new(file)), &Limits::default());
+    let source = Disk::new(Arc::new(image.expect("it opens")));
+    let store = Arc::new(MemoryStorage::default());
+    store.set_len(size).expect("memory is sparse");
+    let target = raw(store, true);
+    let steps = Counting::default();
+    let mut ranges = 0;
+    let told = salvage(&source, &target, &mut |_| ranges += 1, &steps).expect("a write to memory");
+    assert_eq!((told.size, told.lost), (size, size));
+    assert_eq!(ranges, 1);
+    // One for each entry that is in the file, and one for all others.
+    assert!(steps.0.into_inner() < 2100);
+}

@@ -9,6 +9,10 @@
 //! they are too many, the file is looked at in several windows, each with a walk of its own over
 //! the tables.
 //!
+//! The length of the L1 table comes from the size of the disk. Where it reaches over what is named, the
+//! header is in doubt: what looks like its entries may be tables or data, and nothing is repaired. Nor
+//! does an entry become 0 beside one that no repair can mend: the table may be none.
+//!
 //! Nothing is given back where a table may have named it: what holds data, whatever the tables say, and
 //! anything where something is damaged, or was until this repair, where the L1 table is not in the file, or
 //! where more is lost than a crash leaves.
@@ -25,6 +29,7 @@ use self::mend::Mender;
 use self::places::Places;
 use self::walk::Walk;
 use crate::QcowImage;
+use crate::layout::RawHeader;
 
 /// Checks the image of a request; see [`Format::check`](anydisk_core::Format::check).
 pub(crate) fn check(
@@ -36,13 +41,19 @@ pub(crate) fn check(
         open.is_writable()?;
     }
     let image = QcowImage::open(open.store.clone(), open.limits)?;
-    // An entry is cleared only where nothing is lost that it may have named before it was damaged.
-    let clears = request.repair == Repair::All && {
-        let mut silent = Teller { found: &mut |_| (), report: CheckReport::default() };
-        look(request, &mut Mender::new(&image, Repair::Nothing, false), &mut silent)? == 0
-    };
-    let mut teller = Teller { found, report: CheckReport::default() };
-    look(request, &mut Mender::new(&image, request.repair, clears), &mut teller)?;
+    let mut mender = Mender::new(&image, request.repair, false);
+    if request.repair == Repair::All {
+        let mut nobody = |_| ();
+        let mut silent = Teller::new(&mut nobody);
+        let lost = look(request, &mut Mender::new(&image, Repair::Nothing, false), &mut silent)?;
+        mender = match silent.doubts_header {
+            true => Mender::new(&image, Repair::Nothing, false),
+            // An entry is cleared only where nothing is lost that it may have named before it was damaged.
+            false => Mender::new(&image, Repair::All, lost == 0 && !silent.has_hopeless),
+        };
+    }
+    let mut teller = Teller::new(found);
+    look(request, &mut mender, &mut teller)?;
     Ok(teller.report)
 }
 
@@ -59,7 +70,7 @@ fn look(
     let lost = places.compare(&walk, teller)?;
     teller.report.image_end = Some(HostOffset(lost.end.min(file_len)));
     let count = mender.count(&lost)?;
-    if walk.tell_lost(count, mender, teller)? {
+    if teller.doubts_header || walk.tell_lost(count, mender, teller)? {
         return Ok(count);
     }
     // Damage may hide what is in use, and what was mended just now may have hidden it.
@@ -73,10 +84,20 @@ fn look(
 struct Teller<'a> {
     found: &'a mut dyn FnMut(Finding),
     report: CheckReport,
+    /// The L1 table cannot be where the header has it, and as long.
+    doubts_header: bool,
+    /// Something is damaged that nothing can be done about.
+    has_hopeless: bool,
 }
 
-impl Teller<'_> {
+impl<'a> Teller<'a> {
+    fn new(found: &'a mut dyn FnMut(Finding)) -> Self {
+        let report = CheckReport::default();
+        Self { found, report, doubts_header: false, has_hopeless: false }
+    }
+
     fn tell(&mut self, finding: Finding) {
+        self.has_hopeless |= finding.severity == Severity::Corruption && finding.remedy.is_none();
         self.report.count(&finding);
         (self.found)(finding);
     }
@@ -92,5 +113,20 @@ impl Teller<'_> {
         let mut finding = Finding::new(Severity::Corruption, kind, at, text);
         finding.guest = guest;
         self.tell(finding);
+    }
+
+    /// Tells, once, that the L1 table lies on something else.
+    fn doubt_header(&mut self, image: &QcowImage, other: &str) {
+        if std::mem::replace(&mut self.doubts_header, true) {
+            return;
+        }
+        let (entries, size) = (image.geometry.l1_entries(), image.header.size);
+        let text = format!(
+            "the L1 table, which has {entries} entries for a disk of {size} bytes, reaches over {other}: \
+             size, l1_table_offset or that entry is wrong"
+        );
+        let at = HostOffset(std::mem::offset_of!(RawHeader, size) as u64);
+        let all = GuestRange::whole(image.header.disk_size());
+        self.corrupt("header-field", at, Some(all), text);
     }
 }

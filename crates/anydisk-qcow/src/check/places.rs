@@ -3,7 +3,7 @@
 use anydisk_core::{Error, GuestRange, HostOffset, Limits, Result};
 
 use super::Teller;
-use super::walk::Walk;
+use super::walk::{L1_FIELD, Walk};
 use crate::NAME;
 use crate::piece::Piece;
 
@@ -27,6 +27,10 @@ pub(super) struct Run {
 }
 
 impl Run {
+    fn is_l1(&self) -> bool {
+        self.is_metadata && self.entry == L1_FIELD
+    }
+
     fn end_of_padding(&self) -> u64 {
         self.place.end.saturating_add(self.padding)
     }
@@ -146,7 +150,7 @@ fn compare_window(
         lost.note(behind, run.place.at.max(window.at), cluster, file_len);
         // What began before the window was told there.
         if let Some(last) = last.filter(|_| run.place.at < end && run.place.at >= window.at) {
-            tell_shared(&last, run, teller);
+            tell_shared(walk, &last, run, teller);
         }
         if run.place.end > end || last.is_none() {
             last = Some(*run);
@@ -171,7 +175,7 @@ impl Lost {
     }
 }
 
-fn tell_shared(first: &Run, second: &Run, teller: &mut Teller<'_>) {
+fn tell_shared(walk: &Walk<'_>, first: &Run, second: &Run, teller: &mut Teller<'_>) {
     let at = HostOffset(second.place.at);
     let what = |run: &Run| if run.is_metadata { "metadata" } else { "a cluster" };
     let (kind, guest) = match (first.is_metadata, second.is_metadata) {
@@ -184,4 +188,11 @@ fn tell_shared(first: &Run, second: &Run, teller: &mut Teller<'_>) {
         second.entry, first.entry
     );
     teller.corrupt(kind, second.entry, guest, text);
+    for (one, other) in [(first, second), (second, first)] {
+        if one.is_l1() {
+            let (at, entry) = (other.place.at(), other.entry);
+            let what = format!("{} at {at}, named at {entry}", what(other));
+            teller.doubt_header(walk.image(), &what);
+        }
+    }
 }

@@ -20,10 +20,16 @@ struct Table {
     l1: u64,
 }
 
+/// The field that names the L1 table.
+pub(super) const L1_FIELD: HostOffset =
+    HostOffset(std::mem::offset_of!(RawHeader, l1_table_offset) as u64);
+
 /// What is walked over.
 pub(super) struct Walk<'a> {
     image: &'a QcowImage,
     request: &'a CheckRequest<'a>,
+    /// The L1 table, as far as it reaches over nothing that its entries name.
+    l1: Piece,
     /// In the order of the disk. None of them overlaps another.
     tables: Vec<Table>,
 }
@@ -44,10 +50,11 @@ impl<'a> Walk<'a> {
         mender: &mut Mender<'_>,
         teller: &mut Teller<'_>,
     ) -> Result<Self> {
-        let mut walk = Self { image, request, tables: Vec::new() };
-        let (start, file_len) = (image.geometry.l1_table(), walk.file_len()?);
+        let l1 = trusted_l1(image, teller)?;
+        let mut walk = Self { image, request, l1, tables: Vec::new() };
+        let (start, file_len) = (l1.at(), walk.file_len()?);
         let mut tables = Vec::new();
-        each_word(image, start, image.geometry.l1_entries() * ENTRY, &mut |at, entry| {
+        each_word(image, start, l1.end - l1.at, &mut |at, entry| {
             let l1 = (at.get() - start.get()) / ENTRY;
             let guest = walk.table_guest(l1);
             match image.geometry.table(entry) {
@@ -143,8 +150,7 @@ impl<'a> Walk<'a> {
     pub(super) fn metadata(&self) -> impl Iterator<Item = Run> {
         let geometry = &self.image.geometry;
         let head = (HostOffset::ZERO, size_of::<RawHeader>() as u64, HostOffset::ZERO);
-        let l1_field = HostOffset(std::mem::offset_of!(RawHeader, l1_table_offset) as u64);
-        let l1 = (geometry.l1_table(), geometry.l1_entries() * ENTRY, l1_field);
+        let l1 = (self.l1.at(), self.l1.end - self.l1.at, L1_FIELD);
         let name_field = HostOffset(std::mem::offset_of!(RawHeader, backing_file_offset) as u64);
         let name = self.image.header.backing_file.map(|(at, len)| (at, len.into(), name_field));
         let tables = self.tables.iter().map(move |table| {
@@ -157,7 +163,7 @@ impl<'a> Walk<'a> {
             guest: None,
             is_metadata: true,
             // The L1 table is written in whole sectors.
-            padding: if entry == l1_field { len.next_multiple_of(512) - len } else { 0 },
+            padding: if entry == L1_FIELD { len.next_multiple_of(512) - len } else { 0 },
         })
     }
 
@@ -227,8 +233,7 @@ impl<'a> Walk<'a> {
         teller: &mut Teller<'_>,
     ) -> Result<bool> {
         let geometry = &self.image.geometry;
-        let l1 = Piece::new(geometry.l1_table(), geometry.l1_entries() * ENTRY);
-        let l1_field = HostOffset(std::mem::offset_of!(RawHeader, l1_table_offset) as u64);
+        let l1 = whole_l1(self.image);
         let file_len = self.file_len()?;
         let (at, kind, text) = if count > 0 && l1.end > file_len {
             let text = format!(
@@ -237,9 +242,9 @@ impl<'a> Walk<'a> {
                 HostOffset(l1.end),
                 HostOffset(file_len)
             );
-            (l1_field, "l1-table-past-end", text)
+            (L1_FIELD, "l1-table-past-end", text)
         } else if l1.end > file_len {
-            self.tell_l1_cut(l1, l1_field, mender, teller)?;
+            self.tell_l1_cut(l1, mender, teller)?;
             return Ok(false);
         } else if self.tables.is_empty() && !can_be_leaks(count * geometry.cluster(), 0) {
             // Discarding leaves the tables where they are.
@@ -258,18 +263,17 @@ impl<'a> Walk<'a> {
     fn tell_l1_cut(
         &self,
         l1: Piece,
-        field: HostOffset,
         mender: &mut Mender<'_>,
         teller: &mut Teller<'_>,
     ) -> Result<()> {
         let all = GuestRange::whole(self.image.size());
         let Some(there) = self.file_len()?.checked_sub(l1.at) else {
             let text = format!("the L1 table at {} lies behind the end of the file", l1.at());
-            teller.corrupt("l1-table-past-end", field, Some(all), text);
+            teller.corrupt("l1-table-past-end", L1_FIELD, Some(all), text);
             return Ok(());
         };
         let lost = all.skip((there / ENTRY).saturating_mul(self.image.geometry.coverage()));
-        let (kind, what, entry, place) = ("l1-table-cut", "L1 table", field, l1);
+        let (kind, what, entry, place) = ("l1-table-cut", "L1 table", L1_FIELD, l1);
         mender.fill_up(&Cut { kind, what, entry, place, lost }, teller)
     }
 
@@ -338,6 +342,34 @@ impl Buffers {
         let decoded = self.decoder.decode(Codec::Deflate, &self.packed, &mut self.cluster);
         Ok(decoded.map(drop))
     }
+}
+
+/// The L1 table, as long as the header makes it.
+fn whole_l1(image: &QcowImage) -> Piece {
+    Piece::new(image.geometry.l1_table(), image.geometry.l1_entries() * ENTRY)
+}
+
+/// The L1 table up to the first byte that one of its entries names. Its length comes from the size of the
+/// disk, which one wrong bit makes any: what lies behind is then no entries, but tables and data.
+fn trusted_l1(image: &QcowImage, teller: &mut Teller<'_>) -> Result<Piece> {
+    let whole = whole_l1(image);
+    let mut trusted = whole;
+    let mut by = None;
+    each_word(image, whole.at(), whole.end - whole.at, &mut |at, entry| {
+        if at.get() < trusted.end
+            && let Ok(Some(table)) = image.geometry.table(entry)
+            && Piece::new(table, image.geometry.l2_len()).meets(trusted)
+        {
+            trusted.end = table.get().max(at.get() + ENTRY);
+            by = Some((at, table));
+        }
+        Ok(())
+    })?;
+    if let Some((at, table)) = by {
+        teller
+            .doubt_header(image, &format!("the L2 table at {table} that its entry at {at} names"));
+    }
+    Ok(trusted)
 }
 
 fn check_count(tables: usize) -> Result<()> {

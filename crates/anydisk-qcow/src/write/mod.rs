@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anydisk_core::{
     Attempt, Below, Claims, Committed, Error, GuestOffset, GuestRange, Handled, HostOffset, Image,
-    ImageWrite, Inserted, Packing, Reserved, Result, Storage, TakenRun, Updated, Zeroing,
+    ImageWrite, Inserted, Pace, Packing, Reserved, Result, Storage, TakenRun, Updated, Zeroing,
 };
 
 use crate::image::{Level, QcowImage, broken_table};
@@ -25,11 +25,16 @@ use crate::{NAME, limits};
 const LEVEL: u32 = 6;
 const WINDOW_BITS: u8 = 12;
 
+/// More than the first 16 MiB of clusters have in tables, in bytes.
+const TABLES: u64 = 4 << 20;
+
 /// What writing needs beside the image.
 #[derive(Debug)]
 pub(crate) struct Writer {
     claims: Claims,
     pub(crate) survey: Survey,
+    /// When tables are written back though nobody flushes.
+    pace: Pace,
     /// Held while an L2 table is made; space for the next one, if it was taken already.
     next_table: Mutex<Option<TakenRun>>,
     encoder: Arc<dyn anydisk_core::Encode>,
@@ -40,9 +45,12 @@ impl Writer {
         let encoder = anydisk_codec::deflate(LEVEL, WINDOW_BITS).map_err(|error| {
             Error::Unsupported { format: NAME, feature: error.to_string().into() }
         })?;
+        // Only where the L1 table names nothing, clusters without a name look like a lost table.
+        let named = if survey.is_done() { 0 } else { u64::MAX / 2 };
         Ok(Self {
             claims: Claims::default(),
             survey,
+            pace: Pace::new(named, TABLES),
             next_table: Mutex::default(),
             encoder: Arc::new(encoder),
         })
@@ -157,6 +165,7 @@ impl ImageWrite for QcowImage {
         let (at, len) = self.space_of(reserved);
         self.space.give_back(at, len);
         if let Some(writer) = &self.writer {
+            writer.pace.abandoned(len);
             writer.claims.release(reserved.range);
         }
     }
@@ -170,6 +179,8 @@ impl ImageWrite for QcowImage {
     }
 
     fn flush(&self) -> Result<()> {
+        let pace = &self.writing()?.pace;
+        let committed = pace.begin();
         self.space.write_back(&*self.store, &[&self.l1, &self.l2], |level, picture| {
             let count = match level {
                 // Behind the end of the L1 table something else begins.
@@ -180,6 +191,7 @@ impl ImageWrite for QcowImage {
             let bytes: Vec<u8> = entries.flat_map(|entry| entry.to_be_bytes()).collect();
             Ok(self.store.write_at(picture.at, &bytes)?)
         })?;
+        pace.written(committed);
         self.space.punch_freed(&*self.store)
     }
 

@@ -10,6 +10,10 @@ use crate::NAME;
 use crate::image::{Level, Look, QcowImage};
 use crate::table::Cluster;
 
+/// Bytes of clusters that are taken at once: before the first table is on the medium, a part of what a
+/// crash may leave.
+const AT_ONCE: u64 = 4 << 20;
+
 /// Whether clusters have space of their own, from memory.
 enum Vacancy<'a> {
     Need(Need<'a>),
@@ -35,6 +39,9 @@ impl QcowImage {
             Look::Run { .. } | Look::NoTable(_) => {}
         }
         drop(lease); // It would keep freed space from being taken.
+        if self.writing()?.pace.is_due(range.len().min(AT_ONCE)) {
+            return Ok(Attempt::Full);
+        }
         match self.own_table(self.geometry.locate(range.start()))? {
             Step::Done(_) => self.reserve(range),
             Step::Need(need) => Ok(Attempt::Need(need)),
@@ -50,7 +57,8 @@ impl QcowImage {
             Vacancy::Vacant(count) => count,
         };
         let cluster = self.geometry.cluster();
-        let taken = self.space.take(WantedRun { len: cluster, most: count, align: cluster });
+        let most = count.min(AT_ONCE / cluster);
+        let taken = self.space.take(WantedRun { len: cluster, most, align: cluster });
         self.claim(self.units(range.start(), taken.len / cluster), taken, 0)
     }
 
@@ -69,6 +77,9 @@ impl QcowImage {
         }
         if let Some(need) = self.unsurveyed(survey) {
             return Ok(Attempt::Need(need));
+        }
+        if self.writing()?.pace.is_due(stream.into()) {
+            return Ok(Attempt::Full);
         }
         match self.own_table(self.geometry.locate(unit.start()))? {
             Step::Done(_) => {}
@@ -107,6 +118,7 @@ impl QcowImage {
             _ => &self.store,
         };
         claim.keep();
+        self.writing()?.pace.reserved(taken.len);
         // Of a packed cluster the caller writes every byte; zeroes of an encrypted one are no zeroes
         // in the file.
         let zeroed = taken.zeroed && stream == 0 && !self.header.encrypted;
@@ -168,6 +180,7 @@ impl QcowImage {
             Updated::Full => Ok(Committed::Full),
             Updated::Done(old) => {
                 self.retire(&old);
+                self.writing()?.pace.committed(self.space_of(reserved).1);
                 self.writing()?.claims.release(reserved.range);
                 Ok(Committed::Done)
             }

@@ -146,6 +146,45 @@ fn tables_that_lie_on_each_other_are_found_and_read_once() {
     assert_eq!(report.allocated_clusters, Some(1));
 }
 
+/// The length of the L1 table comes from the size: one wrong bit of that made a repair take data for
+/// entries, and write zeroes over it.
+#[test]
+fn no_bit_of_the_header_that_is_wrong_makes_a_repair_cost_anything() {
+    let (store, disk) = in_memory((2 << 20) + (192 << 10), &[]);
+    let mut random = Random::new(3);
+    for at in (0..disk.size()).step_by(96 << 10) {
+        let mut data = vec![0; 8 << 10];
+        random.fill(&mut data);
+        disk.write(GuestOffset(at), &data).expect("a write");
+    }
+    disk.flush().expect("a flush");
+    drop(disk);
+    let (whole, expected) = (store.to_vec(), content(store.clone()).0);
+    let mut in_doubt = Vec::new();
+    for bit in 0..48 * 8 {
+        let (at, mask) = (bit / 8, 1 << (bit % 8));
+        let mut wrong = whole.clone();
+        wrong[at] ^= mask;
+        let store = Arc::new(MemoryStorage::new(wrong));
+        let location = Location::Other("image".to_owned());
+        let limits = Limits::default();
+        let open = OpenRequest::new(store.clone(), &location, &limits);
+        let open = OpenRequest { access: Access::ReadWrite, ..open };
+        let request = CheckRequest::new(open).repairing(Repair::All);
+        let mut kinds = Vec::new();
+        let _ = QCOW.check(&request, &mut |found| kinds.push((found.kind, found.repaired)));
+        if kinds.contains(&("header-field", false)) {
+            in_doubt.push(bit);
+            assert!(kinds.iter().all(|(_, repaired)| !repaired), "bit {bit}");
+        }
+        store.write_at(HostOffset(at as u64), &whole[at..=at]).expect("memory");
+        assert!(content(store).0 == expected, "bit {bit}");
+    }
+    // From bits of the size on that make the table reach over the first L2 table.
+    let of_size = in_doubt.iter().filter(|bit| (24 * 8..32 * 8).contains(*bit)).count();
+    assert!(of_size > 4, "{in_doubt:?}");
+}
+
 #[test]
 fn lost_space_is_counted_in_clusters_and_given_back() {
     let (store, disk) = in_memory(1 << 20, &[("cluster_size", "64k")]);

@@ -387,7 +387,7 @@ fn blocks_with_data_are_kept_and_not_written_over_though_no_entry_names_them() {
         let (report, found) = check(&store, repair).expect("it can be checked");
         assert_eq!((report.leaks, report.leaks_fixed), (2, 0), "{repair:?}");
         let text = "blocks 1 to 2 of the file are counted, and nothing names them; there is data: it \
-                    is kept";
+                    is kept until the image is compacted";
         assert_eq!((found[0].kind, &*found[0].text), ("block-unnamed", text));
         assert!(content_of(&store) == before, "{repair:?}");
     }
@@ -423,6 +423,137 @@ fn blocks_that_the_map_names_behind_the_end_of_the_disk_are_told_and_kept() {
     assert_eq!((found[0].kind, found[0].at), ("entry-behind-end", HostOffset(512 + 4)));
     assert_eq!(found[0].text, "the map names 2 blocks behind the end of the disk at 0x400");
     assert_eq!(store.len().expect("memory"), len);
+}
+
+/// 34 blocks with data of 64 places, in no order.
+fn of_34_blocks(image: ByHand) -> (Vec<u8>, Vec<u8>) {
+    let store = by_hand(image);
+    let disk = open(&store, Access::ReadWrite).expect("it opens");
+    for number in 0..34 {
+        let at = GuestOffset(number * 29 % 64 * BLOCK);
+        disk.write(at, &noise(number + 1, BLOCK)).expect("a write");
+    }
+    disk.flush().expect("a flush");
+    (content_of(&store), contents(&disk))
+}
+
+/// With one bit of a place or a length wrong, whole blocks seemed to be lost or named twice, and were given
+/// up or copied; the file grew to hundreds of times its length.
+#[test]
+fn no_bit_of_the_header_that_is_wrong_makes_a_repair_cost_anything() {
+    for image in [ByHand::SMALL, ByHand { is_old: true, ..ByHand::SMALL }] {
+        let (whole, expected) = of_34_blocks(image);
+        let fields = if image.is_old { 0x48..0x174 } else { 0x48..0x188 };
+        let mut told = std::collections::BTreeSet::new();
+        for bit in fields.start * 8..fields.end * 8 {
+            let (at, mask) = (bit / 8, 1 << (bit % 8));
+            // Not the text.
+            if at / 0x40 > 1 && at < 0x150 {
+                continue;
+            }
+            let mut wrong = whole.clone();
+            wrong[at] ^= mask;
+            let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new(wrong));
+            let kinds = match check(&store, Repair::All) {
+                Ok((_, found)) => found.into_iter().map(|it| (it.kind, it.repaired)).collect(),
+                Err(_) => Vec::new(),
+            };
+            if kinds.iter().any(|(kind, _)| *kind == "header-field") {
+                told.insert(at / 4 * 4);
+            }
+            let len = store.len().expect("memory");
+            assert!(len <= whole.len() as u64 + BLOCK, "{at:#x}, {mask}: {len}");
+            store.write_at(HostOffset(at as u64), &whole[at..=at]).expect("memory");
+            let disk = open(&store, Access::Read).expect("it opens");
+            assert!(contents(&disk) == expected, "{at:#x}, {mask}: {kinds:?}");
+        }
+        // offBlocks, offData, cbBlockExtra, cBlocks; or the only one of them that version 0 has.
+        let fields: &[usize] = if image.is_old { &[0x16c] } else { &[0x154, 0x158, 0x17c, 0x180] };
+        assert!(fields.iter().all(|at| told.contains(at)), "{told:x?}");
+    }
+}
+
+#[test]
+fn an_image_of_which_a_field_is_suspect_is_neither_mended_nor_written() {
+    let (whole, expected) = of_34_blocks(ByHand::SMALL);
+    let extra = 512_u32.to_le_bytes();
+    for (at, bytes, text) in [
+        (
+            0x17c,
+            &extra[..],
+            "cbBlockExtra is 0x200: everything fits with 0x0, one bit of it is wrong",
+        ),
+        (0x159, &[6], "offData is 0x600: everything fits with 0x400, one bit of it is wrong"),
+        (
+            0x154,
+            &[3],
+            "offBlocks is 0x203, in the middle of a sector, and the map there is damaged",
+        ),
+    ] {
+        let mut wrong = whole.clone();
+        wrong[at..at + bytes.len()].copy_from_slice(bytes);
+        let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new(wrong.clone()));
+        let (report, found) = check(&store, Repair::All).expect("it can be checked");
+        assert_eq!((found[0].kind, &*found[0].text), ("header-field", text));
+        assert_eq!(found[0].at, HostOffset(at as u64 / 4 * 4));
+        assert!(report.corruptions > 0 && report.corruptions_fixed == 0, "{report:?}");
+        assert!(content_of(&store) == wrong);
+        let refused = open(&store, Access::ReadWrite).map(|_| ());
+        assert!(matches!(refused, Err(Error::NeedsRepair { .. })), "{refused:?}");
+        store.write_at(HostOffset(at as u64), &whole[at..at + bytes.len()]).expect("memory");
+        assert!(contents(&open(&store, Access::ReadWrite).expect("it opens")) == expected);
+    }
+}
+
+/// Entries behind the disk that are the zeroes of a gap: each of them got a copy of block 0.
+#[test]
+fn entries_behind_the_end_of_the_disk_that_are_wrong_get_no_copies_but_the_map_its_length() {
+    let mut bytes = by_hand(ByHand { size: 32 << 10, ..ByHand::SMALL });
+    let store = &mut bytes;
+    store.write_at(HostOffset(0x180), &40_u32.to_le_bytes()).expect("memory");
+    store.write_at(HostOffset(0x158), &2048_u32.to_le_bytes()).expect("memory");
+    store.write_at(HostOffset(512), &0_u32.to_le_bytes()).expect("memory");
+    store.write_at(HostOffset(512 + 32 * 4), &[0; 32]).expect("memory");
+    store.write_at(HostOffset(0x184), &1_u32.to_le_bytes()).expect("memory");
+    store.write_at(HostOffset(2048), &[7; 1024]).expect("memory");
+    let len = store.len().expect("memory");
+    let refused = open(store, Access::ReadWrite).map(|_| ());
+    assert!(matches!(refused, Err(Error::NeedsRepair { .. })), "{refused:?}");
+    let (report, found) = check(store, Repair::All).expect("it can be repaired");
+    assert_eq!((report.corruptions, report.corruptions_fixed), (0, 1), "{found:?}");
+    let text = "cBlocks is 40, the disk has 32 blocks, and 8 entries behind them name blocks that \
+                others name, or that are not there";
+    assert_eq!((found[0].kind, &*found[0].text), ("header-field", text));
+    assert_eq!((number_at(&**store, 0x180), store.len().expect("memory")), (32, len));
+    assert!(check(store, Repair::Nothing).expect("it can be checked").0.is_clean());
+    assert_eq!(contents(&open(store, Access::ReadWrite).expect("it opens"))[..2], [7, 7]);
+}
+
+/// A count that was too low hid blocks with data that nothing names.
+#[test]
+fn a_count_that_is_raised_uncovers_what_is_told_in_the_same_run() {
+    let store = with_entries(&[0, u32::MAX, 2], 1, 3, 0);
+    let (report, found) = check(&store, Repair::All).expect("it can be repaired");
+    assert_eq!((report.corruptions_fixed, report.leaks), (1, 1), "{found:?}");
+    let (report, _) = check(&store, Repair::All).expect("it can be checked");
+    assert_eq!((report.corruptions, report.corruptions_fixed, report.leaks), (0, 0, 1));
+}
+
+/// Power failed while the disk shrank: the map is that of the shorter disk, the blocks are all there.
+#[test]
+fn blocks_for_which_the_map_has_no_entries_are_a_leak_and_no_lost_map() {
+    let image = ByHand { size: 20 << 20, block: 1 << 20, ..ByHand::SMALL };
+    let mut bytes = image.bytes();
+    bytes[0x184..0x188].copy_from_slice(&60_u32.to_le_bytes());
+    for number in 0..20_u8 {
+        bytes[512 + 4 * usize::from(number)] = number;
+        bytes[513 + 4 * usize::from(number)..516 + 4 * usize::from(number)].fill(0);
+    }
+    let first = bytes.len();
+    bytes.resize(first + (60 << 20), 7);
+    let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes));
+    let (report, found) = check(&store, Repair::Nothing).expect("it can be checked");
+    assert_eq!((report.corruptions, report.leaks), (0, 40), "{found:?}");
 }
 
 fn content_of(store: &Arc<dyn Storage>) -> Vec<u8> {
