@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anydisk_core::{
     Bitmaps, BlockShape, BlockSpace, FlatTable, GuestRange, HostOffset, Image, ImageInfo,
-    ImageWrite, Lookup, Need, OpenRequest, Result, Storage, Supplied, TableShape,
+    ImageWrite, Lookup, Need, OpenRequest, Resize, Result, Storage, Supplied, TableShape,
 };
 
 use crate::NAME;
@@ -132,6 +132,10 @@ impl Image for ParallelsImage {
     }
 
     fn writer(&self) -> Option<&dyn ImageWrite> {
+        self.writable.then_some(self)
+    }
+
+    fn resizer(&self) -> Option<&dyn Resize> {
         self.writable.then_some(self)
     }
 

@@ -1,4 +1,4 @@
-//! Parallels disk images: expandable ones, read, created and written in place.
+//! Parallels disk images: expandable ones, read, created and written in place, and bundles of them, read.
 //!
 //! One table says for each cluster of the disk where it is in the file; clusters lie behind each other
 //! in the order in which they were first written:
@@ -15,8 +15,11 @@
 //! | the older kind (`WithoutFreeSpace`), the newer one (`WithouFreSpacExt`) | read, write in place |
 //! | new images, as qemu makes them | works |
 //! | clusters of any number of sectors | works |
+//! | bundles (`name.hdd` with DiskDescriptor.xml): expanding, plain, split, with snapshots | read, checked |
 //! | dirty bitmaps of the format extension | told, read; dropped by the first write |
 //! | features of the format extension that are not known | kept, dropped, or the image is read only, as they say themselves |
+//! | check and repair | works |
+//! | growing, shrinking, while in use and at any power failure | works |
 //! | images of any size in bounded memory | works |
 //!
 //! The layout, our limits and the oddities of other writers are in `docs/formats/parallels.md`.
@@ -40,6 +43,9 @@
 //! ```
 
 mod bitmap;
+mod bundle;
+mod check;
+mod copy;
 mod create;
 mod extension;
 mod format;
@@ -49,10 +55,12 @@ mod image;
 mod layout;
 mod limits;
 mod measure;
+mod resize;
 mod state;
 mod table;
 mod write;
 
+pub use bundle::ParallelsBundle;
 pub use format::{PARALLELS, ParallelsFormat};
 pub use image::ParallelsImage;
 

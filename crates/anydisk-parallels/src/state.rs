@@ -42,6 +42,12 @@ impl HeaderState {
         }
     }
 
+    /// The cluster of the format extension, if there is one now.
+    pub(crate) fn extension(&self) -> Option<HostOffset> {
+        let sectors = self.lock().ext_off.get();
+        (sectors != 0).then(|| HostOffset(sectors.saturating_mul(SECTOR)))
+    }
+
     /// Whether the file says that somebody writes.
     pub(crate) fn is_open(&self) -> bool {
         self.lock().in_use.get() == in_use::OPEN

@@ -20,7 +20,7 @@ use crate::image::ParallelsImage;
 impl ParallelsImage {
     /// What must be done before the disk is changed.
     #[inline]
-    fn begin(&self) -> Result<()> {
+    pub(crate) fn begin(&self) -> Result<()> {
         if self.state.has_begun() { Ok(()) } else { self.begin_writing() }
     }
 

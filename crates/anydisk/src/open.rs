@@ -12,6 +12,9 @@ use anydisk_storage::{FileStorage, LockMode, Scratch};
 use crate::resolve::{Trying, WithDevices, WithHeader, WithoutData};
 use crate::{LikeQemu, SameFolder, file, formats};
 
+/// The file that a folder stands for which is a disk (a bundle of Parallels).
+const BUNDLE: &str = "DiskDescriptor.xml";
+
 /// Which files named inside an image are opened.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -268,6 +271,8 @@ impl OpenDisk {
     }
 
     pub(crate) fn file_at(&self, path: &Path, access: Access) -> Result<Located> {
+        let inside = path.join(BUNDLE);
+        let path = if path.is_dir() && inside.is_file() { &*inside } else { path };
         let store = FileStorage::open(path, &file::with_access(&self.file, access))?;
         Ok(Located { store: Arc::new(store), location: Location::Path(path.to_owned()) })
     }

@@ -1,10 +1,13 @@
 //! The tests of the crate, in one program: that links once.
 
 mod behaviour;
+mod bundles;
+mod checking;
 mod common;
 mod corpus;
 mod extension;
 mod golden;
 mod mutants;
 mod qemu;
+mod resizing;
 mod writing;

@@ -1,6 +1,7 @@
 //! The tests of the crate, in one program: that links once.
 
 mod backup;
+mod bundles;
 mod inspect;
 mod json_names;
 mod packages;
