@@ -4,7 +4,9 @@
 use anydisk_core::{Error, Feature, HostOffset, Invalid, Result, Value, invalid_field};
 use zerocopy::FromBytes;
 
-use crate::layout::{EMPTY, ENTRY, MAGIC, OLD_MAGIC, RawHeader, SECTOR, VERSION, in_use};
+use crate::layout::{
+    EMPTY, ENTRY, MAGIC, OLD_MAGIC, RawHeader, SECTOR, VERSION, in_use, is_older_closed,
+};
 use crate::{NAME, limits};
 
 /// Bytes of the header.
@@ -207,11 +209,11 @@ fn data(raw: &RawHeader, kind: Kind, cluster: u64, len: u64) -> (HostOffset, boo
 
 fn known_in_use(found: u32) -> Result<u32> {
     let known = [in_use::OPEN, in_use::CLOSED, in_use::UNKNOWING];
-    if known.contains(&found) || in_use::OTHERS.contains(&found) {
+    if known.contains(&found) || is_older_closed(found) {
         return Ok(found);
     }
     let found = Value::Hex(found.into());
-    Err(invalid!(in_use, found, "0x746f6e59 (open), 0x312e3276 or 0 (closed), pd17 or pd22"))
+    Err(invalid!(in_use, found, "0x746f6e59 (open), 0x312e3276, 0 or pd17 (closed)"))
 }
 
 fn extension(raw: &RawHeader) -> Result<Option<HostOffset>> {
@@ -300,8 +302,8 @@ mod tests {
             ),
             (
                 refusal(|h| h.in_use = 1.into()),
-                "parallels: in_use at 0x2c is 0x1, expected 0x746f6e59 (open), 0x312e3276 or 0 \
-                 (closed), pd17 or pd22",
+                "parallels: in_use at 0x2c is 0x1, expected 0x746f6e59 (open), 0x312e3276, 0 or \
+                 pd17 (closed)",
             ),
             (
                 refusal(|h| h.ext_off = u64::MAX.into()),

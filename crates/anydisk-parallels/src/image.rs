@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anydisk_core::{
-    Bitmaps, BlockShape, BlockSpace, FlatTable, GuestRange, HostOffset, Image, ImageInfo,
+    Bitmaps, BlockShape, BlockSpace, Compact, FlatTable, GuestRange, HostOffset, Image, ImageInfo,
     ImageWrite, Lookup, Need, OpenRequest, Resize, Result, Storage, Supplied, TableShape,
 };
 
@@ -93,6 +93,13 @@ impl ParallelsImage {
         warnings
     }
 
+    /// Where the last cluster ends, if the file ends in it; it need not be at a multiple of a cluster.
+    fn loose_end(&self) -> u64 {
+        let len = self.table.store().len().unwrap_or(0);
+        let end = self.header.cluster_at(self.header.clusters_in(len)).get();
+        if end > len { end } else { 0 }
+    }
+
     /// The dirty bitmaps in the file.
     pub(crate) fn stored_bitmaps(&self) -> &[StoredBitmap] {
         self.extension.as_ref().map_or(&[], |extension| &extension.bitmaps)
@@ -128,6 +135,7 @@ impl Image for ParallelsImage {
         let mut info = ImageInfo::new(NAME);
         info.cluster_size = Some(self.header.cluster);
         info.dirty = self.state.is_open();
+        info.loose_end = self.loose_end();
         info
     }
 
@@ -136,6 +144,10 @@ impl Image for ParallelsImage {
     }
 
     fn resizer(&self) -> Option<&dyn Resize> {
+        self.writable.then_some(self)
+    }
+
+    fn compactor(&self) -> Option<&dyn Compact> {
         self.writable.then_some(self)
     }
 

@@ -26,9 +26,12 @@ pub(crate) mod in_use {
     pub(crate) const CLOSED: u32 = 0x312E_3276;
     /// Closed by who does not know the field, as qemu.
     pub(crate) const UNKNOWING: u32 = 0;
-    /// Closed; older versions of Parallels.
-    pub(crate) const OTHERS: [u32; 2] =
-        [u32::from_le_bytes(*b"pd17"), u32::from_le_bytes(*b"pd22")];
+}
+
+/// Whether a value of `in_use` is one of older versions of Parallels, which says closed: `pd17`.
+pub(crate) fn is_older_closed(value: u32) -> bool {
+    let [p, d, number @ ..] = value.to_le_bytes();
+    [p, d] == *b"pd" && number.iter().all(u8::is_ascii_digit)
 }
 
 /// The bit of `flags` that has a meaning: nothing was written yet.

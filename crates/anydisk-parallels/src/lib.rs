@@ -19,7 +19,7 @@
 //! | dirty bitmaps of the format extension | told, read; dropped by the first write |
 //! | features of the format extension that are not known | kept, dropped, or the image is read only, as they say themselves |
 //! | check and repair | works |
-//! | growing, shrinking, while in use and at any power failure | works |
+//! | growing, shrinking, compacting, while in use and at any power failure | works |
 //! | images of any size in bounded memory | works |
 //!
 //! The layout, our limits and the oddities of other writers are in `docs/formats/parallels.md`.
@@ -45,6 +45,7 @@
 mod bitmap;
 mod bundle;
 mod check;
+mod compact;
 mod copy;
 mod create;
 mod extension;

@@ -118,10 +118,8 @@ impl ParallelsImage {
         )?;
         self.reset_space(to);
         self.table.store().flush()?;
-        self.state.note_change();
         for (guest, to) in moved {
-            let at = GuestOffset(guest.saturating_mul(self.header.cluster));
-            self.table.set_still(self, still, at, Block::At(to))?;
+            self.name(still, guest, Block::At(to))?;
         }
         self.flush()?;
         // Readers of what was moved must be gone before the table is written there.
@@ -131,7 +129,7 @@ impl ParallelsImage {
     }
 
     /// All before `end` is in use, and nothing behind it.
-    fn reset_space(&self, end: HostOffset) {
+    pub(crate) fn reset_space(&self, end: HostOffset) {
         let _round = self.lock_round();
         self.table.space().reset(end);
     }
@@ -150,7 +148,7 @@ impl ParallelsImage {
 
     /// Calls `each` with every cluster of the disk from number `from` on that has a place, and that,
     /// by the table on the medium.
-    fn for_each_cluster(
+    pub(crate) fn for_each_cluster(
         &self,
         from: u64,
         mut each: impl FnMut(u64, HostOffset) -> Result<()>,
@@ -201,10 +199,8 @@ impl ParallelsImage {
             if named.is_empty() {
                 return Ok(());
             }
-            self.state.note_change();
             for guest in named {
-                let at = GuestOffset(guest.saturating_mul(self.header.cluster));
-                self.table.set_still(self, still, at, Block::Absent)?;
+                self.name(still, guest, Block::Absent)?;
             }
             self.flush()?;
         }

@@ -147,14 +147,14 @@ impl ImageWrite for ParallelsImage {
     fn flush(&self) -> Result<()> {
         let _round = self.lock_round();
         self.write_back()?;
+        if !self.state.has_begun() {
+            return Ok(());
+        }
         let store = &**self.table.store();
         // What is freed must not look like lost data, and others count what is left at the end.
         self.table.space().punch_freed(store)?;
         self.table.space().shorten(store)?;
-        match self.state.has_begun() {
-            true => self.state.mark_closed(store),
-            false => Ok(()),
-        }
+        self.state.mark_closed(store)
     }
 
     fn data_store(&self) -> Option<&Arc<dyn Storage>> {

@@ -7,6 +7,7 @@ mod common;
 mod corpus;
 mod extension;
 mod golden;
+mod moving;
 mod mutants;
 mod qemu;
 mod resizing;
