@@ -89,7 +89,7 @@ pub fn check(format: &dyn Format, bytes: Vec<u8>) {
 /// If it is not so: that is a finding.
 pub fn check_and_repair(format: &dyn Format, bytes: Vec<u8>) {
     let (location, limits) = (Location::Other("input".into()), Limits::strict());
-    let before = pieces(format, bytes.clone());
+    let before = pieces(format, Arc::new(MemoryStorage::new(bytes.clone())));
     let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes));
     let mut open = OpenRequest::new(Arc::clone(&store), &location, &limits);
     open.access = Access::ReadWrite;
@@ -98,17 +98,16 @@ pub fn check_and_repair(format: &dyn Format, bytes: Vec<u8>) {
     let again = format.check(&CheckRequest::new(request.open.clone()), &mut |_| {});
     let again = again.expect("what was repaired can be checked");
     assert_eq!(again.corruptions, report.corruptions);
-    let mut repaired = vec![0; usize::try_from(store.len().expect("memory")).expect("memory")];
-    store.read_at(HostOffset::ZERO, &mut repaired).expect("memory");
-    for (before, after) in before.iter().zip(pieces(format, repaired)) {
+    // It may have become long, with a hole.
+    for (before, after) in before.iter().zip(pieces(format, store)) {
         assert!(before.is_none() || *before == after, "a repair changed what could be read");
     }
 }
 
 /// Some pieces of a disk, those that can be read.
-fn pieces(format: &dyn Format, bytes: Vec<u8>) -> Vec<Option<Vec<u8>>> {
+fn pieces(format: &dyn Format, store: Arc<dyn Storage>) -> Vec<Option<Vec<u8>>> {
     let (location, limits) = (Location::Other("input".into()), Limits::strict());
-    let request = OpenRequest::new(Arc::new(MemoryStorage::new(bytes)), &location, &limits);
+    let request = OpenRequest::new(store, &location, &limits);
     let Ok(opened) = format.open(request) else { return Vec::new() };
     let disk = Disk::new(opened.image);
     let read = |at: u64| {

@@ -10,8 +10,8 @@
 //! the tables.
 //!
 //! The length of the L1 table comes from the size of the disk. Where it reaches over what is named, the
-//! header is in doubt: what looks like its entries may be tables or data, and nothing is repaired. Nor
-//! does an entry become 0 beside one that no repair can mend: the table may be none.
+//! header is in doubt: what looks like its entries may be tables or data, and nothing is repaired. Nor is
+//! anything beside what no repair can mend: the table may be none.
 //!
 //! Nothing is given back where a table may have named it: what holds data, whatever the tables say, and
 //! anything where something is damaged, or was until this repair, where the L1 table is not in the file, or
@@ -46,10 +46,10 @@ pub(crate) fn check(
         let mut nobody = |_| ();
         let mut silent = Teller::new(&mut nobody);
         let lost = look(request, &mut Mender::new(&image, Repair::Nothing, false), &mut silent)?;
-        mender = match silent.doubts_header {
+        mender = match silent.has_hopeless {
             true => Mender::new(&image, Repair::Nothing, false),
             // An entry is cleared only where nothing is lost that it may have named before it was damaged.
-            false => Mender::new(&image, Repair::All, lost == 0 && !silent.has_hopeless),
+            false => Mender::new(&image, Repair::All, lost == 0),
         };
     }
     let mut teller = Teller::new(found);

@@ -461,6 +461,22 @@ fn entries_behind_the_end_are_cleared_where_that_reads_the_same() {
     assert_eq!((report.corruptions, report.corruptions_fixed), (1, 0));
 }
 
+/// Beside an entry that can be nothing, another one that leads behind the end may be data as well.
+#[test]
+fn nothing_is_repaired_beside_what_cannot_be() {
+    let store = small();
+    put(&store, 0x1028, 0x9_0000);
+    put(&store, 0x1030, 0x1001);
+    store.set_len(store.len().expect("memory") - 8).expect("memory");
+    let before = store.to_vec();
+    let (report, lines) = check_with(&store, Repair::All, &Limits::default());
+    assert_eq!((report.corruptions, report.corruptions_fixed), (3, 0), "{lines:?}");
+    assert!(store.to_vec() == before);
+    put(&store, 0x1030, 0);
+    let (report, lines) = check_with(&store, Repair::All, &Limits::default());
+    assert_eq!((report.corruptions, report.corruptions_fixed), (0, 2), "{lines:?}");
+}
+
 #[test]
 fn little_memory_finds_what_much_memory_finds() {
     let (store, disk) = in_memory(16 << 20, &[("cluster_size", "512")]);
