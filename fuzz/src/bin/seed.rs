@@ -29,6 +29,7 @@ const FEEDS: &[Feed] = &[
     ("dmg_tables", "dmg", tables_of_dmg),
     ("codec", "dmg", packed_chunk),
     ("parallels_image", "parallels", |file| whole(file).or_else(|| first_64k(file))),
+    ("parallels_descriptor", "parallels", parallels_xml),
     ("probe", "parallels", first_4k),
     ("vdi_image", "vdi", parts_of_vdi),
     ("vdi_header", "vdi", first_4k),
@@ -60,6 +61,14 @@ const FEEDS: &[Feed] = &[
     ("inspect", "vhd", first_64k),
     ("inspect", "luks", without_payload),
 ];
+
+/// What is inside the root of a bundle's descriptor.
+fn parallels_xml(file: &[u8]) -> Option<Vec<u8>> {
+    let root = b"<Parallels_disk_image";
+    let at = file.windows(root.len()).position(|window| window == root)?;
+    let inside = file.get(at..)?;
+    inside.get(inside.iter().position(|byte| *byte == b'>')? + 1..).map(<[u8]>::to_vec)
+}
 
 fn whole(file: &[u8]) -> Option<Vec<u8>> {
     (file.len() <= LARGEST).then(|| file.to_vec())
