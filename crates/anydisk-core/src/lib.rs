@@ -105,7 +105,7 @@ pub use open::Opener;
 pub use owners::Owners;
 pub use pace::Pace;
 pub use passphrase::{PassphraseChange, PassphraseOptions};
-pub use pieces::Pieces;
+pub use pieces::{Pieces, units_of_data};
 pub use reason::{Expected, Feature, SecretProblem};
 pub use resolve::{
     Access, Companions, Located, Location, NoCompanions, NoReferences, OnlyNames, Reference,

@@ -66,9 +66,35 @@ impl Pieces {
     }
 }
 
+/// How many units of `unit` bytes the data of a disk touches, and into how many runs of them it falls;
+/// for [`Format::measure`](crate::Format::measure).
+#[must_use]
+pub fn units_of_data(unit: u64, data: &[GuestRange]) -> (u64, u64) {
+    let (mut units, mut runs, mut end) = (0_u64, 0_u64, 0);
+    for range in data.iter().filter(|range| !range.is_empty()) {
+        let (first, behind) = (range.start().get() / unit, range.end().get().div_ceil(unit));
+        runs = runs.saturating_add(u64::from(first > end || units == 0));
+        units = units.saturating_add(behind.saturating_sub(first.max(end)));
+        end = end.max(behind);
+    }
+    (units, runs)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn units_that_several_ranges_touch_count_once() {
+        let ranges = |list: &[(u64, u64)]| {
+            let range = |&(start, len)| GuestRange::new(GuestOffset(start), len).expect("small");
+            units_of_data(100, &list.iter().map(range).collect::<Vec<_>>())
+        };
+        assert_eq!(ranges(&[]), (0, 0));
+        assert_eq!(ranges(&[(0, 1), (50, 10), (99, 2)]), (2, 1));
+        assert_eq!(ranges(&[(150, 50), (200, 0), (310, 10), (399, 1)]), (2, 2));
+        assert_eq!(ranges(&[(100, 100), (200, 100)]), (2, 1));
+    }
 
     #[test]
     fn pieces_come_in_rising_order_and_of_whole_units_up_to_the_end() {

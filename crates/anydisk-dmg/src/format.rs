@@ -4,12 +4,12 @@ use std::io::Write;
 use std::sync::Arc;
 
 use anydisk_core::{
-    CheckReport, CheckRequest, Finding, Format, OpenRequest, Opened, Result, Sample, Sink,
-    SinkRequest, Verdict,
+    CheckReport, CheckRequest, Finding, Format, Measure, MeasureRequest, OpenRequest, Opened,
+    Result, Sample, Sink, SinkRequest, Verdict,
 };
 
 use crate::layout::{ENCRYPTED, ENCRYPTED_V1};
-use crate::sink::DmgSink;
+use crate::sink::{self, DmgSink};
 use crate::trailer::{self, is_trailer};
 use crate::{DmgImage, NAME, check};
 
@@ -49,6 +49,10 @@ impl Format for DmgFormat {
         out: Box<dyn Write + Send>,
     ) -> Result<Option<Box<dyn Sink>>> {
         Ok(Some(Box::new(DmgSink::new(request, out)?)))
+    }
+
+    fn measure(&self, request: &MeasureRequest<'_>) -> Result<Measure> {
+        Ok(sink::measure(request.size, request.data))
     }
 
     fn checks_data(&self) -> bool {

@@ -181,6 +181,13 @@ pub(crate) fn written(table: &[u8]) -> String {
     )
 }
 
+/// Bytes of such a list with a table of `len` bytes.
+pub(crate) fn written_len(len: u64) -> u64 {
+    let lines = len.div_ceil(LINE as u64).saturating_mul(5);
+    let letters = len.div_ceil(3).saturating_mul(4);
+    (written(&[]).len() as u64).saturating_add(lines).saturating_add(letters)
+}
+
 /// Bytes that stand in one line of base64.
 const LINE: usize = 33;
 
@@ -224,6 +231,7 @@ mod tests {
             let table: Vec<u8> = (0..len).map(|byte| byte.wrapping_mul(89)).collect();
             let found = read(&written(&table)).expect("it is good");
             assert_eq!(found.iter().map(|(_, bytes)| bytes).collect::<Vec<_>>(), [&table]);
+            assert_eq!(written_len(len.into()), written(&table).len() as u64);
         }
     }
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use anydisk_codec::{Encode, ZlibEncoder};
 use anydisk_core::{
-    Codec, Error, GuestOffset, GuestRange, HostOffset, Packing, Piece, Pieces, Result, Sink,
-    SinkRequest,
+    Codec, Error, GuestOffset, GuestRange, HostOffset, Measure, Packing, Piece, Pieces, Result,
+    Sink, SinkRequest, check_limit, units_of_data,
 };
 use anydisk_storage::{Error as StorageError, is_zero};
 use crc32fast::Hasher;
@@ -55,14 +55,10 @@ impl DmgSink {
     /// Writes nothing yet.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a disk that is not of whole sectors.
+    /// [`Error::Limit`] for a disk that is too large.
     pub(crate) fn new(request: &SinkRequest<'_>, out: Box<dyn Write + Send>) -> Result<Self> {
-        let size = request.size;
-        if !size.is_multiple_of(SECTOR) {
-            let feature = format!("a disk of {size} bytes, which are no whole sectors,");
-            return Err(unsupported(feature));
-        }
-        let unit = size.div_ceil(COUNT).next_power_of_two().clamp(UNITS.0, UNITS.1);
+        let (size, unit) = (request.size, unit_of(request.size));
+        check_limit(NAME, "bytes of the disk", size, i64::MAX.unsigned_abs() - SECTOR)?;
         let encoder = ZlibEncoder::new(ZlibEncoder::DEFAULT_LEVEL);
         let encoder = encoder.map_err(|error| unsupported(error.to_string()))?;
         Ok(Self {
@@ -115,8 +111,26 @@ impl DmgSink {
         }
     }
 
+    /// Sectors of the disk, the last one filled up.
+    fn sector_count(&self) -> u64 {
+        self.pieces.size().div_ceil(SECTOR)
+    }
+
+    /// The last unit of a disk that is not of whole sectors, filled up with zeroes.
+    fn put_filled_up(&mut self, at: GuestOffset, unit: &[u8]) -> Result<()> {
+        let mut whole = unit.to_vec();
+        whole.resize(unit.len().next_multiple_of(SECTOR_LEN), 0);
+        let mut packed = Vec::new();
+        let done = self.encoder.encode(&whole, usize::MAX, &mut packed);
+        done.map_err(|error| unsupported(error.to_string()))?;
+        self.put_unit(at, &whole, &packed)
+    }
+
     /// A unit, and how it is packed: stored as it is, if that makes it no smaller.
     fn put_unit(&mut self, at: GuestOffset, unit: &[u8], packed: &[u8]) -> Result<()> {
+        if !unit.len().is_multiple_of(SECTOR_LEN) {
+            return self.put_filled_up(at, unit);
+        }
         self.zeroes_up_to(at.get());
         if is_zero(unit) {
             self.zeroes_up_to(at.get().saturating_add(unit.len() as u64));
@@ -172,7 +186,7 @@ impl DmgSink {
         let mut table = RawTable::new_zeroed();
         table.signature = MISH;
         table.version = 1.into();
-        table.sector_count = (self.pieces.size() / SECTOR).into();
+        table.sector_count = self.sector_count().into();
         table.buffers_needed = narrow(self.pieces.unit() / SECTOR + MARGIN).into();
         table.descriptor = WHOLE_DISK.into();
         table.checksum = crc(sum);
@@ -194,9 +208,36 @@ impl DmgSink {
         (trailer.xml_offset, trailer.xml_length) = (list.0.into(), list.1.into());
         trailer.master_checksum = crc(master.finalize());
         trailer.image_variant = 1.into();
-        trailer.sector_count = (self.pieces.size() / SECTOR).into();
+        trailer.sector_count = self.sector_count().into();
         trailer
     }
+}
+
+/// Bytes of a sector.
+const SECTOR_LEN: usize = 512;
+
+/// Bytes of a chunk of a disk of `size` bytes.
+fn unit_of(size: u64) -> u64 {
+    let least = size.div_ceil(COUNT).checked_next_power_of_two().unwrap_or(UNITS.1);
+    least.clamp(UNITS.0, UNITS.1)
+}
+
+/// Bytes of an image whose data does not shrink.
+pub(crate) fn measure(size: u64, data: &[GuestRange]) -> Measure {
+    let unit = unit_of(size);
+    let rest = |chunks: u64| {
+        let table = chunks.saturating_mul(size_of::<RawChunk>() as u64);
+        let table = table.saturating_add(size_of::<RawTable>() as u64);
+        plist::written_len(table).saturating_add(size_of::<RawTrailer>() as u64)
+    };
+    let whole = size.next_multiple_of(SECTOR);
+    let (units, runs) = units_of_data(unit, data);
+    let data_len = units.saturating_mul(unit).min(whole);
+    // Zeroes before, between and behind the runs, and the end.
+    let chunks = units.saturating_add(runs).saturating_add(2);
+    let all = whole.saturating_add(rest(size.div_ceil(unit).saturating_add(1)));
+    let required = data_len.saturating_add(rest(chunks)).min(all);
+    Measure { required, fully_allocated: all }
 }
 
 /// The number that hdiutil gives a table that covers the whole disk.
@@ -263,7 +304,7 @@ impl Sink for DmgSink {
     }
 
     fn finish(mut self: Box<Self>) -> Result<()> {
-        self.zeroes_up_to(self.pieces.size());
+        self.zeroes_up_to(self.sector_count().saturating_mul(SECTOR));
         let at = self.written;
         let (table, sum) = self.table();
         let bytes = [table.as_bytes(), self.chunks.as_bytes()].concat();

@@ -4,12 +4,12 @@ use std::io::Write;
 use std::sync::Arc;
 
 use anydisk_core::{
-    CheckReport, CheckRequest, Finding, Format, OpenRequest, Opened, Result, Sample, Sink,
-    SinkRequest, Verdict,
+    CheckReport, CheckRequest, Finding, Format, Measure, MeasureRequest, OpenRequest, Opened,
+    Result, Sample, Sink, SinkRequest, Verdict,
 };
 
 use crate::layout::MAGIC;
-use crate::sink::SimgSink;
+use crate::sink::{self, SimgSink};
 use crate::{NAME, SimgImage, check};
 
 /// The Android sparse format.
@@ -43,6 +43,10 @@ impl Format for SimgFormat {
         out: Box<dyn Write + Send>,
     ) -> Result<Option<Box<dyn Sink>>> {
         Ok(Some(Box::new(SimgSink::new(request, out)?)))
+    }
+
+    fn measure(&self, request: &MeasureRequest<'_>) -> Result<Measure> {
+        Ok(sink::measure(request.size, request.data))
     }
 
     fn checks_data(&self) -> bool {

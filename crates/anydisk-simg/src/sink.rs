@@ -5,8 +5,8 @@ use std::fmt;
 use std::io::Write;
 
 use anydisk_core::{
-    Error, GuestOffset, GuestRange, HostOffset, Piece, Pieces, Result, Sink, SinkRequest,
-    check_limit,
+    Error, GuestOffset, GuestRange, HostOffset, Measure, Piece, Pieces, Result, Sink, SinkRequest,
+    check_limit, units_of_data,
 };
 use anydisk_storage::Error as StorageError;
 use zerocopy::{FromZeros, IntoBytes};
@@ -40,17 +40,13 @@ impl SimgSink {
     /// Writes the header.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a disk that is not of whole sectors, [`Error::Limit`] for a large
-    /// one; what `out` says.
+    /// [`Error::Limit`] for a large disk; what `out` says.
     pub(crate) fn new(request: &SinkRequest<'_>, out: Box<dyn Write + Send>) -> Result<Self> {
         let size = request.size;
-        let fits = |block: &&u32| size.is_multiple_of(u64::from(**block));
-        let block_size = *BLOCKS.iter().find(fits).ok_or_else(|| {
-            unsupported(format!("a disk of {size} bytes, which are no whole sectors,"))
-        })?;
-        let blocks = size / u64::from(block_size);
+        let block_size = block_of(size);
+        let blocks = size.div_ceil(u64::from(block_size));
         check_limit(NAME, "blocks of the disk", blocks, u32::MAX.into())?;
-        let unit = size.div_ceil(COUNT).next_power_of_two().clamp(UNITS.0, UNITS.1);
+        let unit = unit_of(size);
         let mut header = RawHeader::new_zeroed();
         (header.magic, header.major_version) = (MAGIC.into(), 1.into());
         (header.file_hdr_sz, header.chunk_hdr_sz) = (28.into(), 12.into());
@@ -75,10 +71,15 @@ impl SimgSink {
         StorageError::io(what, &*self.name, HostOffset(self.written), 0, error).into()
     }
 
+    /// Where the disk ends, its last block filled up.
+    fn end(&self) -> u64 {
+        let block = u64::from(self.block_size);
+        self.pieces.size().div_ceil(block).saturating_mul(block)
+    }
+
     /// The unit that comes next.
     fn unit(&self) -> GuestRange {
-        let size = self.pieces.size();
-        let end = self.next.saturating_add(self.pieces.unit()).min(size);
+        let end = self.next.saturating_add(self.pieces.unit()).min(self.end());
         GuestRange::between(GuestOffset(self.next), GuestOffset(end))
     }
 
@@ -109,6 +110,15 @@ impl SimgSink {
         while !data.is_empty() {
             let len = usize::try_from(self.unit().len()).unwrap_or(usize::MAX).min(data.len());
             let (unit, rest) = data.split_at(len);
+            let whole = usize::try_from(self.unit().len()).unwrap_or(usize::MAX);
+            let filled_up;
+            let unit = match unit.len() < whole {
+                true => {
+                    filled_up = [unit, &vec![0; whole - unit.len()]].concat();
+                    &filled_up
+                }
+                false => unit,
+            };
             match pattern(unit) {
                 Some(pattern) => self.put_unit(kind::FILL, &pattern)?,
                 None => self.put_unit(kind::RAW, unit)?,
@@ -124,6 +134,33 @@ fn pattern(unit: &[u8]) -> Option<[u8; 4]> {
     let (words, rest) = unit.as_chunks::<4>();
     let first = words.first()?;
     (rest.is_empty() && words.iter().all(|word| word == first)).then_some(*first)
+}
+
+/// The size of blocks for a disk of `size` bytes.
+fn block_of(size: u64) -> u32 {
+    let [most, least] = BLOCKS;
+    if size.is_multiple_of(most.into()) { most } else { least }
+}
+
+/// The size of units for a disk of `size` bytes.
+fn unit_of(size: u64) -> u64 {
+    let least = size.div_ceil(COUNT).checked_next_power_of_two().unwrap_or(UNITS.1);
+    least.clamp(UNITS.0, UNITS.1)
+}
+
+/// Bytes of an image.
+pub(crate) fn measure(size: u64, data: &[GuestRange]) -> Measure {
+    let (unit, block) = (unit_of(size), u64::from(block_of(size)));
+    let whole = size.div_ceil(block).saturating_mul(block);
+    let (all, (units, _)) = (size.div_ceil(unit), units_of_data(unit, data));
+    let chunks = all.saturating_mul(size_of::<RawChunk>() as u64);
+    let heads = chunks.saturating_add(size_of::<RawHeader>() as u64);
+    let patterns = all.saturating_sub(units).saturating_mul(4);
+    let data = units.saturating_mul(unit).min(whole);
+    Measure {
+        required: heads.saturating_add(patterns).saturating_add(data),
+        fully_allocated: heads.saturating_add(whole),
+    }
 }
 
 /// A number that the limits keep small.
@@ -164,7 +201,7 @@ impl Sink for SimgSink {
     }
 
     fn finish(mut self: Box<Self>) -> Result<()> {
-        self.zeroes_up_to(self.pieces.size())?;
+        self.zeroes_up_to(self.end())?;
         self.out.flush().map_err(|error| self.failed("flush", error))
     }
 }

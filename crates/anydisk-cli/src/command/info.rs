@@ -32,7 +32,7 @@ Examples:
 const SECTOR: u64 = 512;
 
 /// The formats of which qemu-img tells nothing but the size.
-const UNASKED: [&str; 1] = ["parallels"];
+const UNASKED: [&str; 4] = ["bochs", "cloop", "dmg", "parallels"];
 
 /// Shows what an image is.
 #[derive(Args, Debug)]

@@ -30,5 +30,6 @@ mod serve;
 mod snapshot;
 mod streams;
 mod transcripts;
+mod transport;
 mod untrusted;
 mod usage;

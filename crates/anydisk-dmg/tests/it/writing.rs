@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use anydisk_core::{
-    CheckRequest, Codec, Disk, Format, GuestOffset, GuestRange, Limits, Location, OpenRequest,
-    Options, Piece, Result, Sink, SinkRequest,
+    CheckRequest, Codec, Disk, Format, GuestOffset, GuestRange, Limits, Location, MeasureRequest,
+    OpenRequest, Options, Piece, Result, Sink, SinkRequest,
 };
 use anydisk_dmg::DMG;
 use anydisk_storage::MemoryStorage;
@@ -153,8 +153,46 @@ fn larger_disks_have_larger_chunks_and_empty_ones_are_small() {
 }
 
 #[test]
-fn a_disk_of_no_whole_sectors_is_refused() {
-    let error = sink(1000, &Kept::default()).unwrap_err().to_string();
-    let expected = "dmg: a disk of 1000 bytes, which are no whole sectors, is not supported";
-    assert_eq!(error, expected);
+fn a_disk_of_no_whole_sectors_is_filled_up() {
+    let kept = Kept::default();
+    let mut sink = sink(1000, &kept).expect("a sink");
+    sink.put(GuestOffset(0), Piece::Data(&[7; 1000])).expect("memory");
+    sink.finish().expect("memory");
+    let read = contents(&open(&kept.bytes()));
+    assert!(read[..1000] == [7; 1000] && read[1000..] == [0; 24]);
+}
+
+#[test]
+fn no_image_is_larger_than_what_is_measured() {
+    let range = |start, len| GuestRange::new(GuestOffset(start), len).expect("small");
+    let cases: [(u64, &[GuestRange]); 4] = [
+        (1 << 20, &[]),
+        (1 << 20, &[range(0, 1 << 20)]),
+        (1000, &[range(0, 1000)]),
+        (5 << 20, &[range(70_000, 1), range(1 << 20, 512), range(4 << 20, 300_000)]),
+    ];
+    for (size, data) in cases {
+        let mut disk = vec![0; usize::try_from(size).expect("small")];
+        let mut random = Random::new(9);
+        for range in data {
+            let [start, end] =
+                [range.start(), range.end()].map(|at| usize::try_from(at.get()).expect("small"));
+            disk[start..end].fill_with(|| u8::try_from(random.below(255)).expect("a byte") + 1);
+        }
+        let kept = Kept::default();
+        let mut sink = sink(size, &kept).expect("a sink");
+        let unit = usize::try_from(sink.unit()).expect("small");
+        for (number, piece) in disk.chunks(unit).enumerate() {
+            if piece.iter().any(|byte| *byte != 0) {
+                sink.put(GuestOffset((number * unit) as u64), Piece::Data(piece)).expect("memory");
+            }
+        }
+        sink.finish().expect("memory");
+        let options = Options::of(&DMG);
+        let measured = DMG.measure(&MeasureRequest { size, options: &options, data });
+        let measured = measured.expect("it is measured");
+        let len = kept.bytes().len() as u64;
+        assert!(len <= measured.required, "{size}: {len}, {measured:?}");
+        assert!(measured.required <= measured.fully_allocated);
+    }
 }

@@ -5,12 +5,13 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use anydisk_core::{
-    Disk, Format, GuestOffset, Limits, Location, Options, Piece, Result, Sink, SinkRequest,
+    Disk, Format, GuestOffset, GuestRange, Limits, Location, MeasureRequest, Options, Piece,
+    Result, Sink, SinkRequest,
 };
 use anydisk_simg::{SIMG, SimgImage};
 use anydisk_storage::MemoryStorage;
-use anydisk_testkit::contents;
 use anydisk_testkit::oracle::is_installed;
+use anydisk_testkit::{Random, contents};
 
 /// Bytes that stay when their writer is gone.
 #[derive(Clone, Default)]
@@ -117,8 +118,49 @@ fn a_large_disk_has_larger_units_and_nothing_handed_in_is_zero() {
 }
 
 #[test]
-fn a_disk_of_no_whole_sectors_is_refused() {
-    let error = sink(1000, &Kept::default()).unwrap_err().to_string();
-    let expected = "simg: a disk of 1000 bytes, which are no whole sectors, is not supported";
-    assert_eq!(error, expected);
+fn a_disk_of_no_whole_sectors_is_filled_up() {
+    let kept = Kept::default();
+    let mut sink = sink(1000, &kept).expect("a sink");
+    sink.put(GuestOffset(0), Piece::Data(&[7; 1000])).expect("memory");
+    sink.finish().expect("memory");
+    let read = read(kept.bytes());
+    assert!(read[..1000] == [7; 1000] && read[1000..] == [0; 24]);
+}
+
+#[test]
+fn no_image_is_larger_than_what_is_measured() {
+    let range = |start, len| GuestRange::new(GuestOffset(start), len).expect("small");
+    let cases: [(u64, &[GuestRange]); 4] = [
+        (1 << 20, &[]),
+        (1 << 20, &[range(0, 1 << 20)]),
+        (1000, &[range(0, 1000)]),
+        (5 << 20, &[range(70_000, 1), range(1 << 20, 512), range(4 << 20, 300_000)]),
+    ];
+    for (size, data) in cases {
+        let mut disk = vec![0; usize::try_from(size).expect("small")];
+        let mut random = Random::new(9);
+        for range in data {
+            let [start, end] =
+                [range.start(), range.end()].map(|at| usize::try_from(at.get()).expect("small"));
+            disk[start..end].fill_with(|| u8::try_from(random.below(255)).expect("a byte") + 1);
+        }
+        let kept = Kept::default();
+        let mut sink = sink(size, &kept).expect("a sink");
+        let unit = usize::try_from(sink.unit()).expect("small");
+        for (number, piece) in disk.chunks(unit).enumerate() {
+            if piece.iter().any(|byte| *byte != 0) {
+                sink.put(GuestOffset((number * unit) as u64), Piece::Data(piece)).expect("memory");
+            }
+        }
+        sink.finish().expect("memory");
+        let options = Options::of(&SIMG);
+        let measured = SIMG.measure(&MeasureRequest { size, options: &options, data });
+        let measured = measured.expect("it is measured");
+        let len = kept.bytes().len() as u64;
+        assert!(
+            len <= measured.required && measured.required <= len + 2048,
+            "{size}: {len}, {measured:?}"
+        );
+        assert!(measured.required <= measured.fully_allocated);
+    }
 }

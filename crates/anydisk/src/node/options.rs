@@ -53,7 +53,7 @@ const WITH_MEANING: &[(&str, Takes)] =
 fn of_format(driver: Option<&str>) -> &'static [(&'static str, Takes)] {
     match driver {
         Some("raw") => &[("offset", Size), ("size", Size)],
-        Some("luks") => &[("key-secret", Text)],
+        Some("dmg" | "luks") => &[("key-secret", Text)],
         Some("null-co" | "null-aio") => {
             &[("latency-ns", Size), ("read-zeroes", Flag), ("size", Size)]
         }
