@@ -22,8 +22,7 @@ impl Format for CloopFormat {
         NAME
     }
 
-    /// A header at the end is as good as it gets, but less than a magic at the start: the guest of a
-    /// raw disk can write the end of its file, too.
+    /// A header may be at the end, where the guest of a raw disk can write, too.
     fn probe(&self, sample: &Sample<'_>) -> Verdict {
         let is_script = |bytes: &[u8]| {
             named_version(bytes).is_some_and(|version| {
@@ -34,7 +33,7 @@ impl Format for CloopFormat {
         if is_script(sample.head) {
             Verdict::Magic
         } else if end.is_some_and(is_script) {
-            Verdict::Likely
+            Verdict::AtEnd
         } else {
             Verdict::No
         }

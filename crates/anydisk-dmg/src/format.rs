@@ -25,14 +25,13 @@ impl Format for DmgFormat {
         NAME
     }
 
-    /// A trailer at the end is as good as it gets, but less than a magic at the start: the guest of a
-    /// raw disk can write the end of its file, too.
+    /// The trailer is at the end, where the guest of a raw disk can write, too.
     fn probe(&self, sample: &Sample<'_>) -> Verdict {
         let end = sample.tail.len().checked_sub(trailer::LEN).and_then(|at| sample.tail.get(at..));
         if sample.head.starts_with(&ENCRYPTED) || is_trailer(sample.head) {
             Verdict::Magic
         } else if end.is_some_and(is_trailer) || sample.tail.ends_with(&ENCRYPTED_V1) {
-            Verdict::Likely
+            Verdict::AtEnd
         } else {
             Verdict::No
         }

@@ -137,7 +137,8 @@ impl DmgSink {
             return Ok(());
         }
         self.sectors.update(unit);
-        let (kind, bytes) = match packed.len() < unit.len() {
+        // At the start of the file plain sectors could be taken for another format's.
+        let (kind, bytes) = match packed.len() < unit.len() || self.written == 0 {
             true => (kind::ZLIB, packed),
             false => (kind::RAW, unit),
         };
@@ -230,13 +231,16 @@ pub(crate) fn measure(size: u64, data: &[GuestRange]) -> Measure {
         let table = table.saturating_add(size_of::<RawTable>() as u64);
         plist::written_len(table).saturating_add(size_of::<RawTrailer>() as u64)
     };
+    // The first chunk is packed also where that makes it longer.
+    let slack = unit / 1024 + 64;
     let whole = size.next_multiple_of(SECTOR);
     let (units, runs) = units_of_data(unit, data);
     let data_len = units.saturating_mul(unit).min(whole);
     // Zeroes before, between and behind the runs, and the end.
     let chunks = units.saturating_add(runs).saturating_add(2);
-    let all = whole.saturating_add(rest(size.div_ceil(unit).saturating_add(1)));
-    let required = data_len.saturating_add(rest(chunks)).min(all);
+    let all =
+        whole.saturating_add(slack).saturating_add(rest(size.div_ceil(unit).saturating_add(1)));
+    let required = data_len.saturating_add(slack).saturating_add(rest(chunks)).min(all);
     Measure { required, fully_allocated: all }
 }
 

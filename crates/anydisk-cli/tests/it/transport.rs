@@ -19,16 +19,17 @@ fn a_disk_converted_to_them_and_back_is_the_same_whatever_the_threads() {
     let bench = Bench::new();
     fs::write(bench.path("a.raw"), disk()).unwrap();
     for format in ["dmg", "simg"] {
-        for threads in ["1", "5"] {
-            let line = ["convert", "-m", threads, "-f", "raw", "-O", format, "a.raw", threads];
+        let [one, five] = ["1", "5"].map(|threads| format!("{threads}.{format}"));
+        for (threads, name) in [("1", &*one), ("5", &*five)] {
+            let line = ["convert", "-m", threads, "-f", "raw", "-O", format, "a.raw", name];
             let output = bench.anydisk(&line);
             assert!(output.status.success(), "{}", said(&output));
         }
-        assert!(fs::read(bench.path("1")).unwrap() == fs::read(bench.path("5")).unwrap());
-        let output = bench.anydisk(&["compare", "-f", "raw", "-F", format, "a.raw", "5"]);
+        assert!(fs::read(bench.path(&one)).unwrap() == fs::read(bench.path(&five)).unwrap());
+        let output = bench.anydisk(&["compare", "-f", "raw", "-F", format, "a.raw", &five]);
         assert!(output.status.success(), "{}", said(&output));
-        assert!(bench.anydisk(&["check", "5"]).status.success());
-        let output = bench.anydisk(&["convert", "-f", format, "-O", "raw", "5", "b.raw"]);
+        assert!(bench.anydisk(&["check", &five]).status.success());
+        let output = bench.anydisk(&["convert", "-f", format, "-O", "raw", &five, "b.raw"]);
         assert!(output.status.success(), "{}", said(&output));
         assert!(fs::read(bench.path("b.raw")).unwrap() == disk(), "{format}");
     }
@@ -41,7 +42,8 @@ fn what_is_measured_is_enough() {
     for format in ["dmg", "simg"] {
         let output =
             bench.anydisk(&["measure", "-f", "raw", "-O", format, "--output=json", "a.raw"]);
-        let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect(&said(&output));
+        let told: serde_json::Value =
+            serde_json::from_slice(&output.stdout).expect("it is measured");
         bench.anydisk(&["convert", "-f", "raw", "-O", format, "a.raw", "image"]);
         let len = fs::metadata(bench.path("image")).unwrap().len();
         assert!(told["required"].as_u64().is_some_and(|required| required >= len), "{told} {len}");

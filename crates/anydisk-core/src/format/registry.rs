@@ -21,6 +21,9 @@ pub struct Sample<'a> {
 pub enum Verdict {
     /// Not this format.
     No,
+    /// Its mark is at the end alone, where the guest of a raw disk writes too: believed only of a file
+    /// that is [named](Registry::probe_named) so.
+    AtEnd,
     /// Anything fits (raw).
     Anything,
     /// It looks like it (text that begins like a descriptor).
@@ -87,7 +90,7 @@ impl Registry {
         let mut best: Option<(&'static dyn Format, Verdict)> = None;
         for format in self.formats() {
             let verdict = format.probe(sample);
-            if verdict > best.map_or(Verdict::No, |(_, verdict)| verdict) {
+            if verdict > best.map_or(Verdict::AtEnd, |(_, verdict)| verdict) {
                 best = Some((format, verdict));
             }
         }
@@ -96,9 +99,29 @@ impl Registry {
         Some((format, if guessed { Chosen::Guessed } else { Chosen::Recognised }))
     }
 
-    /// As [`probe`](Self::probe), reading the sample from `store`.
+    /// As [`probe`](Self::probe), and a format whose mark is at the end, if nothing else is recognised and
+    /// `name` ends in a point and its name (`disk.dmg`): who writes the disk does not name its file.
+    pub fn probe_named(
+        &self,
+        sample: &Sample<'_>,
+        name: &str,
+    ) -> Option<(&'static dyn Format, Chosen)> {
+        let found = self.probe(sample).filter(|(_, chosen)| *chosen == Chosen::Recognised);
+        let named = || {
+            let (_, end) = name.rsplit_once('.')?;
+            let is_named = |own: &&str| own.eq_ignore_ascii_case(end);
+            self.formats().find(|format| {
+                let mut names = [format.name()].into_iter().chain(format.aliases().iter().copied());
+                names.any(|own| is_named(&own)) && format.probe(sample) == Verdict::AtEnd
+            })
+        };
+        let named = || named().map(|format| (format, Chosen::Recognised));
+        found.or_else(named).or_else(|| self.probe(sample))
+    }
+
+    /// As [`probe_named`](Self::probe_named), reading the sample from `store`, which has the name.
     pub fn probe_store(&self, store: &dyn Storage) -> Result<(&'static dyn Format, Chosen)> {
-        Sample::of_store(store, |sample| self.probe(sample))?
+        Sample::of_store(store, |sample| self.probe_named(sample, store.name()))?
             .ok_or_else(|| Error::UnknownFormat(store.name().to_owned()))
     }
 

@@ -75,7 +75,7 @@ fn dmg2img(from: &Path, to: &Path) {
 }
 
 #[test]
-fn a_dmg_is_recognised_by_its_end_and_a_disk_with_a_magic_at_its_start_is_not_one() {
+fn a_dmg_is_recognised_by_its_end_if_its_file_is_named_so_and_an_encrypted_one_by_its_start() {
     for case in cases("dmg") {
         let bytes = std::fs::read(case.unpack().path).expect("a file");
         let tail = &bytes[bytes.len().saturating_sub(4096)..];
@@ -83,8 +83,7 @@ fn a_dmg_is_recognised_by_its_end_and_a_disk_with_a_magic_at_its_start_is_not_on
         let expected = match &*case.name {
             "hostile-no-koly" => Verdict::No,
             "hostile-encrypted" => Verdict::Magic,
-            // Less than a magic: what has one is that.
-            _ => Verdict::Likely,
+            _ => Verdict::AtEnd,
         };
         assert_eq!(verdict, expected, "{case}");
     }

@@ -111,6 +111,17 @@ fn units_of_zeroes_are_no_data_and_those_that_do_not_shrink_are_stored() {
 }
 
 #[test]
+fn what_the_disk_begins_with_is_not_what_the_file_begins_with() {
+    let mut random = Random::new(8);
+    let mut disk = vec![0; UNIT];
+    disk.fill_with(|| u8::try_from(random.below(256)).expect("a byte"));
+    disk[..4].copy_from_slice(b"QFI\xfb");
+    let bytes = image(&disk, false);
+    assert!(!bytes.starts_with(b"QFI\xfb") && bytes.len() > UNIT);
+    assert!(contents(&open(&bytes)) == disk);
+}
+
+#[test]
 fn qemu_img_and_dmg2img_read_what_is_written() {
     let disk = disk(UNIT * 9 + 1536);
     let folder = tempfile::tempdir().expect("a folder");

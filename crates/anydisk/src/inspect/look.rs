@@ -35,9 +35,10 @@ impl OpenDisk {
     /// As [`inspect`](Self::inspect).
     pub fn inspect_located(&self, file: &Located, rules: &Rules) -> Result<Inspection> {
         let said = self.said_format().map(|name| self.registry().by_name(name)).transpose()?;
-        let known =
-            Sample::of_store(&*file.store, |sample| Known::of(self.registry(), said, sample))?
-                .ok_or_else(|| Error::UnknownFormat(file.location.to_string()))?;
+        let known = Sample::of_store(&*file.store, |sample| {
+            Known::of(self.registry(), said, sample, file.store.name())
+        })?
+        .ok_or_else(|| Error::UnknownFormat(file.location.to_string()))?;
         let look = Look { file, format: known.format, limits: self.limits_in_force() };
         let seen = look.see(rules);
         let allocated = file.store.holes().and_then(|holes| holes.allocated().ok());
@@ -83,15 +84,16 @@ impl Known {
         registry: &Registry,
         said: Option<&'static dyn Format>,
         sample: &Sample<'_>,
+        name: &str,
     ) -> Option<Self> {
-        let (found, _) = registry.probe(sample)?;
+        let (found, _) = registry.probe_named(sample, name)?;
         let verdict = found.probe(sample);
-        let told = (verdict >= Verdict::Likely).then(|| found.name());
+        let told = (verdict != Verdict::Anything).then(|| found.name());
         let format = said.unwrap_or(found);
         let certainty = match verdict {
             _ if said.is_some() => Certainty::Named,
             Verdict::Magic => Certainty::Magic,
-            Verdict::Likely => Certainty::Likely,
+            Verdict::Likely | Verdict::AtEnd => Certainty::Likely,
             _ => Certainty::Nothing,
         };
         let head = Sample { tail: &[], ..*sample };

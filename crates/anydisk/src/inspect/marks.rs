@@ -101,7 +101,8 @@ pub(super) fn marks(registry: &Registry, sample: &Sample<'_>) -> Vec<Mark> {
         }
     };
     for format in registry.formats() {
-        if format.probe(sample) >= Verdict::Likely {
+        let verdict = format.probe(sample);
+        if verdict >= Verdict::Likely || verdict == Verdict::AtEnd {
             let is_its = |name| registry.by_name(name).is_ok_and(|it| it.name() == format.name());
             let mut places = SIGNS.iter().filter(|(name, ..)| is_its(*name));
             let at = places.find_map(|(.., place, bytes)| place.find(bytes, sample));

@@ -106,6 +106,32 @@ fn no_golden_image_that_must_be_refused_is_accepted_and_none_in_order_is_refused
     }
 }
 
+/// The guest of a raw disk writes its end, and does not name its file.
+#[test]
+fn a_disk_whose_guest_wrote_a_trailer_or_a_header_to_its_end_is_refused_unless_it_is_said_what_it_is()
+ {
+    for (format, name) in [("dmg", "udzo-zlib"), ("cloop", "v4-header-last")] {
+        let case = cases(format).into_iter().find(|case| case.name == name).expect("is there");
+        let bytes = std::fs::read(case.unpack().path).expect("a file");
+        let found = inspect(bytes.clone(), &Rules::default());
+        assert_eq!((found.verdict(), found.format), (Judgement::Refuse, "raw"), "{found:?}");
+        assert_eq!(kinds(&found), ["two-formats"]);
+        let named = OpenDisk::untrusted().format(format);
+        assert_eq!(
+            inspect_with(named, bytes.clone(), &Rules::default()).verdict(),
+            Judgement::Accept
+        );
+        let folder = tempfile::tempdir().expect("a folder");
+        let [disk, image] = [format!("disk.{format}.raw"), format!("disk.{format}")];
+        for name in [&disk, &image] {
+            std::fs::write(folder.path().join(name), &bytes).expect("a file");
+        }
+        let open = |name: &str| OpenDisk::new().guess_raw(true).path(folder.path().join(name));
+        assert_eq!(open(&disk).expect("it opens").top().info().format, "raw");
+        assert_eq!(open(&image).expect("it opens").top().info().format, format);
+    }
+}
+
 #[test]
 fn mutants_are_judged_without_a_panic_and_soon() {
     const DAMAGE: Damage = Damage {
