@@ -170,8 +170,11 @@ impl Opening<'_> {
     /// The secrets that the options of this node name, for its image alone, and those that images
     /// below may name.
     pub(super) fn keys(&self) -> Result<Keys, Failure> {
-        if self.reading.may_lack_secrets {
-            return Ok(Keys { may_lack: true, ..Keys::default() });
+        // All that can be told of an encrypted DMG is inside.
+        let is_sealed = self.node.driver.as_deref() == Some("dmg");
+        let may_lack = self.reading.may_lack_secrets;
+        if may_lack && !is_sealed {
+            return Ok(Keys { may_lack, ..Keys::default() });
         }
         let location = location(self.node.path());
         let key = |(option, id): (&str, &OsStr)| {
@@ -179,7 +182,7 @@ impl Opening<'_> {
             Ok(Key { option: option.to_owned(), location: Some(location.clone()), secret })
         };
         let given = self.node.secrets().map(key).collect::<Result<_, Failure>>()?;
-        Ok(Keys { given, objects: self.objects.clone(), may_lack: false })
+        Ok(Keys { given, objects: self.objects.clone(), may_lack })
     }
 
     pub(super) fn secret(&self, id: &OsStr) -> Result<&anydisk::Secret, Failure> {

@@ -302,3 +302,19 @@ fn a_target_that_is_named_by_options_is_told_about() {
     let text = bench.prints(&[&line[..], &["driver=raw,file.filename=target"]].concat());
     assert!(text.contains("\"virtual-size\": 1048576"), "{text}");
 }
+
+#[test]
+fn an_encrypted_dmg_takes_its_passphrase_as_luks_does() {
+    const IMAGE: &[u8] = include_bytes!("../../../anydisk-dmg/tests/data/encrypted-aes256.dmg");
+    let bench = Bench::new();
+    std::fs::write(bench.path("disk.dmg"), IMAGE).expect("a file");
+    let told = bench.fails(&["info", "disk.dmg"], 1);
+    assert!(told.contains("Parameter 'key-secret' is required for cipher"), "{told}");
+    let secret = ["--object", "secret,id=s,data=swordfish"];
+    let node = ["--image-opts", "driver=dmg,file.filename=disk.dmg,key-secret=s"];
+    let told = bench.prints(&[&["info"], &secret[..], &node].concat());
+    assert!(told.contains("encrypted: yes"), "{told}");
+    bench.prints(&[&["convert", "-O", "raw"], &secret[..], &node, &["disk.raw"]].concat());
+    let name = "json:{\"driver\":\"dmg\",\"key-secret\":\"s\",\"file\":{\"driver\":\"file\",\"filename\":\"disk.dmg\"}}";
+    bench.prints(&[&["check"], &secret[..], &[name]].concat());
+}
