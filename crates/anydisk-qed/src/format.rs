@@ -1,11 +1,14 @@
-//! Recognising and opening.
+//! Recognising, opening and creating.
 
 use std::sync::Arc;
 
-use anydisk_core::{Error, Format, OpenRequest, Opened, Result, Sample, Verdict};
+use anydisk_core::{
+    CheckReport, CheckRequest, CreateRequest, Finding, Format, Image, Measure, MeasureRequest,
+    OpenRequest, Opened, OptionSpec, Result, Sample, Verdict,
+};
 
 use crate::layout::MAGIC;
-use crate::{NAME, QedImage};
+use crate::{NAME, QedImage, check, create};
 
 /// The QED format.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,11 +27,31 @@ impl Format for QedFormat {
     }
 
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
-        if request.is_writable()? {
-            return Err(Error::ReadOnly { why: "QED images are only read".into() });
-        }
-        let image = QedImage::open(request.store, request.limits)?;
+        let image = match request.is_writable()? {
+            true => QedImage::open_writable(request.store, request.limits)?,
+            false => QedImage::open(request.store, request.limits)?,
+        };
         let backing = image.backing();
         Ok(Opened::new(Arc::new(image), backing))
+    }
+
+    fn create_options(&self) -> &'static [OptionSpec] {
+        create::OPTIONS
+    }
+
+    fn create(&self, request: CreateRequest<'_>) -> Result<Arc<dyn Image>> {
+        create::create(&request)
+    }
+
+    fn check(
+        &self,
+        request: &CheckRequest<'_>,
+        found: &mut dyn FnMut(Finding),
+    ) -> Result<CheckReport> {
+        check::check(request, found)
+    }
+
+    fn measure(&self, request: &MeasureRequest<'_>) -> Result<Measure> {
+        create::measure(request)
     }
 }

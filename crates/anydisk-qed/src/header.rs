@@ -1,14 +1,22 @@
 //! The header: bytes to checked values. Pure but for the name of the backing file.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use anydisk_core::{Error, HostOffset, Invalid, Result, Storage, StorageExt, Value, invalid_field};
-use zerocopy::FromBytes;
+use anydisk_core::{
+    Error, HostOffset, Invalid, Reference, Result, Storage, StorageExt, Value, invalid_field,
+};
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::NAME;
 use crate::layout::{MAGIC, RawHeader, feature};
+use crate::limits::{self, BACKING_NAME};
+use crate::piece::Piece;
 
-/// Longest name of a backing file, in bytes.
-const NAME_LEN: u32 = 1023;
+/// The header as it stands in the file now, and the name that it points to.
+#[derive(Clone, Debug)]
+pub(crate) struct HeaderNow {
+    pub(crate) header: Header,
+    pub(crate) backing: Option<Vec<u8>>,
+}
 
 /// A header that obeys the rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +29,10 @@ pub struct Header {
     pub header_size: u32,
     /// Bits of [`feature`].
     pub features: u64,
+    /// Features that readers may ignore; none is known.
+    pub compat_features: u64,
+    /// Features that who writes and does not know them clears; none is known.
+    pub autoclear_features: u64,
     /// Where the L1 table is.
     pub l1_table_offset: HostOffset,
     /// Size of the disk in bytes.
@@ -49,6 +61,8 @@ impl Header {
             table_size: raw.table_size.get(),
             header_size: raw.header_size.get(),
             features: raw.features.get(),
+            compat_features: raw.compat_features.get(),
+            autoclear_features: raw.autoclear_features.get(),
             l1_table_offset: HostOffset(raw.l1_table_offset.get()),
             image_size: raw.image_size.get(),
             backing_filename: backing_filename(raw)?,
@@ -84,6 +98,47 @@ impl Header {
     #[must_use]
     pub fn header_len(&self) -> u64 {
         u64::from(self.header_size) << self.cluster_bits
+    }
+
+    /// As it stands in the file.
+    pub(crate) fn to_bytes(&self) -> [u8; 64] {
+        let (at, len) = self.backing_filename.unwrap_or((HostOffset::ZERO, 0));
+        let raw = RawHeader {
+            magic: MAGIC,
+            cluster_size: u32::try_from(self.cluster_size()).unwrap_or(u32::MAX).into(),
+            table_size: self.table_size.into(),
+            header_size: self.header_size.into(),
+            features: self.features.into(),
+            compat_features: self.compat_features.into(),
+            autoclear_features: self.autoclear_features.into(),
+            l1_table_offset: self.l1_table_offset.get().into(),
+            image_size: self.image_size.into(),
+            backing_filename_offset: u32::try_from(at.get()).unwrap_or(u32::MAX).into(),
+            backing_filename_size: len.into(),
+        };
+        let mut bytes = [0; size_of::<RawHeader>()];
+        bytes.copy_from_slice(raw.as_bytes());
+        bytes
+    }
+
+    /// The clusters of the header; a header that says it has none has one.
+    pub(crate) fn piece(&self) -> Piece {
+        Piece::new(HostOffset::ZERO, self.header_len().max(self.cluster_size()))
+    }
+
+    /// The L1 table.
+    pub(crate) fn l1_piece(&self) -> Piece {
+        Piece::new(self.l1_table_offset, self.table_len())
+    }
+
+    /// Clears the features that are to be cleared by who writes and does not know them; durable.
+    pub(crate) fn clear_unknown(&self, store: &dyn Storage) -> Result<()> {
+        if self.autoclear_features == 0 {
+            return Ok(());
+        }
+        let cleared = Self { autoclear_features: 0, ..self.clone() };
+        store.write_at(HostOffset::ZERO, &cleared.to_bytes())?;
+        Ok(store.flush()?)
     }
 
     /// The image was not closed cleanly.
@@ -124,7 +179,7 @@ impl Header {
         }
     }
 
-    fn check_size(&self) -> Result<()> {
+    pub(crate) fn check_size(&self) -> Result<()> {
         let size = self.image_size;
         if !size.is_multiple_of(512) {
             return Err(
@@ -133,7 +188,7 @@ impl Header {
         }
         let entries = u128::from(self.table_len() / 8);
         let most = entries.saturating_mul(entries).saturating_mul(self.cluster_size().into());
-        if u128::from(size) > most || size > i64::MAX.unsigned_abs() {
+        if u128::from(size) > most || size > limits::FILE {
             let expected = format!("at most {most} bytes, which the tables can map");
             return Err(invalid_field!(NAME, RawHeader, image_size, size, "{expected}").into());
         }
@@ -150,6 +205,17 @@ impl Header {
         }
         let expected = "whole clusters of the file, behind the header";
         Err(invalid_field!(NAME, RawHeader, l1_table_offset, at, "{expected}").into())
+    }
+}
+
+/// The features of an image that lies over another one, or over none.
+pub(crate) fn feature_bits(backing: Option<&Reference>) -> u64 {
+    match backing {
+        Some(backing) if backing.format.as_deref() == Some("raw") => {
+            feature::BACKING_FILE | feature::BACKING_FORMAT_NO_PROBE
+        }
+        Some(_) => feature::BACKING_FILE,
+        None => 0,
     }
 }
 
@@ -191,7 +257,7 @@ fn backing_filename(raw: &RawHeader) -> Result<Option<(HostOffset, u32)>> {
         return Ok(None);
     }
     let (at, len) = (raw.backing_filename_offset.get(), raw.backing_filename_size.get());
-    if len > NAME_LEN {
+    if len > BACKING_NAME {
         let expected = "at most 1023";
         return Err(
             invalid_field!(NAME, RawHeader, backing_filename_size, len, "{expected}").into()
@@ -285,6 +351,17 @@ mod tests {
         ] {
             assert_eq!(error, expected);
         }
+    }
+
+    #[test]
+    fn a_header_is_written_as_it_was_read() {
+        let header = header(|raw| {
+            (raw.features, raw.compat_features, raw.autoclear_features) =
+                (5.into(), 8.into(), 9.into());
+            (raw.backing_filename_offset, raw.backing_filename_size) = (64.into(), 9.into());
+        })
+        .expect("it is good");
+        assert_eq!(Header::parse(&header.to_bytes(), FILE).expect("it is good"), header);
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! QEMU enhanced disk images (QED), read.
+//! QEMU enhanced disk images (QED).
 //!
 //! ```text
 //!   header | L1 table | L2 tables, clusters ...       all in clusters, a table is 1 to 16 of them
@@ -13,15 +13,16 @@
 //! | [`Header`] | bytes to checked values |
 //! | [`Geometry`], [`Cluster`] | table arithmetic and entries, pure |
 //! | [`QedImage`] | the tables in memory; translates, never moves guest bytes |
-//! | [`QedFormat`] | recognises and opens |
+//! | [`QedFormat`] | recognises, opens, creates, checks |
 //!
 //! | feature | |
 //! |---|---|
 //! | clusters of 4 KiB to 64 MiB, tables of 1 to 16 clusters | read, also those of 1, which qemu makes and refuses |
-//! | zero clusters | read |
-//! | a backing file | named in the answer of opening; the caller decides |
-//! | images that were not closed cleanly | read, told as `dirty` |
-//! | writing, creating, check and repair | missing |
+//! | zero clusters | read, written where zeroes would hide a backing file |
+//! | a backing file | named in the answer of opening; the caller decides. It can be changed |
+//! | images that were not closed cleanly | read, told as `dirty`; repaired when they are opened for writing |
+//! | writing in place, creating, growing, shrinking, emptying | works |
+//! | check, repair | works |
 //!
 //! What is accepted is told in `docs/formats/qed.md`.
 //!
@@ -38,11 +39,17 @@
 //! # Ok::<(), anydisk_core::Error>(())
 //! ```
 
+mod check;
+mod create;
 mod format;
 mod header;
 mod image;
 pub mod layout;
+mod limits;
+mod piece;
+mod survey;
 mod table;
+mod write;
 
 pub use format::{QED, QedFormat};
 pub use header::Header;

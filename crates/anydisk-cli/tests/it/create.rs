@@ -184,6 +184,6 @@ fn a_data_file_may_lie_in_another_folder() {
 #[test]
 fn nothing_is_said_of_a_format_that_is_only_read_but_that() {
     let bench = Bench::new();
-    let output = bench.anydisk(&["create", "-f", "qed", "a", "1M"]);
+    let output = bench.anydisk(&["create", "-f", "dmg", "a", "1M"]);
     assert_eq!((output.status.code(), output.stdout), (Some(1), Vec::new()));
 }

@@ -49,7 +49,7 @@ macro_rules! files {
 
 files! {
     amend bench bitmap check commit compare convert corners create dd encrypted info map measure names
-    rebase resize snapshot vhd vhdx extended_l2 parallels
+    parallels qed rebase resize snapshot vhd vhdx extended_l2
 }
 
 const DIFFERENCES: &str = include_str!("differences.txt");
