@@ -1,7 +1,11 @@
-//! A whole VMDK in one file, opened and read.
+//! A whole VMDK in one file: opened and read, and opened for writing and written, and repaired.
 #![no_main]
 
 use anydisk_vmdk::VMDK;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| anydisk_fuzz::explore(&VMDK, data.to_vec()));
+fuzz_target!(|data: &[u8]| {
+    anydisk_fuzz::explore(&VMDK, data.to_vec());
+    anydisk_fuzz::write_and_read(&VMDK, data.to_vec());
+    anydisk_fuzz::check_and_repair(&VMDK, data.to_vec());
+});

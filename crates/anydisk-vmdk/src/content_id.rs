@@ -47,19 +47,8 @@ impl ContentId {
 
 /// A number that nobody can foresee and that stands for a content: the standard library's seeds
 /// for hash tables are random, and those of two calls differ.
-fn random() -> u32 {
+pub(crate) fn random() -> u32 {
     let bits = RandomState::new().build_hasher().finish();
     // The two largest numbers have meanings of their own.
     u32::try_from(bits % 0xFFFF_FFFE).unwrap_or_default()
-}
-
-/// A number made of what an image is made of, for new images: the same request gives the same
-/// file.
-pub(crate) fn derived(parts: &[&[u8]]) -> u32 {
-    // FNV-1a, which is the same on every machine.
-    let mut hash = 0xCBF2_9CE4_8422_2325_u64;
-    for byte in parts.iter().flat_map(|part| part.iter().chain(&[0])) {
-        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3);
-    }
-    u32::try_from((hash ^ hash >> 32) % 0xFFFF_FFFE).unwrap_or_default()
 }

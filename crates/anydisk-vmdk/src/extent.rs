@@ -89,6 +89,9 @@ pub(crate) struct Sparse {
     pub(crate) unclean_at: HostOffset,
     /// Where the header says which sector is free next, if it does.
     pub(crate) free_sector_at: Option<HostOffset>,
+    /// The first directory, where it names one place for several tables and the second does not, which
+    /// is used then.
+    pub(crate) passed_over: Option<HostOffset>,
     /// Bytes of the header.
     pub(crate) header_len: u64,
     /// Where the file ends, or the last grain that was committed.

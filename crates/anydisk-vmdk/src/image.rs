@@ -445,10 +445,17 @@ fn found(len: u64, source: Source<'_>) -> Lookup<'_> {
 
 pub(crate) fn backing(descriptor: &Descriptor) -> Option<Reference> {
     let parent = descriptor.parent.as_ref()?;
-    let mut reference = Reference::new(Role::Backing, parent.name.clone());
+    let mut reference = Reference::new(Role::Backing, beside_us(&parent.name).to_vec());
     reference.format = Some(crate::NAME.to_owned());
     reference.content_id = parent.content_id.map(Id::from);
     Some(reference)
+}
+
+/// A path of a Windows host means nothing here: what it calls the file is looked for beside the image.
+fn beside_us(name: &[u8]) -> &[u8] {
+    let is_windows = name.contains(&b'\\') && !name.contains(&b'/');
+    let last = name.rsplit(|byte| *byte == b'\\').next();
+    last.filter(|last| is_windows && !last.is_empty()).unwrap_or(name)
 }
 
 impl Part {

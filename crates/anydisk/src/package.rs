@@ -15,7 +15,8 @@ const SECTOR: u64 = 512;
 /// Copies disks into a new OVA at `path`, each in one pass as a stream-optimized VMDK, with a
 /// descriptor of a minimal machine that is called as the file is, and a manifest.
 ///
-/// The file gets its name when it is whole. The same disks give the same file.
+/// The file gets its name when it is whole. The same disks give the same file, but for the disks' content
+/// IDs, which are random.
 ///
 /// # Errors
 /// What reading and writing say; then what was at `path` is as it was.

@@ -23,6 +23,12 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         default: None,
     },
     OptionSpec {
+        name: "cid",
+        help: "content ID, 8 hexadecimal digits; a random one if it is not given",
+        kind: OptionKind::Text,
+        default: None,
+    },
+    OptionSpec {
         name: "compat6",
         help: "hardware version 6 instead of 4",
         kind: OptionKind::Flag,

@@ -13,6 +13,18 @@ use crate::table::ENTRY;
 /// Bytes of the extents of a split disk, as qemu has them.
 const SPLIT: u64 = 2 << 30;
 
+/// The content ID that the options ask for.
+fn content_id(options: &Options) -> Result<Option<u32>> {
+    let Some(text) = options.text("cid") else { return Ok(None) };
+    let is_hex = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let id = u32::from_str_radix(text, 16).ok();
+    // The two largest numbers have meanings of their own.
+    match id.filter(|id| is_hex && *id < 0xFFFF_FFFE) {
+        Some(id) => Ok(Some(id)),
+        None => Err(options.refuse("cid", "8 hexadecimal digits, less than fffffffe")),
+    }
+}
+
 /// What the options ask for, checked against each other.
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
@@ -24,6 +36,8 @@ pub(crate) struct Plan<'a> {
     pub(super) hardware: &'a str,
     pub(super) tools: &'a str,
     pub(super) zeroed_grain: bool,
+    /// The content ID that was asked for.
+    pub(super) content_id: Option<u32>,
 }
 
 impl<'a> Plan<'a> {
@@ -42,6 +56,7 @@ impl<'a> Plan<'a> {
             hardware: hardware(options)?,
             tools: options.text("toolsversion").unwrap_or("2147483647"),
             zeroed_grain: options.flag("zeroed_grain"),
+            content_id: content_id(options)?,
         };
         let has_entry = matches!(subformat, Subformat::MonolithicSparse | Subformat::SplitSparse);
         if plan.zeroed_grain && !has_entry {
@@ -169,7 +184,6 @@ fn hardware(options: &Options) -> Result<&str> {
 mod tests {
     use super::*;
     use crate::VMDK;
-    use crate::descriptor::NO_PARENT;
 
     fn options(given: &[(&str, &str)]) -> Options {
         let mut options = Options::of(&VMDK);
@@ -227,14 +241,20 @@ mod tests {
     }
 
     #[test]
-    fn the_same_request_gives_the_same_content_id_and_another_one_another() {
-        let id = |given: &[(&str, &str)], size| {
-            let options = options(given);
-            let plan = Plan::of(&options, size).expect("a plan");
-            plan.content_id(NO_PARENT, b"")
-        };
-        assert_eq!(id(&[], 1 << 20), id(&[], 1 << 20));
-        assert_ne!(id(&[], 1 << 20), id(&[], 1 << 21));
-        assert_ne!(id(&[], 1 << 20), id(&[("adapter_type", "lsilogic")], 1 << 20));
+    fn a_content_id_is_eight_digits_and_none_of_those_with_a_meaning_of_their_own() {
+        for (text, id) in [
+            ("12345678", Some(0x1234_5678)),
+            ("0000abCD", Some(0xABCD)),
+            ("fffffffe", None),
+            ("ffffffff", None),
+            ("1234567", None),
+            ("+1234567", None),
+            ("12345678 ", None),
+        ] {
+            let given = [("cid", text)];
+            let options = options(&given);
+            let plan = Plan::of(&options, 1 << 20);
+            assert_eq!(plan.ok().and_then(|plan| plan.content_id), id, "{text:?}");
+        }
     }
 }

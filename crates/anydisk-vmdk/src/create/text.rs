@@ -6,7 +6,7 @@ use super::DESCRIPTOR_SECTORS;
 use super::options::Subformat;
 use super::plan::Plan;
 use crate::NAME;
-use crate::content_id::derived;
+use crate::content_id::random;
 use crate::descriptor::NO_PARENT;
 use crate::header::{limit, unsupported};
 use crate::layout::SECTOR;
@@ -30,7 +30,8 @@ impl Plan<'_> {
             Some((Some(id), name)) => (id, [b"parentFileNameHint=\"", name, b"\"\n"].concat()),
             None => (NO_PARENT, Vec::new()),
         };
-        let id = self.content_id(parent_id, &hint);
+        // Deltas may have been made for an older file of this name.
+        let id = self.content_id.unwrap_or_else(random);
         // Others take names for what their own machine has, if nothing is said.
         let is_utf_8 = |name: &[u8]| !name.is_ascii() && std::str::from_utf8(name).is_ok();
         let says_so = is_utf_8(&hint) || names.iter().any(|name| is_utf_8(name));
@@ -62,16 +63,6 @@ impl Plan<'_> {
         limit("size of the descriptor in bytes", text.len() as u64, room)?;
         text.resize(usize::try_from(room).expect("a small constant"), 0);
         Ok(text)
-    }
-
-    /// A number that the same request always gives; the first write of another session replaces it.
-    pub(super) fn content_id(&self, parent: u32, hint: &[u8]) -> u32 {
-        let words = [self.subformat.word(), self.adapter, self.hardware, self.tools];
-        let mut parts: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-        let (sectors, parent) = (self.sectors.to_le_bytes(), parent.to_le_bytes());
-        let (zeroed, extents) = ([u8::from(self.zeroed_grain)], self.extent_count().to_le_bytes());
-        parts.extend([&sectors[..], &parent, hint, &zeroed, &extents]);
-        derived(&parts)
     }
 
     /// Heads, and sectors of a track.

@@ -2,7 +2,8 @@
 //!
 //! Both are powers of two, so one wrong bit shows, and leaves few values that it can have been. The
 //! right one is that which all else fits: the directories and their tables lie as all writers put them,
-//! one behind the other, and grains lie a whole number of grains apart. If more than one fits, it is the
+//! one behind the other, and grains lie a whole number of grains apart. More wrong bits may leave a value that
+//! can be: it is told where directories, tables and grains fit one other value only, all of the file. If more than one fits, it is the
 //! one with which the grains fill the rest of the file; if that is more than one too, nobody knows.
 
 use std::mem::offset_of;
@@ -37,28 +38,59 @@ impl FlippedBit {
         if raw.magic != MAGIC {
             return Ok(None);
         }
-        let Err(why) = Header::parse(&bytes, HostOffset::ZERO, limits) else { return Ok(None) };
+        let (why, candidates) = match Header::parse(&bytes, HostOffset::ZERO, limits) {
+            Err(why) => (Some(why.to_string()), candidates(&raw)),
+            // Values that can be may be wrong as well: then all else fits another one.
+            Ok(header)
+                if header.directory.is_some() && fit(&raw, store, limits)? != Some(Fit::Full) =>
+            {
+                (None, others(&raw))
+            }
+            Ok(_) => return Ok(None),
+        };
         let mut fitting = Vec::new();
-        for mended in candidates(&raw) {
+        for mended in candidates {
             if let Some(fit) = fit(&mended, store, limits)? {
                 fitting.push((mended, fit));
             }
         }
-        if fitting.len() > 1 {
+        if fitting.len() > 1 || why.is_none() {
             fitting.retain(|(_, fit)| *fit == Fit::Full);
+        }
+        // Of tables that were damaged half may be left, which fits twice the grain.
+        if let ([(mended, _)], None) = (&fitting[..], &why)
+            && !sets_agree(mended, store, limits)?
+        {
+            return Ok(None);
         }
         let [(mended, _)] = fitting[..] else { return Ok(None) };
         Ok(Some({
-            let (at, name, value) = if mended.grainSize == raw.grainSize {
-                let value = u64::from(mended.numGTEsPerGT.get());
-                (offset_of!(SparseHeader, numGTEsPerGT), "numGTEsPerGT", value)
+            let (at, name, value, found) = if mended.grainSize == raw.grainSize {
+                let [value, found] = [mended, raw].map(|it| u64::from(it.numGTEsPerGT.get()));
+                (offset_of!(SparseHeader, numGTEsPerGT), "numGTEsPerGT", value, found)
             } else {
-                (offset_of!(SparseHeader, grainSize), "grainSize", mended.grainSize.get())
+                let [value, found] = [mended, raw].map(|it| it.grainSize.get());
+                (offset_of!(SparseHeader, grainSize), "grainSize", value, found)
             };
+            let why = why.unwrap_or_else(|| {
+                format!("{name} is {found}, and directories, tables and grains fit {value}")
+            });
             let remedy = format!("{name} becomes {value}, which is all that fits the tables");
-            Self { at: HostOffset(at as u64), why: why.to_string(), remedy, mended }
+            Self { at: HostOffset(at as u64), why, remedy, mended }
         }))
     }
+}
+
+/// The headers with another value that one of the two can have.
+fn others(raw: &SparseHeader) -> Vec<SparseHeader> {
+    let (grain, entries) = (raw.grainSize.get(), raw.numGTEsPerGT.get());
+    let grains = (0..64).map(|bit| 1 << bit).take_while(|grain| *grain <= limits::GRAIN_SECTORS);
+    let grains = grains.filter(|other| *other != grain);
+    let tables = (0..32).map(|bit| 1 << bit).take_while(|count| *count <= limits::TABLE_ENTRIES);
+    let tables = tables.filter(|other| *other != entries);
+    let grains = grains.map(|grain: u64| SparseHeader { grainSize: grain.into(), ..*raw });
+    let tables = tables.map(|count: u32| SparseHeader { numGTEsPerGT: count.into(), ..*raw });
+    grains.chain(tables).collect()
 }
 
 /// The headers that this one may have been before one bit was changed.
@@ -117,6 +149,32 @@ fn fit(raw: &SparseHeader, store: &dyn Storage, limits: &Limits) -> Result<Optio
     if lies_well { grains_fit(&header, store, &first) } else { Ok(None) }
 }
 
+/// Whether both sets of tables say the same, and of more than one grain.
+fn sets_agree(raw: &SparseHeader, store: &dyn Storage, limits: &Limits) -> Result<bool> {
+    let Ok(header) = Header::parse(raw.as_bytes(), HostOffset::ZERO, limits) else {
+        return Ok(false);
+    };
+    let (Some(directory), Some(redundant)) = (header.directory, header.redundant) else {
+        return Ok(false);
+    };
+    let [Some(first), Some(second)] =
+        [tables(&header, store, directory)?, tables(&header, store, redundant)?]
+    else {
+        return Ok(false);
+    };
+    let len = usize::try_from(table_len(&header)).expect("2 KiB at most");
+    let (mut one, mut other, mut named) = (vec![0; len], vec![0; len], 0);
+    for (first, second) in first.into_iter().zip(second) {
+        store.read_padded_at(first, &mut one)?;
+        store.read_padded_at(second, &mut other)?;
+        if one != other {
+            return Ok(false);
+        }
+        named += one.as_chunks::<4>().0.iter().filter(|entry| **entry != [0; 4]).count();
+    }
+    Ok(named > 1)
+}
+
 /// Whether a stream has the same header at its end.
 fn has_footer(header: &Header, store: &dyn Storage, limits: &Limits) -> bool {
     let footer = read_footer(store, limits, header.has(flags::MARKERS));
@@ -159,6 +217,7 @@ fn set_end(header: &Header, tables: &[HostOffset]) -> HostOffset {
 fn grains_fit(header: &Header, store: &dyn Storage, tables: &[HostOffset]) -> Result<Option<Fit>> {
     let len = u64::from(header.entries) * ENTRY;
     let mut bytes = vec![0; usize::try_from(len).expect("2 KiB at most")];
+    let file_end = HostOffset(store.len()?);
     let mut count = 0;
     for table in tables {
         store.read_padded_at(*table, &mut bytes)?;
@@ -168,7 +227,8 @@ fn grains_fit(header: &Header, store: &dyn Storage, tables: &[HostOffset]) -> Re
             if entry < 2 {
                 continue;
             }
-            if at < header.overhead || !at.get().is_multiple_of(header.grain) {
+            let is_inside = at >= header.overhead && at < file_end;
+            if !is_inside || !at.get().is_multiple_of(header.grain) {
                 return Ok(None);
             }
             count += 1;

@@ -86,13 +86,16 @@ impl<'a> Assembler<'a> {
 
     fn tell_second_directories(&mut self) {
         for part in &self.parts {
-            if let Body::Sparse(sparse) = &part.body
-                && sparse.damaged
-            {
-                let name = &self.files[sparse.file].name;
-                let what = "its first grain directory is not in the file; the second is used";
-                self.warnings.push(format!("Of {name}, {what}."));
-            }
+            let Body::Sparse(sparse) = &part.body else { continue };
+            let name = &self.files[sparse.file].name;
+            let what = match (sparse.damaged, sparse.passed_over) {
+                (true, _) => "its first grain directory is not in the file; the second is used",
+                (_, Some(_)) => {
+                    "its first grain directory names one place for several tables; the second is used"
+                }
+                _ => continue,
+            };
+            self.warnings.push(format!("Of {name}, {what}."));
         }
     }
 

@@ -46,6 +46,7 @@ pub(super) fn extent(file: usize, store: &dyn Storage) -> Result<Sparse> {
         unclean: unclean != [0; 4],
         unclean_at: HostOffset(COWD_UNCLEAN),
         free_sector_at: Some(HostOffset(COWD_FREE_SECTOR)),
+        passed_over: None,
         header_len: COWD_HEADER,
         end: AtomicU64::new(store.len()?),
         known: KnownTables::new(geometry.tables(), SECTOR),

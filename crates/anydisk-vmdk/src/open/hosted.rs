@@ -11,6 +11,7 @@ use super::{check_inside, text_invalid};
 use crate::extent::{Entries, Packed, Shape, Sparse};
 use crate::header::{Header, invalid};
 use crate::layout::{MetadataMarker, SECTOR, SparseHeader, flags, marker};
+use crate::limits;
 use crate::second::Survey;
 use crate::table::Geometry;
 
@@ -87,12 +88,16 @@ pub(crate) fn extent(file: usize, store: &dyn Storage, header: &Header) -> Resul
     let is_inside = |at: HostOffset| at.saturating_add(geometry.directory_len()) <= end;
     // The second directory serves where the first cannot.
     let second = header.redundant.filter(|at| !is_inside(directory) && is_inside(*at));
+    let better = match header.redundant.filter(|_| second.is_none()) {
+        Some(second) if is_misled(store, &geometry, directory, second)? => Some(second),
+        _ => None,
+    };
     let sparse = Sparse {
         file,
         shape: Shape::new(
             geometry,
-            second.unwrap_or(directory),
-            header.redundant.filter(|_| second.is_none()),
+            second.or(better).unwrap_or(directory),
+            header.redundant.filter(|_| second.is_none() && better.is_none()),
         ),
         damaged: second.is_some(),
         entries: Entries::Sectors { zeroed: header.has(flags::ZEROED_GRAIN) },
@@ -105,6 +110,7 @@ pub(crate) fn extent(file: usize, store: &dyn Storage, header: &Header) -> Resul
         unclean: header.unclean,
         unclean_at: HostOffset(std::mem::offset_of!(SparseHeader, uncleanShutdown) as u64),
         free_sector_at: None,
+        passed_over: better.map(|_| directory),
         header_len: SECTOR,
         end: AtomicU64::new(end.get()),
         known: KnownTables::new(geometry.tables(), SECTOR),
@@ -114,4 +120,41 @@ pub(crate) fn extent(file: usize, store: &dyn Storage, header: &Header) -> Resul
     check_inside("overHead", header.overhead, 0, &sparse)?;
     check_inside("gdOffset", sparse.directory(), sparse.geometry().directory_len(), &sparse)?;
     Ok(sparse)
+}
+
+/// Whether the directory at `first` names one place for two tables, or for parts of them, and the one at
+/// `second` does not and names as many. Directories that nobody writes to are not looked at if they are
+/// very long.
+fn is_misled(
+    store: &dyn Storage,
+    geometry: &Geometry,
+    first: HostOffset,
+    second: HostOffset,
+) -> Result<bool> {
+    if geometry.directory_len() > limits::WRITABLE_DIRECTORY {
+        return Ok(false);
+    }
+    let (one, is_apart) = named(store, geometry, first)?;
+    if is_apart {
+        return Ok(false);
+    }
+    let (other, is_apart) = named(store, geometry, second)?;
+    Ok(is_apart && other >= one)
+}
+
+/// How many tables a directory names, and whether all lie in the file and none on another.
+fn named(store: &dyn Storage, geometry: &Geometry, at: HostOffset) -> Result<(usize, bool)> {
+    let len = usize::try_from(geometry.directory_len()).expect("limited by the caller");
+    let mut bytes = vec![0; len];
+    store.read_padded_at(at, &mut bytes)?;
+    let entries = bytes.as_chunks().0.iter().map(|entry| u32::from_le_bytes(*entry));
+    let mut tables: Vec<_> = entries.filter(|entry| *entry != 0).map(u64::from).collect();
+    tables.sort_unstable();
+    let table = geometry.table_len().div_ceil(SECTOR);
+    let is_inside = tables.last().is_none_or(|last| {
+        last.saturating_add(table).saturating_mul(SECTOR) <= store.len().unwrap_or(0)
+    });
+    let pairs = tables.iter().zip(tables.iter().skip(1));
+    let is_apart = is_inside && pairs.into_iter().all(|(one, next)| one + table <= *next);
+    Ok((tables.len(), is_apart))
 }

@@ -123,6 +123,10 @@ impl SparseWriter {
             let why = "its first grain directory is not in the file";
             return Err(Error::needs_repair(NAME, why).within(&file.name));
         }
+        if sparse.passed_over.is_some() {
+            let why = "its first grain directory names one place for several tables";
+            return Err(Error::needs_repair(NAME, why).within(&file.name));
+        }
         let reserved = if sparse.file == 0 { reserved } else { &[] };
         let mirror = Mirror::of(sparse, &*file.store, reserved, is_new)
             .map_err(|error| error.within(&file.name))?;

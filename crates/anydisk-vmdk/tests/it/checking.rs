@@ -866,3 +866,96 @@ fn a_descriptor_that_is_gone_is_told() {
     assert_eq!(store.to_vec(), damaged);
     assert_eq!(damaged.len(), before.len());
 }
+
+/// Two entries of the first directory name one table: what the second says is read, and told.
+#[test]
+fn a_directory_that_names_one_table_twice_is_passed_over_for_one_that_does_not() {
+    const WIDE: ByHand =
+        ByHand { sectors: 3 * 65536, grain: 128, zeroed_grain: false, parent: None };
+    let store = Arc::new(MemoryStorage::new(WIDE.bytes()));
+    let disk = open(store.clone(), Access::ReadWrite);
+    for number in 0..3_u8 {
+        disk.write(GuestOffset(u64::from(number) << 25), &[number + 1; 65536]).expect("a write");
+    }
+    disk.flush().expect("a flush");
+    let bytes = store.to_vec();
+    let [first, second] = sets(&bytes).map(|sectors| sectors[0] as u64 * 512);
+    let firsts = |store: &Arc<MemoryStorage>| {
+        let disk = open(store.clone(), Access::Read);
+        [0, 1, 2].map(|number: u64| {
+            let mut byte = [0];
+            disk.read(GuestOffset(number << 25), &mut byte).expect("a read");
+            byte[0]
+        })
+    };
+    assert_eq!(firsts(&store), [1, 2, 3]);
+    let mut entry = [0; 4];
+    store.read_at(HostOffset(first), &mut entry).expect("memory");
+    let table = u32::from_le_bytes(entry);
+    for wrong in [table, table + 1] {
+        let store = Arc::new(MemoryStorage::new(bytes.clone()));
+        put(&store, first + 4, wrong);
+        assert_eq!(firsts(&store), [1, 2, 3], "{wrong}");
+        let (location, limits, read, access) = request(store.clone(), Access::Read);
+        let opened =
+            VMDK.open(OpenRequest { access, ..OpenRequest::new(read, &location, &limits) });
+        let warnings = opened.expect("it opens").warnings;
+        assert!(warnings[0].contains("names one place for several tables"), "{warnings:?}");
+        let (location, limits, written, access) = request(store.clone(), Access::ReadWrite);
+        let request = OpenRequest { access, ..OpenRequest::new(written, &location, &limits) };
+        VMDK.open(request).expect_err("it is not written");
+        assert!(check(store.clone(), Repair::Nothing).0.corruptions > 0);
+        assert!(check(store.clone(), Repair::All).0.is_clean());
+        assert_eq!(firsts(&store), [1, 2, 3], "{wrong}");
+    }
+    // Both are wrong: nobody knows.
+    put(&store, first + 4, table);
+    put(&store, second + 4, table);
+    assert_eq!(firsts(&store), [1, 1, 3]);
+}
+
+/// The descriptor in the same file has the right size: the header is in doubt, and no entry is given up.
+#[test]
+fn where_the_header_has_fewer_bytes_than_the_descriptor_entries_behind_its_end_stay() {
+    let store = image();
+    let tables = |store: &MemoryStorage| store.to_vec()[..65_536].to_vec();
+    store.write_at(HostOffset(12), &256_u64.to_le_bytes()).expect("memory");
+    let before = tables(&store);
+    let (report, lines) = check(store.clone(), Repair::All);
+    assert!(report.corruptions > 0, "{lines:?}");
+    assert!(lines.iter().any(|line| line.starts_with("entry-behind-end")), "{lines:?}");
+    assert!(tables(&store) == before, "{lines:?}");
+}
+
+/// Values of the header that can be, but that nothing else fits.
+#[test]
+fn a_wrong_power_of_two_in_the_header_is_told_by_all_else_and_mended() {
+    let (location, limits) = (Location::Other("a".to_owned()), Limits::default());
+    let options = Options::of(&VMDK);
+    let made = || {
+        let store = Arc::new(MemoryStorage::default());
+        let request = CreateRequest::new(store.clone(), &location, 20 << 20, &options, &limits);
+        let disk = Disk::new(VMDK.create(request).expect("an image"));
+        for number in 0..4_u8 {
+            disk.write(GuestOffset(u64::from(number) * GRAIN), &[number + 1; 65536])
+                .expect("a write");
+        }
+        disk.flush().expect("a flush");
+        store
+    };
+    for (at, values) in [(20, &[1_u32, 16, 64, 256, 1024][..]), (44, &[1, 64, 128, 256])] {
+        for value in values {
+            let store = made();
+            put(&store, at, *value);
+            let (report, lines) = check(store.clone(), Repair::Nothing);
+            assert_eq!(report.corruptions, 1, "{at}: {value}: {lines:?}");
+            let expected = format!("header-field at 0x{at:x}: ");
+            assert!(lines[0].starts_with(&expected), "{at}: {value}: {lines:?}");
+            assert!(check(store.clone(), Repair::All).0.is_clean(), "{at}: {value}");
+            assert_eq!(grains(&store), [1, 2, 3, 4], "{at}: {value}");
+        }
+    }
+    // A sound one is not doubted.
+    let (_, lines) = check(made(), Repair::Nothing);
+    assert!(lines.is_empty(), "{lines:?}");
+}

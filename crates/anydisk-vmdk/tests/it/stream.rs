@@ -41,6 +41,8 @@ impl Pipe {
 fn options() -> Options {
     let mut options = Options::of(&VMDK);
     options.set("subformat", "streamOptimized").expect("an option");
+    // The same request gives the same stream.
+    options.set("cid", "0badcafe").expect("an option");
     options
 }
 

@@ -96,6 +96,10 @@ impl<'a> SparseCheck<'a> {
         part: &'a Part,
         sparse: &'a Sparse,
     ) -> Self {
+        // Which of the two is believed is decided here by all that they name.
+        if let Some(first) = sparse.passed_over {
+            sparse.move_directories(first, Some(sparse.directory()));
+        }
         let room = assembly.room.filter(|_| sparse.file == 0);
         let tables = usize::try_from(sparse.geometry().tables()).expect("limited by the header");
         Self {
