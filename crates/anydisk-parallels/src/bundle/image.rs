@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anydisk_core::{
     Access, Detail, DetailValue, Error, Extent, GuestOffset, GuestRange, HostOffset, Image,
-    ImageInfo, Lease, Lookup, Need, NoReferences, OpenRequest, Result, Snapshots, Source, Storage,
-    Supplied, Uuid, Value,
+    ImageInfo, Lease, Located, Lookup, MissingStorage, Need, NoReferences, OpenRequest, Result,
+    Snapshots, Source, Storage, Supplied, Uuid, Value,
 };
 
 use super::descriptor::{Descriptor, FileKind, FileOf, PartFiles};
@@ -116,16 +116,7 @@ fn open_state(
     let name = located.location.to_string();
     let body = match file.kind {
         FileKind::Plain => Body::Plain(located.store),
-        FileKind::Expandable => {
-            let request = OpenRequest {
-                store: located.store,
-                location: &located.location,
-                resolver: &NoReferences,
-                ..request.clone()
-            };
-            let image = ParallelsImage::open(&request).map_err(|error| error.within(&name))?;
-            Body::Expandable(Box::new(image))
-        }
+        FileKind::Expandable => expandable(&located, request)?,
     };
     let size = body.size()?;
     if is_present && size < len {
@@ -136,6 +127,24 @@ fn open_state(
         return Err(Error::from(invalid).within(&name));
     }
     Ok(State { name, body })
+}
+
+/// The image in a file; what cannot be read, where that is borne.
+fn expandable(file: &Located, request: &OpenRequest<'_>) -> Result<Body> {
+    let name = file.location.to_string();
+    let alone = OpenRequest {
+        store: Arc::clone(&file.store),
+        location: &file.location,
+        resolver: &NoReferences,
+        ..request.clone()
+    };
+    match ParallelsImage::open(&alone) {
+        Ok(image) => Ok(Body::Expandable(Box::new(image))),
+        Err(why) if request.resolver.bears_loss() => {
+            Ok(Body::Plain(Arc::new(MissingStorage::new(name, &why))))
+        }
+        Err(why) => Err(why.within(&name)),
+    }
 }
 
 impl Body {

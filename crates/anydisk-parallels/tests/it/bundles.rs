@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, Disk, Error, Format, GuestOffset, Limits, Located, Location, OpenRequest, Opener,
-    Registry, Result, SnapshotRef, Storage,
+    Access, BearingLoss, Disk, Error, Format, GuestOffset, Limits, Located, Location, OpenRequest,
+    Opener, Registry, Result, SnapshotRef, Storage,
 };
 use anydisk_parallels::PARALLELS;
 use anydisk_testkit::digest::{Reading, content_sha256};
@@ -180,4 +180,29 @@ fn the_golden_bundle_has_its_content() {
     let disk = Opener::new(&registry, &folder).open(file, None, Access::Read).expect("it opens");
     let found = content_sha256(&disk, Reading::Odd).expect("it reads");
     assert_eq!(Some(found), case.expect.content_sha256);
+}
+
+/// For salvage: a part of which nothing can be read costs what it holds and no more.
+#[test]
+fn a_part_that_is_missing_or_broken_costs_itself_alone_where_loss_is_borne() {
+    let registry = Registry::new(&[&PARALLELS]);
+    for broken in [None, Some(vec![0; 100])] {
+        let folder = MemoryFolder::default();
+        let text = descriptor(&[8, 14], &[TOP], |_, _| "Compressed");
+        folder.put(XML, text.into_bytes());
+        put(&folder, 0, TOP, 8, &[Some(1), None, Some(5), None]);
+        if let Some(bytes) = broken {
+            folder.put(&format!("1.{TOP}"), bytes);
+        }
+        let store = folder.file(XML).expect("it is there");
+        let file = Located { store, location: Location::Other(XML.to_owned()) };
+        assert!(Opener::new(&registry, &folder).open(file.clone(), None, Access::Read).is_err());
+        let bearing = BearingLoss(&folder);
+        let disk =
+            Opener::new(&registry, &bearing).open(file, None, Access::Read).expect("it opens");
+        let mut bytes = [9; 4096];
+        disk.read(GuestOffset(0), &mut bytes).expect("the part that is there is read");
+        assert_eq!([bytes[0], bytes[1024], bytes[2048]], [1, 0, 5]);
+        assert!(disk.read(GuestOffset(4096), &mut [0; 512]).is_err());
+    }
 }
