@@ -117,6 +117,7 @@ impl Check<'_> {
 
     /// Unpacks the chunks of a table, each on any thread, and joins their checksums.
     fn table(&mut self, table: &Table) -> Result<()> {
+        self.covered(table);
         let mut hasher = Hasher::new();
         let mut whole = true;
         for window in table.chunks.chunks(WINDOW) {
@@ -137,6 +138,17 @@ impl Check<'_> {
             self.compare(Summed { kind, what, said, at, guest }, hasher);
         }
         Ok(())
+    }
+
+    /// Tells of sectors of the table that no chunk has: hdiutil gives each of them one.
+    fn covered(&mut self, table: &Table) {
+        let has = table.chunks.iter().map(|chunk| chunk.count).fold(0, u64::saturating_add);
+        let missing = (table.end - table.sector).saturating_sub(has);
+        if missing > 0 {
+            let text = format!("{missing} sectors of the table have no chunk, and read as zero");
+            let finding = Finding::new(Severity::Note, "sectors-without-chunk", table.at, text);
+            self.report(finding.costing(table.range()));
+        }
     }
 
     fn compare(&mut self, summed: Summed, hasher: Hasher) {

@@ -43,11 +43,13 @@ pub(crate) fn tables(
                     return Err(broken(at, "deeper nesting", "up to 32 elements"));
                 }
             }
-            Ok(Event::End(_)) => place.close(),
-            Ok(Event::Text(text)) if place.leads_to_table() => {
-                found(at, base64(text.as_bytes(), at)?)?
+            Ok(Event::End(_)) => {
+                if let Some((at, text)) = place.close() {
+                    found(at, base64(text.as_bytes(), at)?)?;
+                }
             }
-            Ok(Event::Text(text)) if place.is_key() => place.key = text.to_string(),
+            Ok(Event::Text(text)) => place.take(at, &text),
+            Ok(Event::CData(text)) => place.take(at, &text),
             Ok(_) => {}
         }
     }
@@ -60,6 +62,8 @@ struct Place {
     open: Vec<(String, String)>,
     /// The key that was read last.
     key: String,
+    /// The text of a table, and where it begins: a comment may stand in it.
+    table: Option<(HostOffset, String)>,
     seen: bool,
 }
 
@@ -67,13 +71,25 @@ impl Place {
     /// False if there are too many.
     fn open(&mut self, name: &str) -> bool {
         self.seen = true;
-        let key = if name == "key" { String::new() } else { std::mem::take(&mut self.key) };
+        let before = std::mem::take(&mut self.key);
+        let key = if name == "key" { String::new() } else { before };
         self.open.push((name.to_owned(), key));
         self.open.len() <= DEPTH
     }
 
-    fn close(&mut self) {
+    /// Ends an element: the text of a table, if it was one.
+    fn close(&mut self) -> Option<(HostOffset, String)> {
         self.open.pop();
+        self.table.take()
+    }
+
+    /// Takes text, of which an element may have several pieces.
+    fn take(&mut self, at: HostOffset, text: &str) {
+        if self.leads_to_table() {
+            self.table.get_or_insert_with(|| (at, String::new())).1.push_str(text);
+        } else if self.is_key() {
+            self.key.push_str(text);
+        }
     }
 
     fn is_closed(&self) -> bool {
@@ -248,6 +264,23 @@ mod tests {
         assert_eq!(contents, [&b"hello"[..], b"ABC"]);
         let place = text.find("QUJD").expect("is there") as u64;
         assert_eq!(found.last().map(|(at, _)| *at), Some(0x100 + place));
+    }
+
+    #[test]
+    fn a_table_may_stand_in_several_pieces_of_text() {
+        let table = |text: &str| {
+            list(&format!(
+                "<key>blkx</key><array><dict><key>Da<!-- x -->ta</key><data>{text}</data></dict></array>"
+            ))
+        };
+        for text in ["aGVs<!-- a comment -->bG8=", "<![CDATA[aGVsbG8=]]>", "aG<![CDATA[Vsb]]>G8="] {
+            let found = read(&table(text)).expect(text);
+            assert_eq!(
+                found.iter().map(|(_, bytes)| bytes).collect::<Vec<_>>(),
+                [b"hello"],
+                "{text}"
+            );
+        }
     }
 
     #[test]

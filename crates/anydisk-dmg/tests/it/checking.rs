@@ -94,3 +94,18 @@ fn nothing_is_repaired() {
     let expected = "dmg: repairing an image is not supported";
     assert_eq!(refused.unwrap_err().to_string(), expected);
 }
+
+#[test]
+fn sectors_of_a_table_that_no_chunk_has_are_noted() {
+    // The table counts no chunks, and has no checksum.
+    let mut bytes = golden("rsrc-fork");
+    let table = bytes.windows(4).position(|four| four == b"mish").expect("is there");
+    bytes[table + 67] = 0;
+    let (_, good) = check_with(bytes.clone(), |_| ()).expect("it is checked");
+    assert!(good.iter().all(|finding| finding.kind == "master-checksum"), "{good:?}");
+    bytes[table + 203] = 0;
+    let (_, found) = check_with(bytes, |_| ()).expect("it is checked");
+    let noted = found.iter().find(|finding| finding.kind == "sectors-without-chunk");
+    let expected = "1 sectors of the table have no chunk, and read as zero";
+    assert_eq!(noted.expect("it is noted").text, expected);
+}
