@@ -27,10 +27,11 @@ impl Format for DmgFormat {
 
     /// The trailer is at the end, where the guest of a raw disk can write, too.
     fn probe(&self, sample: &Sample<'_>) -> Verdict {
-        let end = sample.tail.len().checked_sub(trailer::LEN).and_then(|at| sample.tail.get(at..));
+        let has_trailer =
+            trailer::places(sample.tail).any(|at| sample.tail.get(at..).is_some_and(is_trailer));
         if sample.head.starts_with(&ENCRYPTED) || is_trailer(sample.head) {
             Verdict::Magic
-        } else if end.is_some_and(is_trailer) || sample.tail.ends_with(&ENCRYPTED_V1) {
+        } else if has_trailer || sample.tail.ends_with(&ENCRYPTED_V1) {
             Verdict::AtEnd
         } else {
             Verdict::No

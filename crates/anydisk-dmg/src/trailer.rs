@@ -89,8 +89,7 @@ impl Trailer {
             let feature = "encryption of version 1".into();
             return Err(Error::Unsupported { format: NAME, feature });
         }
-        let places = 0..=tail.len().saturating_sub(LEN);
-        match places.rev().find(|at| tail.get(*at..).is_some_and(|rest| rest.starts_with(&KOLY))) {
+        match places(&tail).find(|at| tail.get(*at..).is_some_and(|rest| rest.starts_with(&KOLY))) {
             Some(at) => {
                 let place = HostOffset(start.saturating_add(at as u64));
                 Self::parse(tail.get(at..).unwrap_or_default(), place, len).map(Some)
@@ -99,6 +98,12 @@ impl Trailer {
             None => Ok(None),
         }
     }
+}
+
+/// Where in the last bytes of a file a trailer may begin, the likeliest first.
+pub(crate) fn places(tail: &[u8]) -> impl Iterator<Item = usize> + use<> {
+    let last = tail.len().saturating_sub(LEN);
+    (tail.len().saturating_sub(FARTHEST)..=last).rev()
 }
 
 /// Whether the bytes are those of a trailer, by what never changes.

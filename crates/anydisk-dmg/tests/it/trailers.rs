@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use anydisk_core::{Disk, GuestOffset, Limits, Location, OpenRequest};
-use anydisk_dmg::DmgImage;
+use anydisk_core::{Disk, Format, GuestOffset, Limits, Location, OpenRequest, Sample, Verdict};
+use anydisk_dmg::{DMG, DmgImage};
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::golden::cases;
 
@@ -37,6 +37,9 @@ fn a_file_that_was_filled_up_to_a_sector_has_its_trailer_found() {
     let plain = golden("udzo-zlib");
     for more in [1, 300, 511] {
         let filled = [&plain[..], &vec![0; more]].concat();
+        let tail = &filled[filled.len() - 4096..];
+        let sample = Sample { head: &filled, tail, len: filled.len() as u64 };
+        assert_eq!(DMG.probe(&sample), Verdict::AtEnd, "{more}");
         assert!(contents(filled) == contents(plain.clone()), "{more}");
     }
     let farther = open([&plain[..], &[0; 512]].concat()).unwrap_err().to_string();
