@@ -85,13 +85,6 @@ impl Remarks {
                 let text = "no format recognises it, so it may be anything; say so if it is raw";
                 self.add(Doubt, "format-unknown", text);
             }
-            // The guest of a raw disk writes its end, too.
-            (Certainty::Likely, _) if !known.at_head && (!is_taken || rules.takes(RAW)) => {
-                let text = format!(
-                    "it could be a raw disk, or {name}, by its end alone: say which with -f {name}"
-                );
-                self.add(Refuse, "two-formats", text);
-            }
             _ => {}
         }
     }

@@ -84,11 +84,6 @@ impl Rules {
         self
     }
 
-    /// Whether a format of this name is among those that are taken.
-    pub(crate) fn takes(&self, name: &str) -> bool {
-        self.formats.iter().any(|taken| taken == name)
-    }
-
     /// The same, taking disks of at most `size` bytes.
     #[must_use]
     pub fn up_to(mut self, size: u64) -> Self {

@@ -82,9 +82,7 @@ fn no_golden_image_that_must_be_refused_is_accepted_and_none_in_order_is_refused
     for case in FORMATS.into_iter().flat_map(cases) {
         let unpacked = case.unpack();
         let open = OpenDisk::untrusted().policy(Policy::Custom(Arc::new(Untouchable)));
-        // What a format is known by may be at its end alone.
-        let rules = Rules::default().taking([&*case.format]);
-        let inspection = open.inspect(&unpacked.path, &rules).expect("it can be read");
+        let inspection = open.inspect(&unpacked.path, &Rules::default()).expect("it can be read");
         let verdict = inspection.verdict();
         let accepted = verdict == Judgement::Accept;
         match case.expect.open {
@@ -168,23 +166,6 @@ fn an_image_that_is_another_one_as_well_is_refused_with_the_place_of_the_mark() 
     assert_eq!(mark.at, Some(HostOffset(footer as u64)));
     let remark = inspection.remarks.iter().find(|one| one.kind == "two-formats").expect("told");
     assert!(remark.text.contains(&format!("{footer:#x}")), "{}", remark.text);
-}
-
-#[test]
-fn a_format_that_is_known_by_the_end_of_the_file_alone_is_to_be_said() {
-    let case = cases("dmg").into_iter().find(|case| case.name == "udzo-zlib");
-    let unpacked = case.expect("it is there").unpack();
-    let dmg = std::fs::read(&unpacked.path).expect("a file");
-    let rules = Rules::default();
-    let inspection = inspect(dmg.clone(), &rules);
-    assert_eq!((inspection.format, inspection.verdict()), ("dmg", Judgement::Refuse));
-    let remark = inspection.remarks.iter().find(|one| one.kind == "two-formats").expect("told");
-    let expected = "it could be a raw disk, or dmg, by its end alone: say which with -f dmg";
-    assert_eq!(remark.text, expected);
-    let allowed = Rules::default().taking(["dmg"]);
-    assert_eq!(inspect(dmg.clone(), &allowed).verdict(), Judgement::Accept);
-    let both = Rules::default().taking(["dmg", "raw"]);
-    assert_eq!(inspect(dmg, &both).verdict(), Judgement::Refuse);
 }
 
 #[test]
