@@ -248,7 +248,12 @@ impl<E: BlockEntries> FlatTable<E> {
     /// Puts another table in its place. The caller holds a claim on the whole disk, has written
     /// everything back, and the new table says of each block what the old one said.
     pub fn reshape(&self, shape: TableShape) {
+        let old = self.shape.get();
         self.shape.set(shape);
+        // Whoever was late has handed in the last slice as long as it was: the rest of it would be zeroes.
+        if shape.table == old.table && shape.entries > old.entries {
+            self.forget_slices(shape.table, &(old.entries..shape.entries));
+        }
     }
 
     /// The blocks of the file.
@@ -335,6 +340,10 @@ impl<E: BlockEntries> FlatTable<E> {
 
     /// The answer of [`Image::supply`](crate::Image::supply).
     pub fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Supplied {
+        // The table has grown since it was asked for: it is asked for again, with all that the slice has now.
+        if bytes.len() < self.len_at(need.at) {
+            return Supplied::Taken;
+        }
         self.tables.supply(need, bytes.chunks_exact(E::LEN).map(|bytes| self.entries.load(bytes)))
     }
 
@@ -490,7 +499,10 @@ impl<E: BlockEntries> FlatTable<E> {
     /// Forgets what is known of these entries and those around them, of a disk that is held still
     /// and has been written back: the table ended there, or does from now on.
     pub fn forget(&self, _: &Still<'_>, entries: Range<u64>) {
-        let table = self.shape.get().table;
+        self.forget_slices(self.shape.get().table, &entries);
+    }
+
+    fn forget_slices(&self, table: HostOffset, entries: &Range<u64>) {
         let slice = SLICE as u64;
         for number in entries.start / slice..entries.end.div_ceil(slice).max(1) {
             let from_table = (number * slice).saturating_mul(E::LEN as u64);
@@ -556,6 +568,14 @@ impl<E: BlockEntries> FlatTable<E> {
             row,
             within,
         }
+    }
+
+    /// Bytes of the slice at `at`, 0 where the table has none.
+    fn len_at(&self, at: HostOffset) -> usize {
+        let shape = self.shape.get();
+        let Some(from_table) = at.get().checked_sub(shape.table.get()) else { return 0 };
+        let rest = shape.entries.saturating_sub(from_table / E::LEN as u64);
+        usize::try_from(rest).unwrap_or(SLICE).min(SLICE) * E::LEN
     }
 
     fn entry_at(&self, place: &Place) -> HostOffset {
