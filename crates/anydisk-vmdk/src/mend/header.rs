@@ -17,6 +17,9 @@ use crate::limits;
 use crate::open::read_footer;
 use crate::table::{ENTRY, sector_at};
 
+/// Bytes of a directory that are read at once.
+const AT_ONCE: usize = 64 << 10;
+
 /// A header with one wrong bit.
 pub(super) struct FlippedBit {
     pub(super) at: HostOffset,
@@ -133,12 +136,12 @@ fn fit(raw: &SparseHeader, store: &dyn Storage, limits: &Limits) -> Result<Optio
         return Ok(None);
     }
     let Some(first) = tables(&header, store, directory)? else { return Ok(None) };
-    let end = set_end(&header, &first);
+    let end = first.end();
     let lies_well = match header.redundant {
         None => end <= header.overhead,
         Some(redundant) => {
             let Some(second) = tables(&header, store, redundant)? else { return Ok(None) };
-            let second_end = set_end(&header, &second);
+            let second_end = second.end();
             // Whichever of the two comes first.
             match redundant < directory {
                 true => second_end == directory && end <= header.overhead,
@@ -146,7 +149,7 @@ fn fit(raw: &SparseHeader, store: &dyn Storage, limits: &Limits) -> Result<Optio
             }
         }
     };
-    if lies_well { grains_fit(&header, store, &first) } else { Ok(None) }
+    if lies_well { grains_fit(&header, store, first) } else { Ok(None) }
 }
 
 /// Whether both sets of tables say the same, and of more than one grain.
@@ -164,7 +167,7 @@ fn sets_agree(raw: &SparseHeader, store: &dyn Storage, limits: &Limits) -> Resul
     };
     let len = usize::try_from(table_len(&header)).expect("2 KiB at most");
     let (mut one, mut other, mut named) = (vec![0; len], vec![0; len], 0);
-    for (first, second) in first.into_iter().zip(second) {
+    for (first, second) in first.places().zip(second.places()) {
         store.read_padded_at(first, &mut one)?;
         store.read_padded_at(second, &mut other)?;
         if one != other {
@@ -181,46 +184,70 @@ fn has_footer(header: &Header, store: &dyn Storage, limits: &Limits) -> bool {
     footer.is_ok_and(|footer| header.agrees_with(&footer))
 }
 
-/// The places of the tables of a directory, if they lie right behind it, one behind the other.
-fn tables(
-    header: &Header,
-    store: &dyn Storage,
-    directory: HostOffset,
-) -> Result<Option<Vec<HostOffset>>> {
-    let len = (header.tables() * ENTRY).next_multiple_of(SECTOR);
-    let mut bytes = vec![0; usize::try_from(len).expect("the limit of a directory")];
-    if store.read_at(directory, &mut bytes)? < bytes.len() {
+/// Tables that lie one behind the other.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    first: HostOffset,
+    count: u64,
+    /// Bytes of each.
+    len: u64,
+}
+
+impl Row {
+    fn place(&self, number: u64) -> HostOffset {
+        self.first.saturating_add(number.saturating_mul(self.len))
+    }
+
+    fn places(self) -> impl Iterator<Item = HostOffset> {
+        (0..self.count).map(move |number| self.place(number))
+    }
+
+    fn end(&self) -> HostOffset {
+        self.place(self.count)
+    }
+}
+
+/// The tables of a directory, if they lie right behind it, one behind the other.
+fn tables(header: &Header, store: &dyn Storage, directory: HostOffset) -> Result<Option<Row>> {
+    let len = header.tables().saturating_mul(ENTRY).next_multiple_of(SECTOR);
+    let first = directory.saturating_add(len);
+    if first.get() > store.len()? {
         return Ok(None);
     }
-    let entries = bytes.as_chunks().0.iter().map(|entry| u32::from_le_bytes(*entry));
-    let count = usize::try_from(header.tables()).expect("the limit of a directory");
-    let (named, rest): (Vec<_>, Vec<_>) =
-        entries.enumerate().partition(|(number, _)| *number < count);
-    let first = directory.saturating_add(len);
-    let place = |number: usize| first.saturating_add(number as u64 * table_len(header));
-    let is_right = |(number, entry): &(usize, u32)| sector_at((*entry).into()) == place(*number);
-    let is_row = named.iter().all(is_right) && rest.iter().all(|(_, entry)| *entry == 0);
-    Ok(is_row.then(|| named.iter().map(|(number, _)| place(*number)).collect()))
+    let row = Row { first, count: header.tables(), len: table_len(header) };
+    let mut bytes = vec![0; AT_ONCE];
+    let mut number = 0;
+    for at in (0..len).step_by(AT_ONCE) {
+        let piece = usize::try_from(len - at).unwrap_or(AT_ONCE).min(AT_ONCE);
+        let piece = &mut bytes[..piece];
+        store.read_exact_at(directory.saturating_add(at), piece)?;
+        for entry in piece.as_chunks().0.iter().map(|entry| u32::from_le_bytes(*entry)) {
+            let is_right = match number < row.count {
+                true => sector_at(entry.into()) == row.place(number),
+                false => entry == 0,
+            };
+            if !is_right {
+                return Ok(None);
+            }
+            number += 1;
+        }
+    }
+    Ok(Some(row))
 }
 
 fn table_len(header: &Header) -> u64 {
     (u64::from(header.entries) * ENTRY).next_multiple_of(SECTOR)
 }
 
-/// Where a directory and its tables end.
-fn set_end(header: &Header, tables: &[HostOffset]) -> HostOffset {
-    tables.last().map_or(HostOffset::ZERO, |last| last.saturating_add(table_len(header)))
-}
-
 /// How grains fit: those that the first tables name lie a whole number of grains apart, behind the
 /// metadata.
-fn grains_fit(header: &Header, store: &dyn Storage, tables: &[HostOffset]) -> Result<Option<Fit>> {
+fn grains_fit(header: &Header, store: &dyn Storage, tables: Row) -> Result<Option<Fit>> {
     let len = u64::from(header.entries) * ENTRY;
     let mut bytes = vec![0; usize::try_from(len).expect("2 KiB at most")];
     let file_end = HostOffset(store.len()?);
     let mut count = 0;
-    for table in tables {
-        store.read_padded_at(*table, &mut bytes)?;
+    for table in tables.places() {
+        store.read_padded_at(table, &mut bytes)?;
         for entry in bytes.as_chunks().0.iter().map(|entry| u32::from_le_bytes(*entry)) {
             let at = sector_at(entry.into());
             // Nothing, or zeroes.
