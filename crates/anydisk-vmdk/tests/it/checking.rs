@@ -569,6 +569,26 @@ fn a_file_that_ends_in_a_grain_is_damaged_and_its_end_is_not_read_as_zeroes() {
     drop(open(store, Access::ReadWrite));
 }
 
+/// A table that is appended behind the end of the file would lie in the grain that the end cuts.
+#[test]
+fn a_table_is_appended_once_no_grain_is_named_behind_the_end() {
+    let store = image();
+    let len = store.len().expect("memory");
+    store.set_len(len - 20000).expect("memory");
+    put(&store, DIRECTORY, 0);
+    let (report, lines) = check(store.clone(), Repair::All);
+    assert_eq!(report.corruptions, 1, "{lines:?}");
+    assert!(lines[0].starts_with("directory-entry at 0x1400: "), "{lines:?}");
+    assert!(lines[1].starts_with("grain-cut at 0xc0c (mended): "), "{lines:?}");
+    assert_eq!(check(store.clone(), Repair::Nothing).0.corruptions, 1);
+    assert!(check(store.clone(), Repair::All).0.is_clean());
+    assert!(check(store.clone(), Repair::Nothing).1.is_empty());
+    let disk = open(store, Access::Read);
+    let mut bytes = vec![0; 65536];
+    disk.read(GuestOffset(3 * GRAIN), &mut bytes).expect("it is there");
+    assert!(bytes[..65536 - 20000] == [4; 65536 - 20000] && bytes[65536 - 20000..] == [0; 20000]);
+}
+
 /// An image as it is made here, whose grains 0 to 3 hold their number plus one.
 fn made(size: u64, given: &[(&str, &str)]) -> Arc<MemoryStorage> {
     let store = Arc::new(MemoryStorage::default());

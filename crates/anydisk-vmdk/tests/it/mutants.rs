@@ -42,13 +42,17 @@ fn check_image(mutant: &Mutant<'_>) {
         (Ok(before), Ok(after)) => assert_eq!(before, after, "{case}"),
         (before, after) => assert_eq!(before.is_ok(), after.is_ok(), "{case}"),
     }
-    if check(Repair::All).is_ok() {
+    // Tables are appended in a run of their own, once nothing can be taken for them.
+    if check(Repair::All).is_ok() && check(Repair::All).is_ok() {
         let Ok(left) = check(Repair::Nothing) else { panic!("{case}: it could be checked before") };
-        // Where pieces of metadata lie on each other, nothing is written.
+        // Where pieces of metadata lie on each other, nothing is written; nor where the size is in doubt,
+        // and entries behind it are kept.
         let mended =
             ["unclean", "directory-lost", "directory-entry", "table-entry", "copies-differ"];
         let is_left = left.iter().any(|kind| mended.contains(kind));
-        assert!(!is_left || left.contains(&"metadata-overlap"), "{case}: {left:?}");
+        let is_in_doubt =
+            ["metadata-overlap", "extent-size"].iter().any(|kind| left.contains(kind));
+        assert!(!is_left || is_in_doubt, "{case}: {left:?}");
     }
 }
 

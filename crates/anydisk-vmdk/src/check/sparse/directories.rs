@@ -5,7 +5,9 @@ use anydisk_core::{Finding, HostOffset, Result, Severity};
 use super::super::table::Entries;
 use super::super::{Teller, guest, sector};
 use super::{SparseCheck, Tables, Walk};
+use crate::extent::Packed;
 use crate::layout::SECTOR;
+use crate::table::{Grain, sector_at};
 
 /// What an entry of a directory comes to.
 enum Named {
@@ -224,7 +226,7 @@ impl SparseCheck<'_> {
         directory: &mut Entries,
         index: usize,
     ) -> Result<bool> {
-        if !self.mends() || !self.sparse.has_sector_entries() {
+        if !self.mends() || !self.sparse.has_sector_entries() || !self.ends_well()? {
             return Ok(false);
         }
         let table = self.table_at(from)?;
@@ -235,6 +237,32 @@ impl SparseCheck<'_> {
         self.sparse.grow_to(HostOffset(self.end));
         directory.set(index, sector(at));
         Ok(true)
+    }
+
+    /// Whether all grains that are named end in the file. Else what is appended could be taken for a grain:
+    /// those entries are mended first, and the rest by another run.
+    fn ends_well(&mut self) -> Result<bool> {
+        if let Some(known) = self.ends_well {
+            return Ok(known);
+        }
+        let (end, packed) = (self.sparse.end(), !matches!(self.sparse.packed, Packed::No));
+        let mut ends_well = true;
+        self.each_table(|this, tables| {
+            for at in [tables.first, tables.second].into_iter().flatten() {
+                let table = this.table_at(at)?;
+                ends_well &= (0..table.len()).all(|index| {
+                    let Grain::Sector(first) = this.sparse.decode(table.get(index)) else {
+                        return true;
+                    };
+                    let from_start = this.bytes_before(tables.number, index);
+                    let len = if packed { SECTOR } else { this.sparse.grain_len(from_start) };
+                    sector_at(first).saturating_add(len) <= end
+                });
+            }
+            Ok(())
+        })?;
+        self.ends_well = Some(ends_well);
+        Ok(ends_well)
     }
 }
 

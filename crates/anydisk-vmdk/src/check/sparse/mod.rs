@@ -49,6 +49,8 @@ pub(super) struct SparseCheck<'a> {
     /// Of each table.
     states: Vec<TableState>,
     windows: Windows,
+    /// Whether all grains that are named end in the file, once that is known.
+    ends_well: Option<bool>,
 }
 
 /// Which set of tables is believed where they differ.
@@ -119,6 +121,7 @@ impl<'a> SparseCheck<'a> {
             has_others: false,
             states: vec![TableState::default(); tables],
             windows: Windows::new(sparse.end(), request.open.limits.table_cache),
+            ends_well: None,
         }
     }
 
