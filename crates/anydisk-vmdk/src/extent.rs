@@ -442,7 +442,8 @@ impl Sparse {
         .into()
     }
 
-    fn outside(&self, field: &'static str, at: HostOffset, sector: u64) -> Invalid {
+    /// The refusal of an entry at `at` that names a place outside.
+    pub(crate) fn outside(&self, field: &'static str, at: HostOffset, sector: u64) -> Invalid {
         let first = self.overhead.get() / SECTOR;
         let end = self.end().get().div_ceil(SECTOR);
         let expected = match field {

@@ -241,11 +241,11 @@ impl SparseCheck<'_> {
 
     /// Whether all grains that are named end in the file. Else what is appended could be taken for a grain:
     /// those entries are mended first, and the rest by another run.
-    fn ends_well(&mut self) -> Result<bool> {
+    pub(super) fn ends_well(&mut self) -> Result<bool> {
         if let Some(known) = self.ends_well {
             return Ok(known);
         }
-        let (end, packed) = (self.sparse.end(), !matches!(self.sparse.packed, Packed::No));
+        let (end, packed) = (self.file_end, self.sparse.packed != Packed::No);
         let mut ends_well = true;
         self.each_table(|this, tables| {
             for at in [tables.first, tables.second].into_iter().flatten() {

@@ -223,15 +223,25 @@ impl SparseCheck<'_> {
     fn is_free_place(&self, walk: &Walk<'_, '_, '_>, entry: u64) -> bool {
         let Grain::Sector(first) = self.sparse.decode(entry) else { return false };
         let stored = self.stored_len() / SECTOR;
-        let end = self.sparse.end().get() / SECTOR;
+        let end = if self.ends_well == Some(true) { self.sparse.end() } else { self.file_end };
+        let end = end.get() / SECTOR;
         let is_inside = first.checked_add(stored).is_some_and(|last| last <= end);
         is_inside && !walk.occupied.meets(first..first + stored)
+    }
+
+    /// Whether the file had this place before it grew by what is mended. What is appended is named by no
+    /// other entry, or nothing is.
+    fn was_there(&self, place: HostOffset) -> bool {
+        self.ends_well == Some(true) || place < self.file_end
     }
 
     /// Where the grain is that an entry names, if it names one.
     pub(super) fn grain_of(&self, entry: u64) -> Result<Option<HostOffset>, Nowhere> {
         match self.sparse.decode(entry) {
-            Grain::Sector(sector) => self.sparse.grain_place(sector, 1).map(Some).ok_or(Nowhere),
+            Grain::Sector(sector) => {
+                let place = self.sparse.grain_place(sector, 1).filter(|at| self.was_there(*at));
+                place.map(Some).ok_or(Nowhere)
+            }
             Grain::Broken(_) => Err(Nowhere),
             Grain::Absent | Grain::Zero => Ok(None),
         }
@@ -243,7 +253,10 @@ impl SparseCheck<'_> {
     /// What is wrong with the entry.
     fn judge(&self, entry: u64, at: HostOffset) -> Result<Option<HostOffset>> {
         match self.sparse.decode(entry) {
-            Grain::Sector(sector) => self.sparse.grain_at(sector, 1, at).map(Some),
+            Grain::Sector(sector) => match self.sparse.grain_at(sector, 1, at)? {
+                place if self.was_there(place) => Ok(Some(place)),
+                _ => Err(self.sparse.outside("grain table entry", at, sector).into()),
+            },
             Grain::Broken(entry) => Err(self.sparse.broken(at, entry)),
             Grain::Absent | Grain::Zero => Ok(None),
         }
@@ -288,12 +301,14 @@ impl SparseCheck<'_> {
             .mended_by("a copy of the grain")
     }
 
-    /// Appends a copy of a grain, flushed; `None` where sector numbers do not reach.
+    /// Appends a copy of a grain, flushed; `None` where sector numbers do not reach, or where another entry
+    /// could name the place by chance.
     fn copy_grain(&mut self, from: HostOffset) -> Result<Option<HostOffset>> {
         let grain = self.sparse.geometry().grain();
         let to = HostOffset(self.end.next_multiple_of(grain));
         let end = to.saturating_add(grain);
-        if !self.sparse.has_sector_entries() || end.get() > limits::FILE {
+        let can_be_named = self.sparse.has_sector_entries() && end.get() <= limits::FILE;
+        if !can_be_named || !self.ends_well()? {
             return Ok(None);
         }
         let mut bytes = vec![0; usize::try_from(grain.min(COPY)).expect("a small number")];

@@ -33,6 +33,8 @@ pub(super) struct SparseCheck<'a> {
     descriptor: Option<(HostOffset, u64)>,
     /// Where the file ends, or what was added to it.
     end: u64,
+    /// Where the file ended before anything was mended.
+    file_end: HostOffset,
     /// Something is wrong, or was, so that what nothing names may be missed by someone.
     keeps_leaks: bool,
     /// The second directory, unless it lies on other metadata.
@@ -112,6 +114,7 @@ impl<'a> SparseCheck<'a> {
             told: assembly.told_of_own().unwrap_or_else(|| part.range().len()),
             descriptor: room.map(|room| (assembly.descriptor.at(), room)),
             end: sparse.end().get(),
+            file_end: sparse.end(),
             keeps_leaks: false,
             second: sparse.redundant(),
             entangled: false,
