@@ -236,12 +236,8 @@ fn made(corpus: &Path) -> io::Result<()> {
 fn cow_images() -> Vec<(&'static str, Vec<u8>)> {
     let size = 8_u64 << 10;
     // The choice, and where size, sector size and bitmap are.
-    let kinds = [
-        (3_u8, 1040, 1048, 1056),
-        (3, 1036, 1044, 1048),
-        (1, 268, 276, 280),
-        (4, 12, 20, 8 << 10),
-    ];
+    let kinds =
+        [(3_u8, 1040, 1048, 1056), (3, 1036, 1044, 1048), (1, 268, 276, 280), (4, 12, 20, 8 << 10)];
     let image = |(choice, size_at, sector_at, bitmap_at): (u8, usize, usize, usize)| {
         let mut file = vec![0; bitmap_at];
         file[size_at..size_at + 8].copy_from_slice(&size.to_be_bytes());

@@ -52,6 +52,8 @@ fn replaced(text: &str, before: &str, goes_on: fn(u8) -> bool, with: &str) -> St
 
 /// Of the progress that was shown, only the end.
 fn last_of_progress(text: &str) -> String {
+    // Who compares on all cores may have looked at everything when a difference is told.
+    let is_partial = text.contains("Content mismatch");
     let mut out = String::new();
     let mut shown = "";
     for piece in text.split_inclusive('\r') {
@@ -63,7 +65,7 @@ fn last_of_progress(text: &str) -> String {
         }
         match progress {
             "" => {}
-            _ if progress.contains("(100.00/") => shown = progress,
+            _ if progress.contains("(100.00/") && !is_partial => shown = progress,
             _ => shown = "    (PART/100%)\r",
         }
     }
