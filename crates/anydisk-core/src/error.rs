@@ -295,6 +295,12 @@ pub fn check_limit(
     Err(Error::Limit { format, what: what.into(), found, limit })
 }
 
+/// A number that was held against its limit, for a field of 32 bits; the largest one for any other.
+#[must_use]
+pub fn narrow(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
 /// An [`Invalid`] for a field of a layout struct: name and place come from the struct itself.
 ///
 /// `invalid_field!("qcow2", HeaderV2, cluster_bits, found, "9 to 21")`; the place is the field's

@@ -83,7 +83,7 @@ pub use claim::{Claim, Claims};
 pub use container::{Container, ContainerRequest, Member, Members};
 pub use disk::{Disk, DiskExtent, DiskLookup, DiskNeed, Layer};
 pub use entries::{NamedBlocks, for_each_entry, for_each_written_entry};
-pub use error::{Error, Invalid, Result, Value, check_limit};
+pub use error::{Error, Invalid, Result, Value, check_limit, narrow};
 pub use extent::{Encoded, Extent, Source};
 pub use flat::{Block, BlockEntries, BlockShape, FlatTable, ShapeCell, Still, TableShape};
 pub use format::{

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anydisk_codec::{Encode, ZlibEncoder};
 use anydisk_core::{
     Codec, Error, GuestOffset, GuestRange, HostOffset, Measure, Packing, Piece, Pieces, Result,
-    Sink, SinkRequest, check_limit, units_of_data,
+    Sink, SinkRequest, check_limit, narrow, units_of_data,
 };
 use anydisk_storage::{Error as StorageError, is_zero};
 use crc32fast::Hasher;
@@ -262,11 +262,6 @@ fn segment_id(sums: [u32; 2], len: u64) -> [u8; 16] {
     id[4..8].copy_from_slice(&table);
     id[8..].copy_from_slice(&len.to_be_bytes());
     id
-}
-
-/// A number that the size of chunks keeps small.
-fn narrow(number: u64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn unsupported(feature: impl Into<anydisk_core::Feature>) -> Error {

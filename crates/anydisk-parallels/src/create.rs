@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anydisk_core::{
     Access, CreateRequest, HostOffset, Image, NoReferences, OpenRequest, OptionKind, OptionSpec,
-    Options, Result, Storage,
+    Options, Result, Storage, narrow,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -81,11 +81,6 @@ impl Plan {
 pub(crate) fn cylinders(size: u64) -> u32 {
     let [a, b, c, d, ..] = (size / SECTOR / CYLINDER).to_le_bytes();
     u32::from_le_bytes([a, b, c, d])
-}
-
-/// A number that was held against its limit.
-pub(crate) fn narrow(number: u64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// Creates an image in an empty store.

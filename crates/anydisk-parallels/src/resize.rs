@@ -15,11 +15,11 @@ use std::cmp::Ordering;
 
 use anydisk_core::{
     Block, GuestOffset, GuestRange, HostOffset, Image, ImageWrite, NewSize, Preallocation, Resize,
-    Result, Still, Storage, StorageExt, TableShape, for_each_written_entry, give_space,
+    Result, Still, Storage, StorageExt, TableShape, for_each_written_entry, give_space, narrow,
 };
 
 use crate::copy::copy_cluster;
-use crate::create::{cylinders, narrow};
+use crate::create::cylinders;
 use crate::header::{Kind, TABLE, limit, table_end, unsupported};
 use crate::image::ParallelsImage;
 use crate::layout::{ENTRY, SECTOR};

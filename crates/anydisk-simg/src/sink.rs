@@ -6,7 +6,7 @@ use std::io::Write;
 
 use anydisk_core::{
     Error, GuestOffset, GuestRange, HostOffset, Measure, Piece, Pieces, Result, Sink, SinkRequest,
-    check_limit, units_of_data,
+    check_limit, narrow, units_of_data,
 };
 use anydisk_storage::Error as StorageError;
 use zerocopy::{FromZeros, IntoBytes};
@@ -161,11 +161,6 @@ pub(crate) fn measure(size: u64, data: &[GuestRange]) -> Measure {
         required: heads.saturating_add(patterns).saturating_add(data),
         fully_allocated: heads.saturating_add(whole),
     }
-}
-
-/// A number that the limits keep small.
-fn narrow(number: u64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn unsupported(feature: impl Into<anydisk_core::Feature>) -> Error {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anydisk_core::{
     Access, CreateRequest, HostOffset, Image, NoReferences, OpenRequest, OptionKind, OptionSpec,
-    Options, Reference, Result, Storage, Uuid,
+    Options, Reference, Result, Storage, Uuid, narrow,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -164,11 +164,6 @@ impl Plan {
         let blocks = if self.is_fixed { self.blocks() } else { 0 };
         self.first().get() + blocks * self.block
     }
-}
-
-/// A number that was held against its limit.
-fn narrow(number: u64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn padded<const N: usize>(text: &[u8]) -> [u8; N] {

@@ -7,7 +7,7 @@ use std::sync::atomic::{
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anydisk_core::{HostOffset, Result, Storage, TableShape, Uuid};
+use anydisk_core::{HostOffset, Result, Storage, TableShape, Uuid, narrow};
 
 use crate::header::{Header, Uuids, Version};
 use crate::layout::{HeaderV0, HeaderV1, kind};
@@ -225,9 +225,4 @@ impl HeaderState {
     fn lock(&self) -> MutexGuard<'_, Now> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A number that was held against its limit.
-fn narrow(number: u64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }

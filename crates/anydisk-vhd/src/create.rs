@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anydisk_core::{
     Access, CreateRequest, HostOffset, Image, OpenRequest, OptionKind, OptionSpec, Options,
-    Reference, Result, Storage, Uuid,
+    Reference, Result, Storage, Uuid, narrow,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -216,11 +216,6 @@ impl Plan {
         }
         Ok(store.write_at(HostOffset::ZERO, footer.as_bytes())?)
     }
-}
-
-/// A number that was held against its limit.
-fn narrow(number: u64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// Creates an image in an empty store.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anydisk_core::{
     Access, CreateRequest, HostOffset, Image, Measure, MeasureRequest, OpenRequest, OptionKind,
-    OptionSpec, Options, Reference, Result, Storage, Uuid,
+    OptionSpec, Options, Reference, Result, Storage, Uuid, narrow,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -277,11 +277,6 @@ impl Plan {
         bytes.extend(content);
         Ok(store.write_at(HostOffset(self.metadata()), &bytes)?)
     }
-}
-
-/// A number that was held against its limit.
-fn narrow(number: u64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// As qemu chooses.

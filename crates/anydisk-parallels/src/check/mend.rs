@@ -1,10 +1,9 @@
 //! Mending: what was found wrong is made good, each step durable before the next.
 
-use anydisk_core::{Block, BlockEntries, HostOffset, Result, Storage};
+use anydisk_core::{Block, BlockEntries, HostOffset, Result, Storage, narrow};
 
 use super::MOST_FAULTS;
 use crate::copy::copy_cluster;
-use crate::create::narrow;
 use crate::header::{Header, limit};
 use crate::layout::SECTOR;
 use crate::state::HeaderState;
