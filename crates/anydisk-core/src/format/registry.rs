@@ -106,7 +106,10 @@ impl Registry {
         sample: &Sample<'_>,
         name: &str,
     ) -> Option<(&'static dyn Format, Chosen)> {
-        let found = self.probe(sample).filter(|(_, chosen)| *chosen == Chosen::Recognised);
+        let found = self.probe(sample);
+        if found.is_some_and(|(_, chosen)| chosen == Chosen::Recognised) {
+            return found;
+        }
         let named = || {
             let (_, end) = name.rsplit_once('.')?;
             let is_named = |own: &&str| own.eq_ignore_ascii_case(end);
@@ -115,8 +118,7 @@ impl Registry {
                 names.any(|own| is_named(&own)) && format.probe(sample) == Verdict::AtEnd
             })
         };
-        let named = || named().map(|format| (format, Chosen::Recognised));
-        found.or_else(named).or_else(|| self.probe(sample))
+        named().map(|format| (format, Chosen::Recognised)).or(found)
     }
 
     /// As [`probe_named`](Self::probe_named), reading the sample from `store`, which has the name.
