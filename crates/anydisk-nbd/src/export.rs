@@ -6,7 +6,7 @@ use anydisk_core::{
     Changes, Disk, DiskExtent, Error, Feature, GuestOffset, GuestRange, Result, Source,
 };
 
-use crate::layout::{can, state};
+use crate::layout::{RawExtent, can, state};
 
 /// The most bytes of one request.
 pub(crate) const MOST: u32 = 32 << 20;
@@ -166,27 +166,34 @@ impl Export {
         u32::try_from(unit).unwrap_or(MOST).next_power_of_two()
     }
 
-    /// What the context says of the start of a range, and of how many bytes.
-    pub(crate) fn status(&self, context: &Context, range: GuestRange) -> Result<(u64, u32)> {
+    /// What the context says of a range, run by run, each as long as it can be; `most` at most.
+    pub(crate) fn runs(
+        &self,
+        context: &Context,
+        range: GuestRange,
+        most: usize,
+    ) -> Result<Vec<RawExtent>> {
         match context {
-            Context::Allocation => {
-                let found = self.disk.status(range)?;
+            Context::Allocation => runs(range, most, |rest| {
+                let found = self.disk.status(rest)?;
                 Ok((found.extent.len, allocation(&found)))
-            }
-            Context::Depth => {
-                let found = self.disk.map(range)?;
+            }),
+            Context::Depth => runs(range, most, |rest| {
+                let found = self.disk.map(rest)?;
                 Ok((found.extent.len, depth(&found)))
-            }
+            }),
             Context::Bitmap(name, layer) => {
-                // An image below may be shorter.
                 let mut changes = self.changes(name, *layer)?;
-                let next = changes.next(range.start())?.map(|next| next.before(range.end()));
-                Ok(match next.filter(|next| !next.is_empty()) {
-                    None => (range.len(), 0),
-                    Some(next) if next.start() > range.start() => {
-                        (GuestRange::between(range.start(), next.start()).len(), 0)
-                    }
-                    Some(next) => (next.len(), 1),
+                runs(range, most, |rest| {
+                    // An image below may be shorter.
+                    let next = changes.next(rest.start())?.map(|next| next.before(rest.end()));
+                    Ok(match next.filter(|next| !next.is_empty()) {
+                        None => (rest.len(), 0),
+                        Some(next) if next.start() > rest.start() => {
+                            (GuestRange::between(rest.start(), next.start()).len(), 0)
+                        }
+                        Some(next) => (next.len(), 1),
+                    })
                 })
             }
         }
@@ -204,6 +211,28 @@ impl Export {
         let range = GuestRange::new(GuestOffset(offset), length.into())?;
         (range.end().get() <= self.disk.size()).then_some(range)
     }
+}
+
+/// The runs of a range, of which `look` tells the length and status of the first.
+fn runs(
+    range: GuestRange,
+    most: usize,
+    mut look: impl FnMut(GuestRange) -> Result<(u64, u32)>,
+) -> Result<Vec<RawExtent>> {
+    let mut runs: Vec<RawExtent> = Vec::new();
+    let mut rest = range;
+    while !rest.is_empty() {
+        let (len, status) = look(rest)?;
+        let len = u32::try_from(rest.first(len).len()).unwrap_or_default();
+        let count = runs.len();
+        match runs.last_mut().filter(|last| last.status == status) {
+            Some(last) => last.length = (last.length.get() + len).into(),
+            None if count == most => break,
+            None => runs.push(RawExtent { length: len.into(), status: status.into() }),
+        }
+        rest = rest.skip(len.into());
+    }
+    Ok(runs)
 }
 
 fn is_missing(answer: &Result<()>) -> bool {

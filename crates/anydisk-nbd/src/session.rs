@@ -11,8 +11,8 @@ use zerocopy::IntoBytes;
 use crate::error::{Error, Result, protocol};
 use crate::export::{Durability, Export, MOST};
 use crate::layout::{
-    CHUNK, DONE, REQUEST, RawChunk, RawExtent, RawRequest, RawSimpleReply, SIMPLE_REPLY, chunk,
-    command, errno, flag,
+    CHUNK, DONE, REQUEST, RawChunk, RawRequest, RawSimpleReply, SIMPLE_REPLY, chunk, command,
+    errno, flag,
 };
 use crate::negotiate::Agreed;
 use crate::wire;
@@ -294,40 +294,15 @@ impl<'a, R: Read + Send, W: Write + Send> Session<'a, R, W> {
     fn send_status(&self, request: &Request, range: GuestRange) -> Answered<()> {
         let most = if request.flags & flag::REQ_ONE != 0 { 1 } else { MOST_RUNS };
         let contexts = &self.agreed.contexts;
-        let runs = contexts
-            .iter()
-            .map(|(_, context)| self.runs(|rest| self.export().status(context, rest), range, most));
+        let runs = contexts.iter().map(|(_, context)| self.export().runs(context, range, most));
         // All of them first: an error comes alone.
-        let answers: Vec<_> = runs.collect::<Answered<_>>()?;
+        let answers: Vec<_> = runs.collect::<std::result::Result<_, DiskError>>()?;
         for (index, ((number, _), runs)) in (1..).zip(contexts.iter().zip(&answers)) {
             let flags = if index == answers.len() { DONE } else { 0 };
             let data = [&number.to_be_bytes(), runs.as_bytes()];
             self.send_chunk(request.cookie, flags, chunk::BLOCK_STATUS, &data)?;
         }
         Ok(())
-    }
-
-    /// The runs of a range, each as long as it can be, `most` at most.
-    fn runs(
-        &self,
-        status: impl Fn(GuestRange) -> std::result::Result<(u64, u32), DiskError>,
-        range: GuestRange,
-        most: usize,
-    ) -> Answered<Vec<RawExtent>> {
-        let mut runs: Vec<RawExtent> = Vec::new();
-        let mut rest = range;
-        while !rest.is_empty() {
-            let (len, status) = status(rest)?;
-            let len = u32::try_from(rest.first(len).len()).unwrap_or_default();
-            let count = runs.len();
-            match runs.last_mut().filter(|last| last.status == status) {
-                Some(last) => last.length = (last.length.get() + len).into(),
-                None if count == most => break,
-                None => runs.push(RawExtent { length: len.into(), status: status.into() }),
-            }
-            rest = rest.skip(len.into());
-        }
-        Ok(runs)
     }
 
     fn send_chunk(&self, cookie: u64, flags: u16, kind: u16, data: &[&[u8]]) -> Result<()> {
