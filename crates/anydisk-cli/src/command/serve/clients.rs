@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use anydisk_nbd::{Error, Server};
@@ -14,7 +15,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
 use super::listener::{Listener, Stream};
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::interrupt::Interrupt;
 use crate::output;
 
@@ -149,6 +150,49 @@ impl Guests<'_> {
     }
 }
 
+impl Guests<'_> {
+    /// Serves each client that comes by a thread of `scope`, until it is over.
+    fn let_in<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        listener: &Listener,
+        end: &End,
+        most: usize,
+        persistent: bool,
+    ) -> io::Result<()> {
+        let is_over = || self.had_one.load(SeqCst) && self.lock().is_empty();
+        while !end.is_asked() && (persistent || !is_over()) {
+            let door = (self.lock().len() < most).then_some(listener);
+            if !end.wait(door, self.hurry())? {
+                continue;
+            }
+            let Some(stream) = accept(listener) else { continue };
+            let has_chosen = AtomicBool::new(false);
+            let guest = Arc::new(Guest { stream, came: Instant::now(), has_chosen });
+            self.lock().push(Arc::clone(&guest));
+            let it = Arc::clone(&guest);
+            if std::thread::Builder::new().spawn_scoped(scope, move || self.serve(&it)).is_err() {
+                output::error("there is no thread for one more client");
+                self.remove(&guest);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets nothing more in, and waits for who is there to take the answers; not for ever.
+    fn see_off(&self, end: &End) {
+        self.close_all(Shutdown::Read);
+        let last = Instant::now() + GRACE;
+        while !self.lock().is_empty() && Instant::now() < last {
+            let left = last.saturating_duration_since(Instant::now());
+            if end.wait(None, Some(left)).is_err() {
+                break;
+            }
+        }
+        self.close_all(Shutdown::Both);
+    }
+}
+
 /// Whether a client merely went, with a word or without.
 fn is_leave(error: &Error) -> bool {
     use ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
@@ -172,57 +216,19 @@ pub(super) fn serve_clients(
         lost: AtomicBool::new(false),
         bell: &end.bell,
     };
-    let result = std::thread::scope(|scope| {
-        let is_over = || guests.had_one.load(SeqCst) && guests.lock().is_empty();
-        let mut result = Ok(());
-        while result.is_ok() && !end.is_asked() && (persistent || !is_over()) {
-            let door = (guests.lock().len() < most).then_some(listener);
-            let come = end.wait(door, guests.hurry()).and_then(|came| match came {
-                true => accept(listener),
-                false => Ok(None),
-            });
-            let guest = match come {
-                Ok(None) => continue,
-                Ok(Some(stream)) => Arc::new(Guest {
-                    stream,
-                    came: Instant::now(),
-                    has_chosen: AtomicBool::new(false),
-                }),
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
-            };
-            guests.lock().push(Arc::clone(&guest));
-            let (it, all) = (Arc::clone(&guest), &guests);
-            if std::thread::Builder::new().spawn_scoped(scope, move || all.serve(&it)).is_err() {
-                output::error("there is no thread for one more client");
-                guests.remove(&guest);
-            }
-        }
-        guests.close_all(Shutdown::Read);
-        let last = Instant::now() + GRACE;
-        while !guests.lock().is_empty() && Instant::now() < last {
-            let left = last.saturating_duration_since(Instant::now());
-            if end.wait(None, Some(left)).is_err() {
-                break;
-            }
-        }
-        guests.close_all(Shutdown::Both);
+    std::thread::scope(|scope| {
+        let result = guests.let_in(scope, listener, &end, most, persistent);
+        guests.see_off(&end);
         result
-    });
-    result.map_err(Failure::from)?;
+    })?;
     Ok(u8::from(guests.lost.into_inner()))
 }
 
 /// The next client. Where the system has no room for it, that is said, and waited for.
-fn accept(listener: &Listener) -> io::Result<Option<Stream>> {
-    match listener.accept() {
-        Ok(stream) => Ok(stream),
-        Err(error) => {
-            output::error(&format!("there is no room for one more client: {error}"));
-            std::thread::sleep(PAUSE);
-            Ok(None)
-        }
-    }
+fn accept(listener: &Listener) -> Option<Stream> {
+    listener.accept().unwrap_or_else(|error| {
+        output::error(&format!("there is no room for one more client: {error}"));
+        std::thread::sleep(PAUSE);
+        None
+    })
 }

@@ -1,7 +1,7 @@
 //! Where clients connect.
 
-use std::fmt::Write;
-use std::io::{self, ErrorKind};
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -17,15 +17,19 @@ use rustix::net::{
 use crate::failure::Failure;
 
 /// A place where clients connect.
-pub(super) enum Listener {
-    /// A socket of the file system, which goes with this.
-    Socket(UnixListener, Place),
+pub(super) struct Listener {
+    door: Door,
+    /// The name of a socket that was made here, which goes with this.
+    own: Option<Place>,
+    is_given: bool,
+}
+
+/// Where it is.
+enum Door {
+    /// In the file system.
+    Socket(UnixListener),
     /// A port of the host.
     Port(TcpListener),
-    /// A socket that whoever started this process opened.
-    GivenSocket(UnixListener),
-    /// A port likewise.
-    GivenPort(TcpListener),
 }
 
 /// A name in the file system, and what had it when it was taken.
@@ -52,18 +56,17 @@ impl Listener {
     /// What systemd, or libnbd's tools, opened for this process: `LISTEN_PID`, `LISTEN_FDS`.
     pub(super) fn given() -> Result<Option<Self>, Failure> {
         let mut given = ListenFd::from_env();
-        let listener = match given.len() {
+        let door = match given.len() {
             0 => return Ok(None),
             1 => match given.take_unix_listener(0) {
-                Ok(listener) => listener.map(Self::GivenSocket),
-                Err(_) => given.take_tcp_listener(0)?.map(Self::GivenPort),
+                Ok(listener) => listener.map(Door::Socket),
+                Err(_) => given.take_tcp_listener(0)?.map(Door::Port),
             },
             count => {
                 return Err(Failure::new(format!("LISTEN_FDS is {count}: one socket is served")));
             }
         };
-        listener.as_ref().map(Self::ready).transpose()?;
-        Ok(listener)
+        Ok(door.map(|door| Self::new(door, None, true)).transpose()?)
     }
 
     pub(super) fn at_socket(path: &Path) -> Result<Self, Failure> {
@@ -75,47 +78,41 @@ impl Listener {
             _ => Err(error),
         });
         let listener = bound.map_err(|error| cannot_listen(&path.display().to_string(), &error))?;
-        let listener = Self::Socket(listener, Place::of(path));
-        listener.ready()?;
-        Ok(listener)
+        Ok(Self::new(Door::Socket(listener), Some(Place::of(path)), false)?)
     }
 
     pub(super) fn at_port(address: &str, port: u16) -> Result<Self, Failure> {
         let listener = TcpListener::bind((address, port))
             .map_err(|error| cannot_listen(&format!("{address}:{port}"), &error))?;
-        let listener = Self::Port(listener);
-        listener.ready()?;
-        Ok(listener)
+        Ok(Self::new(Door::Port(listener), None, false)?)
     }
 
-    fn ready(&self) -> io::Result<()> {
-        match self {
-            Self::Socket(listener, _) | Self::GivenSocket(listener) => {
-                listener.set_nonblocking(true)
-            }
-            Self::Port(listener) | Self::GivenPort(listener) => listener.set_nonblocking(true),
+    fn new(door: Door, own: Option<Place>, is_given: bool) -> io::Result<Self> {
+        match &door {
+            Door::Socket(listener) => listener.set_nonblocking(true)?,
+            Door::Port(listener) => listener.set_nonblocking(true)?,
         }
+        Ok(Self { door, own, is_given })
     }
 
     /// Whether somebody else opened it, who knows where it is.
     pub(super) fn is_given(&self) -> bool {
-        matches!(self, Self::GivenSocket(_) | Self::GivenPort(_))
+        self.is_given
     }
 
     /// As clients name it.
     pub(super) fn uri(&self, export: &str) -> String {
         let export = escaped(export.as_bytes());
-        let local = |path: &Path| {
-            let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-            format!("nbd+unix:///{export}?socket={}", escaped(path.as_os_str().as_encoded_bytes()))
-        };
-        match self {
-            Self::Socket(_, place) => local(&place.path),
-            Self::GivenSocket(listener) => {
+        match &self.door {
+            Door::Socket(listener) => {
                 let address = listener.local_addr().ok();
-                local(address.as_ref().and_then(|at| at.as_pathname()).unwrap_or(Path::new("")))
+                let path =
+                    address.as_ref().and_then(|at| at.as_pathname()).unwrap_or(Path::new(""));
+                let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+                let path = escaped(path.as_os_str().as_encoded_bytes());
+                format!("nbd+unix:///{export}?socket={path}")
             }
-            Self::Port(listener) | Self::GivenPort(listener) => match listener.local_addr() {
+            Door::Port(listener) => match listener.local_addr() {
                 Ok(address) => format!("nbd://{address}/{export}"),
                 Err(_) => format!("nbd://localhost/{export}"),
             },
@@ -123,9 +120,9 @@ impl Listener {
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Socket(listener, _) | Self::GivenSocket(listener) => listener.as_fd(),
-            Self::Port(listener) | Self::GivenPort(listener) => listener.as_fd(),
+        match &self.door {
+            Door::Socket(listener) => listener.as_fd(),
+            Door::Port(listener) => listener.as_fd(),
         }
     }
 
@@ -134,13 +131,9 @@ impl Listener {
     /// # Errors
     /// That the system has no room for one more.
     pub(super) fn accept(&self) -> io::Result<Option<Stream>> {
-        let accepted = match self {
-            Self::Socket(listener, _) | Self::GivenSocket(listener) => {
-                listener.accept().map(|(stream, _)| Stream::Socket(stream))
-            }
-            Self::Port(listener) | Self::GivenPort(listener) => {
-                listener.accept().map(|(stream, _)| Stream::Port(stream))
-            }
+        let accepted = match &self.door {
+            Door::Socket(listener) => listener.accept().map(|(stream, _)| Stream::Socket(stream)),
+            Door::Port(listener) => listener.accept().map(|(stream, _)| Stream::Port(stream)),
         };
         match accepted {
             Ok(stream) => Ok(stream.ready().is_ok().then_some(stream)),
@@ -153,7 +146,7 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         // The name may be somebody else's by now, who goes on.
-        if let Self::Socket(_, place) = self
+        if let Some(place) = &self.own
             && Place::of(&place.path) == *place
         {
             let _ = std::fs::remove_file(&place.path);
@@ -222,18 +215,21 @@ impl Stream {
     /// Serves the client, and says when it has chosen a disk.
     pub(super) fn serve(&self, server: &Server, chosen: impl FnOnce()) -> anydisk_nbd::Result<()> {
         match self {
-            Self::Socket(stream) => {
-                let Some(client) = server.greet(stream, stream)? else { return Ok(()) };
-                chosen();
-                client.serve()
-            }
-            Self::Port(stream) => {
-                let Some(client) = server.greet(stream, stream)? else { return Ok(()) };
-                chosen();
-                client.serve()
-            }
+            Self::Socket(stream) => serve(server, stream, stream, chosen),
+            Self::Port(stream) => serve(server, stream, stream, chosen),
         }
     }
+}
+
+fn serve(
+    server: &Server,
+    input: impl Read + Send,
+    output: impl Write + Send,
+    chosen: impl FnOnce(),
+) -> anydisk_nbd::Result<()> {
+    let Some(client) = server.greet(input, output)? else { return Ok(()) };
+    chosen();
+    client.serve()
 }
 
 #[cfg(test)]
