@@ -42,7 +42,7 @@ pub use memory_folder::MemoryFolder;
 pub use model::ByteModel;
 pub use operation::{Aim, Operation};
 pub use plain::PlainImage;
-pub use play::{contents, play};
+pub use play::{contents, play, play_bytes};
 pub use random::Random;
 pub use secret::secrets;
 pub use unpack::{Unpacked, unpack_xz};

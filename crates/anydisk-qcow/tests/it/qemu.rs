@@ -2,10 +2,10 @@
 //!
 //! Where qemu is not installed these tests say so and pass; the golden images stand for them.
 
-use crate::common::{Folder, contents, play, range};
+use crate::common::{Folder, range};
 use anydisk_core::{Access, GuestOffset, OneSecret, Placement, Secret};
 use anydisk_testkit::oracle::Qemu;
-use anydisk_testkit::{ByteModel, Random};
+use anydisk_testkit::{ByteModel, Random, contents, play_bytes};
 
 #[test]
 fn a_new_image_is_the_one_that_qemu_makes() {
@@ -42,7 +42,7 @@ fn qemu_reads_what_random_histories_leave() {
         let mut model = ByteModel::new(size);
         for round in 0..3 {
             let disk = folder.open("disk.qcow", Access::ReadWrite);
-            play(&disk, &mut model, seed as u64 + 10 * round, 100);
+            play_bytes(&disk, &mut model, seed as u64 + 10 * round, 100);
             disk.flush().expect("a flush");
         }
         let raw = folder.write_raw("disk.raw", &model.contents());
@@ -63,7 +63,7 @@ fn what_qemu_wrote_is_read_and_written_on() {
     assert_eq!(model.read(100 << 10, 1), [7]);
     assert_eq!(model.read(5 << 20, 2), [9, 0]);
     assert_eq!(model.read(150 << 10, 1), [0]);
-    play(&disk, &mut model, 5, 200);
+    play_bytes(&disk, &mut model, 5, 200);
     disk.flush().expect("a flush");
     drop(disk);
     // And once more by qemu, whose new clusters must not land on ours.
@@ -90,7 +90,7 @@ fn overlays_over_the_images_of_the_other_show_them() {
     let mut model = ByteModel::of(&base, 3 << 20);
     let disk = folder.open("b.qcow", Access::ReadWrite);
     assert_eq!(disk.layers().len(), 3);
-    play(&disk, &mut model, 9, 100);
+    play_bytes(&disk, &mut model, 9, 100);
     disk.flush().expect("a flush");
     drop(disk);
     let raw = folder.write_raw("disk.raw", &model.contents());
@@ -166,7 +166,7 @@ fn encrypted_images_are_read_by_the_other() {
     let given = [("encrypt.format", "aes")];
     let disk = folder.create_secret("disk.qcow", 3 << 20, &given, &secrets);
     let mut model = ByteModel::new(3 << 20);
-    play(&disk, &mut model, 21, 100);
+    play_bytes(&disk, &mut model, 21, 100);
     disk.write(GuestOffset(70_000), &[0xA1; 9000]).expect("a write");
     disk.flush().expect("a flush");
     drop(disk);

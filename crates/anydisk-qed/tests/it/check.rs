@@ -8,9 +8,10 @@ use anydisk_core::{
 };
 use anydisk_qed::QED;
 use anydisk_storage::MemoryStorage;
+use anydisk_testkit::contents;
 use anydisk_testkit::double::CrashStorage;
 
-use crate::common::{contents, in_memory};
+use crate::common::in_memory;
 
 /// Where things are in the image of [`small`].
 const L1: u64 = 0x1000;

@@ -9,7 +9,7 @@ use anydisk_core::{
 use anydisk_qcow::QCOW;
 use anydisk_raw::RAW;
 use anydisk_storage::{FileStorage, MemoryStorage, OpenOptions};
-use anydisk_testkit::{Aim, ByteModel, FolderResolver, Operation};
+use anydisk_testkit::FolderResolver;
 use tempfile::TempDir;
 
 /// A folder of images.
@@ -109,32 +109,6 @@ pub(crate) fn in_memory(size: u64, given: &[(&str, &str)]) -> (Arc<MemoryStorage
     (store, Disk::new(image))
 }
 
-/// Plays random operations on a disk and on a byte vector.
-pub(crate) fn play(disk: &Disk, model: &mut ByteModel, seed: u64, count: usize) {
-    let unit = disk.top().info().cluster_size.expect("it has clusters");
-    for operation in Aim::at(disk.size(), unit).operations(seed).take(count) {
-        match &operation {
-            Operation::Read { at, len } => {
-                assert!(read(disk, *at, *len) == model.read(*at, *len), "{operation:?}");
-            }
-            Operation::Write { at, .. } => {
-                disk.write(GuestOffset(*at), &operation.data()).expect("a write");
-            }
-            Operation::Zero { at, len, unmap } => {
-                disk.zero(range(*at, *len), *unmap).expect("a zeroing");
-            }
-            Operation::Discard { at, len } => {
-                disk.discard(range(*at, *len)).expect("a discard");
-                model.write(*at, &read(disk, *at, *len));
-                continue;
-            }
-            Operation::Flush => disk.flush().expect("a flush"),
-            _ => continue,
-        }
-        model.apply(&operation);
-    }
-}
-
 pub(crate) fn range(at: u64, len: u64) -> GuestRange {
     GuestRange::new(GuestOffset(at), len).expect("on the disk")
 }
@@ -143,9 +117,4 @@ pub(crate) fn read(disk: &Disk, at: u64, len: u64) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(len).expect("small")];
     disk.read(GuestOffset(at), &mut bytes).expect("a read");
     bytes
-}
-
-/// The content of the disk at once.
-pub(crate) fn contents(disk: &Disk) -> Vec<u8> {
-    read(disk, 0, disk.size())
 }
