@@ -4,7 +4,7 @@
 //! - [`corpus`]: whole disks with the hash of their content.
 //! - [`suite`]: what every format that writes must do; [`behaviour_suite!`].
 //! - [`ByteModel`] and [`Operation`]: a disk as a byte vector, and what is done to it.
-//! - [`mutant`]: images with damage at random.
+//! - [`mutant`]: images with damage at random. [`repair`]: what a repair may not do.
 //! - [`lvm`]: physical volumes made by hand; [`vmdk`]: sparse images. [`volumes`]: those that a kernel wrote.
 //! - [`mounted`]: devices and file systems on loop devices.
 //! - [`oracle`]: qemu-img and qemu-io.
@@ -29,6 +29,7 @@ mod places;
 mod plain;
 mod play;
 pub mod random;
+pub mod repair;
 mod secret;
 pub mod suite;
 mod trial;

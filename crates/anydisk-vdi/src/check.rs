@@ -288,6 +288,10 @@ impl Check<'_> {
         let first_copy = self.in_file;
         let count = first_copy + copies.clone().count() as u64;
         limit("number of blocks in the file", count, limits::ENTRIES)?;
+        // Copies go to where the file ends, which no entry may name any more.
+        let mut lost = faults.iter().filter(|(_, fault)| *fault == Fault::BehindEnd);
+        lost.try_for_each(|(at, _)| self.put(*at, ZERO))?;
+        self.store.flush()?;
         // The blocks first, whole and counted, then the entries that name them.
         self.store.set_len(self.header.block_at(count).get().max(self.len))?;
         for (number, (at, _)) in (first_copy..).zip(copies.clone()) {
@@ -298,8 +302,6 @@ impl Check<'_> {
         for (number, (at, _)) in (first_copy..).zip(copies) {
             self.put(*at, u32::try_from(number).unwrap_or(ZERO))?;
         }
-        let lost = faults.iter().filter(|(_, fault)| *fault == Fault::BehindEnd);
-        lost.into_iter().try_for_each(|(at, _)| self.put(*at, ZERO))?;
         Ok(self.store.flush()?)
     }
 

@@ -12,7 +12,8 @@
 //! | `space-unnamed`: room for blocks that no entry names | |
 //!
 //! Entries whose blocks are lost stay, if there is something in the file that nothing names: the entry
-//! is what is damaged, and this may be its data, of which there is no other copy.
+//! is what is damaged, and this may be its data, of which there is no other copy. Where one of them names
+//! what lies behind the end of the file, no copies are made, which would lie there.
 
 use anydisk_core::{
     CheckReport, CheckRequest, Error, Finding, GuestOffset, GuestRange, HostOffset, Repair, Result,
@@ -29,6 +30,9 @@ use crate::table::Shape;
 
 /// Entries that one repair mends: they are kept in memory, and copies take space.
 const MOST_FAULTS: u64 = 1 << 20;
+
+const LOST: &str = "the entry is emptied: its data is lost";
+const COPIED: &str = "it gets a copy of its own";
 
 /// An entry that is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,9 +142,15 @@ impl Check<'_> {
         }
         let gaps = self.gaps(good);
         let is_lost = faults.iter().any(|(_, fault)| *fault != Fault::Shared);
-        let may_be_there = is_lost && self.hold_something(&gaps)?;
+        // Without its block a child would show what the parent had there before.
+        let stays =
+            self.parts.footer.kind != Kind::Dynamic || is_lost && self.hold_something(&gaps)?;
         let unnamed = gaps.iter().map(|gap| gap.1 - gap.0).sum();
-        faults.into_iter().try_for_each(|(block, fault)| self.fault(block, fault, may_be_there))?;
+        let copies = !(stays && faults.iter().any(|(_, fault)| *fault == Fault::BehindEnd));
+        faults.into_iter().try_for_each(|(block, fault)| match fault {
+            Fault::Shared => self.fault(block, fault, copies),
+            _ => self.fault(block, fault, !stays),
+        })?;
         self.note_unnamed(unnamed);
         self.report.allocated_clusters = Some(blocks.len() as u64);
         self.report.total_clusters = Some(self.shape.size.div_ceil(self.shape.block));
@@ -222,19 +232,15 @@ impl Check<'_> {
         }
     }
 
-    /// Tells what is wrong with a block; `may_be_there`: its data may be in the file elsewhere.
-    fn fault(&mut self, block: Named, fault: Fault, may_be_there: bool) -> Result<()> {
-        // Without its block a child would show what the parent had there before.
-        let lost = (self.parts.footer.kind == Kind::Dynamic && !may_be_there)
-            .then_some("the entry is emptied: its data is lost");
+    /// Tells what is wrong with a block, which may be mended or not.
+    fn fault(&mut self, block: Named, fault: Fault, may_be_mended: bool) -> Result<()> {
         let (kind, what, remedy) = match fault {
-            Fault::BehindEnd => ("block-behind-end", "the file ends before it does", lost),
-            Fault::OnMetadata => ("block-on-metadata", "it lies on metadata", lost),
-            Fault::Shared => {
-                ("block-shared", "it lies on another block", Some("it gets a copy of its own"))
-            }
+            Fault::BehindEnd => ("block-behind-end", "the file ends before it does", LOST),
+            Fault::OnMetadata => ("block-on-metadata", "it lies on metadata", LOST),
+            Fault::Shared => ("block-shared", "it lies on another block", COPIED),
         };
-        let mends = self.repair && remedy.is_some();
+        let remedy = may_be_mended.then_some(remedy);
+        let mends = self.repair && may_be_mended;
         if mends {
             limit("damage to be repaired, in entries", self.faults.len() as u64, MOST_FAULTS)?;
             self.faults.push((block, fault));
@@ -258,8 +264,8 @@ impl Check<'_> {
         self.shape.table.saturating_add(u64::from(number) * ENTRY)
     }
 
-    /// The copy of the footer first; copies of blocks, whole and behind a footer's place; then the
-    /// entries: each durable before the next.
+    /// The copy of the footer first; entries that name nothing; copies of blocks, whole and behind a
+    /// footer's place; then the entries that name them: each durable before the next.
     fn mend(&self) -> Result<()> {
         let is_whole = self.parts.found != Found::Start && self.parts.has_copy;
         if self.faults.is_empty() && is_whole {
@@ -270,6 +276,10 @@ impl Check<'_> {
             self.store.write_at(HostOffset::ZERO, self.parts.footer.raw.as_bytes())?;
             self.store.flush()?;
         }
+        // Copies go to where the file ends, which no entry may name any more.
+        let mut lost = self.faults.iter().filter(|(_, fault)| *fault != Fault::Shared);
+        lost.try_for_each(|((_, number), _)| self.put(*number, ABSENT))?;
+        self.store.flush()?;
         let shared = || self.faults.iter().filter(|(_, fault)| *fault == Fault::Shared);
         let first = self.first_copy();
         let place = |index: u64| HostOffset(first + index * self.shape.stride());
@@ -286,8 +296,6 @@ impl Check<'_> {
             let sector = u32::try_from(place(index).get() / SECTOR).unwrap_or(ABSENT);
             self.put(block.1, sector)?;
         }
-        let lost = self.faults.iter().filter(|(_, fault)| *fault != Fault::Shared);
-        lost.into_iter().try_for_each(|((_, number), _)| self.put(*number, ABSENT))?;
         Ok(self.store.flush()?)
     }
 

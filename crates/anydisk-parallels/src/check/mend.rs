@@ -61,15 +61,16 @@ impl<'a> Mending<'a> {
         Ok(())
     }
 
-    /// Mends the entries that were noted: first the copies behind the `in_file` clusters of the file,
-    /// then the entries that name them.
+    /// Mends the entries that were noted: first those that are cleared, so that none names a place behind
+    /// the end of the file; the copies behind its `in_file` clusters; then the entries that name them.
     pub(super) fn finish(&self, header: &Header, in_file: u64) -> Result<()> {
         if self.copies.is_empty() && self.cleared.is_empty() {
             return Ok(());
         }
         self.state.mark_open(self.store)?;
         let entries = Entries::of(header);
-        let mut changes: Vec<_> = self.cleared.iter().map(|at| (*at, 0)).collect();
+        self.put_entries(self.cleared.iter().map(|at| (*at, 0)))?;
+        let mut changes = Vec::with_capacity(self.copies.len());
         for ((at, from), number) in self.copies.iter().zip(in_file..) {
             let to = header.cluster_at(number);
             let entry = entries.encode(Block::At(to), header.first);
@@ -78,7 +79,11 @@ impl<'a> Mending<'a> {
             changes.push((*at, narrow(entry)));
         }
         self.store.flush()?;
-        for (at, entry) in changes {
+        self.put_entries(changes)
+    }
+
+    fn put_entries(&self, entries: impl IntoIterator<Item = (HostOffset, u32)>) -> Result<()> {
+        for (at, entry) in entries {
             self.store.write_at(at, &entry.to_le_bytes())?;
         }
         Ok(self.store.flush()?)

@@ -17,6 +17,8 @@
 //! | `cluster-cut`: the file ends in the cluster, which goes on with zeroes | |
 //! | `entry-behind-end`: for a cluster behind the end of the disk | |
 //!
+//! No copies are made where an entry stays that names a place behind the end of the file: they go there.
+//!
 //! The file is made shorter only where nothing else is wrong, nor was until this repair, and what holds
 //! data stays: an entry that was damaged may have named it.
 
@@ -45,6 +47,13 @@ enum Fault {
     UsedTwice,
 }
 
+impl Fault {
+    /// The data is not where the entry says.
+    fn is_lost(self) -> bool {
+        matches!(self, Self::BehindEnd | Self::InMetadata)
+    }
+}
+
 /// What an entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said {
@@ -62,6 +71,15 @@ struct Survey {
     with_data: Vec<std::ops::Range<u64>>,
     /// Clusters in them.
     lost: u64,
+    /// An entry names a place behind the end of the file.
+    has_behind_end: bool,
+}
+
+impl Survey {
+    /// Whether an entry with this fault can be mended: what is left over may be what was meant.
+    fn may_mend(&self, fault: Fault) -> bool {
+        self.lost == 0 || !fault.is_lost() && !self.has_behind_end
+    }
 }
 
 /// What is known of an image while it is checked.
@@ -193,11 +211,12 @@ impl Check<'_> {
         let entries = Entries::of(&self.header);
         // Behind the entry before and its cluster: as qemu counts, a gap in the disk is no fragment.
         let (mut allocated, mut fragmented, mut before) = (0, 0, None);
-        let mut end = self.header.first.get();
+        let (mut end, mut has_behind_end) = (self.header.first.get(), false);
         for_each_written_entry(TABLE, self.header.entries, self.store, |at, bytes| {
             let Some(place) = entries.place(u32::from_le_bytes(bytes)) else { return Ok(()) };
             let said = self.said(place, &mut named);
-            if matches!(said, Said::Wrong(Fault::BehindEnd | Fault::InMetadata)) {
+            has_behind_end |= said == Said::Wrong(Fault::BehindEnd);
+            if matches!(said, Said::Wrong(fault) if fault.is_lost()) {
                 return Ok(());
             }
             allocated += 1;
@@ -224,7 +243,7 @@ impl Check<'_> {
                 with_data.push(run);
             }
         }
-        Ok(Survey { end, with_data, lost })
+        Ok(Survey { end, with_data, lost, has_behind_end })
     }
 
     /// Judges every entry.
@@ -248,11 +267,9 @@ impl Check<'_> {
             match self.said(place, &mut named) {
                 Said::Cluster(number) => self.note_cut(at, number),
                 Said::Wrong(fault) => {
-                    // What is left over may be what was meant.
-                    let is_lost = matches!(fault, Fault::BehindEnd | Fault::InMetadata);
-                    let is_mended = self.repair && !(is_lost && survey.lost > 0);
+                    let is_mended = self.repair && survey.may_mend(fault);
                     self.tell_fault(at, entry, fault, is_mended);
-                    if is_mended { mending.note(at, place, is_lost) } else { Ok(()) }
+                    if is_mended { mending.note(at, place, fault.is_lost()) } else { Ok(()) }
                 }
             }
         })

@@ -8,6 +8,7 @@ use anydisk_core::{
 };
 use anydisk_parallels::PARALLELS;
 use anydisk_storage::MemoryStorage;
+use anydisk_testkit::repair::shows_nothing_elsewhere;
 
 use crate::common::{ByHand, damage, number_at, open};
 
@@ -72,6 +73,21 @@ fn a_cluster_that_two_name_gets_a_copy() {
     assert_eq!([64, 68, 72].map(|at| number_at(&*store, at)), [1, 3, 2]);
     assert_eq!(first_bytes(&store, &[0, 1, 2, 3], 1024), [1, 1, 1, 0]);
     is_mended(&store);
+}
+
+/// Copies go to where the file ends, which is where a damaged entry leads.
+#[test]
+fn a_repair_shows_no_cluster_in_another_whenever_power_fails() {
+    for (entries, sectors, left) in [
+        (&[1, 1, 2, 3][..], 4, 0),
+        (&[3, 1, 1, 2], 4, 0),
+        (&[1, 4, 1, 5], 6, 3),
+        (&[1, 1, 3], 4, 2),
+    ] {
+        let store = ByHand::NEW.store(entries, sectors);
+        let found = shows_nothing_elsewhere(&PARALLELS, &store.to_vec(), 1024);
+        assert_eq!(found, left, "{entries:?}");
+    }
 }
 
 #[test]

@@ -34,6 +34,7 @@ use self::leaks::Gaps;
 use self::tables::Table;
 use crate::header::Header;
 use crate::layout::{RawHeader, feature};
+use crate::piece::Piece;
 use crate::table::Geometry;
 use crate::{NAME, QedImage};
 
@@ -177,6 +178,9 @@ struct Check<'a> {
     places: Vec<HostOffset>,
     /// Clusters of which it is noted whether they are in use, at once.
     window: u64,
+    /// Entries that get a copy of a cluster, and where that is. Made when all entries were looked at, and none
+    /// names a place behind the end of the file any more: the copies go there.
+    copies: Vec<(HostOffset, Piece)>,
     teller: Teller<'a>,
 }
 
@@ -199,6 +203,7 @@ impl<'a> Check<'a> {
             tables: Vec::new(),
             places: Vec::new(),
             window: (limits.table_cache as u64 * 8).max(1 << 10),
+            copies: Vec::new(),
             teller,
         })
     }
@@ -215,6 +220,7 @@ impl<'a> Check<'a> {
             start = end.max(1);
         }
         self.store_changes()?;
+        self.put_copies()?;
         let lost = self.tell_gaps(&gaps)?;
         self.clear_unclean()?;
         let Teller { report, has_hopeless, has_invalid, has_past_end, .. } = self.teller;

@@ -3,19 +3,22 @@
 use std::ops::Range;
 
 use anydisk_core::{
-    Error, Finding, GuestOffset, GuestRange, HostOffset, Result, Severity, StorageExt,
+    Error, Finding, GuestOffset, GuestRange, HostOffset, Result, Severity, StorageExt, check_limit,
 };
 
 use super::occupied::Occupied;
 use super::tables::Table;
 use super::{CLUSTER_CUT, Check, PAST_END};
 use crate::layout::ZERO;
-use crate::limits;
 use crate::piece::{Piece, each_word};
 use crate::table::ENTRY;
+use crate::{NAME, limits};
 
 /// Bytes of a cluster that are copied at once.
 const COPY: u64 = 1 << 20;
+
+/// Entries that one repair gives a copy: they are kept in memory, and copies take space.
+const COPIES: u64 = 1 << 20;
 
 /// What the first walk counts.
 #[derive(Default)]
@@ -138,11 +141,25 @@ impl Check<'_> {
         let finding = Finding::new(Severity::Corruption, "cluster-shared", entry.at, text);
         let mut finding = finding.costing(entry.guest).mended_by("a copy of the cluster");
         if self.mends.shared {
-            let copy = self.copy(place)?;
-            self.store.write_at(entry.at, &copy.get().to_le_bytes())?;
+            check_limit(
+                NAME,
+                "damage to be repaired, in entries",
+                self.copies.len() as u64,
+                COPIES,
+            )?;
+            self.copies.push((entry.at, place));
             finding.repaired = true;
         }
         self.teller.tell(finding);
+        Ok(())
+    }
+
+    /// Gives the entries that name what others name a copy each.
+    pub(super) fn put_copies(&mut self) -> Result<()> {
+        for (entry, place) in std::mem::take(&mut self.copies) {
+            let copy = self.copy(place)?;
+            self.store.write_at(entry, &copy.get().to_le_bytes())?;
+        }
         Ok(())
     }
 

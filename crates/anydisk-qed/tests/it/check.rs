@@ -10,6 +10,7 @@ use anydisk_qed::QED;
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::contents;
 use anydisk_testkit::double::CrashStorage;
+use anydisk_testkit::repair::shows_nothing_elsewhere;
 
 use crate::common::in_memory;
 
@@ -223,6 +224,25 @@ fn an_image_that_was_not_closed_is_repaired_when_it_is_opened_for_writing() {
     assert!(store.to_vec() == before);
     assert!(check(&store, Repair::All).0.corruptions == 0);
     assert!(!open(&any, Access::ReadWrite).expect("mended").top().info().dirty);
+}
+
+/// Copies go to where the file ends, which is where a damaged entry leads.
+#[test]
+fn a_repair_shows_no_cluster_in_another_whenever_power_fails() {
+    let end = DATA + 4 * 4096;
+    // With clusters that nothing names, a damaged entry may have meant one of them.
+    for (shared, behind, left) in [(4, 5, 0), (5, 4, 0), (1, 4, 2), (4, 1, 2)] {
+        let (store, disk) = in_memory(64 << 10, &[("cluster_size", "4k"), ("table_size", "2")]);
+        for number in 0..4_u8 {
+            disk.write(GuestOffset(u64::from(number) << 12), &[number + 1; 4096]).expect("a write");
+        }
+        disk.flush().expect("a flush");
+        drop(disk);
+        put(&*store, L2 + 8 * shared, DATA);
+        put(&*store, L2 + 8 * behind, end);
+        let found = shows_nothing_elsewhere(&QED, &store.to_vec(), 4096);
+        assert_eq!(found, left, "{shared}, {behind}");
+    }
 }
 
 #[test]

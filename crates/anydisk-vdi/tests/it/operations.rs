@@ -10,6 +10,7 @@ use anydisk_core::{
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::golden::cases;
+use anydisk_testkit::repair::shows_nothing_elsewhere;
 use anydisk_testkit::{Aim, ByteModel, Operation, PlainImage, Random};
 use anydisk_vdi::VDI;
 
@@ -318,6 +319,18 @@ fn each_kind_of_damage_is_found_told_and_mended() {
         let bytes = contents(&disk);
         let firsts: Vec<u8> = (0..3).map(|block| bytes[block * 1024]).collect();
         assert_eq!(firsts, first_bytes, "{kind}");
+    }
+}
+
+/// Copies go to where the file ends, which is where a damaged entry leads.
+#[test]
+fn a_repair_shows_no_block_in_another_whenever_power_fails() {
+    for (entries, blocks) in
+        [(&[0, 0, 1, 2][..], 2), (&[2, 0, 0], 2), (&[0, 4, 0, 3, 1], 3), (&[0, 3, 1, 1], 3)]
+    {
+        let store = with_entries(entries, blocks.into(), blocks, 0);
+        let left = shows_nothing_elsewhere(&VDI, &content_of(&store), BLOCK);
+        assert_eq!(left, 0, "{entries:?}");
     }
 }
 

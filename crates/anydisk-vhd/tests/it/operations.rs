@@ -9,6 +9,7 @@ use anydisk_core::{
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::golden::cases;
+use anydisk_testkit::repair::shows_nothing_elsewhere;
 use anydisk_testkit::{MemoryFolder, contents};
 use anydisk_vhd::VHD;
 
@@ -79,6 +80,29 @@ fn an_entry_whose_block_is_lost_is_emptied_if_nothing_is_in_the_file_that_it_may
             );
             assert_eq!(store.to_vec() == before, !is_lost);
         }
+    }
+}
+
+/// Copies go to where the file ends, which is where a damaged entry leads.
+#[test]
+fn a_repair_shows_no_block_in_another_whenever_power_fails() {
+    let store = Arc::new(MemoryStorage::default());
+    let given = [("force_size", "on"), ("block_size", "64k")];
+    let disk = create(store.clone(), 512 << 10, &given, None).expect("it can be made");
+    for block in 0..4_u8 {
+        disk.write(GuestOffset(u64::from(block) << 16), &[block + 1; 1 << 16]).expect("a write");
+    }
+    disk.flush().expect("a flush");
+    drop(disk);
+    let sound = store.to_vec();
+    let entry = |block: usize| 0x600 + 4 * block;
+    let end = u32::try_from((sound.len() - 512) / 512).expect("small");
+    // Whether nothing is left over that an entry may have meant before it was damaged.
+    for (shared, behind, left) in [(5, 6, 0), (6, 5, 0), (5, 2, 2), (2, 3, 2)] {
+        let mut bytes = sound.clone();
+        bytes.copy_within(entry(0)..entry(1), entry(shared));
+        bytes[entry(behind)..entry(behind + 1)].copy_from_slice(&end.to_be_bytes());
+        assert_eq!(shows_nothing_elsewhere(&VHD, &bytes, 1 << 16), left, "{shared}, {behind}");
     }
 }
 

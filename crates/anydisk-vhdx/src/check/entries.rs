@@ -48,13 +48,36 @@ struct Pass<'a> {
     faults: u64,
     /// Those whose data may be somewhere else in the file.
     lost: u64,
+    /// Blocks and bitmaps behind the end of the file.
+    blocks_behind: u64,
+    bitmaps_behind: u64,
+}
+
+/// What may be mended, of all that can.
+#[derive(Clone, Copy, Debug)]
+struct Leave {
+    /// Entries whose data may be somewhere else.
+    lost: bool,
+    /// What makes the file longer: no entry stays that names a place behind its end.
+    longer: bool,
 }
 
 impl<'a> Pass<'a> {
     fn new(shape: &'a Shape) -> Result<Self> {
         let (metadata, len) = (metadata_of(shape)?, shape.end.get());
         let (named, kept) = (Occupied::new(len)?, Occupied::new(len)?);
-        Ok(Self { shape, metadata, named, kept, explained: 0, partial: 0, faults: 0, lost: 0 })
+        Ok(Self {
+            shape,
+            metadata,
+            named,
+            kept,
+            explained: 0,
+            partial: 0,
+            faults: 0,
+            lost: 0,
+            blocks_behind: 0,
+            bitmaps_behind: 0,
+        })
     }
 
     /// What is wrong with the next entry.
@@ -74,6 +97,11 @@ impl<'a> Pass<'a> {
         let faults = fault.into_iter().chain(second);
         self.faults += faults.clone().count() as u64;
         self.lost += u64::from(fault.is_some_and(Fault::may_be_elsewhere));
+        let behind = match slot {
+            Slot::Block(_) => &mut self.blocks_behind,
+            Slot::Bitmap(_) => &mut self.bitmaps_behind,
+        };
+        *behind += u64::from(fault == Some(Fault::BehindEnd));
         faults
     }
 
@@ -154,15 +182,17 @@ impl Fault {
     }
 
     /// What a repair does about it.
-    fn change(self, slot: Slot, entry: u64, may_be_there: bool) -> Option<(Change, &'static str)> {
+    fn change(self, slot: Slot, entry: u64, leave: Leave) -> Option<(Change, &'static str)> {
         let is_block = matches!(slot, Slot::Block(_));
         match self {
-            Self::BehindEnd | Self::OnMetadata if is_block && !may_be_there => {
+            Self::BehindEnd | Self::OnMetadata if is_block && leave.lost => {
                 Some((Change::Entry(ZERO), "the block is made zero: its data is lost"))
             }
-            Self::Cut if is_block => Some((Change::Fill, "the file is filled up with zeroes")),
-            Self::Shared => Some((Change::Copy, "it gets a copy of its own")),
-            Self::NotNeeded if !may_be_there => Some((Change::Entry(0), "the entry is cleared")),
+            Self::Cut if is_block && leave.longer => {
+                Some((Change::Fill, "the file is filled up with zeroes"))
+            }
+            Self::Shared if leave.longer => Some((Change::Copy, "it gets a copy of its own")),
+            Self::NotNeeded if leave.lost => Some((Change::Entry(0), "the entry is cleared")),
             Self::Reserved => {
                 let kept = entry & !(MIB - 1) | entry & 7;
                 Some((Change::Entry(kept), "the bits are cleared"))
@@ -192,8 +222,9 @@ impl Check<'_> {
         let occupied = pass.occupied();
         let mut mend = Mend::new(shape);
         if pass.faults > 0 {
-            let may_be_there = pass.lost > 0 && is_left_over(&*store, &occupied)?;
-            self.tell_faults(shape, may_be_there, &mut mend)?;
+            let lost = pass.lost == 0 || !is_left_over(&*store, &occupied)?;
+            let longer = pass.bitmaps_behind == 0 && (lost || pass.blocks_behind == 0);
+            self.tell_faults(shape, Leave { lost, longer }, &mut mend)?;
         }
         if self.mends() {
             self.mend(shape, &mend)?;
@@ -203,14 +234,14 @@ impl Check<'_> {
     }
 
     /// Tells of each fault, now that it is known what is left over.
-    fn tell_faults(&mut self, shape: &Shape, may_be_there: bool, mend: &mut Mend) -> Result<()> {
+    fn tell_faults(&mut self, shape: &Shape, leave: Leave, mend: &mut Mend) -> Result<()> {
         let mut pass = Pass::new(shape)?;
         let store = Arc::clone(&self.store);
         for_each_entry(shape, &*store, |number, entry| {
             let slot = shape.slot(number);
             for fault in pass.look(slot, entry) {
                 self.has_doubt |= fault.severity() != Severity::Note;
-                let change = fault.change(slot, entry, may_be_there);
+                let change = fault.change(slot, entry, leave);
                 let mends = self.mends() && change.is_some();
                 if let Some((change, _)) = change.filter(|_| mends) {
                     mend.push(number, entry, change)?;

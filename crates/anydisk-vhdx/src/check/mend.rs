@@ -70,19 +70,25 @@ impl Check<'_> {
         }
     }
 
-    /// The length of the file, copies, then the entries.
+    /// Entries that change, so that none names a place behind the end of the file; the length of the file and
+    /// copies there; then the entries that name them.
     pub(super) fn mend(&self, shape: &Shape, mend: &Mend) -> Result<()> {
         if mend.entries.is_empty() && mend.end == shape.end.get() {
             return Ok(());
         }
         self.state.renew_file(&*self.file)?;
-        let mut end = mend.end;
-        let mut entries = Vec::with_capacity(mend.entries.len());
+        self.put_entries(
+            shape,
+            mend.entries.iter().filter_map(|(number, _, change)| match change {
+                Change::Entry(entry) => Some((*number, *entry)),
+                Change::Copy | Change::Fill => None,
+            }),
+        )?;
+        let (mut end, mut entries) = (mend.end, Vec::new());
         for (number, entry, change) in &mend.entries {
             let (at, slot) = (HostOffset(entry & !(MIB - 1)), shape.slot(*number));
             match change {
-                Change::Entry(entry) => entries.push((*number, *entry)),
-                Change::Fill => {}
+                Change::Entry(_) | Change::Fill => {}
                 Change::Copy => {
                     self.copy(at, HostOffset(end), shape.len_of(slot))?;
                     entries.push((*number, end | entry & 7));
@@ -95,6 +101,14 @@ impl Check<'_> {
             self.file.set_len(end)?;
         }
         self.file.flush()?;
+        self.put_entries(shape, entries)
+    }
+
+    fn put_entries(
+        &self,
+        shape: &Shape,
+        entries: impl IntoIterator<Item = (u64, u64)>,
+    ) -> Result<()> {
         for (number, entry) in entries {
             let at = shape.table.saturating_add(number * ENTRY);
             self.file.write_at(at, &entry.to_le_bytes())?;

@@ -23,7 +23,8 @@
 //! | `table-lost`: nothing names most of the file | |
 //!
 //! What is left over is space that no entry names and that holds something: it may be the data of the
-//! entry that is damaged.
+//! entry that is damaged. Where an entry stays that names a place behind the end of the file, the file is
+//! made no longer: nothing is filled up or copied to there.
 
 mod entries;
 mod head;

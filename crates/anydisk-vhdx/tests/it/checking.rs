@@ -5,6 +5,8 @@ use std::sync::Arc;
 use anydisk_core::{Access, Disk, GuestOffset, GuestRange, HostOffset, Repair, Severity, Storage};
 use anydisk_storage::{MemoryStorage, Space};
 use anydisk_testkit::contents;
+use anydisk_testkit::repair::shows_nothing_elsewhere;
+use anydisk_vhdx::VHDX;
 
 use crate::common::{MIB, TABLE, check, create, entry, file_of, open_alone, set_entry};
 
@@ -89,6 +91,20 @@ fn damaged_entries_are_told_and_mended_where_no_good_data_can_be_lost() {
                 assert!(bytes == expected, "{kind}");
             }
         }
+    }
+}
+
+/// Copies go to where the file ends, which is where a damaged entry leads.
+#[test]
+fn a_repair_shows_no_block_in_another_whenever_power_fails() {
+    let len = image().len().expect("memory");
+    // The second pair: block 1 is left over, which the damaged entry may have meant.
+    for (shared, behind, left) in [(4, 5, 0), (5, 4, 0), (4, 1, 2), (1, 4, 2)] {
+        let store = image();
+        set_entry(&*store, shared, entry(&*store, 0));
+        set_entry(&*store, behind, len | 6);
+        let left_over = shows_nothing_elsewhere(&VHDX, &store.to_vec(), MIB);
+        assert_eq!(left_over, left, "{shared}, {behind}");
     }
 }
 
@@ -275,6 +291,6 @@ fn a_check_can_be_stopped() {
     let (here, limits) = (Location::Other("image".to_owned()), Limits::default());
     let mut request = CheckRequest::new(OpenRequest::new(image(), &here, &limits));
     request.progress = Some(&|_, _| false);
-    let error = anydisk_vhdx::VHDX.check(&request, &mut |_| {}).unwrap_err();
+    let error = VHDX.check(&request, &mut |_| {}).unwrap_err();
     assert!(matches!(error, Error::Cancelled), "{error}");
 }
