@@ -444,8 +444,7 @@ impl<E: BlockEntries> FlatTable<E> {
                 Updated::Missing => owner.satisfy(&self.need(&place))?,
                 Updated::Full => owner.relieve()?,
                 Updated::Done(freed) => {
-                    // After the entries: now nobody finds them any more.
-                    freed.into_iter().for_each(|block| self.space.retire(block));
+                    self.retire(freed);
                     return Ok(units.len());
                 }
             }
@@ -489,11 +488,19 @@ impl<E: BlockEntries> FlatTable<E> {
                 Updated::Missing => owner.satisfy(&self.need(&place))?,
                 Updated::Full => owner.relieve()?,
                 Updated::Done(freed) => {
-                    freed.into_iter().for_each(|block| self.space.retire(block));
+                    self.retire(freed);
                     return Ok(());
                 }
             }
         }
+    }
+
+    /// Takes blocks back that entries named, each by the place of its lead. Call it **after** the entries
+    /// were changed: now nobody finds them.
+    pub fn retire(&self, freed: Vec<HostOffset>) {
+        let bytes = (freed.len() as u64).saturating_mul(self.blocks.stride());
+        self.pace.iter().for_each(|pace| pace.freed(bytes));
+        freed.into_iter().for_each(|block| self.space.retire(block));
     }
 
     /// Forgets what is known of these entries and those around them, of a disk that is held still

@@ -74,7 +74,9 @@ pub use anydisk_storage::{HostOffset, Storage, StorageExt};
 pub use cache::{DirtySlice, Inserted, Slice, SliceMut, TableCache, Ticket, Updated};
 pub use capability::backing::BackingLink;
 pub use capability::bitmap::{BitmapInfo, Bitmaps, Changes, NewBitmap};
-pub use capability::check::{CheckReport, CheckRequest, Finding, Repair, Severity, can_be_leaks};
+pub use capability::check::{
+    CheckReport, CheckRequest, Finding, Repair, Severity, can_be_leaked_blocks, can_be_leaks,
+};
 pub use capability::compact::Compact;
 pub use capability::reading::check_by_reading;
 pub use capability::resize::{NewSize, Preallocation, Resize, give_space};

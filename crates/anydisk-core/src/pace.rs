@@ -6,7 +6,7 @@
 //! are written back. What is named doubles from one time to the next, so these are few, however much is
 //! written.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use crate::can_be_leaks;
 
@@ -14,8 +14,9 @@ use crate::can_be_leaks;
 /// threads change them one by one.
 #[derive(Debug, Default)]
 pub struct Pace {
-    /// What the tables on the medium name.
-    named: AtomicU64,
+    /// What the tables on the medium name. Below 0 for a moment, where something is freed before it was
+    /// written back.
+    named: AtomicI64,
     /// What they do not: reserved, or committed in memory.
     unnamed: AtomicU64,
     /// Of that, what is committed: it is named with the next write-back.
@@ -28,7 +29,7 @@ impl Pace {
     pub fn new(named: u64, unnamed: u64) -> Self {
         // Where it looks like a lost table already, there is nothing to be kept.
         let unnamed = if can_be_leaks(unnamed, named) { unnamed } else { 0 };
-        Self { named: named.into(), unnamed: unnamed.into(), committed: 0.into() }
+        Self { named: signed(named).into(), unnamed: unnamed.into(), committed: 0.into() }
     }
 
     /// Whether the tables are to be written back before `len` bytes more are given out: the answer of
@@ -37,7 +38,7 @@ impl Pace {
     #[must_use]
     pub fn is_due(&self, len: u64) -> bool {
         let unnamed = self.unnamed.load(Relaxed).saturating_add(len);
-        self.committed.load(Relaxed) > 0 && !can_be_leaks(unnamed, self.named.load(Relaxed))
+        self.committed.load(Relaxed) > 0 && !can_be_leaks(unnamed, self.named())
     }
 
     /// `len` bytes were given out.
@@ -55,6 +56,11 @@ impl Pace {
         take(&self.unnamed, len);
     }
 
+    /// `len` bytes that a table names are named no more from the next write-back on.
+    pub fn freed(&self, len: u64) {
+        self.named.fetch_sub(signed(len), Relaxed);
+    }
+
     /// Bytes that a write-back which begins now will name: to be asked **before** the pictures of the tables are
     /// taken, and told to [`written`](Self::written).
     #[must_use]
@@ -66,8 +72,17 @@ impl Pace {
     pub fn written(&self, len: u64) {
         take(&self.committed, len);
         take(&self.unnamed, len);
-        self.named.fetch_add(len, Relaxed);
+        self.named.fetch_add(signed(len), Relaxed);
     }
+
+    fn named(&self) -> u64 {
+        u64::try_from(self.named.load(Relaxed)).unwrap_or(0)
+    }
+}
+
+/// Far from where a sum would wrap.
+fn signed(len: u64) -> i64 {
+    i64::try_from(len).unwrap_or(i64::MAX).min(i64::MAX / 2)
 }
 
 fn take(from: &AtomicU64, len: u64) {
@@ -119,6 +134,22 @@ mod tests {
         assert_eq!(write(&lost, 16, MIB), 0);
     }
 
+    #[test]
+    fn what_was_freed_is_named_no_more() {
+        let pace = Pace::new(1 << 30, 0);
+        assert_eq!(write(&pace, 500, MIB), 0);
+        pace.freed(1 << 30);
+        assert!(pace.is_due(MIB));
+        pace.written(pace.begin());
+        assert_eq!(write(&pace, 499, MIB), 0);
+        let pace = Pace::new(0, 0);
+        pace.reserved(MIB);
+        pace.committed(MIB);
+        pace.freed(MIB);
+        pace.written(pace.begin());
+        assert_eq!(pace.named(), 0);
+    }
+
     proptest! {
         #[test]
         fn what_is_not_named_can_always_be_leaks(
@@ -133,7 +164,7 @@ mod tests {
                 }
                 pace.reserved(unit);
                 pace.committed(unit);
-                let (unnamed, named) = (pace.unnamed.load(Relaxed), pace.named.load(Relaxed));
+                let (unnamed, named) = (pace.unnamed.load(Relaxed), pace.named());
                 // One unit is always given out.
                 prop_assert!(can_be_leaks(unnamed - unit, named));
             }

@@ -2,7 +2,8 @@
 //! named once. Else a write might land in another cluster, or in the table.
 
 use anydisk_core::{
-    BlockSpace, Error, HostOffset, NamedBlocks, Result, Storage, StorageExt, for_each_written_entry,
+    BlockSpace, Error, HostOffset, NamedBlocks, Pace, Result, Storage, StorageExt,
+    for_each_written_entry,
 };
 
 use crate::extension::Extension;
@@ -14,7 +15,7 @@ use crate::{NAME, limits};
 const LOOKED_AT: usize = 1 << 12;
 
 /// The clusters of an image that is to be written. Those that nothing names and that hold no data,
-/// which a damaged table may have named, are free.
+/// which a damaged table may have named, are free. And when the table is to be written back.
 ///
 /// # Errors
 /// [`Error::ReadOnly`] for features that forbid it, [`Error::NeedsRepair`] for a place that is no
@@ -26,7 +27,7 @@ pub(crate) fn space(
     store: &dyn Storage,
     len: u64,
     is_new: bool,
-) -> Result<BlockSpace> {
+) -> Result<(BlockSpace, Pace)> {
     let features = extension.map_or(&[][..], |extension| &extension.others);
     if let Some(other) = features.iter().find(|other| other.is_necessary()) {
         let why = format!("its feature {:#x} is not known here", other.magic);
@@ -35,16 +36,19 @@ pub(crate) fn space(
     let in_file = header.clusters_in(len);
     let end = header.cluster_at(in_file);
     let space = BlockSpace::new(header.cluster, end).with_old_bytes_to(HostOffset(len));
-    if !is_new {
-        let named = named_clusters(header, extension, store, in_file)?;
-        for number in named.gaps(in_file).flatten().take(LOOKED_AT) {
-            let at = header.cluster_at(number);
-            if store.is_zero_at(at, header.cluster)? {
-                space.give_back(at);
-            }
+    if is_new {
+        return Ok((space, Pace::default()));
+    }
+    let named = named_clusters(header, extension, store, in_file)?;
+    for number in named.gaps(in_file).flatten().take(LOOKED_AT) {
+        let at = header.cluster_at(number);
+        if store.is_zero_at(at, header.cluster)? {
+            space.give_back(at);
         }
     }
-    Ok(space)
+    let unnamed: u64 = named.gaps(in_file).map(|run| run.end - run.start).sum();
+    let bytes = |clusters: u64| clusters.saturating_mul(header.cluster);
+    Ok((space, Pace::new(bytes(in_file - unnamed), bytes(unnamed))))
 }
 
 /// Which of the clusters in the file are named, each once.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anydisk_core::{
     Bitmaps, BlockShape, BlockSpace, Compact, FlatTable, GuestRange, HostOffset, Image, ImageInfo,
-    ImageWrite, Lookup, Need, OpenRequest, Resize, Result, Storage, Supplied, TableShape,
+    ImageWrite, Lookup, Need, OpenRequest, Pace, Resize, Result, Storage, Supplied, TableShape,
 };
 
 use crate::NAME;
@@ -49,7 +49,7 @@ impl ParallelsImage {
         let header = Header::parse(&bytes, len)?;
         let extension = extension::read(&header, &**store, len, request.limits)?;
         let writable = request.is_writable()?;
-        let space = match writable {
+        let (space, pace) = match writable {
             true => {
                 limit(
                     "size of a cluster to be written, in bytes",
@@ -58,7 +58,10 @@ impl ParallelsImage {
                 )?;
                 guard::space(&header, extension.as_ref(), &**store, len, is_new)?
             }
-            false => BlockSpace::new(header.cluster, header.cluster_at(header.clusters_in(len))),
+            false => {
+                let end = header.cluster_at(header.clusters_in(len));
+                (BlockSpace::new(header.cluster, end), Pace::default())
+            }
         };
         let table = FlatTable::new(
             Arc::clone(store),
@@ -73,7 +76,7 @@ impl ParallelsImage {
             space,
             request.limits.table_cache,
         );
-        let table = if writable { table } else { table.for_reading() };
+        let table = if writable { table.at_pace(pace) } else { table.for_reading() };
         let state = HeaderState::new(&bytes, &header);
         Ok(Self { header, table, state, extension, round: Mutex::default(), writable })
     }

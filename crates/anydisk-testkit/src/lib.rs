@@ -17,6 +17,7 @@ pub mod drawers;
 mod folder;
 pub mod golden;
 mod image_folder;
+mod killed;
 pub mod lvm;
 mod memory;
 mod memory_folder;
@@ -39,6 +40,7 @@ pub mod volumes;
 
 pub use folder::FolderResolver;
 pub use image_folder::ImageFolder;
+pub use killed::kill_first_write;
 pub use memory_folder::MemoryFolder;
 pub use model::ByteModel;
 pub use operation::{Aim, Operation};

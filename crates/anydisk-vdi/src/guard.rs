@@ -3,7 +3,9 @@
 
 use std::ops::Range;
 
-use anydisk_core::{Error, HostOffset, NamedBlocks, Result, Storage, StorageExt, can_be_leaks};
+use anydisk_core::{
+    Error, HostOffset, NamedBlocks, Result, Storage, StorageExt, can_be_leaked_blocks,
+};
 
 use crate::header::{Header, limit};
 use crate::layout::{FREE, ZERO};
@@ -23,16 +25,13 @@ pub(crate) fn for_each_entry(
     anydisk_core::for_each_entry(table, all, store, each)
 }
 
-/// Blocks that may be on their way when power fails, however large they are.
-const AT_WORK: u64 = 4;
-
 /// Whether a crash can have left the blocks below `count` that are not named, in an image with this header.
 pub(crate) fn lacks_few(named: &NamedBlocks, count: u64, header: &Header) -> bool {
     let unnamed: u64 = named.gaps(count).map(|run| run.end - run.start).sum();
     // What the map has no entries for it did not name before: the disk shrinks.
     let lost = unnamed.saturating_sub(count.saturating_sub(header.blocks));
     let bytes = |blocks: u64| blocks.saturating_mul(header.stride());
-    lost <= AT_WORK || can_be_leaks(bytes(lost), bytes(count - unnamed))
+    can_be_leaked_blocks(bytes(lost), bytes(count - unnamed), header.stride())
 }
 
 /// Blocks that nothing names, of which is looked whether they hold data when an image is opened.

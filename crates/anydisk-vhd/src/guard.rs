@@ -36,6 +36,10 @@ pub(crate) struct Room {
     pub(crate) end: u64,
     /// From the header's usual place to the first thing that is neither header nor locator.
     pub(crate) home: Piece,
+    /// Bytes of blocks that the table names.
+    pub(crate) named: u64,
+    /// Bytes behind the last of them that nothing names.
+    pub(crate) unnamed: u64,
 }
 
 /// Calls `each` with every entry of the table and its place, in order.
@@ -98,8 +102,8 @@ pub(crate) fn survey(
     let metadata = metadata(parts, shape);
     check_apart(&merged(&metadata, &sectors, shape, 0))?;
     let mut room = Room::of(&metadata, &sectors, shape);
-    let named = sectors.len() as u64 * shape.stride();
-    if !is_new && !can_be_leaks(parts.room_end().saturating_sub(room.end), named) {
+    room.unnamed = if is_new { 0 } else { parts.room_end().saturating_sub(room.end) };
+    if !can_be_leaks(room.unnamed, room.named) {
         // Blocks of a table that was lost are neither cut off nor written over.
         room.free.clear();
         room.end = parts.room_end().next_multiple_of(SECTOR);
@@ -131,7 +135,8 @@ impl Room {
         let table = shape.table.get();
         let first = sectors.first().map_or(table, |sector| u64::from(*sector) * SECTOR);
         let home = (FOOTER_LEN as u64, table.min(first));
-        Self { pad, align, free, slivers, end, home }
+        let named = sectors.len() as u64 * (pad + shape.stride());
+        Self { pad, align, free, slivers, end, home, named, unnamed: 0 }
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering::Release;
 use anydisk_core::bits::mask;
 use anydisk_core::{
     Attempt, Claims, Committed, DirtySlice, GuestOffset, GuestRange, HostOffset, ImageWrite,
-    Inserted, Need, Placement, Reservation, Reserved, Result, RunSpace, Storage, StorageExt,
+    Inserted, Need, Pace, Placement, Reservation, Reserved, Result, RunSpace, Storage, StorageExt,
     Supplied, Updated, WantedRun, WriteLease,
 };
 
@@ -46,6 +46,8 @@ pub(crate) struct Writer {
     /// Bytes before each bitmap that belong to the block.
     pad: u64,
     pub(crate) align: u64,
+    /// When the table is written back though nobody flushes.
+    pace: Pace,
     unset: Unset,
     pub(crate) ends: Mutex<Ends>,
     /// Where header and locators are.
@@ -63,6 +65,7 @@ impl Writer {
             space,
             pad: room.pad,
             align: room.align,
+            pace: Pace::new(room.named, room.unnamed),
             unset: Unset::new(shape.entries),
             ends: Mutex::new(Ends::new(parts)),
             place: Mutex::new(Place::of(parts, room.home, shape)),
@@ -73,6 +76,7 @@ impl Writer {
     pub(crate) fn forget_block(&self, shape: &Shape, block: u64, bitmap: HostOffset) {
         self.unset.forget(block);
         let at = HostOffset(bitmap.get().saturating_sub(self.pad));
+        self.pace.freed(self.run(shape));
         self.space.retire(at, self.run(shape));
     }
 
@@ -115,7 +119,10 @@ impl Blocks {
         owner: &'a dyn ImageWrite,
         range: GuestRange,
     ) -> Result<Attempt<'a>> {
-        let block = self.shape().block_at(range.start());
+        let (block, len) = (self.shape().block_at(range.start()), writer.run(&self.shape()));
+        if writer.pace.is_due(len) {
+            return Ok(Attempt::Full);
+        }
         let Some(claim) = writer.claims.try_hold(block) else { return Ok(Attempt::Busy) };
         // The look before the claim may be out of date; Busy means: ask again.
         match self.look(block)? {
@@ -124,7 +131,6 @@ impl Blocks {
             _ => return Ok(Attempt::Busy),
         }
         writer.secure_copy(&*self.store)?;
-        let len = writer.run(&self.shape());
         let taken = writer.space.take(WantedRun { len, most: 1, align: writer.align });
         limit("size of the file in bytes", taken.end().get(), FILE)
             .inspect_err(|_| writer.space.untake(taken))?;
@@ -141,6 +147,7 @@ impl Blocks {
         let at = data.saturating_add(units.start().get() - block.start().get());
         let reserved = Reserved { range: units, at, zeroed: taken.zeroed, token: NEW_BLOCK };
         claim.keep();
+        writer.pace.reserved(len);
         Ok(Attempt::Placed(Placement::Fresh(Reservation::new(owner, &self.store, reserved))))
     }
 
@@ -190,6 +197,9 @@ impl Blocks {
             _ => self.commit_bits(reserved),
         };
         if matches!(committed, Committed::Done) {
+            if reserved.token == NEW_BLOCK {
+                writer.pace.committed(writer.run(&self.shape()));
+            }
             writer.claims.release(self.claimed(reserved));
         }
         committed
@@ -250,7 +260,9 @@ impl Blocks {
         if reserved.token == NEW_BLOCK {
             let bitmap = self.bitmap_of(reserved).get();
             let at = HostOffset(bitmap.saturating_sub(writer.pad));
-            writer.space.give_back(at, writer.run(&self.shape()));
+            let len = writer.run(&self.shape());
+            writer.space.give_back(at, len);
+            writer.pace.abandoned(len);
         }
         writer.claims.release(self.claimed(reserved));
     }
@@ -309,7 +321,9 @@ impl Blocks {
         };
         let write = |cache, picture: &DirtySlice| self.write_slice(cache, picture);
         let tables = [&self.table, &self.bitmaps];
+        let committed = writer.pace.begin();
         writer.space.write_back_after(&*self.store, &tables, before, write)?;
+        writer.pace.written(committed);
         writer.shorten(&*self.store)
     }
 

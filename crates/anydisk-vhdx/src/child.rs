@@ -16,8 +16,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use anydisk_core::bits::mask;
 use anydisk_core::{
     Attempt, Claims, Committed, DirtySlice, GuestOffset, GuestRange, HostOffset, ImageWrite,
-    Inserted, Placement, Reservation, Reserved, Result, RunSpace, StorageExt, Supplied, Updated,
-    WantedRun, WriteLease,
+    Inserted, Pace, Placement, Reservation, Reserved, Result, RunSpace, StorageExt, Supplied,
+    Updated, WantedRun, WriteLease,
 };
 
 use crate::layout::MIB;
@@ -37,14 +37,16 @@ pub(crate) struct Child {
     pub(crate) state: HeaderState,
     pub(crate) claims: Claims,
     pub(crate) space: RunSpace,
+    /// When tables are written back though nobody flushes.
+    pace: Pace,
     /// Chunks that need a bitmap, or whose bitmap is not durable yet.
     wanted: Mutex<BTreeSet<u64>>,
 }
 
 impl Child {
-    pub(crate) fn new(tables: Tables, state: HeaderState, space: RunSpace) -> Self {
+    pub(crate) fn new(tables: Tables, state: HeaderState, space: RunSpace, pace: Pace) -> Self {
         let (claims, wanted) = (Claims::default(), Mutex::default());
-        Self { tables, state, claims, space, wanted }
+        Self { tables, state, claims, space, pace, wanted }
     }
 
     fn lock_wanted(&self) -> MutexGuard<'_, BTreeSet<u64>> {
@@ -100,7 +102,10 @@ impl Child {
         range: GuestRange,
         whole: bool,
     ) -> Result<Attempt<'a>> {
-        let block = self.block_at(range.start());
+        let (block, len) = (self.block_at(range.start()), self.tables.shape.block);
+        if self.pace.is_due(len) {
+            return Ok(Attempt::Full);
+        }
         let Some(claim) = self.claims.try_hold(block) else { return Ok(Attempt::Busy) };
         // The look before the claim may be out of date; Busy means: ask again.
         match self.tables.look(block)? {
@@ -112,7 +117,6 @@ impl Child {
         if !whole && let Some(attempt) = self.want_bitmap(block.start()) {
             return Ok(attempt);
         }
-        let len = self.tables.shape.block;
         let taken = self.space.take(WantedRun { len, most: 1, align: MIB });
         self.tables.reach(taken.end());
         let (units, token) = match whole {
@@ -122,6 +126,7 @@ impl Child {
         let at = taken.at.saturating_add(units.start().get() - block.start().get());
         let reserved = Reserved { range: units, at, zeroed: taken.zeroed, token };
         claim.keep();
+        self.pace.reserved(len);
         let store = &self.tables.store;
         Ok(Attempt::Placed(Placement::Fresh(Reservation::new(owner, store, reserved))))
     }
@@ -263,6 +268,9 @@ impl Child {
             _ => self.commit_block(reserved, FULL),
         };
         if matches!(committed, Committed::Done) {
+            if reserved.token != SECTORS {
+                self.pace.committed(self.tables.shape.block);
+            }
             self.claims.release(self.claimed(reserved));
         }
         Ok(committed)
@@ -325,6 +333,7 @@ impl Child {
     pub(crate) fn abandon(&self, reserved: &Reserved) {
         if reserved.token != SECTORS {
             self.space.give_back(self.block_place(reserved), self.tables.shape.block);
+            self.pace.abandoned(self.tables.shape.block);
         }
         self.claims.release(self.claimed(reserved));
     }
@@ -345,6 +354,7 @@ impl Child {
         let old = self.change_entry(&spot, |_| entry)?;
         if let Use::Held(at) = shape.use_of(Slot::Block(block), old) {
             // After the entry: now nobody finds it any more.
+            self.pace.freed(shape.block);
             self.space.retire(at, shape.block);
         }
         Ok(())
@@ -366,7 +376,9 @@ impl Child {
             let bytes: Vec<u8> = words.flat_map(|word| word.to_le_bytes()).collect();
             Ok(store.write_at(picture.at, &bytes)?)
         };
+        let committed = self.pace.begin();
         self.space.write_back(store, &[&tables.table, &tables.bitmaps], write)?;
+        self.pace.written(committed);
         self.space.shorten(store)
     }
 

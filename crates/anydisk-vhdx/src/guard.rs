@@ -22,6 +22,9 @@ pub(crate) struct Room {
     pub(crate) free: Vec<(HostOffset, u64)>,
     /// Nothing from here on is in use.
     pub(crate) end: HostOffset,
+    /// Bytes that the table explains, and bytes that nothing names.
+    pub(crate) named: u64,
+    pub(crate) unnamed: u64,
 }
 
 /// Calls `each` with every entry of the table and its number, in order.
@@ -111,14 +114,15 @@ impl Room {
     /// Of a file of which the table [explains](Shape::explains) so many bytes, and whose last block
     /// reaches to `behind`.
     fn of(occupied: &Occupied, explained: u64, behind: HostOffset, shape: &Shape) -> Self {
-        if !can_be_leaks(occupied.free(), explained) {
+        let (named, unnamed) = (explained, occupied.free());
+        if !can_be_leaks(unnamed, named) {
             // Blocks of a table that was lost are neither cut off nor written over.
-            let end = shape.end.max(behind).get().next_multiple_of(MIB);
-            return Self { free: Vec::new(), end: HostOffset(end) };
+            let end = HostOffset(shape.end.max(behind).get().next_multiple_of(MIB));
+            return Self { free: Vec::new(), end, named, unnamed };
         }
         let end = occupied.end().max(behind);
         let free = occupied.gaps().filter(|(at, _)| *at < end).take(FREE_RUNS).collect();
-        Self { free, end }
+        Self { free, end, named, unnamed }
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anydisk_core::{
     BackingLink, BlockShape, BlockSpace, FlatTable, GuestRange, HostOffset, Image, ImageInfo,
-    ImageWrite, Lease, Limits, Lookup, Need, OpenRequest, Reference, Resize, Result, RunSpace,
-    Storage, StorageExt, Supplied, TableShape,
+    ImageWrite, Lease, Limits, Lookup, Need, OpenRequest, Pace, Reference, Resize, Result,
+    RunSpace, Storage, StorageExt, Supplied, TableShape,
 };
 
 use crate::child::Child;
@@ -83,7 +83,7 @@ impl Parts {
         let (block, len) = (metadata.block, shape.end);
         limit("size of a block to be written, in bytes", block, request.limits.unit)?;
         let room = match is_new {
-            true => Room { free: Vec::new(), end: len },
+            true => Room { end: len, ..Room::default() },
             false => survey(&shape, &*store_now)?,
         };
         let (store, state) = (Arc::clone(&request.store), HeaderState::new(&header, is_new));
@@ -91,13 +91,13 @@ impl Parts {
             replay.write_to(&*store)?;
             state.forget_log(&*store)?;
         }
-        let memory = request.limits.table_cache;
+        let (memory, pace) = (request.limits.table_cache, Pace::new(room.named, room.unnamed));
         if metadata.has_parent {
             let space = RunSpace::new(room.end).with_old_bytes_to(len);
             room.free.into_iter().for_each(|(at, len)| space.give_back(at, len));
             let tables = Tables::new(store, &metadata, shape, memory);
             tables.reach(room.end);
-            return Ok(Body::Child(Box::new(Child::new(tables, state, space))));
+            return Ok(Body::Child(Box::new(Child::new(tables, state, space, pace))));
         }
         let space = BlockSpace::new(block, room.end).with_old_bytes_to(len);
         room.free.into_iter().for_each(|(at, len)| space.give_back_run(at, len / block));
@@ -109,7 +109,8 @@ impl Parts {
         };
         let entries = Entries { ratio: shape.ratio };
         let blocks = BlockShape { unit: block, lead: 0 };
-        let table = FlatTable::new(store, entries, blocks, table_shape, space, memory);
+        let table =
+            FlatTable::new(store, entries, blocks, table_shape, space, memory).at_pace(pace);
         Ok(Body::Written(Box::new(Writer { table, state })))
     }
 }

@@ -170,9 +170,11 @@ impl VhdxImage {
         writer.table.store().flush()?;
         writer.table.forget(&still, entries..old.entries);
         still.drain()?;
-        freed.into_iter().for_each(|at| writer.table.space().give_back(at));
-        writer.table.space().shorten(&**writer.table.store())?;
-        Ok(writer.table.store().flush()?)
+        writer.table.retire(freed);
+        writer.table.write_back(|_| Ok(()))?;
+        // Else they look like blocks of a table that was lost.
+        writer.table.space().punch_freed(&**writer.table.store())?;
+        self.flush()
     }
 
     /// The places of the blocks that entries from number `from` on name.

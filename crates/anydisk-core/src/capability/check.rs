@@ -93,6 +93,16 @@ pub fn can_be_leaks(unnamed: u64, named: u64) -> bool {
     unnamed < named || unnamed <= OF_A_CRASH
 }
 
+/// Blocks that may be on their way when power fails, however large they are.
+const AT_WORK: u64 = 4;
+
+/// As [`can_be_leaks`], of bytes in blocks of `block` each: a few may have been given out before any was
+/// named.
+#[must_use]
+pub fn can_be_leaked_blocks(unnamed: u64, named: u64, block: u64) -> bool {
+    unnamed <= block.saturating_mul(AT_WORK) || can_be_leaks(unnamed, named)
+}
+
 /// One inconsistency.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -26,7 +26,7 @@ mod mend;
 
 use anydisk_core::{
     CheckReport, CheckRequest, Error, Finding, GuestOffset, GuestRange, HostOffset, NamedBlocks,
-    Repair, Result, Severity, Storage, StorageExt, can_be_leaks, for_each_written_entry,
+    Repair, Result, Severity, Storage, StorageExt, can_be_leaked_blocks, for_each_written_entry,
 };
 
 use crate::extension::{self, Extension};
@@ -339,7 +339,8 @@ impl Check<'_> {
     fn leftovers(&mut self, survey: &Survey, repair: Repair) -> Result<()> {
         let bytes = |clusters: u64| clusters.saturating_mul(self.header.cluster);
         let named = self.report.allocated_clusters.unwrap_or(0);
-        if survey.lost > 0 && !can_be_leaks(bytes(survey.lost), bytes(named)) {
+        let cluster = self.header.cluster;
+        if !can_be_leaked_blocks(bytes(survey.lost), bytes(named), cluster) {
             let text = format!(
                 "{} clusters of the file hold data, and the block table names {named}: it may be damaged",
                 survey.lost + named

@@ -10,8 +10,9 @@ use anydisk_core::{
 use anydisk_qcow::QCOW;
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::digest::{Reading, content_sha256};
-use anydisk_testkit::double::{FaultStorage, Kind, RecordingStorage};
+use anydisk_testkit::double::{Kind, RecordingStorage};
 use anydisk_testkit::golden::cases;
+use anydisk_testkit::kill_first_write;
 
 fn open(bytes: Vec<u8>, access: Access) -> Result<Disk> {
     let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
@@ -373,26 +374,16 @@ fn a_write_that_needs_new_space_in_an_image_in_which_something_is_wrong_changes_
 /// was told as lost tables, which no repair could end.
 #[test]
 fn a_first_long_write_that_is_killed_leaves_no_lost_tables() {
-    let data = vec![7; 1 << 20];
-    for number in 0..200 {
-        let (store, _) = in_memory(64 << 20, &[]);
-        let faults = FaultStorage::new(store.clone());
-        faults.fail_from(Kind::Write, number);
-        let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
-        let mut request = OpenRequest::new(Arc::new(faults), &location, &limits);
-        request.access = Access::ReadWrite;
-        let disk = Disk::new(QCOW.open(request).expect("it opens").image);
-        let mut written = 0;
-        while written < 24 && disk.write(GuestOffset(written << 20), &data).is_ok() {
-            written += 1;
-        }
-        let flushed = disk.flush().is_ok();
+    let (location, limits) = (Location::Other("image".to_owned()), Limits::default());
+    let make = || -> Arc<dyn Storage> { in_memory(64 << 20, &[]).0 };
+    let open = |store| {
+        let request = OpenRequest::new(store, &location, &limits);
+        let request = OpenRequest { access: Access::ReadWrite, ..request };
+        Disk::new(QCOW.open(request).expect("it opens").image)
+    };
+    kill_first_write(make, open, 0, |store, when| {
         let request = CheckRequest::new(OpenRequest::new(store, &location, &limits));
         let report = QCOW.check(&request, &mut |_| {}).expect("it can be checked");
-        assert_eq!(report.corruptions, 0, "killed at write {number}, of {written} MiB");
-        if flushed && written == 24 {
-            return;
-        }
-    }
-    panic!("it was never written as a whole");
+        assert_eq!(report.corruptions, 0, "{when}");
+    });
 }

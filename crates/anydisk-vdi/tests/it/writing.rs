@@ -8,7 +8,7 @@ use anydisk_core::{
     StorageExt, Uuid,
 };
 use anydisk_storage::MemoryStorage;
-use anydisk_testkit::double::{FaultStorage, Kind};
+use anydisk_testkit::kill_first_write;
 use anydisk_vdi::VDI;
 
 use crate::common::{ByHand, PARENT, PARENT_MODIFY, number_at};
@@ -306,27 +306,16 @@ fn a_huge_disk_is_opened_and_read_in_little_memory() {
 /// was told as a lost map, which no repair could end.
 #[test]
 fn a_first_long_write_that_is_killed_leaves_no_lost_map() {
-    let data = vec![7; 1 << 20];
-    for number in 0..200 {
-        let store = create(128 << 20, &[], None).expect("it is made");
-        let faults = FaultStorage::new(store.clone());
-        faults.fail_from(Kind::Write, number);
-        let (here, limits) = (here(), Limits::default());
-        let mut request = OpenRequest::new(Arc::new(faults), &here, &limits);
-        request.access = Access::ReadWrite;
-        let disk = Disk::new(VDI.open(request).expect("it opens").image);
-        let mut written = 0;
-        // Of the write that fails the first half is done.
-        while written < 24 && disk.write(GuestOffset((64 + written) << 20), &data).is_ok() {
-            written += 1;
-        }
-        let flushed = disk.flush().is_ok();
+    let (here, limits) = (here(), Limits::default());
+    let make = || -> Arc<dyn Storage> { create(128 << 20, &[], None).expect("it is made") };
+    let open = |store| {
+        let request = OpenRequest::new(store, &here, &limits);
+        let request = OpenRequest { access: Access::ReadWrite, ..request };
+        Disk::new(VDI.open(request).expect("it opens").image)
+    };
+    kill_first_write(make, open, 64 << 20, |store, when| {
         let request = CheckRequest::new(OpenRequest::new(store, &here, &limits));
         let report = VDI.check(&request, &mut |_| {}).expect("it can be checked");
-        assert_eq!(report.corruptions, 0, "killed at write {number}, of {written} MiB");
-        if flushed && written == 24 {
-            return;
-        }
-    }
-    panic!("it was never written as a whole");
+        assert_eq!(report.corruptions, 0, "{when}");
+    });
 }

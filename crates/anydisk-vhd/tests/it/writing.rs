@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, Disk, Error, Format, GuestOffset, GuestRange, HostOffset, Limits, Location,
-    OpenRequest, Reference, Source, Storage, StorageExt,
+    Access, CheckRequest, Disk, Error, Format, GuestOffset, GuestRange, HostOffset, Limits,
+    Location, OpenRequest, Reference, Source, Storage, StorageExt,
 };
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::golden::cases;
-use anydisk_testkit::{MemoryFolder, contents};
+use anydisk_testkit::{MemoryFolder, contents, kill_first_write};
 use anydisk_vhd::VHD;
 
 use crate::common::{create, open_in, reference_to};
@@ -237,4 +237,27 @@ fn what_cannot_be_made_is_refused_with_the_option() {
     let store = Arc::new(MemoryStorage::default());
     let told = create(store, 5 << 20, &[("subformat", "fixed")], Some(&reference)).unwrap_err();
     assert!(told.to_string().contains("dynamic for a disk over another one"), "{told}");
+}
+
+/// Power, or the process, may go at any moment of a first long write that nobody flushes: what it leaves
+/// was taken for blocks of a table that was lost, and never used or given back any more.
+#[test]
+fn a_first_long_write_that_is_killed_leaves_space_that_is_used_again() {
+    let (here, limits) = (Location::Other("image".to_owned()), Limits::default());
+    let open = |store: Arc<dyn Storage>| {
+        let request = OpenRequest::new(store, &here, &limits);
+        let request = OpenRequest { access: Access::ReadWrite, ..request };
+        Disk::new(VHD.open(request).expect("it opens").image)
+    };
+    let make = || -> Arc<dyn Storage> { new(128 << 20, &[("force_size", "on")]).0 };
+    kill_first_write(make, open, 64 << 20, |store, when| {
+        let disk = open(Arc::clone(&store));
+        disk.write(GuestOffset::ZERO, &[1; 512]).expect("a write");
+        disk.flush().expect("a flush");
+        drop(disk);
+        let request = CheckRequest::new(OpenRequest::new(Arc::clone(&store), &here, &limits));
+        let mut found = Vec::new();
+        let report = VHD.check(&request, &mut |finding| found.push(finding));
+        assert!(report.expect("it can be checked").is_clean() && found.is_empty(), "{when}");
+    });
 }

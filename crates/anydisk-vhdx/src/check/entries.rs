@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anydisk_core::{
     Finding, GuestOffset, GuestRange, HostOffset, Repair, Result, Severity, Storage, StorageExt,
-    can_be_leaks,
+    can_be_leaked_blocks,
 };
 use anydisk_storage::Identity;
 
@@ -264,7 +264,8 @@ impl Check<'_> {
         explained: u64,
     ) -> Result<()> {
         let unnamed = occupied.free();
-        if !can_be_leaks(unnamed, explained) && is_left_over(&*self.store, occupied)? {
+        let can_be_leaks = can_be_leaked_blocks(unnamed, explained, shape.block);
+        if !can_be_leaks && is_left_over(&*self.store, occupied)? {
             let text = format!(
                 "{unnamed} bytes of the file are named by no entry of the table: it may be damaged"
             );

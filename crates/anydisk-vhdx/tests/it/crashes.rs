@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use anydisk_core::{Access, Disk, GuestOffset, HostOffset, Repair, Storage};
 use anydisk_storage::MemoryStorage;
-use anydisk_testkit::contents;
 use anydisk_testkit::double::CrashStorage;
+use anydisk_testkit::{MemoryFolder, contents, kill_first_write};
 
-use crate::common::{MIB, check, create, damage, entry, file_of, open_alone, set_entry};
+use crate::common::{
+    MIB, check, create, damage, entry, file_of, open_alone, reference_to, set_entry,
+};
 
 fn content(store: Arc<dyn Storage>) -> Vec<u8> {
     contents(&Disk::new(open_alone(store, Access::Read).expect("it opens").image))
@@ -65,4 +67,43 @@ fn after_any_crash_of_a_repair_what_could_be_read_is_there() {
         assert_eq!(report.corruptions, 0, "{state}");
         open_alone(state.storage(), Access::Read).expect("it opens");
     }
+}
+
+/// Power, or the process, may go at any moment of a first long write that nobody flushes: what it leaves
+/// was told as a lost table, which no repair could end.
+#[test]
+fn a_first_long_write_that_is_killed_leaves_no_lost_table() {
+    let open = |store| Disk::new(open_alone(store, Access::ReadWrite).expect("it opens").image);
+    for (block_size, zero) in [("1M", "off"), ("32M", "off"), ("1M", "on")] {
+        let make = || -> Arc<dyn Storage> {
+            let store = Arc::new(MemoryStorage::default());
+            let given = [("block_size", block_size), ("block_state_zero", zero)];
+            create(store.clone(), 128 * MIB, &given, None).expect("it is made");
+            store
+        };
+        kill_first_write(make, open, 64 * MIB, |store, when| {
+            assert_eq!(damage(Arc::clone(&store)), Ok(()), "{when}");
+            let disk = open(Arc::clone(&store));
+            disk.write(GuestOffset::ZERO, &[1; 512]).expect("a write");
+            disk.flush().expect("a flush");
+            assert_eq!(damage(store), Ok(()), "{when}");
+        });
+    }
+}
+
+#[test]
+fn a_first_long_write_to_a_child_that_is_killed_leaves_no_lost_table() {
+    let open = |store| Disk::new(open_alone(store, Access::ReadWrite).expect("it opens").image);
+    let folder = MemoryFolder::default();
+    let parent = folder.make_file("parent").expect("a new file");
+    let parent = create(parent, 128 * MIB, &[], None).expect("it is made");
+    let make = || -> Arc<dyn Storage> {
+        let store = Arc::new(MemoryStorage::default());
+        let reference = reference_to(&parent, "parent");
+        create(store.clone(), 128 * MIB, &[], Some(&reference)).expect("it is made");
+        store
+    };
+    kill_first_write(make, open, 64 * MIB, |store, when| {
+        assert_eq!(damage(store), Ok(()), "{when}");
+    });
 }

@@ -98,6 +98,23 @@ fn what_a_smaller_disk_lost_is_given_back_and_does_not_come_back() {
     assert!(report.is_clean() && found.is_empty(), "{found:?}");
 }
 
+/// The blocks that a smaller disk keeps may lie behind those that it loses, which then look like those
+/// of a table that was lost.
+#[test]
+fn a_disk_that_lost_most_of_its_blocks_is_sound() {
+    let (store, disk) = new(40 * MIB, &[("block_size", "1M")]);
+    disk.write(GuestOffset(MIB), &vec![9; 39 << 20]).expect("a write");
+    disk.write(GuestOffset::ZERO, &vec![8; 1 << 20]).expect("a write");
+    disk.resize(MIB, Preallocation::Off).expect("it can shrink");
+    assert_eq!(damage(store.clone()), Ok(()));
+    drop(disk);
+    let disk = opened(store.clone());
+    disk.resize(9 * MIB, Preallocation::Off).expect("it can grow");
+    disk.write(GuestOffset(MIB), &[7; 512]).expect("a write");
+    disk.flush().expect("a flush");
+    assert_eq!(damage(store), Ok(()));
+}
+
 #[test]
 fn what_is_new_gets_space_if_it_is_asked_for_and_always_in_a_fixed_disk() {
     for (given, how, blocks) in [
