@@ -9,6 +9,7 @@ use anydisk_core::{
     NoSecrets, OneSecret, OpenRequest, Opener, Options, Registry, Secret, Secrets,
 };
 use anydisk_cow::COW;
+use anydisk_parallels::PARALLELS;
 use anydisk_qcow::QCOW;
 use anydisk_qcow2::QCOW2;
 use anydisk_raw::RAW;
@@ -31,6 +32,7 @@ pub fn format(name: &str) -> &'static dyn Format {
     match name {
         "raw" => &RAW,
         "cow" => &COW,
+        "parallels" => &PARALLELS,
         "qcow" => &QCOW,
         "vdi" => &VDI,
         "vpc" => &VHD,
@@ -72,7 +74,7 @@ pub fn open_encrypted(path: &Path, access: Access) -> Outcome<Disk> {
 fn open_with(path: &Path, format: &str, access: Access, secrets: &dyn Secrets) -> Outcome<Disk> {
     let options = OpenOptions::new().write(access == Access::ReadWrite);
     let store = Arc::new(FileStorage::open(path, &options)?);
-    let registry = Registry::new(&[&QCOW2, &VDI, &VMDK, &VHD, &VHDX, &RAW]);
+    let registry = Registry::new(&[&QCOW2, &VDI, &VMDK, &VHD, &VHDX, &PARALLELS, &RAW]);
     let located = Located { store, location: Location::Path(path.to_owned()) };
     let opener = Opener::new(&registry, &NoReferences).with_limits(Limits::default());
     Ok(opener.with_secrets(secrets).open(located, Some(format), access)?)

@@ -33,10 +33,14 @@ const ROWS: &[Row] = &[
     ("4 KiB random read, vmdk, warm", "pread", |files| reads(files, "ours.vmdk", SMALL, 1)),
     ("4 KiB random read, vpc, warm", "pread", |files| reads(files, "vpc", SMALL, 1)),
     ("4 KiB random read, vhdx, warm", "pread", |files| reads(files, "vhdx", SMALL, 1)),
+    ("4 KiB random read, parallels, warm", "pread", |files| reads(files, "parallels", SMALL, 1)),
     ("1 MiB sequential read, qcow2", "pread of the same bytes", |files| long_reads(files, "qcow2")),
     ("1 MiB sequential read, vdi", "pread of the same bytes", |files| long_reads(files, "vdi")),
     ("1 MiB sequential read, vpc", "pread of the same bytes", |files| long_reads(files, "vpc")),
     ("1 MiB sequential read, vhdx", "pread of the same bytes", |files| long_reads(files, "vhdx")),
+    ("1 MiB sequential read, parallels", "pread of the same bytes", |files| {
+        long_reads(files, "parallels")
+    }),
     ("1 MiB sequential read, vmdk", "pread of the same bytes", |files| {
         long_reads(files, "ours.vmdk")
     }),
@@ -59,11 +63,17 @@ const ROWS: &[Row] = &[
     ("4 KiB random write, vhdx, allocated blocks", "pwrite", |files| {
         writes(files, "vhdx", Writes::ALLOCATED)
     }),
+    ("4 KiB random write, parallels, allocated clusters", "pwrite", |files| {
+        writes(files, "parallels", Writes::ALLOCATED)
+    }),
     ("1 MiB sequential write, vpc, allocated blocks", "pwrite", |files| {
         writes(files, "vpc", Writes::LONG)
     }),
     ("1 MiB sequential write, vhdx, allocated blocks", "pwrite", |files| {
         writes(files, "vhdx", Writes::LONG)
+    }),
+    ("1 MiB sequential write, parallels, allocated clusters", "pwrite", |files| {
+        writes(files, "parallels", Writes::LONG)
     }),
     ("1 MiB sequential write, qcow2, allocated clusters", "pwrite", |files| {
         writes(files, "qcow2", Writes::LONG)
@@ -156,6 +166,7 @@ impl Files {
         copy(&raw, &files.path("vdi"), "vdi", false)?;
         copy(&raw, &files.path("vpc"), "vpc", false)?;
         copy(&raw, &files.path("vhdx"), "vhdx", false)?;
+        copy(&raw, &files.path("parallels"), "parallels", false)?;
         copy(&raw, &files.path("ours.vmdk"), "vmdk", false)?;
         let source = files.path("raw");
         let packed = ["-o", "subformat=streamOptimized"];
