@@ -1,4 +1,5 @@
-//! Parallels disk images: expandable ones, read, created and written in place, and bundles of them, read.
+//! Parallels disk images: expandable ones, read, created and written in place, and bundles of them, read and
+//! written.
 //!
 //! One table says for each cluster of the disk where it is in the file; clusters lie behind each other
 //! in the order in which they were first written:
@@ -15,7 +16,7 @@
 //! | the older kind (`WithoutFreeSpace`), the newer one (`WithouFreSpacExt`) | read, write in place |
 //! | new images, as qemu makes them | works |
 //! | clusters of any number of sectors | works |
-//! | bundles (`name.hdd` with DiskDescriptor.xml): expanding, plain, split, with snapshots | read, checked |
+//! | bundles (`name.hdd` with DiskDescriptor.xml): expanding, plain, split, with snapshots | read, checked; the present state written |
 //! | dirty bitmaps of the format extension | told, read; dropped by the first write |
 //! | features of the format extension that are not known | kept, dropped, or the image is read only, as they say themselves |
 //! | check and repair | works |

@@ -190,7 +190,7 @@ fn pop(path: &mut String) {
 }
 
 /// The entities that XML itself has.
-fn known_entity(name: &str) -> Option<char> {
+pub(super) fn known_entity(name: &str) -> Option<char> {
     Some(match name {
         "amp" => '&',
         "lt" => '<',

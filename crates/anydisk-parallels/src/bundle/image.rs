@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, Detail, DetailValue, Error, Extent, GuestOffset, GuestRange, HostOffset, Image,
-    ImageInfo, Lease, Located, Lookup, MissingStorage, Need, NoReferences, OpenRequest, Result,
-    Snapshots, Source, Storage, Supplied, Uuid, Value,
+    Access, Claims, Detail, DetailValue, Error, Extent, GuestOffset, GuestRange, HostOffset, Image,
+    ImageInfo, ImageWrite, Lease, Located, Lookup, MissingStorage, Need, NoReferences, OpenRequest,
+    Result, Snapshots, Source, Storage, Supplied, Uuid, Value,
 };
 
 use super::descriptor::{Descriptor, FileKind, FileOf, PartFiles};
-use super::{read, reference};
+use super::{names, read, reference};
 use crate::NAME;
 use crate::guard::read_only;
 use crate::header::unsupported;
@@ -31,16 +31,21 @@ pub(super) struct Files {
     /// Bytes of the disk.
     size: u64,
     /// In the order of the disk, without gaps.
-    parts: Vec<Part>,
+    pub(super) parts: Vec<Part>,
     /// The states, from the present one down to the first.
     pub(super) chain: Vec<Uuid>,
+    /// What people call them.
+    pub(super) names: HashMap<Uuid, String>,
     /// Which file a store is, by its address: part and state.
     by_store: HashMap<usize, (usize, usize)>,
+    writable: bool,
+    /// Units of the disk that somebody is writing.
+    pub(super) claims: Claims,
 }
 
 /// A part of the disk.
 #[derive(Debug)]
-struct Part {
+pub(super) struct Part {
     range: GuestRange,
     /// Its states, as the chain has them.
     states: Vec<State>,
@@ -48,14 +53,14 @@ struct Part {
 
 /// What one file says of a part of the disk.
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     /// Where it was found.
-    name: String,
-    body: Body,
+    pub(super) name: String,
+    pub(super) body: Body,
 }
 
 #[derive(Debug)]
-enum Body {
+pub(super) enum Body {
     Expandable(Box<ParallelsImage>),
     /// All of the part, byte by byte.
     Plain(Arc<dyn Storage>),
@@ -63,7 +68,8 @@ enum Body {
 
 impl ParallelsBundle {
     /// Opens the bundle whose descriptor the request names, with the files that the present state is
-    /// made of.
+    /// made of. To be written, those are opened for writing that hold the present state; the others are
+    /// read.
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::Unsupported`] and [`Error::Limit`] for what the descriptor and the
@@ -71,9 +77,7 @@ impl ParallelsBundle {
     /// writing.
     pub fn open(request: &OpenRequest<'_>) -> Result<Self> {
         let Descriptor { size, parts, chain } = read(request)?;
-        if request.access == Access::ReadWrite {
-            return Err(read_only("bundles are only read"));
-        }
+        let (writable, claims) = (request.is_writable()?, Claims::default());
         let parts =
             parts.iter().map(|part| open_part(part, request)).collect::<Result<Vec<_>>>()?;
         let mut by_store = HashMap::new();
@@ -84,7 +88,47 @@ impl ParallelsBundle {
                 }
             }
         }
-        Ok(Self { files: Arc::new(Files { size, parts, chain, by_store }), depth: 0 })
+        // Nobody calls the only state by a name.
+        let names = if chain.len() > 1 { names::find(request) } else { HashMap::new() };
+        let files = Files { size, parts, chain, names, by_store, writable, claims };
+        Ok(Self { files: Arc::new(files), depth: 0 })
+    }
+
+    /// Whether it is the present state, opened for writing.
+    pub(super) fn is_written(&self) -> bool {
+        self.files.writable && self.depth == 0
+    }
+}
+
+impl Files {
+    /// The part that the start of a range lies in.
+    pub(super) fn part_at(&self, range: GuestRange) -> Result<&Part> {
+        let index = self.parts.partition_point(|part| part.range.end() <= range.start());
+        self.parts.get(index).ok_or(Error::OutOfRange { range, size: self.size })
+    }
+}
+
+impl Part {
+    /// The file of the present state.
+    pub(super) fn present(&self) -> Result<&State> {
+        self.states.first().ok_or_else(|| unsupported("a bundle without a state"))
+    }
+
+    pub(super) fn has_states_before(&self) -> bool {
+        self.states.len() > 1
+    }
+
+    /// The start of a range of the disk that is in the part, counted from its own start.
+    pub(super) fn inside(&self, range: GuestRange) -> GuestRange {
+        let range = range.before(self.range.end());
+        let own = |at: GuestOffset| GuestOffset(at.get() - self.range.start().get());
+        GuestRange::between(own(range.start()), own(range.end()))
+    }
+
+    /// A range of the part, counted from the start of the disk.
+    pub(super) fn outside(&self, range: GuestRange) -> GuestRange {
+        let all = |at: GuestOffset| GuestOffset(at.get() + self.range.start().get());
+        GuestRange::between(all(range.start()), all(range.end()))
     }
 }
 
@@ -100,15 +144,16 @@ fn open_part(part: &PartFiles, request: &OpenRequest<'_>) -> Result<Part> {
     Ok(Part { range, states })
 }
 
-/// Opens a file by the resolver. The present state is as long as its part; one before may have been
-/// shorter.
+/// Opens a file by the resolver. The present state is as long as its part, or longer where it is only
+/// read; one before may have been shorter.
 fn open_state(
     file: &FileOf,
     len: u64,
     is_present: bool,
     request: &OpenRequest<'_>,
 ) -> Result<State> {
-    let located = request.part([reference(file)], Access::Read)?;
+    let access = if is_present { request.access } else { Access::Read };
+    let located = request.part([reference(file)], access)?;
     let own = request.store.identity();
     if own.is_some() && located.store.identity() == own {
         return Err(reference(file).denied("it is the descriptor itself"));
@@ -116,26 +161,41 @@ fn open_state(
     let name = located.location.to_string();
     let body = match file.kind {
         FileKind::Plain => Body::Plain(located.store),
-        FileKind::Expandable => expandable(&located, request)?,
+        FileKind::Expandable => expandable(&located, access, request)?,
     };
-    let size = body.size()?;
-    if is_present && size < len {
-        let found = Value::Number(size / SECTOR);
-        let (field, at) = ("sectors of the file".into(), HostOffset(36));
-        let expected = format!("at least the {} of its part", len / SECTOR).into();
-        let invalid = anydisk_core::Invalid { format: NAME, field, at, found, expected };
-        return Err(Error::from(invalid).within(&name));
+    if is_present {
+        check_size(&body, len, access).map_err(|error| error.within(&name))?;
     }
     Ok(State { name, body })
 }
 
+/// Whether the present state of a part of `len` bytes can be in a file.
+fn check_size(body: &Body, len: u64, access: Access) -> Result<()> {
+    let size = body.size()?;
+    if size < len {
+        let found = Value::Number(size / SECTOR);
+        let (field, at) = ("sectors of the file".into(), HostOffset(36));
+        let expected = format!("at least the {} of its part", len / SECTOR).into();
+        let invalid = anydisk_core::Invalid { format: NAME, field, at, found, expected };
+        return Err(invalid.into());
+    }
+    // The last cluster would go on behind the part.
+    match body {
+        Body::Expandable(_) if size > len && access == Access::ReadWrite => {
+            Err(read_only("it is longer than its part of the disk"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The image in a file; what cannot be read, where that is borne.
-fn expandable(file: &Located, request: &OpenRequest<'_>) -> Result<Body> {
+fn expandable(file: &Located, access: Access, request: &OpenRequest<'_>) -> Result<Body> {
     let name = file.location.to_string();
     let alone = OpenRequest {
         store: Arc::clone(&file.store),
         location: &file.location,
         resolver: &NoReferences,
+        access,
         ..request.clone()
     };
     match ParallelsImage::open(&alone) {
@@ -148,7 +208,7 @@ fn expandable(file: &Located, request: &OpenRequest<'_>) -> Result<Body> {
 }
 
 impl Body {
-    fn store(&self) -> &Arc<dyn Storage> {
+    pub(super) fn store(&self) -> &Arc<dyn Storage> {
         match self {
             Self::Expandable(image) => image.table.store(),
             Self::Plain(store) => store,
@@ -190,13 +250,8 @@ impl Image for ParallelsBundle {
     }
 
     fn map_cached(&self, range: GuestRange) -> Result<Lookup<'_>> {
-        let index = self.files.parts.partition_point(|part| part.range.end() <= range.start());
-        let Some(part) = self.files.parts.get(index) else {
-            return Err(Error::OutOfRange { range, size: self.files.size });
-        };
-        let start = range.start().get() - part.range.start().get();
-        let len = range.before(part.range.end()).len();
-        let mut rest = GuestRange::between(GuestOffset(start), GuestOffset(start + len));
+        let part = self.files.part_at(range)?;
+        let mut rest = part.inside(range);
         for state in part.states.iter().skip(self.depth) {
             match state.body.map_cached(rest).map_err(|error| error.within(&state.name))? {
                 Lookup::Found(Extent { len, source: Source::Absent { .. }, .. }) => {
@@ -239,6 +294,10 @@ impl Image for ParallelsBundle {
             Detail { name: "extents", value: DetailValue::List(extents.collect()) },
         ];
         info
+    }
+
+    fn writer(&self) -> Option<&dyn ImageWrite> {
+        self.is_written().then_some(self)
     }
 
     fn snapshots(&self) -> Option<&dyn Snapshots> {

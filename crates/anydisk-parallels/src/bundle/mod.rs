@@ -7,12 +7,15 @@
 //!
 //! A disk may be split into parts, and each part has a file for each state: what is absent in one is
 //! looked up in that of the state before. All of it is one image, as the extents of a VMDK are: the
-//! states are not images that could stand alone, where the disk is split.
+//! states are not images that could stand alone, where the disk is split. Written is the present state:
+//! nothing of those before it changes, and the descriptor stays as it is.
 
 mod check;
 mod descriptor;
 mod image;
+mod names;
 mod snapshot;
+mod write;
 
 pub(crate) use check::check;
 pub(crate) use descriptor::begins;

@@ -1,4 +1,5 @@
-//! The states before the present one, as snapshots. They are read, and neither made nor changed.
+//! The states before the present one, as snapshots, called as `Snapshots.xml` calls them. They are read, and
+//! neither made nor changed.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ impl Snapshots for ParallelsBundle {
         let info = |guid: &anydisk_core::Uuid| {
             let mut info = SnapshotInfo::default();
             info.id = guid.to_string();
-            info.name.clone_from(&info.id);
+            info.name = self.files.names.get(guid).unwrap_or(&info.id).clone();
             info.size = self.size();
             info
         };
@@ -31,19 +32,19 @@ impl Snapshots for ParallelsBundle {
     }
 
     fn create(&self, _: &NewSnapshot) -> Result<SnapshotInfo> {
-        Err(read_only("bundles are only read"))
+        Err(read_only("the states before the present one are only read"))
     }
 
     fn apply(&self, _: &SnapshotRef) -> Result<()> {
-        Err(read_only("bundles are only read"))
+        Err(read_only("the states before the present one are only read"))
     }
 
     fn delete(&self, _: &SnapshotRef) -> Result<()> {
-        Err(read_only("bundles are only read"))
+        Err(read_only("the states before the present one are only read"))
     }
 
     fn rename(&self, _: &SnapshotRef, _: &str) -> Result<()> {
-        Err(read_only("bundles are only read"))
+        Err(read_only("the states before the present one are only read"))
     }
 }
 

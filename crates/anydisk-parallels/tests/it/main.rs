@@ -1,6 +1,7 @@
 //! The tests of the crate, in one program: that links once.
 
 mod behaviour;
+mod bundle_writing;
 mod bundles;
 mod checking;
 mod common;
