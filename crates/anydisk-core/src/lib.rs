@@ -37,6 +37,7 @@ mod claim;
 mod container;
 mod decoded;
 mod disk;
+mod doubt;
 mod entries;
 mod error;
 mod extent;
@@ -84,6 +85,7 @@ pub use capability::snapshot::{NewSnapshot, SnapshotInfo, SnapshotRef, Snapshots
 pub use claim::{Claim, Claims};
 pub use container::{Container, ContainerRequest, Member, Members};
 pub use disk::{Disk, DiskExtent, DiskLookup, DiskNeed, Layer};
+pub use doubt::Doubt;
 pub use entries::{NamedBlocks, for_each_entry, for_each_written_entry};
 pub use error::{Error, Invalid, Result, Value, check_limit, narrow};
 pub use extent::{Encoded, Extent, Source};

@@ -22,7 +22,7 @@ use crate::copy::copy_cluster;
 use crate::create::cylinders;
 use crate::header::{Kind, TABLE, limit, table_end, unsupported};
 use crate::image::ParallelsImage;
-use crate::layout::{ENTRY, SECTOR};
+use crate::layout::{ENTRY, RawHeader, SECTOR};
 use crate::limits;
 use crate::table::Entries;
 
@@ -87,11 +87,10 @@ impl ParallelsImage {
         let old_end = table_end(shape.entries);
         store.write_zeroes_at(old_end, table_end(entries).get() - old_end.get())?;
         store.flush()?;
-        self.state.edit(store, |raw| {
+        self.edit_header(|raw| {
             raw.nb_bat_entries = narrow(entries).into();
             raw.data_off = narrow(first.get() / SECTOR).into();
         })?;
-        store.flush()?;
         self.table.forget(still, shape.entries..entries);
         self.table.reshape(TableShape { entries, first, ..shape });
         Ok(())
@@ -220,11 +219,18 @@ impl ParallelsImage {
 
     /// Writes the size into the header.
     fn put_size(&self, size: u64) -> Result<()> {
-        let store = &**self.table.store();
-        self.state.edit(store, |raw| {
+        self.edit_header(|raw| {
             raw.nb_sectors = (size / SECTOR).into();
             raw.cylinders = cylinders(size).into();
-        })?;
-        Ok(store.flush()?)
+        })
+    }
+
+    /// Changes what the header says of the disk: durable.
+    fn edit_header(&self, change: impl FnOnce(&mut RawHeader)) -> Result<()> {
+        let store = &**self.table.store();
+        self.state.doubt.during(|| {
+            self.state.edit(store, change)?;
+            Ok(store.flush()?)
+        })
     }
 }

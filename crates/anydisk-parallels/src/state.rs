@@ -6,7 +6,7 @@ use std::sync::atomic::{
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anydisk_core::{HostOffset, Result, Storage};
+use anydisk_core::{Doubt, HostOffset, Result, Storage};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::header::{Header, Kind};
@@ -23,6 +23,8 @@ pub(crate) struct HeaderState {
     begun: AtomicBool,
     /// Entries of the block table may have changed since it was written.
     changed: AtomicBool,
+    /// Whether the size and the length of the table are those that are known.
+    pub(crate) doubt: Doubt,
 }
 
 impl HeaderState {
@@ -39,6 +41,7 @@ impl HeaderState {
             closed,
             begun: AtomicBool::new(false),
             changed: AtomicBool::new(false),
+            doubt: Doubt::default(),
         }
     }
 

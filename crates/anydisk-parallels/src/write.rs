@@ -21,6 +21,7 @@ impl ParallelsImage {
     /// What must be done before the disk is changed.
     #[inline]
     pub(crate) fn begin(&self) -> Result<()> {
+        self.state.doubt.check()?;
         if self.state.has_begun() { Ok(()) } else { self.begin_writing() }
     }
 
@@ -97,6 +98,7 @@ impl ParallelsImage {
 
     /// Data, the mark, then the block table.
     fn write_back(&self) -> Result<()> {
+        self.state.doubt.check()?;
         let store = &**self.table.store();
         let changed = self.state.take_changed();
         let written = self.table.write_back(|_| {

@@ -39,6 +39,9 @@ impl Writer {
 
     /// Puts another footer in place of the one that is there, at the end of the file first, which is
     /// the one that counts, and each durable before the next. What it names is durable.
+    ///
+    /// # Errors
+    /// Those of the store; then nothing is written any more.
     pub(crate) fn switch_footer(
         &self,
         store: &dyn Storage,
@@ -52,11 +55,13 @@ impl Writer {
             ends.bytes.copy_from_slice(raw.as_bytes());
             ends.at = None;
         }
-        self.write_end(store)?;
-        store.flush()?;
-        self.lock_ends().has_copy = false;
-        self.write_footer(store)?;
-        Ok(store.flush()?)
+        self.doubt.during(|| {
+            self.write_end(store)?;
+            store.flush()?;
+            self.lock_ends().has_copy = false;
+            self.write_footer(store)?;
+            Ok(store.flush()?)
+        })
     }
 
     /// Sees to it that the copy at the start is good, and durable: before anything is written where

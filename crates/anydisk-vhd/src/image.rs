@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Acquire};
 use std::sync::{Arc, Mutex};
 
 use anydisk_core::{
-    BackingLink, Extent, GuestRange, HostOffset, Image, ImageInfo, ImageWrite, Lease, Lookup, Need,
-    OpenRequest, Reference, Resize, Result, Source, Storage, StorageExt, Supplied,
+    BackingLink, Doubt, Extent, GuestRange, HostOffset, Image, ImageInfo, ImageWrite, Lease,
+    Lookup, Need, OpenRequest, Reference, Resize, Result, Source, Storage, StorageExt, Supplied,
 };
 
 use zerocopy::IntoBytes;
@@ -47,12 +47,15 @@ pub(crate) struct Fixed {
     pub(crate) size: AtomicU64,
     /// The footer, and where it is.
     pub(crate) end: Mutex<(RawFooter, HostOffset)>,
+    /// Whether it is that.
+    pub(crate) doubt: Doubt,
 }
 
 impl Fixed {
     fn new(store: Arc<dyn Storage>, parts: &Parts) -> Self {
         let end = Mutex::new((parts.footer.raw, HostOffset(parts.room_end())));
-        Self { store, size: AtomicU64::new(parts.footer.size), end }
+        let size = AtomicU64::new(parts.footer.size);
+        Self { store, size, end, doubt: Doubt::default() }
     }
 }
 

@@ -79,11 +79,12 @@ fn put_size(raw: &mut RawFooter, size: u64) {
 
 impl Fixed {
     fn resize(&self, size: u64, preallocation: Preallocation) -> Result<()> {
+        self.doubt.check()?;
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         let (store, old) = (&*self.store, self.size.load(Acquire));
         let (mut raw, mut at) = *end;
         if size > at.get() {
-            at = put(store, &raw, HostOffset(size))?;
+            at = put(store, &raw, HostOffset(size)).inspect_err(|_| self.cut_behind(at))?;
             *end = (raw, at);
         }
         if size > old {
@@ -91,15 +92,24 @@ impl Fixed {
             fill(store, old, size, preallocation)?;
         }
         put_size(&mut raw, size);
-        put(store, &raw, at)?;
-        *end = (raw, at);
-        self.size.store(size, Release);
-        if at.get() > size {
-            at = put(store, &raw, HostOffset(size))?;
+        self.doubt.during(|| {
+            put(store, &raw, at)?;
             *end = (raw, at);
-        }
-        store.set_len(size + FOOTER_LEN as u64)?;
-        Ok(store.flush()?)
+            self.size.store(size, Release);
+            if at.get() > size {
+                at = put(store, &raw, HostOffset(size))?;
+                *end = (raw, at);
+            }
+            store.set_len(size + FOOTER_LEN as u64)?;
+            Ok(store.flush()?)
+        })
+    }
+
+    /// Lets the file end with the footer at `at` again.
+    fn cut_behind(&self, at: HostOffset) {
+        let cut = || Ok(self.store.set_len(at.saturating_add(FOOTER_LEN as u64).get())?);
+        // Told is what made it necessary; where it fails, nothing is written any more.
+        let _ = self.doubt.during(cut);
     }
 }
 
@@ -197,8 +207,10 @@ impl VhdImage {
         let place = std::mem::offset_of!(RawHeader, checksum);
         raw.checksum = checksum(raw.as_bytes(), place).into();
         let (first, _) = raw.as_bytes().split_first_chunk::<512>().expect("it has two sectors");
-        store.write_at(at, first)?;
-        store.flush()?;
+        writer.doubt.during(|| {
+            store.write_at(at, first)?;
+            Ok(store.flush()?)
+        })?;
         Ok(shape)
     }
 

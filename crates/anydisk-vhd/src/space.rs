@@ -72,6 +72,7 @@ impl ImageWrite for VhdImage {
     fn try_place(&self, range: GuestRange) -> Result<Attempt<'_>> {
         match &self.body {
             Body::Fixed(fixed) if self.writable => {
+                fixed.doubt.check()?;
                 let (at, len) = (HostOffset(range.start().get()), range.len());
                 let (store, lease) = (&fixed.store, WriteLease::eternal());
                 Ok(Attempt::Placed(Placement::InPlace { store, at, len, lease }))
@@ -111,7 +112,10 @@ impl ImageWrite for VhdImage {
 
     fn flush(&self) -> Result<()> {
         match (&self.body, self.blocks()) {
-            (Body::Fixed(fixed), _) => Ok(fixed.store.flush()?),
+            (Body::Fixed(fixed), _) => {
+                fixed.doubt.check()?;
+                Ok(fixed.store.flush()?)
+            }
             (_, Some((blocks, writer))) => blocks.write_back(writer),
             (_, None) => Err(read_only(NOT_WRITABLE)),
         }

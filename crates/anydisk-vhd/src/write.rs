@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering::Release;
 
 use anydisk_core::bits::mask;
 use anydisk_core::{
-    Attempt, Claims, Committed, DirtySlice, GuestOffset, GuestRange, HostOffset, ImageWrite,
+    Attempt, Claims, Committed, DirtySlice, Doubt, GuestOffset, GuestRange, HostOffset, ImageWrite,
     Inserted, Need, Pace, Placement, Reservation, Reserved, Result, RunSpace, Storage, StorageExt,
     Supplied, Updated, WantedRun, WriteLease,
 };
@@ -52,6 +52,8 @@ pub(crate) struct Writer {
     pub(crate) ends: Mutex<Ends>,
     /// Where header and locators are.
     pub(crate) place: Mutex<Place>,
+    /// Whether the size and the place of the table are those that are known.
+    pub(crate) doubt: Doubt,
 }
 
 impl Writer {
@@ -69,6 +71,7 @@ impl Writer {
             unset: Unset::new(shape.entries),
             ends: Mutex::new(Ends::new(parts)),
             place: Mutex::new(Place::of(parts, room.home, shape)),
+            doubt: Doubt::default(),
         }
     }
 
@@ -94,6 +97,7 @@ impl Blocks {
         owner: &'a dyn ImageWrite,
         range: GuestRange,
     ) -> Result<Attempt<'a>> {
+        writer.doubt.check()?;
         let lease = writer.space.leases().take();
         match self.look(range)? {
             Look::Need(need) => Ok(Attempt::Need(need)),
@@ -288,6 +292,7 @@ impl Blocks {
         owner: &dyn ImageWrite,
         at: GuestOffset,
     ) -> Result<u64> {
+        writer.doubt.check()?;
         let (block, spot) = (self.shape().block_at(at), self.shape().locate(at));
         loop {
             let update = self.table.update(spot.slice, |entries| {
@@ -315,6 +320,7 @@ impl Blocks {
     /// # Errors
     /// Those of the store; what was changed stays changed, to be written the next time.
     pub(crate) fn write_back(&self, writer: &Writer) -> Result<()> {
+        writer.doubt.check()?;
         let before = |_| {
             self.set_all_bits(writer)?;
             writer.write_footer(&*self.store)

@@ -365,6 +365,7 @@ impl Child {
     /// # Errors
     /// Those of the store; what was changed stays changed, to be written the next time.
     pub(crate) fn write_back(&self) -> Result<()> {
+        self.state.doubt.check()?;
         let tables = &self.tables;
         let store = &*tables.store;
         let write = |cache, picture: &DirtySlice| {

@@ -79,7 +79,7 @@ impl Journal {
     ///
     /// # Errors
     /// `Unsupported` for more than the log holds; those of the store, after which the file is as
-    /// before or as wanted once its log is replayed.
+    /// before or as wanted once its log is replayed, and not written any more.
     pub(crate) fn write_to(
         &self,
         store: &dyn Storage,
@@ -90,12 +90,14 @@ impl Journal {
         let guid = Uuid::random().to_mixed_endian();
         store.write_at(log.at, &self.entry(guid, store.len()?))?;
         store.flush()?;
-        state.name_log(guid, store)?;
-        for (at, bytes) in &self.sectors {
-            store.write_at(*at, bytes)?;
-        }
-        store.flush()?;
-        state.forget_log(store)
+        state.doubt.during(|| {
+            state.name_log(guid, store)?;
+            for (at, bytes) in &self.sectors {
+                store.write_at(*at, bytes)?;
+            }
+            store.flush()?;
+            state.forget_log(store)
+        })
     }
 
     /// The entry, in a file of `len` bytes.

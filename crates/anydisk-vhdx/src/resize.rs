@@ -201,8 +201,10 @@ impl VhdxImage {
         let (_, items) = self.items(store)?;
         let Some(place) = items.disk_size() else { return Ok(()) };
         if place.at.get() % SECTOR + place.len <= SECTOR {
-            store.write_at(place.at, &size.to_le_bytes())?;
-            return Ok(store.flush()?);
+            return writer.state.doubt.during(|| {
+                store.write_at(place.at, &size.to_le_bytes())?;
+                Ok(store.flush()?)
+            });
         }
         // A power failure may separate its bytes.
         let mut journal = Journal::default();

@@ -7,7 +7,7 @@ use std::sync::atomic::{
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anydisk_core::{HostOffset, Result, Storage, Uuid};
+use anydisk_core::{Doubt, HostOffset, Result, Storage, Uuid};
 use zerocopy::IntoBytes;
 
 use crate::crc;
@@ -24,13 +24,15 @@ pub(crate) struct HeaderState {
     now: Mutex<(RawHeader, usize)>,
     /// The GUIDs are those of this session.
     renewed: AtomicBool,
+    /// Whether the size and the place of the table are those that are known.
+    pub(crate) doubt: Doubt,
 }
 
 impl HeaderState {
     /// `is_new`: the image was just made, so nothing can have been made for its content yet.
     pub(crate) fn new(header: &Header, is_new: bool) -> Self {
         let now = Mutex::new((header.raw, header.which));
-        Self { now, renewed: AtomicBool::new(is_new) }
+        Self { now, renewed: AtomicBool::new(is_new), doubt: Doubt::default() }
     }
 
     /// Names the content now.
@@ -41,8 +43,9 @@ impl HeaderState {
     /// Gives file and content new names before they are changed for the first time.
     ///
     /// # Errors
-    /// Those of the store; then it is tried again the next time.
+    /// Those of the store; then it is tried again the next time. `ReadOnly` where there is doubt.
     pub(crate) fn renew(&self, store: &dyn Storage) -> Result<()> {
+        self.doubt.check()?;
         if self.renewed.load(Acquire) {
             return Ok(());
         }

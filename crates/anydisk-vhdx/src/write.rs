@@ -180,6 +180,7 @@ impl ImageWrite for VhdxImage {
     fn flush(&self) -> Result<()> {
         match &self.body {
             Body::Written(writer) => {
+                writer.state.doubt.check()?;
                 writer.table.write_back(|_| Ok(()))?;
                 writer.table.space().shorten(&**writer.table.store())
             }

@@ -20,3 +20,10 @@ mod small_clusters {
 mod old_images_with_clusters_of_three_sectors {
     anydisk_testkit::behaviour_suite!(crate::common::ByHand::OLD);
 }
+
+mod resized {
+    anydisk_testkit::behaviour_tests! {
+        super::small();
+        resize::what_is_flushed_after_a_resize_that_failed_is_there,
+    }
+}

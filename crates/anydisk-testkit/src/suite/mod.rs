@@ -8,6 +8,7 @@ pub mod faults;
 mod fixture;
 pub mod history;
 pub mod refusals;
+pub mod resize;
 mod rig;
 pub mod space;
 pub mod threads;

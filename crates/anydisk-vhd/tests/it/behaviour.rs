@@ -15,6 +15,13 @@ mod dynamic {
     anydisk_testkit::behaviour_suite!(super::small());
 }
 
+mod resized {
+    anydisk_testkit::behaviour_tests! {
+        super::small();
+        resize::what_is_flushed_after_a_resize_that_failed_is_there,
+    }
+}
+
 mod differencing {
     anydisk_testkit::behaviour_suite!(super::small().over("vpc"));
 }
@@ -27,6 +34,7 @@ mod fixed {
         contents::disks_of_all_sizes_hold_their_last_byte,
         contents::a_grown_disk_reads_zero_behind_its_old_end,
         crash::after_any_crash_of_a_resize_the_disk_has_the_old_size_or_the_new_one,
+        resize::what_is_flushed_after_a_resize_that_failed_is_there,
         history::random_histories_equal_a_byte_vector,
         crash::after_any_crash_of_a_random_history_what_was_flushed_is_there,
     }

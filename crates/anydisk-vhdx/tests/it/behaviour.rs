@@ -30,6 +30,7 @@ mod resized {
         super::created();
         contents::a_grown_disk_reads_zero_behind_its_old_end,
         crash::after_any_crash_of_a_resize_the_disk_has_the_old_size_or_the_new_one,
+        resize::what_is_flushed_after_a_resize_that_failed_is_there,
     }
 }
 

@@ -6,7 +6,7 @@ use anydisk_core::{
     Access, Disk, Error, GuestOffset, HostOffset, Preallocation, Repair, Storage, StorageExt,
 };
 use anydisk_storage::MemoryStorage;
-use anydisk_testkit::double::CrashStorage;
+use anydisk_testkit::double::{CrashStorage, FaultStorage, Kind};
 use anydisk_testkit::oracle::{Checked, Qemu};
 use anydisk_testkit::{ByteModel, ImageFolder, MemoryFolder, contents, play};
 use anydisk_vhdx::VHDX;
@@ -79,6 +79,32 @@ fn after_any_crash_while_the_table_moves_the_disk_has_the_old_size_or_the_new_on
         sizes.insert(disk.size());
     }
     assert_eq!(Vec::from_iter(sizes), [old, new_size]);
+}
+
+/// The log may hold the new place of the table, and the next opening then goes by it.
+#[test]
+fn what_is_flushed_after_a_move_of_the_table_that_failed_is_there() {
+    let (store, disk) = new(100 << 30, &[("block_size", "1M")]);
+    mark(&disk);
+    drop(disk);
+    let bytes = store.to_vec();
+    for number in 0..100 {
+        let memory = Arc::new(MemoryStorage::new(bytes.clone()));
+        let faults = FaultStorage::new(memory.clone());
+        let disk = opened(Arc::new(faults.clone()));
+        faults.fail_from(Kind::Flush, number);
+        if disk.resize(200 << 30, Preallocation::Off).is_ok() {
+            return;
+        }
+        faults.heal();
+        let written = disk.write(GuestOffset(7 << 30), &[9; 512]).and_then(|()| disk.flush());
+        let again = opened(Arc::new(MemoryStorage::new(memory.to_vec())));
+        assert_eq!(marks(&again, 100 << 30), [5, 6, 7], "{number}");
+        let mut bytes = [0; 512];
+        again.read(GuestOffset(7 << 30), &mut bytes).expect("a read");
+        assert!(written.is_err() || bytes == [9; 512], "{number}");
+    }
+    panic!("the table never moves");
 }
 
 #[test]
