@@ -95,6 +95,11 @@ impl Tally {
     }
 }
 
+/// So many, unless the environment asks for another number.
+pub(crate) fn count_or(usual: u32) -> u32 {
+    std::env::var(COUNT).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
 impl Damage {
     /// Tries mutants of all golden images of `format`.
     ///
@@ -153,7 +158,7 @@ impl Damage {
     ) -> Tally {
         let mut tally = Tally::default();
         let is_alone = ALONE.iter().any(|name| std::env::var_os(name).is_some());
-        for number in 0..self.count() {
+        for number in 0..count_or(self.count) {
             let mut files = originals.to_vec();
             self.damage(&mut files, random);
             let access = if number % 2 == 0 { Access::Read } else { Access::ReadWrite };
@@ -168,10 +173,6 @@ impl Damage {
             tally.most = tally.most.max(memory);
         }
         tally
-    }
-
-    fn count(&self) -> u32 {
-        std::env::var(COUNT).ok().and_then(|text| text.parse().ok()).unwrap_or(self.count)
     }
 
     /// The files of a case: names of those beside the one to open, and the bytes of that and of them.

@@ -178,13 +178,13 @@ impl Check<'_> {
 
     /// What is wrong with a block; blocks before it in the file reach to `end`.
     fn fault_of(&self, block: Named, metadata: &[Piece], end: u64) -> Option<Fault> {
-        let (at, len) = (u64::from(block.0) * SECTOR, HostOffset(self.parts.len));
+        let (at, len) = (u64::from(block.0) * SECTOR, HostOffset(self.parts.room_end()));
         let behind = at + self.shape.stride();
-        if self.shape.place(block.0.max(1), block.1.into(), len).is_none() {
-            return Some(Fault::BehindEnd);
-        }
         if metadata.iter().any(|piece| piece.0 < behind && at < piece.1) {
             return Some(Fault::OnMetadata);
+        }
+        if self.shape.place(block.0, block.1.into(), len).is_none() {
+            return Some(Fault::BehindEnd);
         }
         (at < end).then_some(Fault::Shared)
     }

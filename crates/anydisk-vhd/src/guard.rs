@@ -83,7 +83,7 @@ pub(crate) fn survey(
     limit("number of blocks of a disk to be written", shape.entries, limits::ENTRIES)?;
     let mut sectors = Vec::new();
     if !is_new {
-        let end = HostOffset(parts.len);
+        let end = HostOffset(parts.room_end());
         let mut number = 0;
         for_each_entry(shape, store, |at, entry| {
             if entry != ABSENT {

@@ -185,7 +185,7 @@ impl VhdImage {
             Some(header) => {
                 let shape = Shape::of(header, parts.footer.size);
                 let has_bitmaps = parts.footer.kind == Kind::Differencing;
-                let (store, end) = (Arc::clone(&request.store), HostOffset(parts.len));
+                let (store, end) = (Arc::clone(&request.store), HostOffset(parts.room_end()));
                 let memory = request.limits.table_cache;
                 let mut blocks = Blocks::new(store, shape, has_bitmaps, end, memory);
                 if writable {

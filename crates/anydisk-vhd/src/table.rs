@@ -106,12 +106,14 @@ impl Shape {
         self.size.saturating_sub(block.saturating_mul(self.block)).min(self.block)
     }
 
-    /// The place in the file that an entry names, if the file, which ends at `end`, has all that the
-    /// disk needs of the block there.
+    /// The place in the file that an entry names, if the file, whose footer is at `end`, has all that the
+    /// disk needs of the block there, and the table is not.
     pub(crate) fn place(&self, entry: u32, block: u64, end: HostOffset) -> Option<HostOffset> {
         let at = HostOffset(u64::from(entry) * SECTOR);
         let last = at.saturating_add(self.bitmap + self.used(block));
-        (at.get() >= SECTOR && last <= end).then_some(at)
+        let table_end = self.table.saturating_add(self.entries.saturating_mul(ENTRY));
+        let is_on_table = at < table_end && self.table < last;
+        (at.get() >= SECTOR && last <= end && !is_on_table).then_some(at)
     }
 
     /// The error for an entry that names no place of a block.
@@ -172,12 +174,13 @@ mod tests {
 
     #[test]
     fn the_last_block_needs_only_what_the_disk_has_of_it() {
-        let shape = Shape { size: (2 << 20) + 1024, ..shape() };
+        let shape = Shape { size: (2 << 20) + 1024, entries: 2, ..shape() };
         let end = HostOffset(0x1000 + 512 + 1024);
         assert_eq!(shape.place(8, 1, end), Some(HostOffset(0x1000)));
         assert_eq!(shape.place(8, 0, end), None);
         assert_eq!(shape.place(9, 1, end), None);
         assert_eq!(shape.place(0, 1, end), None, "the copy of the footer is there");
+        assert_eq!(shape.place(3, 1, end), None, "the table is there");
     }
 
     #[test]

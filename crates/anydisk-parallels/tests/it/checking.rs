@@ -8,8 +8,8 @@ use anydisk_core::{
 };
 use anydisk_parallels::PARALLELS;
 use anydisk_storage::MemoryStorage;
-use anydisk_testkit::kill_first_write;
-use anydisk_testkit::repair::shows_nothing_elsewhere;
+use anydisk_testkit::repair::{Trials, Word, shows_nothing_elsewhere};
+use anydisk_testkit::{Random, kill_first_write};
 
 use crate::common::{ByHand, damage, image, number_at, open};
 
@@ -78,6 +78,26 @@ fn a_cluster_that_two_name_gets_a_copy() {
     assert_eq!([64, 68, 72].map(|at| number_at(&*store, at)), [1, 3, 2]);
     assert_eq!(first_bytes(&store, &[0, 1, 2, 3], 1024), [1, 1, 1, 0]);
     is_mended(&store);
+}
+
+#[test]
+fn a_repair_of_any_damage_keeps_what_is_right() {
+    let store = ByHand::NEW.store(&[1, 2, 0, 3, 4, 0, 5], 10);
+    for cluster in 1..6_u8 {
+        let at = HostOffset(u64::from(cluster) * 1024);
+        store.write_at(at, &[cluster; 1024]).expect("memory is written");
+    }
+    let sound = store.to_vec();
+    let trials = Trials {
+        format: &PARALLELS,
+        sound: &sound,
+        unit: 512,
+        areas: &[64..96, 64..96, 64..96, 28..52],
+        word: Word::Little32,
+        nasty: &[0, 1, 2, 3, 5, 6, 7, 64, 128, 1 << 20, u64::from(u32::MAX)],
+        count: 300,
+    };
+    trials.run(&mut Random::new(5));
 }
 
 /// Copies go to where the file ends, which is where a damaged entry leads.

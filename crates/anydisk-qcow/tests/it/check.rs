@@ -12,6 +12,7 @@ use anydisk_storage::MemoryStorage;
 use anydisk_testkit::Random;
 use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::golden::cases;
+use anydisk_testkit::repair::{Trials, Word};
 
 /// Runs a check: the report, and each finding as one line.
 fn check_with(
@@ -41,6 +42,28 @@ fn check_any(
 
 fn check(store: &Arc<MemoryStorage>) -> (CheckReport, Vec<String>) {
     check_with(store, Repair::Nothing, &Limits::default())
+}
+
+#[test]
+fn a_repair_of_any_damage_keeps_what_is_right() {
+    let (store, disk) = in_memory(4 << 20, &[]);
+    for number in [0_u8, 1, 2, 5, 7] {
+        disk.write(GuestOffset(u64::from(number) << 12), &[number + 1; 4096]).expect("a write");
+    }
+    disk.write(GuestOffset(3 << 20), &[9; 4096]).expect("a write");
+    disk.flush().expect("a flush");
+    drop(disk);
+    let sound = store.to_vec();
+    let trials = Trials {
+        format: &QCOW,
+        sound: &sound,
+        unit: 512,
+        areas: &[0x18..0x30, 0x30..0x40, 0x1000..0x1040, 0x1000..0x1040],
+        word: Word::Big64,
+        nasty: &[0, 1, 0x30, 0x1000, 0x2000, 0x3000, sound.len() as u64, 1 << 40, 1 << 63 | 0x2000],
+        count: 300,
+    };
+    trials.run(&mut Random::new(5));
 }
 
 /// An image of 1 MiB with clusters of 4 KiB: the L2 table at 0x1000, clusters 0 and 1 at 0x2000, cluster

@@ -13,6 +13,7 @@ use anydisk_testkit::Random;
 use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::golden::{Case, cases};
 use anydisk_testkit::oracle::{Checked, Qemu};
+use anydisk_testkit::repair::{Trials, Word};
 
 pub(crate) fn check(
     store: &Arc<dyn Storage>,
@@ -200,6 +201,50 @@ fn image(given: Given<'_>, size: u64) -> Arc<dyn Storage> {
     }
     disk.flush().expect("a flush of memory");
     store
+}
+
+#[test]
+fn a_repair_of_any_damage_keeps_what_is_right() {
+    let store = image(&[("cluster_size", "512")], 64 << 10);
+    let sound = bytes_of(&store);
+    let word = |at: usize| {
+        let bytes = sound[at..].first_chunk().expect("in the file");
+        usize::try_from(u64::from_be_bytes(*bytes) & ((1 << 56) - 512)).expect("small")
+    };
+    let (l1, counts) = (word(40), word(48));
+    let (l2, block) = (word(l1), word(counts));
+    let end = sound.len() as u64;
+    let trials = Trials {
+        format: &QCOW2,
+        sound: &sound,
+        unit: 512,
+        areas: &[
+            24..56,
+            l1..l1 + 16,
+            l2..l2 + 512,
+            l2..l2 + 512,
+            counts..counts + 16,
+            block..block + 512,
+        ],
+        word: Word::Big64,
+        nasty: &[
+            0,
+            1,
+            512,
+            1 << 63 | 512,
+            l1 as u64,
+            l2 as u64,
+            block as u64,
+            end,
+            1 << 63 | end,
+            1 << 63 | l2 as u64 + 512,
+            1 << 62 | 512,
+            1 << 40,
+            u64::MAX,
+        ],
+        count: 300,
+    };
+    trials.run(&mut Random::new(5));
 }
 
 /// Lost refcounts are built anew, whatever their width.

@@ -8,9 +8,10 @@ use anydisk_core::{
 };
 use anydisk_qed::QED;
 use anydisk_storage::MemoryStorage;
+use anydisk_testkit::Random;
 use anydisk_testkit::contents;
 use anydisk_testkit::double::CrashStorage;
-use anydisk_testkit::repair::shows_nothing_elsewhere;
+use anydisk_testkit::repair::{Trials, Word, shows_nothing_elsewhere};
 
 use crate::common::in_memory;
 
@@ -243,6 +244,40 @@ fn a_repair_shows_no_cluster_in_another_whenever_power_fails() {
         let found = shows_nothing_elsewhere(&QED, &store.to_vec(), 4096);
         assert_eq!(found, left, "{shared}, {behind}");
     }
+}
+
+#[test]
+fn a_repair_of_any_damage_keeps_what_is_right() {
+    let (store, disk) = in_memory(1 << 20, &[("cluster_size", "4k"), ("table_size", "2")]);
+    for number in [0_u8, 1, 2, 5, 7, 130] {
+        disk.write(GuestOffset(u64::from(number) << 12), &[number + 1; 4096]).expect("a write");
+    }
+    disk.flush().expect("a flush");
+    drop(disk);
+    let sound = store.to_vec();
+    let l2 = 0x3000;
+    let trials = Trials {
+        format: &QED,
+        sound: &sound,
+        unit: 512,
+        areas: &[0x10..0x30, 0x1000..0x1010, l2..l2 + 0x60, l2..l2 + 0x60],
+        word: Word::Little64,
+        nasty: &[
+            0,
+            1,
+            2,
+            0x1000,
+            0x2000,
+            0x3000,
+            0x5000,
+            0x6000,
+            0x7000,
+            sound.len() as u64,
+            1 << 40,
+        ],
+        count: 300,
+    };
+    trials.run(&mut Random::new(5));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use anydisk_core::{
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::golden::cases;
-use anydisk_testkit::repair::shows_nothing_elsewhere;
+use anydisk_testkit::repair::{Trials, Word, shows_nothing_elsewhere};
 use anydisk_testkit::{Aim, ByteModel, Operation, PlainImage, Random};
 use anydisk_vdi::VDI;
 
@@ -332,6 +332,22 @@ fn a_repair_shows_no_block_in_another_whenever_power_fails() {
         let left = shows_nothing_elsewhere(&VDI, &content_of(&store), BLOCK);
         assert_eq!(left, 0, "{entries:?}");
     }
+}
+
+#[test]
+fn a_repair_of_any_damage_keeps_what_is_right() {
+    let sound = content_of(&with_entries(&[0, 1, u32::MAX, 2, 3, u32::MAX, 4], 5, 5, 0));
+    let trials = Trials {
+        format: &VDI,
+        sound: &sound,
+        unit: 512,
+        // The map, and what the header says of blocks.
+        areas: &[512..544, 512..544, 0x154..0x15C, 0x170..0x188],
+        word: Word::Little32,
+        nasty: &[0, 1, 2, 4, 5, 6, 64, 1 << 20, 0x8000_0000, 0xFFFF_FFFE, 0xFFFF_FFFF],
+        count: 300,
+    };
+    trials.run(&mut Random::new(5));
 }
 
 /// Of 17 MiB in blocks the map names none: all would be cut off, or written over.

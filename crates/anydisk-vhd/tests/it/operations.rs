@@ -9,8 +9,8 @@ use anydisk_core::{
 use anydisk_storage::MemoryStorage;
 use anydisk_testkit::double::CrashStorage;
 use anydisk_testkit::golden::cases;
-use anydisk_testkit::repair::shows_nothing_elsewhere;
-use anydisk_testkit::{MemoryFolder, contents};
+use anydisk_testkit::repair::{Trials, Word, shows_nothing_elsewhere};
+use anydisk_testkit::{MemoryFolder, Random, contents};
 use anydisk_vhd::VHD;
 
 use crate::common::{create, open_in, reference_to};
@@ -83,9 +83,8 @@ fn an_entry_whose_block_is_lost_is_emptied_if_nothing_is_in_the_file_that_it_may
     }
 }
 
-/// Copies go to where the file ends, which is where a damaged entry leads.
-#[test]
-fn a_repair_shows_no_block_in_another_whenever_power_fails() {
+/// A disk of eight blocks of 64 KiB, of which the first four are there.
+fn four_blocks() -> Vec<u8> {
     let store = Arc::new(MemoryStorage::default());
     let given = [("force_size", "on"), ("block_size", "64k")];
     let disk = create(store.clone(), 512 << 10, &given, None).expect("it can be made");
@@ -93,8 +92,30 @@ fn a_repair_shows_no_block_in_another_whenever_power_fails() {
         disk.write(GuestOffset(u64::from(block) << 16), &[block + 1; 1 << 16]).expect("a write");
     }
     disk.flush().expect("a flush");
-    drop(disk);
-    let sound = store.to_vec();
+    store.to_vec()
+}
+
+#[test]
+fn a_repair_of_any_damage_keeps_what_is_right() {
+    let sound = four_blocks();
+    let end = sound.len() as u64 / 512;
+    let trials = Trials {
+        format: &VHD,
+        sound: &sound,
+        unit: 512,
+        // The table; fields of the header and the footers.
+        areas: &[0x600..0x620, 0x600..0x620, 0x600..0x620, 0x200..0x228, 0..0x40],
+        word: Word::Big32,
+        nasty: &[0, 1, 3, 4, 8, end - 1, end, end + 1, 0x0FFF_FFFF, 0xFFFF_FFFE, 0xFFFF_FFFF],
+        count: 200,
+    };
+    trials.run(&mut Random::new(5));
+}
+
+/// Copies go to where the file ends, which is where a damaged entry leads.
+#[test]
+fn a_repair_shows_no_block_in_another_whenever_power_fails() {
+    let sound = four_blocks();
     let entry = |block: usize| 0x600 + 4 * block;
     let end = u32::try_from((sound.len() - 512) / 512).expect("small");
     // Whether nothing is left over that an entry may have meant before it was damaged.

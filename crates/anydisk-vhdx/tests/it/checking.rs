@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use anydisk_core::{Access, Disk, GuestOffset, GuestRange, HostOffset, Repair, Severity, Storage};
 use anydisk_storage::{MemoryStorage, Space};
+use anydisk_testkit::Random;
 use anydisk_testkit::contents;
-use anydisk_testkit::repair::shows_nothing_elsewhere;
+use anydisk_testkit::repair::{Trials, Word, shows_nothing_elsewhere};
 use anydisk_vhdx::VHDX;
 
 use crate::common::{MIB, TABLE, check, create, entry, file_of, open_alone, set_entry};
@@ -92,6 +93,22 @@ fn damaged_entries_are_told_and_mended_where_no_good_data_can_be_lost() {
             }
         }
     }
+}
+
+#[test]
+fn a_repair_of_any_damage_keeps_what_is_right() {
+    let sound = image().to_vec();
+    let table = usize::try_from(TABLE).expect("small");
+    let trials = Trials {
+        format: &VHDX,
+        sound: &sound,
+        unit: 4096,
+        areas: &[table..table + 24, table + 24..table + 48],
+        word: Word::Little64,
+        nasty: &[0, 2, 3, 6, 7, 1 << 20 | 6, 2 << 20 | 6, sound.len() as u64 | 6, 900 << 20 | 6],
+        count: 60,
+    };
+    trials.run(&mut Random::new(5));
 }
 
 /// Copies go to where the file ends, which is where a damaged entry leads.
