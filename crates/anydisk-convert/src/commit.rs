@@ -33,7 +33,7 @@ pub fn commit(
     watch: &dyn Watch,
 ) -> Result<Report> {
     let layers = above.iter().chain(base.layers()).cloned().collect();
-    let chain = Disk::from_layers(layers, &Limits::default());
+    let chain = Disk::from_layers(layers, &Limits::default()).unpadded_but_for_last_unit();
     let link = Link::of(above, base)?;
     let frozen = Frozen::of(base);
     frozen.check(&chain, above.len(), base)?;

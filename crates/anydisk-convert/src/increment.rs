@@ -67,6 +67,8 @@ fn visit_units(
     unit: u64,
     visit: &mut dyn FnMut(Change<'_>) -> Result<()>,
 ) -> Result<()> {
+    // What a file that was cut off has lost is no zeroes.
+    let disk = &disk.unpadded_but_for_last_unit();
     let (mut from, end) = (GuestOffset(0), GuestOffset(disk.size()));
     let mut buffer = Vec::new();
     while let Some(changed) = changes.next(from)? {

@@ -30,13 +30,15 @@ pub fn rebase(
 ) -> Result<Report> {
     let below = disk.layers().get(1..).filter(|layers| !layers.is_empty());
     let old = below.map(|layers| Disk::from_layers(layers.to_vec(), &Limits::default()));
+    // What a file that was cut off has lost is no zeroes.
+    let [old, new] = [old.as_ref(), new].map(|disk| disk.map(Disk::unpadded_but_for_last_unit));
     let Some(writer) = disk.top().writer() else {
         return Err(CoreError::ReadOnly { why: "it was opened for reading".into() }.into());
     };
     let packing = writer.packing().filter(|_| settings.compress);
     let unit = packing.as_ref().map_or(writer.unit(), |packing| packing.unit);
     let report = Report { size: disk.size(), ..Report::default() };
-    let mut job = Job { disk, writer, old: old.as_ref(), new, unit, packing, report };
+    let mut job = Job { disk, writer, old: old.as_ref(), new: new.as_ref(), unit, packing, report };
     let mut rest = GuestRange::whole(disk.size());
     while !rest.is_empty() {
         let len = job.step(rest)?;

@@ -1,8 +1,6 @@
 //! What is read: one disk, or several laid end to end.
 
 use std::fmt;
-use std::ops::Deref;
-use std::sync::Arc;
 
 use anydisk_core::{Disk, Encoded, GuestOffset, GuestRange, HostOffset, Source, Storage};
 use anydisk_storage::StorageExt;
@@ -16,33 +14,18 @@ use crate::{Error, Offload, Result};
 const BY_HAND: u64 = 1 << 20;
 
 /// One disk, or several end to end, as one guest range from 0.
-#[derive(Clone, Debug)]
+///
+/// What lies behind the end of a file that was cut off is an error, whatever the disk that was given makes of
+/// it: copied, it would be zeroes like others.
+#[derive(Debug)]
 pub struct Sources<'a> {
     /// Each disk with the offset of its first byte.
-    disks: Vec<(u64, Lent<'a>)>,
+    disks: Vec<(u64, Disk)>,
     size: u64,
     /// Layers of the (only) disk from this index on are left out: the target lies over them.
     base: usize,
     /// Who is told what cannot be read; it is zero then. `None`: it is an error.
     salvage: Option<Salvage<'a>>,
-}
-
-/// A disk of the caller's, or one made of it.
-#[derive(Clone, Debug)]
-enum Lent<'a> {
-    Disk(&'a Disk),
-    Unpadded(Arc<Disk>),
-}
-
-impl Deref for Lent<'_> {
-    type Target = Disk;
-
-    fn deref(&self) -> &Disk {
-        match self {
-            Self::Disk(disk) => disk,
-            Self::Unpadded(disk) => disk,
-        }
-    }
 }
 
 /// Is told what is lost, and why.
@@ -73,20 +56,20 @@ pub(crate) enum Content {
 impl<'a> Sources<'a> {
     /// One disk.
     #[must_use]
-    pub fn one(disk: &'a Disk) -> Self {
+    pub fn one(disk: &Disk) -> Self {
         Self::concatenated([disk])
     }
 
     /// Several disks end to end.
     #[must_use]
-    pub fn concatenated(disks: impl IntoIterator<Item = &'a Disk>) -> Self {
+    pub fn concatenated<'d>(disks: impl IntoIterator<Item = &'d Disk>) -> Self {
         let mut size = 0;
         let disks = disks
             .into_iter()
             .map(|disk| {
                 let start = size;
                 size = disk.size().saturating_add(size);
-                (start, Lent::Disk(disk))
+                (start, disk.unpadded_but_for_last_unit())
             })
             .collect();
         Self { disks, size, base: usize::MAX, salvage: None }
@@ -107,7 +90,7 @@ impl<'a> Sources<'a> {
     pub fn salvaging(mut self, lost: &'a (dyn Fn(GuestRange, &Error) + Sync)) -> Self {
         self.salvage = Some(Salvage(lost));
         for (_, disk) in &mut self.disks {
-            *disk = Lent::Unpadded(Arc::new(disk.unpadded()));
+            *disk = disk.unpadded();
         }
         self
     }
@@ -289,7 +272,7 @@ impl<'a> Sources<'a> {
         let (start, disk) = self.disks.get(index.checked_sub(1)?)?;
         let inside = GuestOffset(range.start().get() - start);
         let part = GuestRange::new(inside, range.len())?.before(GuestOffset(disk.size()));
-        (!part.is_empty()).then_some((&**disk, part))
+        (!part.is_empty()).then_some((disk, part))
     }
 }
 

@@ -222,14 +222,7 @@ impl Convert {
         Ok(0)
     }
 
-    /// Opens the sources. What lies behind the end of a file that was cut off is an error: copied, it
-    /// would be zeroes like others.
     fn open_sources(&self, paths: &[OsString]) -> Result<Vec<Disk>, Failure> {
-        let disks = self.open_disks(paths)?;
-        Ok(disks.iter().map(Disk::unpadded_but_for_last_unit).collect())
-    }
-
-    fn open_disks(&self, paths: &[OsString]) -> Result<Vec<Disk>, Failure> {
         let direct = self.source_cache.is_direct();
         if self.part.member.is_some() {
             let format = self.source_format.as_deref();

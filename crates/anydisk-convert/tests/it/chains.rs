@@ -230,6 +230,32 @@ fn what_both_chains_have_below_them_is_not_copied() {
     assert!(whole.data > 0, "{whole:?}");
 }
 
+/// Qcow2 reads zeroes behind the end of its file: they are not the data that was there.
+#[test]
+fn what_a_file_that_was_cut_off_has_lost_is_not_copied_as_zeroes() {
+    let (base, other) = (image("base", 64 * KIB, None, 5), image("other", 64 * KIB, None, 7));
+    let full = || {
+        let top = image("top", 64 * KIB, Some(&base), 6);
+        let disk = top.disk_as(Access::ReadWrite);
+        disk.write(GuestOffset(0), &[7; 64 << 10]).expect("written");
+        disk.flush().expect("flushed");
+        top.store.set_len(top.store.len().expect("memory") - 20 * KIB).expect("memory");
+        top
+    };
+    let (top, target) = (full(), base.disk_as(Access::ReadWrite));
+    let refused = commit(&[top.layer(Access::Read)], &target, &Settings::default(), &Unwatched);
+    let text = refused.expect_err("data is missing").to_string();
+    assert!(text.contains("before the end of the file"), "{text}");
+    let old = base.model.contents();
+    assert!(contents(&target).iter().zip(old).all(|(new, old)| *new == 7 || *new == old));
+    // What lies below an image that gets another base.
+    let over = Built { below: Some(Box::new(full())), ..image("over", 64 * KIB, None, 9) };
+    let disk = over.disk_as(Access::ReadWrite);
+    let refused = rebase(&disk, Some(&other.disk()), &Settings::default(), &Unwatched);
+    let text = refused.expect_err("data is missing").to_string();
+    assert!(text.contains("before the end of the file"), "{text}");
+}
+
 #[test]
 fn a_power_failure_at_any_moment_of_a_commit_leaves_a_chain_that_shows_the_same() {
     let base = image("base", 48 * KIB, None, 5);

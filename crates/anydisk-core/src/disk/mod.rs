@@ -45,6 +45,9 @@ impl Layer {
 ///
 /// `&self` reads and writes, from any number of threads. A disk is also a [`Storage`], so an image
 /// can lie in an image.
+///
+/// A disk that is dropped is not flushed, for a drop can tell no error: formats keep tables in memory until a
+/// [`flush`](Self::flush), and without them what was written after the last one is not found again.
 #[derive(Debug)]
 pub struct Disk {
     layers: Vec<Layer>,
@@ -121,8 +124,9 @@ impl Disk {
     }
 
     /// The same disk, in which tables and data behind the end of a file that was cut off are errors.
-    /// In every other disk they read as zeroes, because formats allow it of the last unit and
-    /// programs rely on it.
+    /// In every other disk of a format that leaves out zeroes at the end of its file they read as zeroes,
+    /// because programs rely on it: what is copied, committed or backed up is therefore read from a disk of
+    /// [this kind](Self::unpadded_but_for_last_unit), in the convert crate always.
     ///
     /// Tables that were read before count as they were read.
     #[must_use]

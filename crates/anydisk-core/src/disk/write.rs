@@ -12,7 +12,8 @@ use crate::{
 };
 
 impl Disk {
-    /// Writes `data` to guest offset `at`. Durable after the next [`flush`](Self::flush).
+    /// Writes `data` to guest offset `at`. Durable after the next [`flush`](Self::flush), and in the file for
+    /// others to see not before.
     ///
     /// # Errors
     /// [`Error::ReadOnly`], also if the rest of a unit lies in an image below that is not open;

@@ -71,7 +71,7 @@ impl More {
         let given = Given::parse(&self.options, format)?;
         given.refuse_backing()?;
         let keys = given.keys(&how.reading.naming)?;
-        let disk = disk_at(disk, Some(snapshot))?.unpadded_but_for_last_unit();
+        let disk = disk_at(disk, Some(snapshot))?;
         let image = given.image(format, disk.size(), &keys);
         let progress = Progress::new(false, how.quiet)?;
         let (sources, target) = (Sources::one(&disk), naming::new_file(target)?);
