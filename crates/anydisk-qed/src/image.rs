@@ -100,7 +100,7 @@ impl QedImage {
         let survey = Survey::of(&*image.store, &image.header, &image.geometry, end)?;
         image.space = RunSpace::new(HostOffset(image.geometry.whole_or_more(image.store.len()?)));
         image.header.clear_unknown(&*image.store)?;
-        image.writer = Some(Writer::new(survey.names_behind_end));
+        image.writer = Some(Writer::new(&survey));
         Ok(image)
     }
 

@@ -16,6 +16,8 @@ use crate::{NAME, limits};
 pub(crate) struct Survey {
     /// Entries are there for what lies behind the end of the disk.
     pub(crate) names_behind_end: bool,
+    /// The L1 table names a table.
+    pub(crate) names_something: bool,
 }
 
 impl Survey {
@@ -40,6 +42,7 @@ impl Survey {
         };
         let tables = job.find_tables(store, header)?;
         job.check_metadata()?;
+        job.survey.names_something = !tables.is_empty();
         for (number, table) in tables {
             job.look_at(store, header, number, table)?;
         }

@@ -3,7 +3,9 @@
 //! Nothing is given back where a table may have named it: what holds data, whatever the tables say, and anything
 //! where something is damaged, or was until this repair, or where more is lost than a crash leaves.
 
-use anydisk_core::{Finding, GuestRange, HostOffset, Result, Severity, StorageExt, can_be_leaks};
+use anydisk_core::{
+    Finding, GuestRange, HostOffset, Result, Severity, StorageExt, can_be_leaked_blocks,
+};
 
 use super::Check;
 use super::occupied::Occupied;
@@ -46,7 +48,8 @@ impl Check<'_> {
             counts.push(self.occupied(*gap)?);
         }
         let count = gaps.more + counts.iter().sum::<u64>();
-        if self.places.is_empty() && !can_be_leaks(count * self.geometry.cluster(), 0) {
+        let cluster = self.geometry.cluster();
+        if self.places.is_empty() && !can_be_leaked_blocks(count * cluster, 0, cluster) {
             let text = format!(
                 "the L1 table names nothing, and there are {count} clusters: it may be damaged"
             );

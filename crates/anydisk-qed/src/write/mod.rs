@@ -17,11 +17,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
 use anydisk_core::{
-    Attempt, Below, Claims, Committed, Error, GuestOffset, GuestRange, Handled, HostOffset, Image,
-    ImageWrite, Inserted, Reserved, Result, Storage, TakenRun, Updated, Zeroing,
+    Attempt, Below, Claims, Committed, Doubt, Error, GuestOffset, GuestRange, Handled, HostOffset,
+    Image, ImageWrite, Inserted, Pace, Reserved, Result, Storage, TakenRun, Updated, Zeroing,
 };
 
 use crate::image::{Level, QedImage, broken_table};
+use crate::survey::Survey;
 use crate::table::{Place, SliceAt};
 use crate::{NAME, limits};
 
@@ -35,15 +36,23 @@ pub(crate) struct Writer {
     resizing: Mutex<()>,
     /// There are entries for what lies behind the end of the disk.
     names_behind_end: AtomicBool,
+    /// Whether the size is the one that is known.
+    doubt: Doubt,
+    /// When tables are written back though nobody flushes.
+    pace: Pace,
 }
 
 impl Writer {
-    pub(crate) fn new(names_behind_end: bool) -> Self {
+    pub(crate) fn new(survey: &Survey) -> Self {
+        // Only where the L1 table names nothing, clusters without a name look like a lost table.
+        let named = if survey.names_something { u64::MAX / 2 } else { 0 };
         Self {
             claims: Claims::default(),
             next_table: Mutex::default(),
             resizing: Mutex::default(),
-            names_behind_end: names_behind_end.into(),
+            names_behind_end: survey.names_behind_end.into(),
+            doubt: Doubt::default(),
+            pace: Pace::new(named, 0),
         }
     }
 }
@@ -78,13 +87,18 @@ impl QedImage {
         if let Some(found) = self.table_at(place)? {
             return Ok(found);
         }
-        let mut next = self.writing()?.next_table.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.writing()?;
+        let mut next = writer.next_table.lock().unwrap_or_else(PoisonError::into_inner);
         // Another thread may have made it meanwhile.
         if let Some(found) = self.table_at(place)? {
             return Ok(found);
         }
         let (len, cluster) = (self.geometry.table_len(), self.geometry.cluster());
-        let at = next.get_or_insert_with(|| self.space.take_zeroed(len, cluster)).at;
+        let take = || {
+            writer.pace.reserved(len);
+            self.space.take_zeroed(len, cluster)
+        };
+        let at = next.get_or_insert_with(take).at;
         check_place(at.saturating_add(len))?;
         // New space reads as zero, so only the slice that is about to change is made.
         if self.l2.create(SliceAt::of(at, place.l2).at, []) == Inserted::Full {
@@ -96,6 +110,7 @@ impl QedImage {
             Updated::Missing => Step::Need(self.need(Level::L1, l1)),
             Updated::Full => Step::Full,
             Updated::Done(()) => {
+                writer.pace.committed(len);
                 *next = None;
                 Step::Done(at)
             }
@@ -149,6 +164,7 @@ impl ImageWrite for QedImage {
         let len = self.clusters(reserved.range) * self.geometry.cluster();
         self.space.give_back(reserved.at, len);
         if let Some(writer) = &self.writer {
+            writer.pace.abandoned(len);
             writer.claims.release(reserved.range);
         }
     }
@@ -162,11 +178,15 @@ impl ImageWrite for QedImage {
     }
 
     fn flush(&self) -> Result<()> {
+        let writer = self.writing()?;
+        writer.doubt.check()?;
+        let committed = writer.pace.begin();
         self.space.write_back(&*self.store, &[&self.l1, &self.l2], |_, picture| {
             let entries = picture.entries.iter();
             let bytes: Vec<u8> = entries.flat_map(|entry| entry.to_le_bytes()).collect();
             Ok(self.store.write_at(picture.at, &bytes)?)
         })?;
+        writer.pace.written(committed);
         self.space.punch_freed(&*self.store)
     }
 

@@ -9,6 +9,10 @@ use super::{Step, check_place, index_in};
 use crate::image::{Level, Look, QedImage};
 use crate::table::{Cluster, SLICE, SliceAt};
 
+/// Bytes of clusters that are taken at once: before the first table is on the medium, a part of what a
+/// crash may leave.
+const AT_ONCE: u64 = 4 << 20;
+
 /// Whether clusters have space of their own, from memory.
 enum Vacancy<'a> {
     Need(Need<'a>),
@@ -18,7 +22,7 @@ enum Vacancy<'a> {
 
 impl QedImage {
     pub(super) fn place_plain(&self, range: GuestRange) -> Result<Attempt<'_>> {
-        self.writing()?;
+        self.writing()?.doubt.check()?;
         let lease = self.space.leases().take();
         match self.look(range)? {
             Look::Need(need) => return Ok(Attempt::Need(need)),
@@ -45,6 +49,10 @@ impl QedImage {
             Vacancy::Vacant(count) => count,
         };
         let cluster = self.geometry.cluster();
+        let count = count.min(AT_ONCE / cluster).max(1);
+        if self.writing()?.pace.is_due(count * cluster) {
+            return Ok(Attempt::Full);
+        }
         let taken = self.space.take(WantedRun { len: cluster, most: count, align: cluster });
         let claimed = self.claim(self.units(range.start(), taken.len / cluster), taken);
         if !matches!(claimed, Ok(Attempt::Placed(_))) {
@@ -64,6 +72,7 @@ impl QedImage {
             Vacancy::Vacant(_) => {}
         }
         claim.keep();
+        self.writing()?.pace.reserved(taken.len);
         let reserved = Reserved { range: units, at: taken.at, zeroed: taken.zeroed, token: 0 };
         let store = &self.store;
         Ok(Attempt::Placed(Placement::Fresh(Reservation::new(self, store, reserved))))
@@ -118,7 +127,9 @@ impl QedImage {
             Updated::Missing => Ok(Committed::Need(self.need(Level::L2, slice))),
             Updated::Full => Ok(Committed::Full),
             Updated::Done(()) => {
-                self.writing()?.claims.release(reserved.range);
+                let writer = self.writing()?;
+                writer.pace.committed(count * cluster);
+                writer.claims.release(reserved.range);
                 Ok(Committed::Done)
             }
         }

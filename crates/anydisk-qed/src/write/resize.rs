@@ -77,8 +77,10 @@ impl QedImage {
     fn write_size(&self, size: u64) -> Result<()> {
         let mut now = self.lock_now();
         let header = Header { image_size: size, ..now.header.clone() };
-        self.store.write_at(HostOffset::ZERO, &header.to_bytes())?;
-        self.store.flush()?;
+        self.writing()?.doubt.during(|| {
+            self.store.write_at(HostOffset::ZERO, &header.to_bytes())?;
+            Ok(self.store.flush()?)
+        })?;
         now.header = header;
         Ok(())
     }

@@ -37,3 +37,10 @@ mod clusters_of_16_kib_and_large_tables {
     use super::*;
     anydisk_testkit::behaviour_suite!(images(16384, 16));
 }
+
+mod resized {
+    anydisk_testkit::behaviour_tests! {
+        super::images(4096, 2);
+        resize::what_is_flushed_after_a_resize_that_failed_is_there,
+    }
+}
