@@ -43,6 +43,7 @@ impl WritableImage {
 
     /// The same for whoever holds the round.
     pub(crate) fn write_round(&self) -> Result<()> {
+        self.live.doubt.check()?;
         // Before the pictures: it takes clusters, whose counts must be in them.
         let mut bitmaps = self.begin_storing()?;
         let mut pictures = self.take_pictures();

@@ -16,7 +16,7 @@ use std::mem::offset_of;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anydisk_core::{Error, HostOffset, Result, Storage, StorageExt};
+use anydisk_core::{Doubt, Error, HostOffset, Result, Storage, StorageExt};
 use zerocopy::IntoBytes;
 use zerocopy::big_endian::{U32, U64};
 
@@ -45,6 +45,8 @@ pub(crate) struct LiveHeader {
     store: Arc<dyn Storage>,
     now: Mutex<Header>,
     has_backing: AtomicBool,
+    /// Whether size and L1 table on the medium are those that are known.
+    pub(crate) doubt: Doubt,
 }
 
 impl LiveHeader {
@@ -55,6 +57,7 @@ impl LiveHeader {
             store: Arc::clone(store),
             has_backing: AtomicBool::new(header.backing_file.is_some()),
             now: Mutex::new(header),
+            doubt: Doubt::default(),
         };
         let has_bitmaps = live.with(|header| header.extension(extension::BITMAPS).is_some());
         let vouched = if has_bitmaps { autoclear::BITMAPS } else { 0 };
@@ -68,6 +71,7 @@ impl LiveHeader {
             store: Arc::clone(store),
             has_backing: AtomicBool::new(header.backing_file.is_some()),
             now: Mutex::new(header),
+            doubt: Doubt::default(),
         }
     }
 
@@ -90,11 +94,11 @@ impl LiveHeader {
         self.has_backing.load(Relaxed)
     }
 
-    /// Names another active L1 table.
+    /// Names another active L1 table. After an error nothing is written any more.
     pub(crate) fn set_l1(&self, at: HostOffset, entries: u32) -> Result<()> {
         let mut now = self.lock();
         let bytes = [U32::new(entries).as_bytes(), U64::new(at.get()).as_bytes()].concat();
-        self.write(offset_of!(RawHeader, l1_size), &bytes)?;
+        self.doubt.during(|| self.write(offset_of!(RawHeader, l1_size), &bytes))?;
         (now.l1_size, now.l1_table_offset) = (entries, at);
         Ok(())
     }
@@ -140,10 +144,11 @@ impl LiveHeader {
         Ok(())
     }
 
-    /// Changes the virtual size.
+    /// Changes the virtual size. After an error nothing is written any more.
     pub(crate) fn set_size(&self, size: u64) -> Result<()> {
         let mut now = self.lock();
-        self.write(offset_of!(RawHeader, size), U64::new(size).as_bytes())?;
+        let size_now = U64::new(size);
+        self.doubt.during(|| self.write(offset_of!(RawHeader, size), size_now.as_bytes()))?;
         now.size = size;
         Ok(())
     }

@@ -238,6 +238,7 @@ impl Image for WritableImage {
 
 impl ImageWrite for WritableImage {
     fn try_place(&self, range: GuestRange) -> Result<Attempt<'_>> {
+        self.live.doubt.check()?;
         let lease = self.shared.leases.take_to_write();
         if self.turns.is_frozen() {
             return Ok(Attempt::Busy);

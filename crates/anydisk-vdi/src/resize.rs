@@ -109,8 +109,10 @@ impl VdiImage {
     /// Writes sizes and places into the header.
     fn put_shape(&self, shape: &TableShape) -> Result<()> {
         let store = &**self.table.store();
-        self.state.set_shape(shape, None, store)?;
-        Ok(store.flush()?)
+        self.state.doubt.during(|| {
+            self.state.set_shape(shape, None, store)?;
+            Ok(store.flush()?)
+        })
     }
 
     /// Makes entries free, whatever they said. Their blocks are then nobody's.
@@ -140,8 +142,10 @@ impl VdiImage {
         let store = &**self.table.store();
         store.flush()?;
         let _round = self.lock_round();
-        self.state.set_shape(&shape, Some(count), store)?;
-        store.flush()?;
+        self.state.doubt.during(|| {
+            self.state.set_shape(&shape, Some(count), store)?;
+            Ok(store.flush()?)
+        })?;
         self.table.reshape(TableShape { size, ..shape });
         self.table.space().reset(first.saturating_add(count * stride));
         Ok(())

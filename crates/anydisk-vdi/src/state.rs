@@ -7,7 +7,7 @@ use std::sync::atomic::{
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anydisk_core::{HostOffset, Result, Storage, TableShape, Uuid, narrow};
+use anydisk_core::{Doubt, HostOffset, Result, Storage, TableShape, Uuid, narrow};
 
 use crate::header::{Header, Uuids, Version};
 use crate::layout::{HeaderV0, HeaderV1, kind};
@@ -21,6 +21,8 @@ pub(crate) struct HeaderState {
     /// `uuidModify` is that of this session's content.
     renewed: AtomicBool,
     now: Mutex<Now>,
+    /// Whether the size and the place of the map are those that are known.
+    pub(crate) doubt: Doubt,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +83,7 @@ impl HeaderState {
             version: header.version,
             renewed: AtomicBool::new(is_new),
             now: Mutex::new(Now { bytes, uuids: header.uuids }),
+            doubt: Doubt::default(),
         }
     }
 
@@ -94,8 +97,9 @@ impl HeaderState {
     /// than what is written next.
     ///
     /// # Errors
-    /// Those of the store; then it is tried again the next time.
+    /// Those of the store; then it is tried again the next time. `ReadOnly` where there is doubt.
     pub(crate) fn renew(&self, store: &dyn Storage) -> Result<()> {
+        self.doubt.check()?;
         if self.renewed.load(Acquire) {
             return Ok(());
         }

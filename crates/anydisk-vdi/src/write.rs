@@ -103,6 +103,7 @@ impl ImageWrite for VdiImage {
 
     fn flush(&self) -> Result<()> {
         let _round = self.lock_round();
+        self.state.doubt.check()?;
         let write_count =
             |end| self.state.set_allocated(self.number_at(end), &**self.table.store());
         self.table.write_back(write_count)

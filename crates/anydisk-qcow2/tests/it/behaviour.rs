@@ -40,3 +40,10 @@ mod refcounts_of_64_bits {
     use super::*;
     anydisk_testkit::behaviour_suite!(images(1024).option("refcount_bits", "64"));
 }
+
+mod resized {
+    anydisk_testkit::behaviour_tests! {
+        super::images(4096);
+        resize::what_is_flushed_after_a_resize_that_failed_is_there,
+    }
+}

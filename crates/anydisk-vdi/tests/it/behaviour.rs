@@ -149,3 +149,10 @@ mod created_fixed {
         history::random_histories_equal_a_byte_vector,
     }
 }
+
+mod resized {
+    anydisk_testkit::behaviour_tests! {
+        super::Small(super::ByHand::SMALL);
+        resize::what_is_flushed_after_a_resize_that_failed_is_there,
+    }
+}
