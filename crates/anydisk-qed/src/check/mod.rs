@@ -120,7 +120,7 @@ impl Mends {
             invalid: may && invalid,
             past_end,
             cut: may && past_end,
-            shared: may && past_end,
+            shared: may && past_end && !seen.names_room,
             mark: may,
         }
     }
@@ -134,6 +134,7 @@ struct Seen {
     has_hopeless: bool,
     has_invalid: bool,
     has_past_end: bool,
+    names_room: bool,
 }
 
 /// Takes what is found: counts it, and tells it on.
@@ -144,12 +145,21 @@ struct Teller<'a> {
     has_hopeless: bool,
     has_invalid: bool,
     has_past_end: bool,
+    /// An entry that stays, for what lies behind the end of the disk, names a place behind that of the file.
+    names_room: bool,
 }
 
 impl<'a> Teller<'a> {
     fn new(found: &'a mut dyn FnMut(Finding)) -> Self {
         let report = CheckReport::default();
-        Self { found, report, has_hopeless: false, has_invalid: false, has_past_end: false }
+        Self {
+            found,
+            report,
+            has_hopeless: false,
+            has_invalid: false,
+            has_past_end: false,
+            names_room: false,
+        }
     }
 
     fn tell(&mut self, finding: Finding) {
@@ -223,8 +233,9 @@ impl<'a> Check<'a> {
         self.put_copies()?;
         let lost = self.tell_gaps(&gaps)?;
         self.clear_unclean()?;
-        let Teller { report, has_hopeless, has_invalid, has_past_end, .. } = self.teller;
-        Ok(Seen { report, lost, has_hopeless, has_invalid, has_past_end })
+        let Teller { report, has_hopeless, has_invalid, has_past_end, names_room, .. } =
+            self.teller;
+        Ok(Seen { report, lost, has_hopeless, has_invalid, has_past_end, names_room })
     }
 
     fn damages(&self) -> u64 {

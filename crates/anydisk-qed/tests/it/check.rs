@@ -244,6 +244,13 @@ fn a_repair_shows_no_cluster_in_another_whenever_power_fails() {
         let found = shows_nothing_elsewhere(&QED, &store.to_vec(), 4096);
         assert_eq!(found, left, "{shared}, {behind}");
     }
+    // Nor for an entry behind the end of the disk, which is kept.
+    let store = small();
+    put(&*store, L2 + 8, DATA);
+    put(&*store, L2 + 24, 0);
+    put(&*store, 0x18 + 0x18, 12 << 10);
+    put(&*store, L2 + 40, end);
+    assert_eq!(check(&store, Repair::All).0.corruptions, 1);
 }
 
 #[test]
