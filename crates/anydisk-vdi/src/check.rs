@@ -5,15 +5,18 @@
 //!
 //! | finding | repair |
 //! |---|---|
-//! | `block-behind-end`: the file ends before the block | the data is lost: a zero block |
-//! | `block-used-twice` | the second one gets a copy |
-//! | `block-not-counted`: cBlocksAllocated is too low | it is raised |
+//! | `block-behind-end`: the file ends before the block | the data is lost: a zero block; not if it may be there |
+//! | `block-used-twice` | the second one gets a copy; not beside an entry that stays behind the end |
+//! | `block-not-counted`: cBlocksAllocated is too low | it is raised; not if the file ends in the block and its data may be elsewhere |
 //! | `block-cut`: the file ends in the block | the file is filled up with zeroes |
 //! | `block-unnamed`: nothing names the block | if none of them holds data: the last blocks move into the gaps, the file is cut |
 //! | `map-lost`: nothing names most blocks, and they hold data | |
 //! | `entry-behind-end`: for a block behind the end of the disk | |
 //! | `header-field`: entries behind the end of the disk, and all of them wrong: the map is not that long | cBlocks becomes what the disk needs |
 //! | `header-field`: a field of the header is [suspect](crate::suspect) | nothing at all is repaired |
+//!
+//! The data of an entry may be elsewhere where a block that nothing names holds some: the entry may have been
+//! damaged, and have named that one.
 //!
 //! What entries behind the end of the disk name no guest can reach: it is neither copied nor given up.
 //!
@@ -28,9 +31,9 @@ use anydisk_core::{
 };
 
 use crate::guard::{for_each_entry, lacks_few, read_only};
-use crate::header::{Header, Version, limit};
+use crate::header::{Header, Kind, Version, limit};
 use crate::image::{VdiImage, header_bytes};
-use crate::layout::{ENTRY, FREE, SECTOR, ZERO};
+use crate::layout::{ENTRY, FREE, HeaderV1, SECTOR, ZERO};
 use crate::limits;
 use crate::state::{BLOCKS, HeaderState};
 use crate::suspect;
@@ -42,6 +45,15 @@ enum Fault {
     UsedTwice,
     NotCounted,
     Cut,
+    /// Not counted, and cut.
+    Doubtful,
+}
+
+impl Fault {
+    /// The data may be somewhere else in the file.
+    fn may_be_elsewhere(self) -> bool {
+        matches!(self, Self::BehindEnd | Self::Doubtful)
+    }
 }
 
 /// What is known of an image while it is checked.
@@ -66,6 +78,8 @@ struct Looked {
     faults: u64,
     /// Of these, those that a higher count of blocks does not mend.
     breaks: u64,
+    /// Of these, those whose data may be somewhere else in the file.
+    lost: u64,
     /// Entries behind the end of the disk that name a block of their own, and the wrong ones there.
     behind: u64,
     behind_wrong: u64,
@@ -99,6 +113,7 @@ pub(crate) fn check(
     check.judge_header(&looked, &state)?;
     let counted = check.tell_and_mend(&looked, &state)?;
     check.note_entries_behind_end(&looked);
+    check.note_oddities();
     check.leaks(&looked.named, counted, request)?;
     Ok(check.report)
 }
@@ -120,6 +135,26 @@ impl Check<'_> {
         }
     }
 
+    /// What no program writes, and what reads in spite of it.
+    fn note_oddities(&mut self) {
+        let (header, is_new) = (self.header, self.header.version == Version::One);
+        if is_new && !header.table.get().is_multiple_of(SECTOR) {
+            let at = HostOffset(std::mem::offset_of!(HeaderV1, offBlocks) as u64);
+            let text = format!(
+                "offBlocks is {}, in the middle of a sector: it may be wrong",
+                header.table
+            );
+            self.tell(Finding::new(Severity::Note, "map-not-in-sectors", at, text));
+        }
+        if is_new && header.kind == Kind::Normal && !header.uuids.linkage.is_nil() {
+            let at = HostOffset(std::mem::offset_of!(HeaderV1, uuidLinkage) as u64);
+            let parent = header.uuids.linkage;
+            let text =
+                format!("an image of type 1, which has no parent, names {parent} as its parent");
+            self.tell(Finding::new(Severity::Note, "type-and-parent", at, text));
+        }
+    }
+
     /// The map may be longer than the disk. What it names there is kept: the size may be wrong.
     fn note_entries_behind_end(&mut self, looked: &Looked) {
         let first = self.header.table.saturating_add(self.needed * ENTRY);
@@ -134,7 +169,8 @@ impl Check<'_> {
     /// Looks at every entry, and tells nothing.
     fn look(&self, progress: Option<&(dyn Fn(u64, u64) -> bool + Sync)>) -> Result<Looked> {
         let named = NamedBlocks::new(self.in_file.min(limits::BLOCKS));
-        let mut looked = Looked { named, faults: 0, breaks: 0, behind: 0, behind_wrong: 0 };
+        let mut looked =
+            Looked { named, faults: 0, breaks: 0, lost: 0, behind: 0, behind_wrong: 0 };
         let (table, blocks) = (self.header.table, self.header.blocks);
         let total = blocks * ENTRY;
         for_each_entry(table, blocks, self.store, |at, entry| {
@@ -152,6 +188,7 @@ impl Check<'_> {
                 (Some(fault), true) => {
                     looked.faults += 1;
                     looked.breaks += u64::from(fault != Fault::NotCounted);
+                    looked.lost += u64::from(fault.may_be_elsewhere());
                 }
             }
             Ok(())
@@ -208,20 +245,23 @@ impl Check<'_> {
         if self.repair {
             limit("damage to be repaired, in entries", looked.faults, MOST_FAULTS)?;
         }
+        let stays = looked.lost > 0 && !self.gaps_with_data(&looked.named, counted)?.is_empty();
         let mut named = NamedBlocks::new(self.in_file.min(limits::BLOCKS));
         let mut faults = Vec::new();
         let (table, needed) = (self.header.table, self.needed.min(self.header.blocks));
         for_each_entry(table, needed, self.store, |at, entry| {
             if let Some(fault) = self.fault_of(entry, &mut named) {
-                if self.repair {
+                // A copy would lie where an entry leads that stays.
+                let may_be_mended = !stays || matches!(fault, Fault::NotCounted | Fault::Cut);
+                if self.repair && may_be_mended {
                     faults.push((at, fault));
                 }
-                let finding = self.finding(at, entry, fault);
+                let finding = self.finding(at, entry, fault, may_be_mended);
                 self.tell(finding);
             }
             Ok(())
         })?;
-        if !self.repair {
+        if faults.is_empty() {
             return Ok(counted);
         }
         self.mend(state, &faults)?;
@@ -240,14 +280,16 @@ impl Check<'_> {
         if !named.insert(number) {
             return Some(Fault::UsedTwice);
         }
-        if number >= self.header.allocated {
-            return Some(Fault::NotCounted);
+        let is_cut = self.header.block_at(number + 1).get() > self.len;
+        match (number >= self.header.allocated, is_cut) {
+            (true, true) => Some(Fault::Doubtful),
+            (true, false) => Some(Fault::NotCounted),
+            (false, true) => Some(Fault::Cut),
+            (false, false) => None,
         }
-        let end = self.header.block_at(number + 1);
-        (end.get() > self.len).then_some(Fault::Cut)
     }
 
-    fn finding(&self, at: HostOffset, entry: u32, fault: Fault) -> Finding {
+    fn finding(&self, at: HostOffset, entry: u32, fault: Fault, may_be_mended: bool) -> Finding {
         let guest = (at.get() - self.header.table.get()) / ENTRY;
         let (kind, what, remedy) = match fault {
             Fault::BehindEnd => (
@@ -265,6 +307,14 @@ impl Check<'_> {
                 format!("only {} blocks are counted", self.header.allocated),
                 "it is counted",
             ),
+            Fault::Doubtful => (
+                "block-not-counted",
+                format!(
+                    "only {} blocks are counted, and the file ends in it, at {:#x}",
+                    self.header.allocated, self.len
+                ),
+                "it is counted, and the file is filled up with zeroes",
+            ),
             Fault::Cut => (
                 "block-cut",
                 format!("the file ends in it, at {:#x}", self.len),
@@ -272,8 +322,11 @@ impl Check<'_> {
             ),
         };
         let text = format!("block {guest} of the disk is block {entry} of the file: {what}");
-        let mut finding = Finding::new(Severity::Corruption, kind, at, text).mended_by(remedy);
-        finding.repaired = self.repair;
+        let mut finding = Finding::new(Severity::Corruption, kind, at, text);
+        if may_be_mended {
+            finding = finding.mended_by(remedy);
+            finding.repaired = self.repair;
+        }
         let start = guest.saturating_mul(self.header.block);
         match GuestRange::new(GuestOffset(start), self.header.block) {
             Some(range) => finding.costing(range.before(GuestOffset(self.header.size))),
@@ -307,13 +360,7 @@ impl Check<'_> {
 
     /// Blocks that nothing names: counted, and with a repair given back.
     fn leaks(&mut self, named: &NamedBlocks, count: u64, request: &CheckRequest<'_>) -> Result<()> {
-        let mut with_data = Vec::new();
-        for run in named.gaps(count) {
-            let len = (run.end - run.start).saturating_mul(self.header.stride());
-            if !self.store.is_zero_at(self.header.block_at(run.start), len)? {
-                with_data.push(run.start);
-            }
-        }
+        let with_data = self.gaps_with_data(named, count)?;
         if !with_data.is_empty() && self.tell_lost_map(named, count) {
             return Ok(());
         }
@@ -336,6 +383,18 @@ impl Check<'_> {
             self.tell(Finding::new(Severity::Note, "count-too-high", at, text));
         }
         Ok(())
+    }
+
+    /// The first blocks of the runs that nothing names and that hold data.
+    fn gaps_with_data(&self, named: &NamedBlocks, count: u64) -> Result<Vec<u64>> {
+        let mut with_data = Vec::new();
+        for run in named.gaps(count) {
+            let len = (run.end - run.start).saturating_mul(self.header.stride());
+            if !self.store.is_zero_at(self.header.block_at(run.start), len)? {
+                with_data.push(run.start);
+            }
+        }
+        Ok(with_data)
     }
 
     fn unnamed(&self, run: &Range<u64>, is_data: bool) -> Finding {
