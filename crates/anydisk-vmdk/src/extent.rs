@@ -89,9 +89,9 @@ pub(crate) struct Sparse {
     pub(crate) unclean_at: HostOffset,
     /// Where the header says which sector is free next, if it does.
     pub(crate) free_sector_at: Option<HostOffset>,
-    /// The first directory, where it names one place for several tables and the second does not, which
-    /// is used then.
-    pub(crate) passed_over: Option<HostOffset>,
+    /// Numbers of tables, rising, whose place the first directory names for another one too: those of the
+    /// second are used.
+    pub(crate) misled: Box<[u64]>,
     /// Bytes of the header.
     pub(crate) header_len: u64,
     /// Where the file ends, or the last grain that was committed.
@@ -335,6 +335,12 @@ impl Sparse {
                 Grain::decode_wide(entry, grains.get() / SECTOR, self.grain_sectors())
             }
         }
+    }
+
+    /// Whether the second directory counts for table `number`, as the first names one place for several.
+    #[inline]
+    pub(crate) fn is_misled(&self, number: u64) -> bool {
+        !self.misled.is_empty() && self.misled.binary_search(&number).is_ok()
     }
 
     /// Whether a place is in the directory.

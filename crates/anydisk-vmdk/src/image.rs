@@ -252,6 +252,10 @@ impl VmdkImage {
     /// Bytes from `from_start` on whose tables are known to be empty without being read: those of
     /// the slice that holds its entry, and of the tables behind it.
     fn unwritten_len(&self, sparse: &Sparse, from_start: u64) -> Result<Option<u64>> {
+        // Else what the first directory says of the tables behind it counts.
+        if !sparse.misled.is_empty() {
+            return Ok(None);
+        }
         let geometry = &sparse.geometry();
         let place = geometry.locate(from_start);
         let Table::At(table) = self.table(sparse, place.table)? else { return Ok(None) };
@@ -281,6 +285,9 @@ impl VmdkImage {
     /// looked up in the second directory, if there is one.
     #[inline]
     pub(crate) fn table<'a>(&'a self, sparse: &'a Sparse, number: u64) -> Result<Table<'a>> {
+        if sparse.is_misled(number) {
+            return self.second_table(sparse, number);
+        }
         let first = self.table_in(sparse, sparse.directory(), number);
         match first {
             Err(error) if sparse.redundant().is_some() => {
@@ -299,9 +306,13 @@ impl VmdkImage {
 
     /// Where the grain table `number` is by the second directory, if there is one.
     pub(crate) fn second_table<'a>(&'a self, sparse: &'a Sparse, number: u64) -> Result<Table<'a>> {
-        match sparse.redundant() {
-            Some(redundant) => self.table_in(sparse, redundant, number),
-            None => Ok(Table::Absent(1)),
+        let Some(redundant) = sparse.redundant() else { return Ok(Table::Absent(1)) };
+        let entry_len = sparse.geometry().entry_len();
+        let at = redundant.saturating_add(number.saturating_mul(entry_len));
+        // What was cut off is no entry of 0.
+        match at.saturating_add(entry_len) <= sparse.end() {
+            true => self.table_in(sparse, redundant, number),
+            false => Err(sparse.outside("grain directory entry", at, 0).into()),
         }
     }
 

@@ -13,7 +13,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use anydisk_core::{HostOffset, Need, Owners, Result};
 
 use crate::VmdkImage;
-use crate::extent::Sparse;
+use crate::extent::{Packed, Sparse};
 use crate::image::{Table, key};
 use crate::table::{Grain, Place, run};
 
@@ -48,10 +48,11 @@ impl VmdkImage {
         let state = sparse.survey.0.get_or_init(Box::default);
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         let state = &mut *state;
-        let step = sparse.grain_sectors();
+        // Packed grains lie closer together.
+        let step = if sparse.packed == Packed::No { sparse.grain_sectors() } else { 1 };
         let owners = state.owners.get_or_insert_with(|| Owners::new(step));
         while state.next < sparse.geometry().tables() {
-            state.next += match self.table_in(sparse, sparse.directory(), state.next) {
+            state.next += match self.table(sparse, state.next) {
                 Ok(Table::Need(need)) => return Ok(Free::Need(need)),
                 Ok(Table::Absent(count)) => count.max(1),
                 Ok(Table::At(table)) => match self.note_grains(sparse, (state.next, table), owners)

@@ -7,18 +7,20 @@
 //! | `unclean` | clearing the flag |
 //! | `header-field`, `footer-lost`, `descriptor-lost` | see [`mend`](crate::mend) |
 //! | `directory-lost` | taking the other one as the only one |
-//! | `directory-entry` | a new table, made from the second one; else none |
+//! | `directory-entry` | a new table, made from the second one; else none, but for deltas |
 //! | `directory-copy` | a new second table, made from the first one |
 //! | `metadata-overlap` | |
-//! | `table-entry` | the second table's entry; else none |
+//! | `table-entry` | the second table's entry; else none, but for deltas |
 //! | `first-grain`: an entry names a free place before that of the first grain | |
 //! | `entry-behind-end` | clearing it |
 //! | `copies-differ` | copying the first tables over the second |
-//! | `grain-used-twice`, `grain-on-metadata` | a copy of the grain for the second entry that names it |
+//! | `grain-used-twice` | a copy of the grain for the second entry that names it |
 //! | `grain-cut`: the file ends in the grain | filling the file up with zeroes |
 //! | `packed-grain` | |
 //! | `leak` | cutting the file, or punching a hole |
 //! | `unnamed`: as `leak`, where it holds data or anything else was found | |
+//!
+//! What may be written, and what counts where the two sets of tables differ: see [`sparse`].
 //!
 //! Memory: a bit for each sector of a window of the file. A file too long for one window is looked at
 //! in several, each with a walk of its own over the tables.

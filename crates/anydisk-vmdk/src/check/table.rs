@@ -64,11 +64,6 @@ impl Entries {
         self.values.clone_from(&other.values);
     }
 
-    /// Whether all entries are those of another table.
-    pub(super) fn says_the_same(&self, other: &Self) -> bool {
-        self.values == other.values
-    }
-
     /// Whether an entry was changed in memory.
     pub(super) fn is_changed(&self) -> bool {
         self.changed

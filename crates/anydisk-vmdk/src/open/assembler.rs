@@ -88,10 +88,10 @@ impl<'a> Assembler<'a> {
         for part in &self.parts {
             let Body::Sparse(sparse) = &part.body else { continue };
             let name = &self.files[sparse.file].name;
-            let what = match (sparse.damaged, sparse.passed_over) {
+            let what = match (sparse.damaged, sparse.misled.is_empty()) {
                 (true, _) => "its first grain directory is not in the file; the second is used",
-                (_, Some(_)) => {
-                    "its first grain directory names one place for several tables; the second is used"
+                (_, false) => {
+                    "its first grain directory names one place for several tables; for these, the second is used"
                 }
                 _ => continue,
             };

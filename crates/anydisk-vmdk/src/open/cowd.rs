@@ -46,7 +46,7 @@ pub(super) fn extent(file: usize, store: &dyn Storage) -> Result<Sparse> {
         unclean: unclean != [0; 4],
         unclean_at: HostOffset(COWD_UNCLEAN),
         free_sector_at: Some(HostOffset(COWD_FREE_SECTOR)),
-        passed_over: None,
+        misled: Box::default(),
         header_len: COWD_HEADER,
         end: AtomicU64::new(store.len()?),
         known: KnownTables::new(geometry.tables(), SECTOR),

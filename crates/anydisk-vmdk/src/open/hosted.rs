@@ -13,7 +13,7 @@ use crate::header::{Header, invalid};
 use crate::layout::{MetadataMarker, SECTOR, SparseHeader, flags, marker};
 use crate::limits;
 use crate::second::Survey;
-use crate::table::Geometry;
+use crate::table::{Geometry, sector_at};
 
 /// Reads the header of a hosted sparse extent, and its footer if that is the one that counts.
 pub(crate) fn read_header(store: &dyn Storage, limits: &Limits) -> Result<Header> {
@@ -88,17 +88,14 @@ pub(crate) fn extent(file: usize, store: &dyn Storage, header: &Header) -> Resul
     let is_inside = |at: HostOffset| at.saturating_add(geometry.directory_len()) <= end;
     // The second directory serves where the first cannot.
     let second = header.redundant.filter(|at| !is_inside(directory) && is_inside(*at));
-    let better = match header.redundant.filter(|_| second.is_none()) {
-        Some(second) if is_misled(store, &geometry, directory, second)? => Some(second),
-        _ => None,
+    let redundant = header.redundant.filter(|_| second.is_none());
+    let misled = match redundant.filter(|at| is_inside(*at)) {
+        Some(redundant) => misled(store, &geometry, directory, redundant)?,
+        None => Vec::new(),
     };
     let sparse = Sparse {
         file,
-        shape: Shape::new(
-            geometry,
-            second.or(better).unwrap_or(directory),
-            header.redundant.filter(|_| second.is_none() && better.is_none()),
-        ),
+        shape: Shape::new(geometry, second.unwrap_or(directory), redundant),
         damaged: second.is_some(),
         entries: Entries::Sectors { zeroed: header.has(flags::ZEROED_GRAIN) },
         packed: match (header.has(flags::COMPRESSED), header.has(flags::MARKERS)) {
@@ -110,7 +107,7 @@ pub(crate) fn extent(file: usize, store: &dyn Storage, header: &Header) -> Resul
         unclean: header.unclean,
         unclean_at: HostOffset(std::mem::offset_of!(SparseHeader, uncleanShutdown) as u64),
         free_sector_at: None,
-        passed_over: better.map(|_| directory),
+        misled: misled.into(),
         header_len: SECTOR,
         end: AtomicU64::new(end.get()),
         known: KnownTables::new(geometry.tables(), SECTOR),
@@ -122,39 +119,80 @@ pub(crate) fn extent(file: usize, store: &dyn Storage, header: &Header) -> Resul
     Ok(sparse)
 }
 
-/// Whether the directory at `first` names one place for two tables, or for parts of them, and the one at
-/// `second` does not and names as many. Directories that nobody writes to are not looked at if they are
-/// very long.
-fn is_misled(
+/// Numbers of the tables for which the directory at `first` names a place, or a part of it, that it names for
+/// another one too, and the one at `second` a place of their own that says something else. Directories that
+/// nobody writes to are not looked at if they are very long.
+fn misled(
     store: &dyn Storage,
     geometry: &Geometry,
     first: HostOffset,
     second: HostOffset,
-) -> Result<bool> {
+) -> Result<Vec<u64>> {
     if geometry.directory_len() > limits::WRITABLE_DIRECTORY {
-        return Ok(false);
+        return Ok(Vec::new());
     }
-    let (one, is_apart) = named(store, geometry, first)?;
-    if is_apart {
-        return Ok(false);
+    let one = directory(store, geometry, first)?;
+    let sharing = sharing(&one, geometry);
+    if sharing.is_empty() {
+        return Ok(sharing);
     }
-    let (other, is_apart) = named(store, geometry, second)?;
-    Ok(is_apart && other >= one)
+    let other = directory(store, geometry, second)?;
+    let not_apart = self::sharing(&other, geometry);
+    let end = store.len()?;
+    let mut misled = Vec::new();
+    for number in sharing {
+        let [one, other] = [&one, &other].map(|it| {
+            let index = usize::try_from(number).unwrap_or(usize::MAX);
+            sector_at(it.get(index).copied().unwrap_or(0).into())
+        });
+        let is_there = |at: HostOffset| {
+            at != HostOffset::ZERO && at.saturating_add(geometry.table_len()).get() <= end
+        };
+        let is_better = is_there(other) && not_apart.binary_search(&number).is_err();
+        if is_better && (misled.len() > MOST_COMPARED || !agree(store, geometry, one, other)?) {
+            misled.push(number);
+        }
+    }
+    Ok(misled)
 }
 
-/// How many tables a directory names, and whether all lie in the file and none on another.
-fn named(store: &dyn Storage, geometry: &Geometry, at: HostOffset) -> Result<(usize, bool)> {
-    let len = usize::try_from(geometry.directory_len()).expect("limited by the caller");
-    let mut bytes = vec![0; len];
+/// Tables that are compared with their second copies.
+const MOST_COMPARED: usize = 1024;
+
+/// The entries of a directory.
+fn directory(store: &dyn Storage, geometry: &Geometry, at: HostOffset) -> Result<Vec<u32>> {
+    entries(store, at, geometry.directory_len())
+}
+
+fn entries(store: &dyn Storage, at: HostOffset, len: u64) -> Result<Vec<u32>> {
+    let mut bytes = vec![0; usize::try_from(len).expect("limited by the caller")];
     store.read_padded_at(at, &mut bytes)?;
-    let entries = bytes.as_chunks().0.iter().map(|entry| u32::from_le_bytes(*entry));
-    let mut tables: Vec<_> = entries.filter(|entry| *entry != 0).map(u64::from).collect();
+    Ok(bytes.as_chunks().0.iter().map(|entry| u32::from_le_bytes(*entry)).collect())
+}
+
+/// Numbers of the tables that share sectors with another one, rising.
+fn sharing(directory: &[u32], geometry: &Geometry) -> Vec<u64> {
+    let mut tables: Vec<_> = directory.iter().copied().zip(0_u64..).collect();
+    tables.retain(|(sector, _)| *sector != 0);
     tables.sort_unstable();
-    let table = geometry.table_len().div_ceil(SECTOR);
-    let is_inside = tables.last().is_none_or(|last| {
-        last.saturating_add(table).saturating_mul(SECTOR) <= store.len().unwrap_or(0)
-    });
-    let pairs = tables.iter().zip(tables.iter().skip(1));
-    let is_apart = is_inside && pairs.into_iter().all(|(one, next)| one + table <= *next);
-    Ok((tables.len(), is_apart))
+    let len = geometry.table_len().div_ceil(SECTOR);
+    let meets = |one: &(u32, u64), next: &(u32, u64)| u64::from(one.0) + len > next.0.into();
+    let groups = tables.chunk_by(meets).filter(|group| group.len() > 1).flatten();
+    let mut numbers: Vec<_> = groups.map(|(_, number)| *number).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// Whether two tables name the same in more entries than not.
+fn agree(
+    store: &dyn Storage,
+    geometry: &Geometry,
+    one: HostOffset,
+    other: HostOffset,
+) -> Result<bool> {
+    let one = entries(store, one, geometry.table_len())?;
+    let other = entries(store, other, geometry.table_len())?;
+    let named = one.iter().zip(&other).filter(|pair| *pair != (&0, &0));
+    let (alike, unlike): (Vec<_>, Vec<_>) = named.partition(|(one, other)| one == other);
+    Ok(alike.len() > unlike.len())
 }

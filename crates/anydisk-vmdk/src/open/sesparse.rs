@@ -39,7 +39,7 @@ pub(super) fn extent(file: usize, store: &dyn Storage) -> Result<Sparse> {
         unclean: false,
         unclean_at: HostOffset::ZERO,
         free_sector_at: None,
-        passed_over: None,
+        misled: Box::default(),
         header_len: SECTOR,
         end: AtomicU64::new(end),
         known: KnownTables::new(geometry.tables(), SECTOR),

@@ -123,7 +123,7 @@ impl SparseWriter {
             let why = "its first grain directory is not in the file";
             return Err(Error::needs_repair(NAME, why).within(&file.name));
         }
-        if sparse.passed_over.is_some() {
+        if !sparse.misled.is_empty() {
             let why = "its first grain directory names one place for several tables";
             return Err(Error::needs_repair(NAME, why).within(&file.name));
         }

@@ -211,7 +211,7 @@ fn what_the_second_copies_name_is_no_leak_and_comes_back() {
     type Damage = fn(&MemoryStorage);
     let damages: [(Damage, &str); 4] = [
         (|store| put(store, DIRECTORY, 0), "directory-entry at 0x1400"),
-        (|store| put(store, DIRECTORY, 1), "directory-lost at 0x38"),
+        (|store| put(store, DIRECTORY, 1), "directory-entry at 0x1400"),
         (
             |store| store.write_at(HostOffset(TABLE), &[0; 512]).expect("memory"),
             "table-entry at 0x1600",

@@ -8,6 +8,7 @@ mod golden;
 mod links;
 mod mutants;
 mod qemu;
+mod repairing;
 mod resizing;
 mod several_files;
 mod stream;

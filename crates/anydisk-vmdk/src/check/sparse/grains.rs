@@ -1,24 +1,42 @@
 //! What the entries of tables name.
 
-use anydisk_core::{Error, Finding, GuestRange, HostOffset, Result, Severity, StorageExt};
+use anydisk_core::{Finding, GuestRange, HostOffset, Result, Severity, StorageExt};
 
-use super::super::table::Entries;
 use super::super::{guest, sector};
 use super::tables::Pair;
-use super::{Belief, SparseCheck, Walk};
+use super::{SparseCheck, Walk};
 use crate::check::unpack;
 use crate::extent::Packed;
 use crate::image::marker;
 use crate::layout::SECTOR;
-use crate::limits;
 use crate::table::Grain;
 
 /// Bytes of a grain that are copied at once.
 const COPY: u64 = 1 << 20;
 
-/// An entry names no place that a grain can have.
-#[derive(Debug)]
-pub(super) struct Nowhere;
+/// What an entry of a table leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Site {
+    /// No grain here, or one of zeroes.
+    Nothing,
+    /// A place that no grain can have.
+    Nowhere,
+    /// A place where one can be.
+    At(HostOffset),
+}
+
+/// Which of an entry and its second copy counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// The first.
+    First,
+    /// The second, which is this.
+    Second(u64),
+    /// Neither can be right.
+    Neither,
+    /// Nobody knows.
+    Doubt,
+}
 
 impl SparseCheck<'_> {
     pub(super) fn check_entry(
@@ -35,29 +53,22 @@ impl SparseCheck<'_> {
         }
         let from_start = self.bytes_before(pair.number, index);
         if from_start >= self.sparse.geometry().capacity() {
-            self.check_behind_end(walk, &mut pair.first, index, findings);
+            self.check_behind_end(walk, pair, index, findings);
             return Ok(());
         }
         let at = pair.first.place(index);
-        // Which of the two counts is known when all places are that are beyond doubt.
-        let other = copy.filter(|copy| *copy != entry && self.grain_of(*copy).is_ok());
-        if other.is_some() != walk.of_others {
-            self.has_others |= other.is_some();
-            self.states[usize::try_from(pair.number).expect("limited by the header")].has_others |=
-                other.is_some();
-            return Ok(());
-        }
-        let copy = other.filter(|copy| self.takes_copy(walk, entry, *copy));
         let cost = guest(self.part, from_start, self.sparse.geometry().grain());
-        let place = match copy {
-            Some(copy) => self.take_copy(walk, pair, index, copy, findings),
-            None => match self.judge(entry, at) {
-                Ok(place) => place,
-                Err(error) => {
-                    self.drop_entry(walk, pair, index, (error, cost), findings);
-                    None
-                }
-            },
+        let place = match self.verdict(entry, copy, from_start)? {
+            Verdict::First => self.judge(entry, at).ok().flatten(),
+            Verdict::Second(copy) => self.take_copy(walk, pair, index, copy, findings),
+            Verdict::Neither => {
+                self.drop_entry(walk, pair, index, cost, findings);
+                None
+            }
+            Verdict::Doubt => {
+                self.leave_in_doubt(walk, pair, index, cost, findings);
+                None
+            }
         };
         let Some(place) = place else { return Ok(()) };
         if walk.first {
@@ -67,67 +78,118 @@ impl SparseCheck<'_> {
             return self.check_packed(walk, place, from_start, cost, findings);
         }
         self.check_cut(walk, place, (at, from_start), findings)?;
-        let Some(met) = self.mark(walk, place, self.sparse.geometry().grain()) else {
-            return Ok(());
-        };
+        let grain = self.sparse.geometry().grain();
+        let Some(met) = self.mark(walk, place, grain) else { return Ok(()) };
         self.keeps_leaks = true;
-        let mut finding = self.used_twice(place, met, at).costing(cost);
-        if self.mends()
-            && let Some(copy) = self.copy_grain(place)?
-        {
-            pair.first.set(index, sector(copy));
-            finding.repaired = true;
+        let mut finding = used_twice(place, met, at).costing(cost);
+        // Of what lies on a table, nobody knows whether it is a grain at all.
+        if pair.is_proven && self.can_append() && !self.is_on_metadata(place) {
+            finding = finding.mended_by("a copy of the grain");
+            if self.mends()
+                && let Some(copy) = self.copy_grain(place)?
+            {
+                pair.first.set(index, sector(copy));
+                finding.repaired = true;
+            }
         }
         findings.push(finding);
         Ok(())
     }
 
-    /// Whether the entry of the second table is taken instead of that of the first, which is another. One
-    /// that names a grain in a place of its own is never given up for nothing, nor for a place that
-    /// somebody else has or that the second set names twice, whichever set is believed.
-    fn takes_copy(&self, walk: &Walk<'_, '_, '_>, entry: u64, copy: u64) -> bool {
-        let believed = self.belief == Belief::Second;
-        let is_free = |place: HostOffset| {
-            let end = place.saturating_add(self.stored_len());
-            !walk.occupied.meets(sector(place)..end.get().div_ceil(SECTOR))
+    /// Which entry counts: that of the first table wherever it can, as readers see it. One that names a
+    /// grain is only given up where another entry has its place beyond doubt.
+    fn verdict(&self, entry: u64, copy: Option<u64>, from_start: u64) -> Result<Verdict> {
+        let site = self.site(entry);
+        let Some(copy) = copy.filter(|copy| *copy != entry) else {
+            return Ok(if site == Site::Nowhere { Verdict::Neither } else { Verdict::First });
         };
-        match (self.grain_of(entry), self.grain_of(copy)) {
-            (_, Err(_)) => false,
-            (Err(_), Ok(None)) => true,
-            (Err(_), Ok(Some(place))) => self.can_be_taken(place, is_free(place)),
-            (Ok(None), Ok(None)) => believed,
-            // An entry of the first that says zeroes is one.
-            (Ok(None), Ok(Some(place))) => {
-                (entry == 0 || believed) && self.can_be_taken(place, is_free(place))
+        let second = Verdict::Second(copy);
+        let unless = |is_right: bool| if is_right { second } else { Verdict::Doubt };
+        Ok(match (site, self.site(copy)) {
+            (Site::Nowhere, Site::Nowhere) => Verdict::Neither,
+            (Site::Nowhere, Site::Nothing) => second,
+            (Site::Nowhere, Site::At(other)) if self.sparse.packed == Packed::No => {
+                unless(self.facts.can_be_taken(other) && !self.is_on_metadata(other))
             }
-            (Ok(Some(place)), Ok(None)) => believed && !is_free(place),
-            (Ok(Some(one)), Ok(Some(other))) => match (is_free(one), is_free(other)) {
-                (true, false) => false,
-                (false, true) => true,
-                _ => self.is_better_place(one, other),
+            (Site::Nowhere, Site::At(other)) => match self.is_marked(other, from_start)? {
+                true => second,
+                false => Verdict::Neither,
             },
+            (Site::Nothing, Site::At(other)) if self.sparse.decode(entry) == Grain::Absent => {
+                match self.sparse.packed {
+                    _ if self.facts.is_named(other) => Verdict::First,
+                    Packed::No => {
+                        unless(self.facts.can_be_taken(other) && !self.is_on_metadata(other))
+                    }
+                    _ if self.is_marked(other, from_start)? => second,
+                    _ if self.has_below => Verdict::Doubt,
+                    _ => Verdict::First,
+                }
+            }
+            (Site::At(one), Site::Nothing) if self.sparse.packed == Packed::No => {
+                if self.is_others(one) && !self.has_below { second } else { Verdict::First }
+            }
+            (Site::Nothing, _) | (Site::At(_), Site::Nothing | Site::Nowhere) => Verdict::First,
+            (Site::At(one), Site::At(other)) => {
+                let is_second = match self.sparse.packed {
+                    Packed::No => {
+                        let len = self.sparse.geometry().grain();
+                        let is_askew = self.facts.is_aligned(one) == Some(false)
+                            && self.facts.is_aligned(other) == Some(true);
+                        (self.is_others(one) || is_askew)
+                            && self.facts.is_sole_beside(other, one)
+                            && !self.is_on_metadata(other)
+                            && other.saturating_add(len) <= self.file_end
+                    }
+                    _ => !self.is_marked(one, from_start)? && self.is_marked(other, from_start)?,
+                };
+                if is_second { second } else { Verdict::First }
+            }
+        })
+    }
+
+    /// Where an entry leads to.
+    pub(super) fn site(&self, entry: u64) -> Site {
+        match self.sparse.decode(entry) {
+            Grain::Absent | Grain::Zero => Site::Nothing,
+            Grain::Broken(_) => Site::Nowhere,
+            Grain::Sector(sector) => {
+                let place = self.sparse.grain_place(sector, 1).filter(|at| self.was_there(*at));
+                place.map_or(Site::Nowhere, Site::At)
+            }
         }
     }
 
-    /// Whether a grain that the second set names is one where the first names none, as readers see it:
-    /// if no first table names it. Where several entries of the second do, each gets it.
-    fn can_be_taken(&self, place: HostOffset, is_free: bool) -> bool {
-        let Some((first, second)) = &self.named else { return is_free };
-        match first.has(place) {
-            true => is_free && self.belief == Belief::Second,
-            false => is_free || second.has_twice(place),
-        }
+    /// Whether a place, which one set names, is somebody else's beyond doubt.
+    fn is_others(&self, place: HostOffset) -> bool {
+        let len = self.sparse.geometry().grain();
+        self.facts.is_agreed(place)
+            || self.is_on_piece(place, len)
+            || self.facts.on_tables(place, len) == Some(true)
     }
 
-    /// Of two places that are as free, whether that of the second set counts.
-    fn is_better_place(&self, one: HostOffset, other: HostOffset) -> bool {
-        let believed = self.belief == Belief::Second;
-        let Some((first, second)) = &self.named else { return believed };
-        match (first.has_twice(one), second.has_twice(other)) {
-            (false, true) => false,
-            (true, false) => true,
-            _ => believed,
-        }
+    fn is_on_metadata(&self, place: HostOffset) -> bool {
+        let grain = self.sparse.geometry().grain();
+        self.facts.on_tables(place, grain).is_some() || self.is_on_piece(place, grain)
+    }
+
+    /// Whether `len` bytes at a place share one with metadata that is no table.
+    fn is_on_piece(&self, place: HostOffset, len: u64) -> bool {
+        let end = place.saturating_add(len);
+        self.pieces().into_iter().any(|(at, len)| at < end && place < at.saturating_add(len))
+    }
+
+    /// Packed bytes at a place, if what stands before them says that they are the grain meant.
+    pub(super) fn marked_len(&self, place: HostOffset, from_start: u64) -> Result<Option<usize>> {
+        let head = usize::try_from(self.sparse.packed.head()).expect("4 or 12");
+        let mut bytes = [0; 12];
+        self.store.read_padded_at(place, &mut bytes[..head])?;
+        let [lba, size] = marker(&bytes[..head]);
+        Ok(self.sparse.check_marker(place, from_start, lba, size).ok())
+    }
+
+    fn is_marked(&self, place: HostOffset, from_start: u64) -> Result<bool> {
+        Ok(self.marked_len(place, from_start)?.is_some())
     }
 
     /// Tells that the entry of the second table counts: where the grain is.
@@ -148,16 +210,21 @@ impl SparseCheck<'_> {
             // What a crash between the writes of the two may leave is no damage.
             let is_crash = self.sparse.unclean && entry == 0;
             let severity = if is_crash { Severity::Note } else { Severity::Corruption };
-            let finding = Finding::new(severity, "table-entry", at, text);
-            let mut finding = finding.mended_by("the entry of the second table");
-            finding.repaired = self.mends();
+            let mut finding = Finding::new(severity, "table-entry", at, text);
+            if pair.is_proven {
+                finding = finding.mended_by("the entry of the second table");
+                finding.repaired = self.mends();
+            }
             findings.push(finding);
         }
         self.keeps_leaks = true;
-        if self.mends() {
+        if pair.is_proven && self.mends() {
             pair.first.set(index, copy);
         }
-        self.grain_of(copy).ok().flatten()
+        match self.site(copy) {
+            Site::At(place) => Some(place),
+            Site::Nothing | Site::Nowhere => None,
+        }
     }
 
     /// The file must not end in a grain, as far as that is on the disk.
@@ -178,8 +245,17 @@ impl SparseCheck<'_> {
         let text = format!("the file ends in the grain at {place}, at {end}");
         let finding = Finding::new(Severity::Corruption, "grain-cut", at, text);
         let lost = guest(self.part, from_start + there, len - there);
-        let mut finding = finding.costing(lost).mended_by("the file is filled up with zeroes");
-        if self.mends() {
+        let mut finding = finding.costing(lost);
+        // Else what is named behind the end would show the zeroes, or a table be made of them; and who of
+        // two that have the grain can read its last sector, nobody knows.
+        let is_fillable = self.facts.beyond.whole == 0
+            && !self.facts.is_named_twice(place)
+            && self.can_mend()
+            && !self.has_footer;
+        if is_fillable {
+            finding = finding.mended_by("the file is filled up with zeroes");
+        }
+        if self.mends() && is_fillable {
             self.store.set_len(grain_end.get())?;
             self.store.flush()?;
             self.end = self.end.max(grain_end.get());
@@ -196,35 +272,74 @@ impl SparseCheck<'_> {
         walk: &Walk<'_, '_, '_>,
         pair: &mut Pair,
         index: usize,
-        (error, cost): (Error, GuestRange),
+        cost: GuestRange,
         findings: &mut Vec<Finding>,
     ) {
         self.keeps_leaks = true;
         if !walk.first {
             return;
         }
-        let at = pair.first.place(index);
-        let is_kept = self.is_free_place(walk, pair.first.get(index));
+        let (entry, at) = (pair.first.get(index), pair.first.place(index));
+        let is_kept = self.is_free_place(walk, entry);
         let kind = if is_kept { "first-grain" } else { "table-entry" };
-        let finding = Finding::new(Severity::Corruption, kind, at, error.to_string());
-        let mut finding = finding.costing(cost);
-        if !is_kept {
-            finding = finding.mended_by("there is no grain any more");
-            if self.mends() {
-                pair.first.set(index, 0);
-                finding.repaired = true;
+        let text = self.judge(entry, at).err().map_or_else(String::new, |error| error.to_string());
+        let mut finding = Finding::new(Severity::Corruption, kind, at, text).costing(cost);
+        match self.emptied().filter(|_| pair.is_proven && pair.is_front && !is_kept) {
+            None => pair.in_doubt = true,
+            Some(emptied) => {
+                finding = finding.mended_by("there is no grain any more");
+                if self.mends() {
+                    pair.first.set(index, emptied);
+                    finding.repaired = true;
+                }
             }
         }
         findings.push(finding);
+    }
+
+    /// The entry of a grain that is lost: where there is a disk below, its data must not show.
+    fn emptied(&self) -> Option<u64> {
+        match self.has_below {
+            _ if !self.sparse.has_sector_entries() => None,
+            false => Some(0),
+            true => self.sparse.has_zero_entries().then_some(1),
+        }
+    }
+
+    /// Tells that nobody knows which of two entries is right.
+    fn leave_in_doubt(
+        &mut self,
+        walk: &Walk<'_, '_, '_>,
+        pair: &mut Pair,
+        index: usize,
+        cost: GuestRange,
+        findings: &mut Vec<Finding>,
+    ) {
+        self.keeps_leaks = true;
+        pair.in_doubt = true;
+        if !walk.first {
+            return;
+        }
+        let (entry, at) = (pair.first.get(index), pair.first.place(index));
+        let copy = pair.second.as_ref().map_or(0, |second| second.get(index));
+        let text = match self.judge(entry, at) {
+            Err(error) => error.to_string(),
+            Ok(_) => format!("the entry is {entry:#x}"),
+        };
+        let text = format!("{text}; that of the second table, {copy:#x}, names what others have");
+        let finding = Finding::new(Severity::Corruption, "table-entry", at, text);
+        findings.push(finding.costing(cost));
     }
 
     /// Whether a refused entry names a place in the file where nothing else lies: then what the header
     /// says of the place of the first grain may as well be wrong, and the entry is kept.
     fn is_free_place(&self, walk: &Walk<'_, '_, '_>, entry: u64) -> bool {
         let Grain::Sector(first) = self.sparse.decode(entry) else { return false };
-        let stored = self.stored_len() / SECTOR;
-        let end = if self.ends_well == Some(true) { self.sparse.end() } else { self.file_end };
-        let end = end.get() / SECTOR;
+        let stored = match self.sparse.packed {
+            Packed::No => self.sparse.grain_sectors(),
+            _ => 1,
+        };
+        let end = self.file_end.get() / SECTOR;
         let is_inside = first.checked_add(stored).is_some_and(|last| last <= end);
         is_inside && !walk.occupied.meets(first..first + stored)
     }
@@ -232,22 +347,10 @@ impl SparseCheck<'_> {
     /// Whether the file had this place before it grew by what is mended. What is appended is named by no
     /// other entry, or nothing is.
     fn was_there(&self, place: HostOffset) -> bool {
-        self.ends_well == Some(true) || place < self.file_end
+        place < self.file_end || self.facts.beyond.is_none()
     }
 
-    /// Where the grain is that an entry names, if it names one.
-    pub(super) fn grain_of(&self, entry: u64) -> Result<Option<HostOffset>, Nowhere> {
-        match self.sparse.decode(entry) {
-            Grain::Sector(sector) => {
-                let place = self.sparse.grain_place(sector, 1).filter(|at| self.was_there(*at));
-                place.map(Some).ok_or(Nowhere)
-            }
-            Grain::Broken(_) => Err(Nowhere),
-            Grain::Absent | Grain::Zero => Ok(None),
-        }
-    }
-
-    /// As [`grain_of`](Self::grain_of) of the entry at `at`.
+    /// Where the grain is that the entry at `at` names, if it names one.
     ///
     /// # Errors
     /// What is wrong with the entry.
@@ -266,12 +369,13 @@ impl SparseCheck<'_> {
     /// wrong.
     fn check_behind_end(
         &mut self,
-        walk: &mut Walk<'_, '_, '_>,
-        first: &mut Entries,
+        walk: &Walk<'_, '_, '_>,
+        pair: &mut Pair,
         index: usize,
         findings: &mut Vec<Finding>,
     ) {
-        if first.get(index) == 0 || walk.of_others {
+        let first = &mut pair.first;
+        if first.get(index) == 0 {
             return;
         }
         self.keeps_leaks = true;
@@ -281,8 +385,8 @@ impl SparseCheck<'_> {
         let text = format!("the entry {:#x} is for a grain behind the end", first.get(index));
         let mut finding =
             Finding::new(Severity::Note, "entry-behind-end", first.place(index), text);
-        // Where the descriptor has more bytes, it is the header that is in doubt.
-        if self.told > self.sparse.geometry().capacity() {
+        // Where the descriptor says something else, it is the header that is in doubt.
+        if !pair.is_proven || !pair.is_front {
             findings.push(finding);
             return;
         }
@@ -294,23 +398,10 @@ impl SparseCheck<'_> {
         findings.push(finding);
     }
 
-    fn used_twice(&self, place: HostOffset, met: u64, at: HostOffset) -> Finding {
-        let met = HostOffset(met * SECTOR);
-        let text = format!("the grain at {place} shares {met} with another grain or with metadata");
-        Finding::new(Severity::Corruption, "grain-used-twice", at, text)
-            .mended_by("a copy of the grain")
-    }
-
-    /// Appends a copy of a grain, flushed; `None` where sector numbers do not reach, or where another entry
-    /// could name the place by chance.
+    /// Appends a copy of a grain, flushed; `None` where nothing may be appended.
     fn copy_grain(&mut self, from: HostOffset) -> Result<Option<HostOffset>> {
         let grain = self.sparse.geometry().grain();
-        let to = HostOffset(self.end.next_multiple_of(grain));
-        let end = to.saturating_add(grain);
-        let can_be_named = self.sparse.has_sector_entries() && end.get() <= limits::FILE;
-        if !can_be_named || !self.ends_well()? {
-            return Ok(None);
-        }
+        let Some(to) = self.append(grain, grain) else { return Ok(None) };
         let mut bytes = vec![0; usize::try_from(grain.min(COPY)).expect("a small number")];
         let mut done = 0;
         while done < grain {
@@ -319,8 +410,7 @@ impl SparseCheck<'_> {
             done += bytes.len() as u64;
         }
         self.store.flush()?;
-        self.end = end.get();
-        self.sparse.grow_to(end);
+        self.sparse.grow_to(to.saturating_add(grain));
         Ok(Some(to))
     }
 
@@ -342,7 +432,7 @@ impl SparseCheck<'_> {
         let wrong = match len {
             Ok(len) => {
                 if let Some(met) = self.mark(walk, at, head + len as u64) {
-                    findings.push(self.used_twice(at, met, at).costing(cost));
+                    findings.push(used_twice(at, met, at).costing(cost));
                 }
                 let grain = self.sparse.geometry().grain();
                 let rest = (self.sparse.geometry().capacity() - from_start).min(grain);
@@ -361,4 +451,10 @@ impl SparseCheck<'_> {
         }
         Ok(())
     }
+}
+
+fn used_twice(place: HostOffset, met: u64, at: HostOffset) -> Finding {
+    let met = HostOffset(met * SECTOR);
+    let text = format!("the grain at {place} shares {met} with another grain or with metadata");
+    Finding::new(Severity::Corruption, "grain-used-twice", at, text)
 }

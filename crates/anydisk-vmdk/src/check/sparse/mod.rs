@@ -1,7 +1,11 @@
 //! Checking an extent of grains.
+//!
+//! What is read right before a repair is so after it, and nothing of one grain is shown in another. So
+//! all tables are looked at first ([`Facts`]), and written to is only what is proven by two witnesses.
+//! What is in doubt stays as it is, and is told without a remedy.
 
-mod copies;
 mod directories;
+mod facts;
 mod grains;
 mod leaks;
 mod tables;
@@ -12,13 +16,14 @@ use anydisk_core::{
     StorageExt,
 };
 
-use self::copies::Named;
 use self::directories::overlapping;
+use self::facts::Facts;
+use self::grains::Site;
 use self::windows::Windows;
 use super::occupied::Occupied;
 use super::{Progress, Teller, sector};
 use crate::extent::{Part, Sparse};
-use crate::layout::{SECTOR, SparseHeader, flags};
+use crate::layout::{GD_AT_END, SECTOR, SparseHeader, flags};
 use crate::open::Assembly;
 
 /// The check of one extent.
@@ -41,45 +46,18 @@ pub(super) struct SparseCheck<'a> {
     second: Option<HostOffset>,
     /// The directory lies on other metadata: nothing may be written.
     entangled: bool,
-    /// The two sets of tables say different things.
-    differ: bool,
-    belief: Belief,
-    /// What each of them names, where they differ.
-    named: Option<(Named, Named)>,
-    /// Entries of the window were left for those that others may have the place of.
-    has_others: bool,
-    /// Of each table.
-    states: Vec<TableState>,
+    /// There is a disk below, or nobody knows: what is lost here must not show what is there.
+    has_below: bool,
+    /// A footer must stay the last of the file.
+    has_footer: bool,
+    facts: Facts,
     windows: Windows,
-    /// Whether all grains that are named end in the file, once that is known.
-    ends_well: Option<bool>,
-}
-
-/// Which set of tables is believed where they differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Belief {
-    /// Both: what the first names, and what only the second names.
-    Both,
-    /// The second: the first contradicts itself.
-    Second,
-}
-
-/// What is known of a table and its second copy.
-#[derive(Clone, Copy, Debug, Default)]
-struct TableState {
-    /// It lies on other metadata, and must not be written.
-    first_on_others: bool,
-    second_on_others: bool,
-    /// Its second copy names grains that it does not.
-    has_others: bool,
 }
 
 /// One walk over the tables, with what is in use in one window.
 struct Walk<'a, 't, 'p> {
     /// Everything is judged in the first walk; later ones look only for what is used twice.
     first: bool,
-    /// What only second tables name is looked at.
-    of_others: bool,
     occupied: Occupied,
     teller: &'a mut Teller<'t>,
     progress: &'a mut Progress<'p>,
@@ -91,6 +69,10 @@ struct Tables {
     number: u64,
     first: Option<HostOffset>,
     second: Option<HostOffset>,
+    /// Both can be written to, if that is asked for.
+    is_proven: bool,
+    /// They lie before all grains.
+    is_front: bool,
 }
 
 impl<'a> SparseCheck<'a> {
@@ -100,12 +82,9 @@ impl<'a> SparseCheck<'a> {
         part: &'a Part,
         sparse: &'a Sparse,
     ) -> Self {
-        // Which of the two is believed is decided here by all that they name.
-        if let Some(first) = sparse.passed_over {
-            sparse.move_directories(first, Some(sparse.directory()));
-        }
         let room = assembly.room.filter(|_| sparse.file == 0);
-        let tables = usize::try_from(sparse.geometry().tables()).expect("limited by the header");
+        // Whether there was a disk below, only the descriptor knows.
+        let is_bare = sparse.file == 0 && assembly.room.is_none();
         Self {
             request,
             part,
@@ -118,13 +97,10 @@ impl<'a> SparseCheck<'a> {
             keeps_leaks: false,
             second: sparse.redundant(),
             entangled: false,
-            differ: false,
-            belief: Belief::Both,
-            named: None,
-            has_others: false,
-            states: vec![TableState::default(); tables],
+            has_below: is_bare || assembly.descriptor.parent.is_some(),
+            has_footer: false,
+            facts: Facts::new(0, 1, 1),
             windows: Windows::new(sparse.end(), request.open.limits.table_cache),
-            ends_well: None,
         }
     }
 
@@ -147,13 +123,12 @@ impl<'a> SparseCheck<'a> {
         *teller.report.total_clusters.get_or_insert(0) += grains;
         self.check_header(teller)?;
         self.check_pieces(teller)?;
-        self.differ = self.copies_differ()?;
-        if self.differ {
-            self.judge_sets(teller)?;
+        self.facts = self.look()?;
+        if self.facts.entangled && !self.entangled {
+            self.entangled = true;
+            teller.tell(overlapping(self.sparse.directory()));
         }
-        for number in 0..self.windows.count() {
-            self.find_tables(&mut self.window(number, teller, progress))?;
-        }
+        self.keeps_leaks |= self.entangled;
         self.check_directories(teller)?;
         for number in 0..self.windows.count() {
             let mut walk = self.window(number, teller, progress);
@@ -169,8 +144,13 @@ impl<'a> SparseCheck<'a> {
         self.clear_unclean(teller)
     }
 
+    /// Whether tables are mended, if that is asked for.
+    fn can_mend(&self) -> bool {
+        !self.entangled && self.sparse.has_sector_entries()
+    }
+
     fn mends(&self) -> bool {
-        self.request.repair == Repair::All && !self.entangled
+        self.request.repair == Repair::All && self.can_mend()
     }
 
     fn window<'w, 't, 'p>(
@@ -180,7 +160,7 @@ impl<'a> SparseCheck<'a> {
         progress: &'w mut Progress<'p>,
     ) -> Walk<'w, 't, 'p> {
         let occupied = self.windows.occupied(number);
-        Walk { first: number == 0, of_others: false, occupied, teller, progress }
+        Walk { first: number == 0, occupied, teller, progress }
     }
 
     fn check_header(&mut self, teller: &mut Teller<'_>) -> Result<()> {
@@ -189,6 +169,8 @@ impl<'a> SparseCheck<'a> {
             // Growing puts the header first: it may say more for a moment, and never less.
             let is_lost = capacity < told;
             self.keeps_leaks |= is_lost;
+            // Of one of them, a bit may be wrong: then what seems to be a table is something else.
+            self.entangled = true;
             let severity = if is_lost { Severity::Corruption } else { Severity::Note };
             let text = format!("the header speaks of {capacity} bytes, the descriptor of {told}");
             let mut finding = Finding::new(severity, "extent-size", HostOffset(12), text);
@@ -199,13 +181,22 @@ impl<'a> SparseCheck<'a> {
             }
             teller.tell(finding);
         }
+        if !self.sparse.is_cowd() {
+            let mut field = [0; 8];
+            let at = std::mem::offset_of!(SparseHeader, gdOffset) as u64;
+            self.store.read_padded_at(HostOffset(at), &mut field)?;
+            self.has_footer = u64::from_le_bytes(field) == GD_AT_END;
+        }
         if self.sparse.damaged {
             let text = "the first grain directory is not in the file".to_owned();
             self.keep_only(self.sparse.directory(), "the second takes its place", text, teller)?;
         }
         let len = self.sparse.geometry().directory_len();
-        if self.second.is_some_and(|at| at.saturating_add(len) > self.sparse.end()) {
+        let end = self.sparse.end();
+        if let Some(second) = self.second.filter(|at| at.saturating_add(len) > end) {
             let text = "the second grain directory is not in the file".to_owned();
+            // What is left of one that was cut off is still read.
+            self.entangled |= second < end;
             let first = self.sparse.directory();
             self.keep_only(first, "there is only the first one then", text, teller)?;
         }
@@ -243,7 +234,7 @@ impl<'a> SparseCheck<'a> {
         }
         match self.second.filter(|second| meets(*second)) {
             _ if touching.is_empty() => {}
-            Some(second) if !meets(first) || second == first => self.second = None,
+            Some(second) if second == first => self.second = None,
             None if meets(first) && self.second.is_some() => {
                 let text = "the first grain directory lies on other metadata".to_owned();
                 let second = self.second.unwrap_or(first);
@@ -251,6 +242,29 @@ impl<'a> SparseCheck<'a> {
             }
             _ => self.entangled = true,
         }
+        Ok(())
+    }
+
+    /// Tells that one directory is lost, and goes on with the one at `directory` as the only one.
+    fn keep_only(
+        &mut self,
+        directory: HostOffset,
+        remedy: &'static str,
+        text: String,
+        teller: &mut Teller<'_>,
+    ) -> Result<()> {
+        let at = HostOffset(std::mem::offset_of!(SparseHeader, gdOffset) as u64);
+        let finding = Finding::new(Severity::Corruption, "directory-lost", at, text);
+        let can_mend = self.can_mend() && !self.has_footer;
+        let mut finding = if can_mend { finding.mended_by(remedy) } else { finding };
+        self.keeps_leaks = true;
+        self.sparse.move_directories(directory, None);
+        self.second = None;
+        if self.mends() && can_mend {
+            self.name_only(sector(directory))?;
+            finding.repaired = true;
+        }
+        teller.tell(finding);
         Ok(())
     }
 
@@ -273,8 +287,10 @@ impl<'a> SparseCheck<'a> {
         }
         let at = self.sparse.unclean_at;
         let text = "the extent was not closed by its last writer".to_owned();
-        let mut finding =
-            Finding::new(Severity::Note, "unclean", at, text).mended_by("the flag is cleared");
+        let mut finding = Finding::new(Severity::Note, "unclean", at, text);
+        if self.can_mend() {
+            finding = finding.mended_by("the flag is cleared");
+        }
         if self.mends() {
             self.sparse.tell_unclean(self.store, false)?;
             self.store.flush()?;

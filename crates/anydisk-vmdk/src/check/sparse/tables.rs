@@ -1,6 +1,6 @@
 //! The tables and their second copies.
 
-use anydisk_core::{Finding, Result, Severity};
+use anydisk_core::{Finding, HostOffset, Result, Severity};
 
 use super::super::table::Entries;
 use super::{SparseCheck, Tables, Walk};
@@ -10,11 +10,16 @@ pub(super) struct Pair {
     pub(super) number: u64,
     pub(super) first: Entries,
     pub(super) second: Option<Entries>,
+    /// Entries of both may be changed.
+    pub(super) is_proven: bool,
+    /// And emptied.
+    pub(super) is_front: bool,
+    /// There is an entry of which nobody knows whether the first or the second is right.
+    pub(super) in_doubt: bool,
 }
 
 impl SparseCheck<'_> {
-    /// Looks at all grains of a window: first those of entries that stand by themselves, then those
-    /// that only a second table names, where nobody else has the place.
+    /// Looks at all grains of a window.
     pub(super) fn walk(&mut self, walk: &mut Walk<'_, '_, '_>) -> Result<()> {
         for (at, len) in self.pieces() {
             self.mark(walk, at, len);
@@ -29,27 +34,19 @@ impl SparseCheck<'_> {
         self.each_table(|this, tables| {
             this.check_table(walk, tables)?;
             walk.progress.step(len)
-        })?;
-        if std::mem::take(&mut self.has_others) {
-            walk.of_others = true;
-            self.each_table(|this, tables| {
-                let number = usize::try_from(tables.number).expect("limited by the header");
-                match std::mem::take(&mut this.states[number].has_others) {
-                    true => this.check_table(walk, tables),
-                    false => Ok(()),
-                }
-            })?;
-        }
-        Ok(())
+        })
     }
 
     fn check_table(&mut self, walk: &mut Walk<'_, '_, '_>, tables: Tables) -> Result<()> {
         let Some(at) = tables.first.or(tables.second) else { return Ok(()) };
-        let copy = tables.second.filter(|second| self.differ && *second != at);
+        let copy = tables.second.filter(|second| self.facts.differ && *second != at);
         let mut pair = Pair {
             number: tables.number,
             first: self.table_at(at)?,
             second: copy.map(|at| self.table_at(at)).transpose()?,
+            is_proven: tables.is_proven,
+            is_front: tables.is_front,
+            in_doubt: false,
         };
         if pair.first.is_empty() && pair.second.as_ref().is_none_or(Entries::is_empty) {
             return Ok(());
@@ -58,8 +55,7 @@ impl SparseCheck<'_> {
         for index in 0..pair.first.len() {
             self.check_entry(walk, index, &mut pair, &mut findings)?;
         }
-        let number = usize::try_from(tables.number).expect("limited by the header");
-        if walk.first && !self.states[number].has_others {
+        if walk.first {
             self.check_copy(&mut pair, &mut findings);
         }
         self.write_back(tables, pair)?;
@@ -94,12 +90,26 @@ impl SparseCheck<'_> {
         self.keeps_leaks = true;
         let text =
             format!("{count} entries differ from those of the first table at {}", first.place(0));
-        let finding = Finding::new(Severity::Note, "copies-differ", at, text);
-        let mut finding = finding.mended_by("the first is copied over the second");
-        if self.mends() {
-            second.copy_from(first);
-            finding.repaired = true;
+        let mut finding = Finding::new(Severity::Note, "copies-differ", at, text);
+        if pair.is_proven && !pair.in_doubt {
+            finding = finding.mended_by("the first is copied over the second");
+            if self.mends() {
+                second.copy_from(first);
+                finding.repaired = true;
+            }
         }
         findings.push(finding);
+    }
+
+    /// The table at a place.
+    pub(super) fn table_at(&self, at: HostOffset) -> Result<Entries> {
+        let geometry = self.sparse.geometry();
+        Entries::read(self.store, at, geometry.entries().into(), geometry.entry_len())
+    }
+
+    /// Bytes of the extent before the grain of an entry of table `number`.
+    pub(super) fn bytes_before(&self, number: u64, index: usize) -> u64 {
+        let geometry = self.sparse.geometry();
+        number.saturating_mul(geometry.coverage()).saturating_add(index as u64 * geometry.grain())
     }
 }
