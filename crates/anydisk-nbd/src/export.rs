@@ -151,13 +151,14 @@ impl Export {
     /// The transmission flags.
     pub(crate) fn flags(&self, structured: bool) -> u16 {
         let changes = match self.is_writable {
-            true => can::SEND_TRIM | can::SEND_WRITE_ZEROES,
+            true => can::SEND_TRIM | can::SEND_WRITE_ZEROES | can::SEND_FAST_ZERO,
             false => can::READ_ONLY,
         };
         let whole = if structured { can::SEND_DF } else { 0 };
         // One disk stands behind all connections: what one wrote all see, and a flush is of all.
         let several = if self.is_shared { can::CAN_MULTI_CONN } else { 0 };
-        can::HAS_FLAGS | can::SEND_FLUSH | can::SEND_FUA | several | changes | whole
+        let always = can::HAS_FLAGS | can::SEND_FLUSH | can::SEND_FUA | can::SEND_CACHE;
+        always | several | changes | whole
     }
 
     /// Bytes that are best asked for at once.

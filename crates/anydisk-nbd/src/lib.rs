@@ -8,15 +8,15 @@
 //! | | |
 //! |---|---|
 //! | fixed newstyle negotiation; lists, several exports | works |
-//! | read, write, flush, FUA, trim, write zeroes | works |
+//! | read, write, flush, FUA, trim, write zeroes (also only if that is fast), cache | works |
 //! | structured replies: zeroes are not sent | works |
 //! | block status: `base:allocation`, `qemu:allocation-depth`, `qemu:dirty-bitmap:NAME` | works |
 //! | many requests at once, several connections (`CAN_MULTI_CONN`) | works |
 //! | TLS, resizing, extended headers (requests over 4 GiB) | missing |
 //!
 //! A connection is anything to read from and to write to: making sockets, and who may connect, is
-//! the caller's matter. Clients are strangers: what they send costs bounded memory
-//! (32 MiB and its answer for each thread), and is refused with a reason.
+//! the caller's matter. Clients are strangers: what they ask for costs bounded memory (2 MiB for each
+//! thread while all of them together have less than 256 MiB, then 64 KiB), and is refused with a reason.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -32,6 +32,7 @@
 //! [network block device protocol]: https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
+mod budget;
 mod error;
 mod export;
 mod layout;
@@ -40,10 +41,12 @@ mod session;
 mod wire;
 
 use std::io::{BufReader, Read, Write};
+use std::sync::Arc;
 
 pub use error::{Error, Result};
 pub use export::{Durability, Export};
 
+use crate::budget::Budget;
 use crate::negotiate::{Agreed, negotiate};
 use crate::session::Session;
 
@@ -53,18 +56,28 @@ use crate::session::Session;
 pub struct Server {
     exports: Vec<Export>,
     threads: usize,
+    budget: Arc<Budget>,
 }
+
+/// Bytes of the data of requests, of all clients, if nothing else is said.
+const MEMORY: usize = 256 << 20;
 
 impl Server {
     /// Offers these. A client that names none gets the first.
     pub fn new(exports: Vec<Export>) -> Self {
-        Self { exports, threads: 4 }
+        Self { exports, threads: 4, budget: Arc::new(Budget::new(MEMORY)) }
     }
 
     /// The same with so many threads for each connection, which is how many of its requests are
     /// done at once. 4 if it is not said.
     pub fn with_threads(self, threads: usize) -> Self {
         Self { threads: threads.max(1), ..self }
+    }
+
+    /// The same with so many bytes for the data of what all clients ask for at once; 256 MiB if it is
+    /// not said. When they are used up it goes on, in pieces of 64 KiB for each thread beside them.
+    pub fn with_memory(self, bytes: usize) -> Self {
+        Self { budget: Arc::new(Budget::new(bytes)), ..self }
     }
 
     /// What is offered.
@@ -97,8 +110,8 @@ impl Server {
     ) -> Result<Option<Client<'_, R, W>>> {
         let mut input = BufReader::with_capacity(64 << 10, input);
         let agreed = negotiate(&self.exports, &mut input, &mut output)?;
-        let threads = self.threads;
-        Ok(agreed.map(|agreed| Client { agreed, input, output, threads }))
+        let (threads, budget) = (self.threads, &*self.budget);
+        Ok(agreed.map(|agreed| Client { agreed, input, output, threads, budget }))
     }
 }
 
@@ -109,6 +122,7 @@ pub struct Client<'a, R, W> {
     input: BufReader<R>,
     output: W,
     threads: usize,
+    budget: &'a Budget,
 }
 
 impl<'a, R: Read + Send, W: Write + Send> Client<'a, R, W> {
@@ -123,7 +137,8 @@ impl<'a, R: Read + Send, W: Write + Send> Client<'a, R, W> {
     /// [`Error`].
     pub fn serve(self) -> Result<()> {
         let export = self.agreed.export;
-        let served = Session::new(self.agreed, self.input, self.output).run(self.threads);
+        let served = Session::new(self.agreed, self.budget, self.input, self.output);
+        let served = served.run(self.threads);
         if export.is_writable() && export.durability() != Durability::Never {
             export.disk().flush()?;
         }

@@ -1,6 +1,9 @@
 //! The transmission: requests, by several threads, and their answers.
 
-use std::io::{self, Read, Write};
+mod read;
+mod receive;
+
+use std::io::{self, IoSlice, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,17 +11,13 @@ use anydisk_core::{Error as DiskError, GuestRange, on_threads};
 use anydisk_storage::Error as StorageError;
 use zerocopy::IntoBytes;
 
-use crate::error::{Error, Result, protocol};
+use crate::budget::{Budget, Piece};
+use crate::error::{Error, Result};
 use crate::export::{Durability, Export, MOST};
 use crate::layout::{
-    CHUNK, DONE, REQUEST, RawChunk, RawRequest, RawSimpleReply, SIMPLE_REPLY, chunk, command,
-    errno, flag,
+    CHUNK, DONE, RawChunk, RawSimpleReply, SIMPLE_REPLY, chunk, command, errno, flag,
 };
 use crate::negotiate::Agreed;
-use crate::wire;
-
-/// Zeroes that are not worth an answer of their own.
-const LEAST_HOLE: u64 = 32 << 10;
 
 /// The most bytes of a text for people.
 const LONGEST_TEXT: usize = 4096;
@@ -30,6 +29,7 @@ const MOST_RUNS: usize = 1024;
 /// others do theirs.
 pub(crate) struct Session<'a, R, W> {
     agreed: Agreed<'a>,
+    budget: &'a Budget,
     input: Mutex<R>,
     output: Mutex<W>,
     /// No more requests are taken.
@@ -39,14 +39,22 @@ pub(crate) struct Session<'a, R, W> {
 }
 
 /// What a client wants.
-struct Request {
+struct Request<'a> {
     flags: u16,
     command: u16,
     cookie: u64,
     offset: u64,
     length: u32,
-    /// The data of a write, unless it is too long.
-    data: Vec<u8>,
+    data: Data<'a>,
+}
+
+/// The data of a request.
+enum Data<'a> {
+    None,
+    /// Of a write, all of it.
+    Whole(Piece<'a>),
+    /// It was too long to be kept, and was written as it came.
+    Written(Answered<()>),
 }
 
 /// Why a request is not answered as it should be.
@@ -99,9 +107,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<'a, R: Read + Send, W: Write + Send> Session<'a, R, W> {
-    pub(crate) fn new(agreed: Agreed<'a>, input: R, output: W) -> Self {
+    pub(crate) fn new(agreed: Agreed<'a>, budget: &'a Budget, input: R, output: W) -> Self {
         Self {
             agreed,
+            budget,
             input: Mutex::new(input),
             output: Mutex::new(output),
             ended: AtomicBool::new(false),
@@ -116,7 +125,7 @@ impl<'a, R: Read + Send, W: Write + Send> Session<'a, R, W> {
     pub(crate) fn run(self, threads: usize) -> Result<()> {
         on_threads(threads, &|| {
             while let Some(request) = self.next() {
-                if let Err(error) = self.answer(&request) {
+                if let Err(error) = self.answer(request) {
                     self.end(Some(error));
                 }
             }
@@ -130,12 +139,12 @@ impl<'a, R: Read + Send, W: Write + Send> Session<'a, R, W> {
         *failure = failure.take().or(why);
     }
 
-    fn next(&self) -> Option<Request> {
+    fn next(&self) -> Option<Request<'a>> {
         let mut input = lock(&self.input);
         if self.ended.load(SeqCst) {
             return None;
         }
-        match read_request(&mut *input) {
+        match self.receive(&mut *input) {
             Ok(Some(request)) => Some(request),
             Ok(None) => {
                 self.end(None);
@@ -152,8 +161,10 @@ impl<'a, R: Read + Send, W: Write + Send> Session<'a, R, W> {
         self.agreed.export
     }
 
-    fn answer(&self, request: &Request) -> Result<()> {
-        match self.work(request) {
+    fn answer(&self, mut request: Request<'_>) -> Result<()> {
+        let data = std::mem::replace(&mut request.data, Data::None);
+        let request = &request;
+        match self.work(request, data) {
             Ok(()) => Ok(()),
             Err(Failed::Broken(error)) => Err(error),
             Err(Failed::Refused(number, why)) if self.agreed.structured => {
@@ -164,22 +175,27 @@ impl<'a, R: Read + Send, W: Write + Send> Session<'a, R, W> {
                 self.send_chunk(request.cookie, DONE, chunk::ERROR, &data)
             }
             Err(Failed::Refused(number, _)) => {
-                self.send(simple_reply(request.cookie, number).as_bytes())
+                self.send(&[simple_reply(request.cookie, number).as_bytes()])
             }
         }
     }
 
     /// Does what is asked, and says so.
-    fn work(&self, request: &Request) -> Answered<()> {
+    fn work(&self, request: &Request<'_>, data: Data<'_>) -> Answered<()> {
         let range = self.checked(request)?;
         let disk = self.export().disk();
         let has = |flag| request.flags & flag != 0;
         match request.command {
             command::READ => return self.read(request, range),
             command::BLOCK_STATUS => return self.send_status(request, range),
-            command::WRITE => disk.write(range.start(), &request.data)?,
+            command::WRITE => match data {
+                Data::Whole(mut piece) => disk.write(range.start(), piece.first(usize::MAX))?,
+                Data::Written(answer) => answer?,
+                Data::None => {}
+            },
             command::TRIM => disk.discard(range)?,
-            command::WRITE_ZEROES => disk.zero(range, !has(flag::NO_HOLE))?,
+            command::WRITE_ZEROES => self.zero(range, !has(flag::NO_HOLE), has(flag::FAST_ZERO))?,
+            command::CACHE => self.by_pieces(range, |_, _| Ok(()))?,
             _ => {} // A flush.
         }
         let asks = request.command == command::FLUSH || has(flag::FUA);
@@ -191,16 +207,25 @@ impl<'a, R: Read + Send, W: Write + Send> Session<'a, R, W> {
         if flushes {
             disk.flush()?;
         }
-        Ok(self.send(simple_reply(request.cookie, 0).as_bytes())?)
+        Ok(self.send(&[simple_reply(request.cookie, 0).as_bytes()])?)
+    }
+
+    fn zero(&self, range: GuestRange, unmap: bool, fast: bool) -> Answered<()> {
+        let disk = self.export().disk();
+        if !fast {
+            return Ok(disk.zero(range, unmap)?);
+        }
+        let why = || Failed::Refused(errno::ENOTSUP, "zeroes are to be written".into());
+        disk.zero_fast(range, unmap)?.then_some(()).ok_or_else(why)
     }
 
     /// The range of a request that can be done.
-    fn checked(&self, request: &Request) -> Answered<GuestRange> {
+    fn checked(&self, request: &Request<'_>) -> Answered<GuestRange> {
         let (command, length) = (request.command, request.length);
         let known = match command {
             command::READ => flag::DF,
-            command::WRITE | command::TRIM | command::FLUSH => 0,
-            command::WRITE_ZEROES => flag::NO_HOLE,
+            command::WRITE | command::TRIM | command::FLUSH | command::CACHE => 0,
+            command::WRITE_ZEROES => flag::NO_HOLE | flag::FAST_ZERO,
             command::BLOCK_STATUS if self.agreed.contexts.is_empty() => {
                 return Err(Failed::invalid("no metadata context was agreed on"));
             }
@@ -236,69 +261,14 @@ impl<'a, R: Read + Send, W: Write + Send> Session<'a, R, W> {
         })
     }
 
-    /// Data and zeroes each for itself: what is zero is not sent to who understands that.
-    fn read(&self, request: &Request, range: GuestRange) -> Answered<()> {
-        let cookie = request.cookie;
-        if !self.agreed.structured {
-            return self.send_behind(simple_reply(cookie, 0).as_bytes(), range);
-        }
-        if range.is_empty() {
-            return Ok(self.send_chunk(cookie, DONE, chunk::NONE, &[])?);
-        }
-        let whole = request.flags & flag::DF != 0;
-        let parts = if whole { vec![(range, false)] } else { self.parts(range)? };
-        for (number, (part, zero)) in (1..).zip(&parts) {
-            let flags = if number == parts.len() { DONE } else { 0 };
-            let at = part.start().get().to_be_bytes();
-            let len = u32::try_from(part.len()).unwrap_or_default();
-            if *zero {
-                let data: [&[u8]; 2] = [&at, &len.to_be_bytes()];
-                self.send_chunk(cookie, flags, chunk::OFFSET_HOLE, &data)?;
-            } else {
-                let head =
-                    raw_chunk(cookie, flags, chunk::OFFSET_DATA, at.len() as u64 + part.len());
-                self.send_behind(&[head.as_bytes(), &at].concat(), *part)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends `head`, and the bytes of a range behind it.
-    fn send_behind(&self, head: &[u8], range: GuestRange) -> Answered<()> {
-        let mut message = head.to_vec();
-        message.resize(head.len() + usize::try_from(range.len()).unwrap_or_default(), 0);
-        let data = message.get_mut(head.len()..).unwrap_or_default();
-        self.export().disk().read(range.start(), data)?;
-        Ok(self.send(&message)?)
-    }
-
-    /// A range in parts, of which those that are zero are so by the tables of the image.
-    fn parts(&self, range: GuestRange) -> Answered<Vec<(GuestRange, bool)>> {
-        let mut parts: Vec<(GuestRange, bool)> = Vec::new();
-        let mut rest = range;
-        while !rest.is_empty() {
-            let (len, zero) = self.export().zero_run(rest)?;
-            let run = rest.first(len);
-            let zero = zero && run.len() >= LEAST_HOLE.min(range.len());
-            match parts.last_mut() {
-                Some((last, same)) if *same == zero => {
-                    *last = GuestRange::between(last.start(), run.end());
-                }
-                _ => parts.push((run, zero)),
-            }
-            rest = rest.skip(run.len());
-        }
-        Ok(parts)
-    }
-
-    fn send_status(&self, request: &Request, range: GuestRange) -> Answered<()> {
+    fn send_status(&self, request: &Request<'_>, range: GuestRange) -> Answered<()> {
         let most = if request.flags & flag::REQ_ONE != 0 { 1 } else { MOST_RUNS };
         let contexts = &self.agreed.contexts;
         let runs = contexts.iter().map(|(_, context)| self.export().runs(context, range, most));
         // All of them first: an error comes alone.
         let answers: Vec<_> = runs.collect::<std::result::Result<_, DiskError>>()?;
         for (index, ((number, _), runs)) in (1..).zip(contexts.iter().zip(&answers)) {
-            let flags = if index == answers.len() { DONE } else { 0 };
+            let flags = done(index == answers.len());
             let data = [&number.to_be_bytes(), runs.as_bytes()];
             self.send_chunk(request.cookie, flags, chunk::BLOCK_STATUS, &data)?;
         }
@@ -308,14 +278,37 @@ impl<'a, R: Read + Send, W: Write + Send> Session<'a, R, W> {
     fn send_chunk(&self, cookie: u64, flags: u16, kind: u16, data: &[&[u8]]) -> Result<()> {
         let data = data.concat();
         let head = raw_chunk(cookie, flags, kind, data.len() as u64);
-        self.send(&[head.as_bytes(), &data].concat())
+        self.send(&[head.as_bytes(), &data])
     }
 
-    fn send(&self, message: &[u8]) -> Result<()> {
-        let mut output = lock(&self.output);
-        output.write_all(message)?;
-        Ok(output.flush()?)
+    /// Sends a message.
+    fn send(&self, parts: &[&[u8]]) -> Result<()> {
+        write_all(&mut *lock(&self.output), parts)
     }
+}
+
+/// Writes parts one behind the other, short ones together with what follows.
+fn write_all(output: &mut impl Write, parts: &[&[u8]]) -> Result<()> {
+    let mut parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let mut left = &mut parts[..];
+    while !left.is_empty() {
+        match output.write_vectored(left) {
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+            Ok(count) => IoSlice::advance_slices(&mut left, count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(output.flush()?)
+}
+
+fn bytes_of(len: impl TryInto<usize>) -> usize {
+    len.try_into().unwrap_or(usize::MAX)
+}
+
+/// The flags of a part of an answer.
+fn done(is_last: bool) -> u16 {
+    if is_last { DONE } else { 0 }
 }
 
 fn simple_reply(cookie: u64, error: u32) -> RawSimpleReply {
@@ -331,29 +324,4 @@ fn raw_chunk(cookie: u64, flags: u16, kind: u16, len: u64) -> RawChunk {
         cookie: cookie.into(),
         length: u32::try_from(len).unwrap_or(u32::MAX).into(),
     }
-}
-
-/// The next request; `None` if the client goes, with a word or without.
-fn read_request(input: &mut impl Read) -> Result<Option<Request>> {
-    let raw: RawRequest = match wire::read(input) {
-        Ok(raw) => raw,
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    if raw.magic != REQUEST {
-        let found = raw.magic.get();
-        return Err(protocol(format!("magic {found:#x} of a request, expected {REQUEST:#x}")));
-    }
-    let (command, length) = (raw.command.get(), raw.length.get());
-    let data = match command {
-        command::DISC => return Ok(None),
-        command::WRITE if length <= MOST => wire::read_bytes(input, length, MOST)?,
-        command::WRITE => {
-            wire::skip(input, length)?;
-            Vec::new()
-        }
-        _ => Vec::new(),
-    };
-    let (flags, cookie, offset) = (raw.flags.get(), raw.cookie.get(), raw.offset.get());
-    Ok(Some(Request { flags, command, cookie, offset, length, data }))
 }

@@ -29,11 +29,6 @@ pub(crate) fn read_bytes(input: &mut impl Read, len: u32, most: u32) -> Result<V
     Ok(bytes)
 }
 
-/// Passes over `len` bytes.
-pub(crate) fn skip(input: &mut impl Read, len: u32) -> io::Result<()> {
-    io::copy(&mut input.by_ref().take(len.into()), &mut io::sink()).map(drop)
-}
-
 /// Writes the structs and bytes of one message at once.
 pub(crate) fn write(output: &mut impl Write, parts: &[&[u8]]) -> io::Result<()> {
     output.write_all(&parts.concat())?;

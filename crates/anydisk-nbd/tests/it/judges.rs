@@ -40,6 +40,7 @@ fn what_qemu_writes_is_in_the_disk_when_it_went() {
         "write -f -P 6 100 3",
         "write -z -u 1M 64k",
         "write -z 1100k 5k",
+        "write -z -n 1216k 64k",
         "discard 1792k 64k",
         "flush",
         "read -P 5 1536k 64k",
@@ -57,6 +58,7 @@ fn what_qemu_writes_is_in_the_disk_when_it_went() {
     expected[100..103].fill(6);
     expected[1 << 20..1088 << 10].fill(0);
     expected[1100 << 10..1105 << 10].fill(0);
+    expected[1216 << 10..1280 << 10].fill(0);
     expected[1792 << 10..1856 << 10].fill(0);
     expected[4 << 20..5 << 20].fill(7);
     expected[5 << 20..6 << 20].fill(8);
@@ -161,6 +163,10 @@ fn libnbd_lists_exports_and_copies_by_several_connections() {
     for line in
         ["export=\"disk\":", "description: the first", "export=\"other\":", "is_read_only: true"]
     {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    let told = run("nbdinfo", &["--json", &uri]);
+    for line in ["\"can_fast_zero\": true", "\"can_cache\": true", "\"can_zero\": true"] {
         assert!(told.contains(line), "{line}: {told}");
     }
     assert_eq!(run("nbdinfo", &["--size", &uri]).trim(), SIZE.to_string());

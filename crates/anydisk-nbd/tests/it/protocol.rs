@@ -133,7 +133,7 @@ fn the_oldest_way_to_choose_ends_in_124_zeroes_unless_they_are_not_wanted() {
             client.greet(flags);
             client.ask(1, b"disk");
             assert_eq!(client.u64(), SIZE);
-            assert_eq!(client.bytes(2), [0x01, 0x6D]);
+            assert_eq!(client.bytes(2), [0x0D, 0x6D]);
             assert_eq!(client.bytes(zeroes), vec![0; zeroes]);
             client.request(0, 0, 1 << 20, 3, &[]);
             assert_eq!(client.simple(), 0);
@@ -149,7 +149,7 @@ fn zeroes_are_not_sent_to_who_takes_structured_replies() {
     let served = try_talk(|mut client| {
         client.greet(3);
         client.structured();
-        assert_eq!(client.go("disk"), (SIZE, 0x1ED));
+        assert_eq!(client.go("disk"), (SIZE, 0xDED));
         client.request(0, 0, 0, 2 << 20, &[]);
         let hole = [&0_u64.to_be_bytes()[..], &(1_u32 << 20).to_be_bytes()].concat();
         assert_eq!(client.chunk(), (0, 2, hole));
@@ -232,7 +232,9 @@ fn what_cannot_be_done_is_refused_with_the_reason_and_the_client_goes_on() {
                 "2 bytes at 0x8001ff of 0x800200, expected a range of the disk",
             ),
             (0x8000, 3, 0, 0, 22, "flags 0x8000, expected 0x1 at most"),
-            (0, 5, 0, 1, 22, "there is no command 5"),
+            (0, 9, 0, 1, 22, "there is no command 9"),
+            (0, 5, SIZE, 1, 22, "1 bytes at 0x800200 of 0x800200, expected a range of the disk"),
+            (16, 1, 0, 0, 22, "flags 0x10, expected 0x1 at most"),
             (0, 7, 0, 1, 22, "no metadata context was agreed on"),
         ] {
             client.request(flags, command, at, len, &[]);
@@ -422,6 +424,97 @@ fn writes_are_durable_when_it_was_said_that_they_are() {
     assert_eq!(flushes(Durability::OnFlush, 1), 1);
     assert_eq!(flushes(Durability::Always, 0), 1);
     assert_eq!(flushes(Durability::Never, 1), 0);
+}
+
+#[test]
+fn the_cache_is_filled_with_any_part_of_the_disk() {
+    let served = try_talk(|mut client| {
+        client.greet(3);
+        client.go("disk");
+        client.request(0, 5, 0, u32::try_from(SIZE).expect("little"), &[]);
+        assert_eq!(client.simple(), 0);
+        client.request(1, 5, 1, 0, &[]);
+        assert_eq!(client.simple(), 0);
+    });
+    served.expect("it was in order");
+}
+
+#[test]
+fn zeroes_that_are_to_be_fast_are_refused_where_they_would_have_to_be_written() {
+    const FAST: u16 = 1 << 4;
+    let served = try_talk(|mut client| {
+        client.greet(3);
+        client.structured();
+        client.go("disk");
+        // Clusters, and pieces of two at the ends.
+        client.request(FAST, 6, (1 << 20) + 7, 1 << 19, &[]);
+        assert_eq!(client.simple(), 0);
+        client.request(0, 0, (1 << 20) + 6, 3, &[]);
+        assert_eq!(client.chunk().2[8..], [1, 0, 0]);
+        // A part of a cluster.
+        client.request(FAST, 6, (7 << 18) + 5, 4096, &[]);
+        assert_eq!(client.error(), (95, "zeroes are to be written".into()));
+        client.request(0, 6, (7 << 18) + 5, 4096, &[]);
+        assert_eq!(client.simple(), 0);
+    });
+    served.expect("it was in order");
+}
+
+/// A client of a disk whose server has so many bytes for all.
+fn with_memory(disk: &Arc<Disk>, bytes: usize, client: impl FnOnce(Client)) {
+    let (ours, theirs) = UnixStream::pair().expect("a pair");
+    let export = Export::new(Arc::clone(disk), "disk");
+    let server = Server::new(vec![export]).with_memory(bytes);
+    std::thread::scope(|scope| {
+        let served = scope.spawn(|| server.serve(&theirs, &theirs));
+        client(Client { stream: ours });
+        served.join().expect("no panic").expect("it was in order");
+    });
+}
+
+#[test]
+fn long_requests_are_done_in_pieces_whatever_memory_there_is() {
+    let data: Vec<u8> = (0..5_u32 << 20).map(|at| (at >> 12).to_le_bytes()[0]).collect();
+    let len = u32::try_from(data.len()).expect("little");
+    for memory in [0, 3 << 20, 256 << 20] {
+        let folder = folder();
+        let disk = image(&folder);
+        with_memory(&disk, memory, |mut client| {
+            client.greet(3);
+            client.go("disk");
+            client.request(0, 1, 12_345, len, &data);
+            assert_eq!(client.simple(), 0);
+            // What is too long is passed over, and the client goes on.
+            client.request(0, 1, SIZE - 1, len, &data);
+            assert_eq!(client.simple(), 28);
+            client.request(0, 0, 12_345, len, &[]);
+            assert_eq!(client.simple(), 0);
+            assert!(client.bytes(data.len()) == data);
+        });
+        with_memory(&disk, memory, |mut client| {
+            client.greet(3);
+            client.structured();
+            client.go("disk");
+            client.request(4, 0, 12_345, len, &[]);
+            let (flags, kind, whole) = client.chunk();
+            assert!((flags, kind) == (1, 1) && whole[8..] == data);
+            client.request(0, 0, 12_345, len, &[]);
+            let mut read = vec![0; data.len()];
+            loop {
+                let (flags, kind, part) = client.chunk();
+                let (at, part) = part.split_first_chunk().expect("a place");
+                let at = usize::try_from(u64::from_be_bytes(*at)).expect("little") - 12_345;
+                // What the tables tell to be zero is not sent.
+                if kind == 1 {
+                    read[at..at + part.len()].copy_from_slice(part);
+                }
+                if flags == 1 {
+                    break;
+                }
+            }
+            assert!(read == data, "{memory}");
+        });
+    }
 }
 
 #[test]
