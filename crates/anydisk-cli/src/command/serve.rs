@@ -2,6 +2,7 @@
 
 mod clients;
 mod listener;
+mod process;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -14,6 +15,7 @@ use clap::Args;
 
 use self::clients::{End, serve_clients};
 use self::listener::Listener;
+use self::process::PidFile;
 use super::snapshot;
 use crate::args::{Cache, Part, Reading};
 use crate::failure::{Failure, Outcome};
@@ -23,6 +25,7 @@ Examples:
   anydisk serve -r -k /run/disk.sock disk.vmdk
   anydisk serve -t -e 0 -p 10809 -x disk disk.qcow2
   anydisk serve -k /run/root.sock --member vg0/root a.vmdk b.vmdk
+  anydisk serve --fork --pid-file /run/disk.pid -t -k /run/disk.sock disk.qcow2
   qemu-img convert -f raw -O raw nbd+unix:///?socket=/run/disk.sock copy.raw
   nbd-client -unix /run/disk.sock /dev/nbd0; mount -o ro /dev/nbd0p1 /mnt";
 
@@ -69,6 +72,12 @@ pub(crate) struct Serve {
     /// Tell clients what this dirty bitmap has recorded; may be repeated
     #[arg(short = 'B', long, value_name = "NAME")]
     bitmap: Vec<String>,
+    /// Go on in the background once clients can connect
+    #[arg(long)]
+    fork: bool,
+    /// Write the number of the process that serves into this file
+    #[arg(long, value_name = "PATH")]
+    pid_file: Option<PathBuf>,
     /// How the host caches the file
     #[arg(long, value_enum, default_value = "writeback")]
     cache: Cache,
@@ -87,15 +96,22 @@ const LONGEST_TEXT: usize = 4096;
 impl Serve {
     pub(crate) fn run(self) -> Outcome {
         self.check()?;
+        if self.fork && !process::is_in_background() {
+            return process::start_in_background();
+        }
         // Before anybody is told that there is a server.
         let end = End::watch()?;
         let disk = Arc::new(self.disk()?);
         let server = Server::new(vec![self.export(Arc::clone(&disk))?]);
         let listener = self.listener()?;
+        let _pid_file = self.pid_file.as_deref().map(PidFile::new).transpose()?;
         if !listener.is_given() {
             let mut out = io::stdout().lock();
             writeln!(out, "{}", listener.uri(&self.export_name))?;
             out.flush()?;
+        }
+        if self.fork {
+            process::leave_terminal()?;
         }
         let most = if self.shared == 0 { usize::MAX } else { self.shared };
         let served = serve_clients(&server, &listener, end, most, self.persistent);

@@ -289,3 +289,38 @@ fn a_socket_that_was_opened_by_who_started_it_is_served() {
     let output = bench.command("nbdinfo").args(line).output().expect("it runs");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "4096\n", "{}", said(&output));
 }
+
+#[test]
+fn a_server_in_the_background_is_ready_when_the_command_ends_and_tells_its_number() {
+    let bench = Bench::new();
+    bench.prints(&["create", "-q", "-f", "qcow2", "disk.qcow2", "4M"]);
+    let line =
+        ["serve", "--fork", "--pid-file", "pid", "-t", "-k", "socket", "-x", "one", "disk.qcow2"];
+    let told = bench.prints(&line);
+    assert_eq!(told, format!("nbd+unix:///one?socket={}\n", bench.path("socket").display()));
+    let number = std::fs::read_to_string(bench.path("pid")).expect("a file");
+    let (mut stream, size) = client(&bench);
+    assert_eq!(size, 4 << 20);
+    request(&mut stream, 1, 0, 1, b"x");
+    assert_eq!(answer(&mut stream), 0);
+    let kill = Command::new("kill").arg(number.trim()).status();
+    assert!(kill.expect("a signal").success());
+    assert_eq!(stream.read(&mut [0; 1]).expect("the end"), 0);
+    let gone = || !bench.path("pid").exists() && !bench.path("socket").exists();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !gone() && std::time::Instant::now() < end {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert!(gone());
+    bench.prints(&["convert", "-O", "raw", "disk.qcow2", "disk.raw"]);
+    assert_eq!(std::fs::read(bench.path("disk.raw")).expect("a file")[0], b'x');
+}
+
+#[test]
+fn a_server_that_cannot_serve_in_the_background_says_why_and_fails() {
+    let bench = Bench::new();
+    let output = bench.anydisk(&["serve", "--fork", "--pid-file", "pid", "-k", "socket", "gone"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("Could not open 'gone'"), "{}", said(&output));
+    assert!(!bench.path("pid").exists());
+}
