@@ -516,6 +516,8 @@ pub struct ImageInfo {
     pub content_id: Option<Id>,
     /// What only this format has, in the field's words.
     pub details: Vec<Detail>,
+    /// The rest of it, of which qemu-img shows nothing.
+    pub more: Vec<Detail>,
 }
 
 impl ImageInfo {
@@ -533,6 +535,26 @@ pub struct Detail {
     pub name: &'static str,
     /// The value.
     pub value: DetailValue,
+}
+
+impl Detail {
+    /// A text.
+    #[must_use]
+    pub fn text(name: &'static str, text: impl Into<String>) -> Self {
+        Self { name, value: DetailValue::Text(text.into()) }
+    }
+
+    /// A number.
+    #[must_use]
+    pub fn number(name: &'static str, number: u64) -> Self {
+        Self { name, value: DetailValue::Number(number) }
+    }
+
+    /// Yes or no.
+    #[must_use]
+    pub fn flag(name: &'static str, flag: bool) -> Self {
+        Self { name, value: DetailValue::Flag(flag) }
+    }
 }
 
 /// The value of a [`Detail`].

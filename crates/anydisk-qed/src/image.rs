@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anydisk_core::{
-    BackingLink, Error, Extent, GuestRange, HostOffset, Image, ImageInfo, ImageWrite, Invalid,
-    Limits, Lookup, Need, Reference, Resize, Result, Role, RunSpace, Source, Storage, Supplied,
-    TableCache, Ticket, Value,
+    BackingLink, Detail, Error, Extent, GuestRange, HostOffset, Image, ImageInfo, ImageWrite,
+    Invalid, Limits, Lookup, Need, Reference, Resize, Result, Role, RunSpace, Source, Storage,
+    Supplied, TableCache, Ticket, Value,
 };
 
 use crate::header::HeaderNow;
@@ -244,7 +244,9 @@ impl Image for QedImage {
     fn info(&self) -> ImageInfo {
         let mut info = ImageInfo::new(NAME);
         info.cluster_size = Some(self.geometry.cluster());
-        info.dirty = self.lock_now().header.needs_check();
+        let now = self.lock_now();
+        info.dirty = now.header.needs_check();
+        info.more = vec![Detail::number("table-size", now.header.table_size.into())];
         info
     }
 

@@ -25,6 +25,8 @@ pub(crate) struct Metadata {
     pub(crate) sector: u64,
     /// Of the medium that the disk stands for.
     pub(crate) physical_sector: u64,
+    /// Tells the disk from every other one.
+    pub(crate) id: Uuid,
 }
 
 /// Where the items that we read are, by their GUIDs.
@@ -137,6 +139,8 @@ impl Items {
         }
         let (physical_sector, _) = number(guid::PHYSICAL_SECTOR, "physical sector size", 4)?;
         number(guid::DISK_ID, "virtual disk id", 16)?;
+        let id = self.known.get(&guid::DISK_ID).map(|(place, _)| read(*place)).transpose()?;
+        let id = id.and_then(|bytes| bytes.try_into().ok()).map(Uuid::from_mixed_endian);
         let (size, at) = number(guid::DISK_SIZE, "virtual disk size", 8)?;
         limit("size of the disk in bytes", size, limits::DISK)?;
         if !size.is_multiple_of(sector) {
@@ -145,7 +149,8 @@ impl Items {
         }
         let bit = |bit: u32| (parameters >> 32) & u64::from(bit) != 0;
         let (is_fixed, has_parent) = (bit(LEAVE_BLOCKS), bit(HAS_PARENT));
-        Ok(Metadata { block, is_fixed, has_parent, size, sector, physical_sector })
+        let id = id.unwrap_or(Uuid::NIL);
+        Ok(Metadata { block, is_fixed, has_parent, size, sector, physical_sector, id })
     }
 }
 

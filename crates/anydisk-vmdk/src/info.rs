@@ -4,7 +4,7 @@ use anydisk_core::{Detail, DetailValue, Id, ImageInfo};
 
 use crate::NAME;
 use crate::descriptor::{Descriptor, NO_PARENT};
-use crate::extent::{Body, File, Packed, Part};
+use crate::extent::{Body, File, Packed, Part, Sparse};
 use crate::open::Assembly;
 
 const CID: &str = "cid";
@@ -26,12 +26,31 @@ pub(crate) fn of(assembly: &Assembly) -> ImageInfo {
     info.content_id = descriptor.content_id.map(Id::from);
     let extents = assembly.parts.iter().map(|part| extent(part, &assembly.files)).collect();
     info.details = vec![
-        number(CID, descriptor.content_id.unwrap_or_default().into()),
-        number(PARENT_CID, parent_id(descriptor).into()),
-        text("create-type", &descriptor.create_type),
+        Detail::number(CID, descriptor.content_id.unwrap_or_default().into()),
+        Detail::number(PARENT_CID, parent_id(descriptor).into()),
+        Detail::text("create-type", descriptor.create_type.as_str()),
         Detail { name: "extents", value: DetailValue::List(extents) },
     ];
+    info.more = database(descriptor).collect();
+    if sparse().any(Sparse::has_zero_entries) {
+        info.more.push(Detail::flag("zeroed-grain", true));
+    }
     info
+}
+
+/// What the disk database says for machines and people, under the names of the options.
+const DATABASE: [(&str, &str); 4] = [
+    ("ddb.adapterType", "adapter-type"),
+    ("ddb.virtualHWVersion", "hardware-version"),
+    ("ddb.toolsVersion", "tools-version"),
+    ("ddb.uuid", "uuid"),
+];
+
+fn database(descriptor: &Descriptor) -> impl Iterator<Item = Detail> {
+    DATABASE.into_iter().filter_map(|(key, name)| {
+        let value = String::from_utf8_lossy(descriptor.value(key)?);
+        Some(Detail::text(name, value))
+    })
 }
 
 /// Puts the content IDs of a descriptor into an info.
@@ -64,23 +83,15 @@ fn extent(part: &Part, files: &[File]) -> DetailValue {
     };
     let mut details = Vec::new();
     if packed {
-        details.push(Detail { name: "compressed", value: DetailValue::Flag(true) });
+        details.push(Detail::flag("compressed", true));
     }
-    details.push(number("virtual-size", part.range().len()));
+    details.push(Detail::number("virtual-size", part.range().len()));
     if let Some(file) = file.and_then(|number| files.get(number)) {
-        details.push(text("filename", &file.name));
+        details.push(Detail::text("filename", file.name.as_str()));
     }
     if let Some(grain) = grain {
-        details.push(number("cluster-size", grain));
+        details.push(Detail::number("cluster-size", grain));
     }
-    details.push(text("format", part.kind));
+    details.push(Detail::text("format", part.kind));
     DetailValue::Map(details)
-}
-
-fn number(name: &'static str, value: u64) -> Detail {
-    Detail { name, value: DetailValue::Number(value) }
-}
-
-fn text(name: &'static str, value: &str) -> Detail {
-    Detail { name, value: DetailValue::Text(value.to_owned()) }
 }

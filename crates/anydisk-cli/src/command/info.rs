@@ -306,9 +306,17 @@ impl Facts {
         if self.is_file {
             return Some(File::specific());
         }
-        let data = details(&self.image.details);
+        let data = self.data();
         let object = Object::default().with("type", self.image.format);
         (!data.is_empty()).then(|| object.with("data", data))
+    }
+
+    /// What only the format has.
+    fn data(&self) -> Object {
+        match output::is_qemu_img() {
+            true => details(&self.image.details),
+            false => everything(&self.image),
+        }
     }
 
     /// Whether qemu-img asks the format for more than the size.
@@ -317,7 +325,7 @@ impl Facts {
     }
 
     fn cluster_size(&self) -> Option<u64> {
-        self.image.cluster_size.filter(|_| self.is_asked())
+        self.image.cluster_size.filter(|_| self.is_asked() || !output::is_qemu_img())
     }
 
     fn dirty_flag(&self) -> Option<bool> {
@@ -352,7 +360,7 @@ impl Facts {
         lines.extend(image.dirty.then(|| "cleanly shut down: no".into()));
         lines.extend(self.backing.iter().flat_map(Backing::lines));
         let mut text = lines.join("\n") + "\n" + &snapshots::table(&self.snapshots);
-        let data = details(&image.details);
+        let data = self.data();
         if !data.is_empty() {
             text.push_str("Format specific information:\n");
             human::write_object(&mut text, &data, 1);
@@ -481,10 +489,18 @@ fn device_length(path: &Path) -> Result<u64, Failure> {
     Ok(fs::File::open(path)?.seek(SeekFrom::End(0))?)
 }
 
+/// What only a format has, also that of which qemu-img shows nothing.
+pub(crate) fn everything(image: &ImageInfo) -> Object {
+    image.more.iter().fold(details(&image.details), with)
+}
+
 /// What only a format has.
-pub(crate) fn details(details: &[Detail]) -> Object {
-    let add = |object: Object, detail: &Detail| object.with(detail.name, value(&detail.value));
-    details.iter().fold(Object::default(), add)
+fn details(details: &[Detail]) -> Object {
+    details.iter().fold(Object::default(), with)
+}
+
+fn with(object: Object, detail: &Detail) -> Object {
+    object.with(detail.name, value(&detail.value))
 }
 
 fn value(detail: &DetailValue) -> Value {

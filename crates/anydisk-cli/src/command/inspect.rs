@@ -124,7 +124,7 @@ fn text(name: &str, inspection: &Inspection) -> String {
     lines.extend(inspection.allocated.map(|bytes| format!("disk size: {}", human::size(bytes))));
     lines.extend(inspection.references.iter().map(reference));
     let info = inspection.info.as_ref();
-    let features = info::details(info.map_or(&[], |info| &info.details));
+    let features = info.map(info::everything).unwrap_or_default();
     // Formats that tell more tell these with it.
     if let Some(info) = info.filter(|_| features.is_empty()) {
         lines.extend(info.id.map(|id| format!("ID: {id}")));
@@ -171,7 +171,7 @@ fn level(remark: &Remark) -> &'static str {
 fn object(name: &str, inspection: &Inspection) -> Object {
     let info = inspection.info.as_ref();
     let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-    let features = info::details(info.map_or(&[], |info| &info.details));
+    let features = info.map(info::everything).unwrap_or_default();
     Object::default()
         .with("schema-version", 1_u64)
         .with("filename", name)

@@ -22,6 +22,11 @@ pub(crate) fn program() -> String {
     name.map_or_else(|| "anydisk".into(), |name| name::of(name).into_owned())
 }
 
+/// Whether the program stands in qemu-img's place: then it prints what qemu-img prints.
+pub(crate) fn is_qemu_img() -> bool {
+    program() == "qemu-img"
+}
+
 /// The name of the command among the arguments, the first of which is the program.
 pub(crate) fn command_of(arguments: impl IntoIterator<Item = OsString>) -> Option<OsString> {
     let mut arguments = arguments.into_iter().skip(1);
