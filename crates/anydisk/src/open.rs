@@ -51,6 +51,7 @@ pub struct OpenDisk {
     follow_backing: bool,
     without_data: bool,
     bears_loss: bool,
+    pads_cut_off: bool,
     header: Option<(Location, Located)>,
     file: anydisk_storage::OpenOptions,
     registry: Registry,
@@ -77,6 +78,7 @@ impl OpenDisk {
             follow_backing: true,
             without_data: false,
             bears_loss: false,
+            pads_cut_off: false,
             header: None,
             file: anydisk_storage::OpenOptions::new().block_devices(true),
             registry: formats(),
@@ -184,14 +186,19 @@ impl OpenDisk {
     /// # Errors
     /// As [`path`](Self::path).
     pub fn located(&self, file: Located) -> Result<Disk> {
-        self.with_opener(|opener| {
+        let disk = self.with_opener(|opener| {
             let format = self.format_of(&file)?;
             if self.follow_backing {
                 return opener.open(file, format, self.access);
             }
             let layer = opener.open_one(file, format, self.access)?;
             Ok(Disk::from_layers(vec![layer], opener.limits()))
-        })
+        });
+        disk.map(|disk| self.padded_as_asked(disk))
+    }
+
+    pub(crate) fn padded_as_asked(&self, disk: Disk) -> Disk {
+        if self.pads_cut_off { disk } else { disk.unpadded_but_for_last_unit() }
     }
 
     /// Whether an external data file (qcow2), which holds what the guest wrote and nothing else, is
@@ -207,6 +214,14 @@ impl OpenDisk {
     /// [salvaging](crate::convert::salvage).
     pub fn bear_loss(mut self, yes: bool) -> Self {
         self.bears_loss = yes;
+        self
+    }
+
+    /// Whether what lies behind the end of a file that was cut off reads as zeroes, as some programs have
+    /// it. If nothing is said, reading it is an error; zeroes is only what a format lets a writer leave out
+    /// of the last unit.
+    pub fn pad_cut_off(mut self, yes: bool) -> Self {
+        self.pads_cut_off = yes;
         self
     }
 
@@ -267,7 +282,8 @@ impl OpenDisk {
     /// # Errors
     /// As [`path`](Self::path).
     pub fn complete(&self, top: Layer) -> Result<Disk> {
-        self.with_opener(|opener| opener.complete(top.clone()))
+        let disk = self.with_opener(|opener| opener.complete(top.clone()));
+        disk.map(|disk| self.padded_as_asked(disk))
     }
 
     pub(crate) fn file_at(&self, path: &Path, access: Access) -> Result<Located> {

@@ -44,7 +44,7 @@ impl Disk {
     /// as much as finding it.
     #[inline]
     fn read_cached_data(&self, first: usize, range: GuestRange, buf: &mut [u8]) -> Result<u64> {
-        let Some(layer) = self.layers.get(first).filter(|_| self.is_padded()) else { return Ok(0) };
+        let Some(layer) = self.layers.get(first) else { return Ok(0) };
         let inside = match first {
             0 => range, // Known to lie on the disk.
             _ => range.before(GuestOffset(layer.image.size())),
@@ -55,7 +55,13 @@ impl Disk {
         match &layer.image.map_cached(inside) {
             Ok(Lookup::Found(Extent { len, source: Source::Data { store, at, .. }, lease: _ })) => {
                 let part = inside.first(*len).len();
-                store.read_padded_at(*at, &mut buf[..bytes_of(part)])?;
+                let buf = &mut buf[..bytes_of(part)];
+                match self.is_padded() {
+                    true => store.read_padded_at(*at, buf)?,
+                    // What lies behind the end of the file is looked at again.
+                    false if store.read_at(*at, buf)? < buf.len() => return Ok(0),
+                    false => {}
+                }
                 Ok(part)
             }
             _ => Ok(0), // Whatever it is, it is asked for again.

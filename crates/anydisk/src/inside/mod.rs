@@ -175,7 +175,9 @@ impl Inside {
         let entry = self.entry(path)?;
         if let (Open::Disk(disk), None) = (&self.found[entry.found].open, format) {
             self.verify(entry)?;
-            return Ok(Disk::from_layers(disk.layers().to_vec(), self.options.limits_in_force()));
+            let limits = self.options.limits_in_force();
+            let disk = Disk::from_layers(disk.layers().to_vec(), limits);
+            return Ok(self.options.padded_as_asked(disk));
         }
         let package = match &self.found[entry.found].open {
             Open::Package(package) => Some(package),

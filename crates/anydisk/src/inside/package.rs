@@ -144,7 +144,7 @@ impl Inside {
         }
         let opened = Disk::from_layers(layers, self.options.limits_in_force());
         chain.first().map_or(Ok(()), |disk| disk.check_size(opened.size()))?;
-        Ok(opened)
+        Ok(self.options.padded_as_asked(opened))
     }
 
     /// The image of one disk; `None` for one that has no file and is what is below it.

@@ -2,6 +2,7 @@
 
 mod backup;
 mod bundles;
+mod cut_off;
 mod inspect;
 mod json_names;
 mod packages;

@@ -88,6 +88,7 @@ impl More {
 
     fn diff(&self, disk: Disk, snapshot: &str, how: &Snapshot) -> Outcome {
         let now = Disk::from_layers(disk.layers().to_vec(), &how.reading.limits());
+        let now = now.unpadded_but_for_last_unit();
         let (then, now) = (disk_at(disk, Some(snapshot))?, disk_at(now, self.to.as_deref())?);
         let progress = Progress::new(false, how.quiet)?;
         let mut ranges = Ranges::begin(how.output)?;
