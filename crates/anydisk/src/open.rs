@@ -9,7 +9,7 @@ use anydisk_core::{
 };
 use anydisk_storage::{FileStorage, LockMode, Scratch};
 
-use crate::resolve::{Trying, WithDevices, WithHeader, WithoutData};
+use crate::resolve::{Trying, WithDevices, WithParts, WithoutData};
 use crate::{LikeQemu, SameFolder, file, formats};
 
 /// The file that a folder stands for which is a disk (a bundle of Parallels).
@@ -53,6 +53,7 @@ pub struct OpenDisk {
     bears_loss: bool,
     pads_cut_off: bool,
     header: Option<(Location, Located)>,
+    data_file: Option<(Location, Located)>,
     file: anydisk_storage::OpenOptions,
     registry: Registry,
     scratch: Option<PathBuf>,
@@ -80,6 +81,7 @@ impl OpenDisk {
             bears_loss: false,
             pads_cut_off: false,
             header: None,
+            data_file: None,
             file: anydisk_storage::OpenOptions::new().block_devices(true),
             registry: formats(),
             scratch: Some(std::env::temp_dir()),
@@ -231,6 +233,13 @@ impl OpenDisk {
         self
     }
 
+    /// The data of the image at `image`, in place of the data file that it names (qcow2), whatever the
+    /// [policy](Self::policy).
+    pub fn data_file(mut self, image: Location, data: Located) -> Self {
+        self.data_file = Some((image, data));
+        self
+    }
+
     /// Opens the top image alone.
     ///
     /// # Errors
@@ -344,11 +353,12 @@ impl OpenDisk {
         };
         let with_devices =
             WithDevices { others: resolver, devices: &self.devices, open: self.file.clone() };
-        let with_header = WithHeader { others: &with_devices, header: self.header.as_ref() };
+        let (header, data_file) = (self.header.as_ref(), self.data_file.as_ref());
+        let with_parts = WithParts { others: &with_devices, header, data_file };
         match (self.without_data, self.bears_loss) {
-            (true, _) => run(&WithoutData(&with_header)),
-            (false, true) => run(&BearingLoss(&with_header)),
-            (false, false) => run(&with_header),
+            (true, _) => run(&WithoutData(&with_parts)),
+            (false, true) => run(&BearingLoss(&with_parts)),
+            (false, false) => run(&with_parts),
         }
     }
 

@@ -102,12 +102,15 @@ impl Resolver for Trying<'_> {
     }
 }
 
-/// Opens what another resolver opens, and knows the header of one image that lies apart from it.
+/// Opens what another resolver opens, and knows the header of one image that lies apart from it, or
+/// what takes the place of its data file.
 #[derive(Debug)]
-pub(crate) struct WithHeader<'a> {
+pub(crate) struct WithParts<'a> {
     pub(crate) others: &'a dyn Resolver,
     /// Where the image is, and its header.
     pub(crate) header: Option<&'a (Location, Located)>,
+    /// Where the image is, and its data.
+    pub(crate) data_file: Option<&'a (Location, Located)>,
 }
 
 impl Resolver for WithDevices<'_> {
@@ -142,9 +145,12 @@ impl Resolver for WithoutData<'_> {
     }
 }
 
-impl Resolver for WithHeader<'_> {
+impl Resolver for WithParts<'_> {
     fn resolve(&self, reference: &Reference, from: &Location, access: Access) -> Result<Located> {
-        self.others.resolve(reference, from, access)
+        match self.data_file.filter(|(of, _)| of == from) {
+            Some((_, data)) if reference.role == Role::DataFile => Ok(data.clone()),
+            _ => self.others.resolve(reference, from, access),
+        }
     }
 
     fn others(&self) -> Option<&dyn Resolver> {
@@ -426,7 +432,7 @@ mod tests {
         let store = |byte| Arc::new(MemoryStorage::new(vec![byte; 512]));
         let (header, here) = (store(1), Location::Other("image".into()));
         let apart = (here.clone(), Located { store: header.clone(), location: here.clone() });
-        let others = WithHeader { others: &NoReferences, header: Some(&apart) };
+        let others = WithParts { others: &NoReferences, header: Some(&apart), data_file: None };
         let image = Scratch::over(store(2), 1 << 20).expect("memory");
         let trying = Trying::new(&others, Arc::new(image));
         let found = || trying.header_of(&here).expect("known").expect("apart").store;

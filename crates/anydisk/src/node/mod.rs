@@ -56,6 +56,8 @@ pub struct Node {
     pub child: Child,
     /// What its header lies in, where that lies apart (LUKS).
     pub header: Option<Box<Node>>,
+    /// What its data lies in, instead of the data file that it names (qcow2).
+    pub data_file: Option<Box<Node>>,
     /// The image below.
     pub backing: Below,
 }
@@ -172,7 +174,8 @@ impl Node {
     }
 
     fn new(driver: Option<String>, child: Child) -> Self {
-        Self { driver, options: Flat::new(), child, header: None, backing: Below::AsNamed }
+        let (options, backing) = (Flat::new(), Below::AsNamed);
+        Self { driver, options, child, header: None, data_file: None, backing }
     }
 
     /// The same with another format, if one is given.
@@ -198,8 +201,9 @@ impl Node {
             _ => return Err(unclear("filename and file cannot be given together")),
         };
         let backing = below(&mut flat, "backing")?;
-        let header = header(&mut flat, driver.as_deref())?;
-        let node = Self { driver, options: flat, child, header, backing };
+        let header = apart(&mut flat, driver.as_deref(), ("luks", "header"))?;
+        let data_file = apart(&mut flat, driver.as_deref(), ("qcow2", "data-file"))?;
+        let node = Self { driver, options: flat, child, header, data_file, backing };
         node.check()?;
         Ok(node.over_its_file())
     }
@@ -406,12 +410,16 @@ fn below(flat: &mut Flat, name: &str) -> Result<Below, NameError> {
     Ok(Below::Node(Box::new(Node::parse(own)?)))
 }
 
-/// What a header lies in that lies apart.
-fn header(flat: &mut Flat, driver: Option<&str>) -> Result<Option<Box<Node>>, NameError> {
-    if driver != Some("luks") {
+/// What a part lies in that may lie apart in images of one format.
+fn apart(
+    flat: &mut Flat,
+    driver: Option<&str>,
+    (format, name): (&str, &str),
+) -> Result<Option<Box<Node>>, NameError> {
+    if driver != Some(format) {
         return Ok(None); // Whatever is said of it is told as unknown.
     }
-    Ok(match below(flat, "header")? {
+    Ok(match below(flat, name)? {
         Below::Node(node) => Some(node),
         _ => None,
     })

@@ -49,6 +49,11 @@ impl Node {
                 "the name of an image inside another names no header apart from it",
             ));
         }
+        if self.data_file.is_some() {
+            return Err(unclear(
+                "the name of an image inside another names no data file in place of its own",
+            ));
+        }
         match &self.backing {
             Below::AsNamed | Below::Nothing => Ok(()),
             Below::Node(below) => below.check_is_in_file(),
