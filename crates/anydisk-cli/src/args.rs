@@ -13,6 +13,7 @@ use crate::command::{
 };
 use crate::failure::{Failure, Outcome};
 use crate::naming::Naming;
+use crate::open::Warnings;
 use crate::output;
 
 const EXAMPLES: &str = "\
@@ -127,6 +128,9 @@ pub(crate) struct Reading {
     /// Parts of images that cannot be had are told when they are read.
     #[arg(skip)]
     pub(crate) bears_loss: bool,
+    /// What is said of the images that are opened.
+    #[arg(skip)]
+    pub(crate) warnings: Warnings,
     /// A host device, or a file, that an image may name as a part of itself; may be repeated
     #[arg(long, value_name = "PATH")]
     pub(crate) allow_device: Vec<PathBuf>,

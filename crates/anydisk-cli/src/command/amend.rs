@@ -49,7 +49,8 @@ pub(crate) struct Amend {
 }
 
 impl Amend {
-    pub(crate) fn run(self) -> Outcome {
+    pub(crate) fn run(mut self) -> Outcome {
+        self.reading.warnings.be_quiet(self.quiet);
         if asks_for_help(&self.options)? {
             return self.help();
         }

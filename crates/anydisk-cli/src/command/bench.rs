@@ -124,7 +124,8 @@ struct Measured {
 const INT: RangeInclusive<u64> = 1..=i32::MAX as u64;
 
 impl Bench {
-    pub(crate) fn run(self) -> Outcome {
+    pub(crate) fn run(mut self) -> Outcome {
+        self.reading.warnings.be_quiet(self.quiet);
         let work = self.work()?;
         let (format, direct) = (self.format.as_deref(), self.cache.is_direct());
         self.check_aio()?;

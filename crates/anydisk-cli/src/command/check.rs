@@ -75,7 +75,8 @@ enum What {
 }
 
 impl Check {
-    pub(crate) fn run(self) -> Outcome {
+    pub(crate) fn run(mut self) -> Outcome {
+        self.reading.warnings.be_quiet(self.quiet);
         if self.dry_run && self.repair.is_none() {
             return Err(Failure::new("A dry run is that of a repair: say which with --repair"));
         }

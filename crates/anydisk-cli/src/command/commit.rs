@@ -56,7 +56,8 @@ pub(crate) struct Commit {
 }
 
 impl Commit {
-    pub(crate) fn run(self) -> Outcome {
+    pub(crate) fn run(mut self) -> Outcome {
+        self.reading.warnings.be_quiet(self.quiet);
         let mut settings = Settings::default();
         settings.rate = options::rate(self.rate.as_deref())?;
         let node = self.reading.node(&self.file, self.format.as_deref())?;

@@ -45,7 +45,8 @@ pub(crate) struct Compact {
 }
 
 impl Compact {
-    pub(crate) fn run(self) -> Outcome {
+    pub(crate) fn run(mut self) -> Outcome {
+        self.reading.warnings.be_quiet(self.quiet);
         let shown = Progress::new(self.progress, self.quiet)?;
         let progress = |done: u64, all: u64| shown.progress(done, all) == ControlFlow::Continue(());
         let done = self.reading.compact(&self.file, self.format.as_deref(), &progress)?;

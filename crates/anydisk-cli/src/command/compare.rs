@@ -65,7 +65,8 @@ pub(crate) struct Compare {
 }
 
 impl Compare {
-    pub(crate) fn run(self) -> Outcome {
+    pub(crate) fn run(mut self) -> Outcome {
+        self.reading.warnings.be_quiet(self.quiet);
         if self.part.member.is_none() && self.files.len() > 2 {
             return Err(few_names());
         }

@@ -125,7 +125,8 @@ pub(crate) struct Convert {
 }
 
 impl Convert {
-    pub(crate) fn run(self) -> Outcome {
+    pub(crate) fn run(mut self) -> Outcome {
+        self.reading.warnings.be_quiet(self.quiet);
         self.check_combination()?;
         let name = self.target_format.as_deref().unwrap_or(RAW.name());
         if name == OVA {

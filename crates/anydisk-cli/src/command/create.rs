@@ -57,7 +57,8 @@ pub(crate) struct Create {
 }
 
 impl Create {
-    pub(crate) fn run(self) -> Outcome {
+    pub(crate) fn run(mut self) -> Outcome {
+        self.reading.warnings.be_quiet(self.quiet);
         let registry = anydisk::formats();
         let format = registry.by_name(&self.format).map_err(|_| match &self.file {
             Some(file) => unknown(&self.format).in_file(file),

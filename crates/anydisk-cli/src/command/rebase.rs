@@ -60,7 +60,8 @@ pub(crate) struct Rebase {
 }
 
 impl Rebase {
-    pub(crate) fn run(self) -> Outcome {
+    pub(crate) fn run(mut self) -> Outcome {
+        self.reading.warnings.be_quiet(self.quiet);
         let mut reference = self.reference()?;
         if let Some(format) = &self.backing_format
             && anydisk::formats().by_name(format).is_err()

@@ -44,7 +44,8 @@ pub(crate) struct Resize {
 }
 
 impl Resize {
-    pub(crate) fn run(self) -> Outcome {
+    pub(crate) fn run(mut self) -> Outcome {
+        self.reading.warnings.be_quiet(self.quiet);
         let preallocation = Preallocation::of_word(&self.preallocation).ok_or_else(|| {
             Failure::new(format!("Invalid preallocation mode '{}'", self.preallocation))
         })?;

@@ -61,7 +61,8 @@ pub(crate) struct Salvage {
 }
 
 impl Salvage {
-    pub(crate) fn run(self) -> Outcome {
+    pub(crate) fn run(mut self) -> Outcome {
+        self.reading.warnings.be_quiet(self.quiet);
         let registry = anydisk::formats();
         let format = registry
             .by_name(&self.target_format)

@@ -64,7 +64,8 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn run(self) -> Outcome {
+    pub(crate) fn run(mut self) -> Outcome {
+        self.reading.warnings.be_quiet(self.quiet);
         match (&self.create[..], &self.apply[..], &self.delete[..]) {
             _ if self.list > 1 => return Err(mixed()),
             ([], [], []) if self.rename.is_some() => self.rename(),

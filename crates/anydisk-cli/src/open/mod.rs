@@ -3,6 +3,7 @@
 mod file;
 mod opening;
 mod part;
+mod warnings;
 
 use std::ffi::OsStr;
 use std::io::ErrorKind;
@@ -17,6 +18,7 @@ use anydisk::{
 };
 
 use self::opening::{Opening, check_drivers};
+pub(crate) use self::warnings::Warnings;
 use crate::args::Reading;
 use crate::failure::Failure;
 use crate::naming::{self, Key};
@@ -168,7 +170,8 @@ impl Reading {
         }
         let options = opening.of_format(self.options()).secrets(Arc::new(keys));
         let options =
-            opening.with_header(options, &self.options_to_write().direct(direct), &file)?;
+            opening.with_parts(options, &self.options_to_write().direct(direct), &file)?;
+        self.warn_of(&options, &file);
         let amended = options.amend_located(file.clone(), given, force);
         amended.map_err(|error| match error.kind() {
             Error::Unsupported { format, feature: Feature::Amend } => {
@@ -205,7 +208,8 @@ impl Reading {
         let options = options.direct(direct);
         let file = opening.file(&options)?;
         let own = opening.of_format(options.clone()).secrets(Arc::new(opening.keys()?));
-        let own = opening.with_header(own, &options, &file)?;
+        let own = opening.with_parts(own, &options, &file)?;
+        self.warn_of(&own.clone().write(false).without_data(true), &file);
         let checked = own.check_located(file.clone(), how, found);
         checked.map_err(|error| match error.kind() {
             Error::Unsupported { feature: Feature::Check, .. } => Failure::from_check(error),
@@ -215,6 +219,18 @@ impl Reading {
             | Error::Unsupported { .. } => opening.failure_of_image(&file, error),
             _ => Failure::from_check(error),
         })
+    }
+
+    /// Says what should be known of the images of a disk.
+    fn say_warnings(&self, disk: &Disk) {
+        disk.layers().iter().for_each(|layer| self.warnings.say(layer));
+    }
+
+    /// Says what should be known of the image in `file`, if it opens.
+    fn warn_of(&self, options: &OpenDisk, file: &Located) {
+        if let Ok(layer) = options.top_located(file.clone()) {
+            self.warnings.say(&layer);
+        }
     }
 
     /// Makes the file of an image as short as what it holds.
@@ -227,6 +243,7 @@ impl Reading {
         let opening = self.opening_to_write(name, format)?;
         let file = opening.file(&self.options_to_write())?;
         let options = opening.of_format(self.options_to_write()).secrets(Arc::new(opening.keys()?));
+        self.warn_of(&options, &file);
         options.compact_located(file, progress).map_err(|error| match error.kind() {
             Error::Unsupported { .. } => Failure::from(error).about(name),
             _ => opening.failure(error),
@@ -419,7 +436,7 @@ pub(crate) fn known_formats() -> String {
 /// As [`warn_if_guessed`], of a disk that is only read. qemu-img is silent then, and scripts take
 /// its standard error for a part of its JSON.
 fn tell_if_guessed(layer: &Layer) {
-    if output::program() != "qemu-img" {
+    if !output::is_qemu_img() {
         warn_if_guessed(layer);
     }
 }

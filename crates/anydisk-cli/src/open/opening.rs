@@ -31,16 +31,18 @@ impl Opening<'_> {
         }
         let file = self.file(&options)?;
         let own = self.of_format(options.clone()).secrets(Arc::new(self.keys()?));
-        let own = self.with_header(own, &options, &file)?;
+        let own = self.with_parts(own, &options, &file)?;
         if self.node.backing == Below::AsNamed {
             let disk = own.located(file.clone());
             let disk = disk.map_err(|error| self.failure_in_chain(&own, file, error))?;
-            self.check_encryption(&disk.layers()[0])?;
+            self.check_said(&disk.layers()[0])?;
+            self.reading.say_warnings(&disk);
             return Ok(disk);
         }
         let top = own.top_located(file.clone());
         let top = top.map_err(|error| self.failure_of_image(&file, error))?;
-        self.check_encryption(&top)?;
+        self.check_said(&top)?;
+        self.reading.warnings.say(&top);
         let below = self.reading.node_below(&self.node, &top);
         let below = below.and_then(|node| match node {
             Some(node) => Ok(self.of(&node).disk(options.write(false))?.layers().to_vec()),
@@ -53,7 +55,7 @@ impl Opening<'_> {
             other => other.map_err(|failure| self.failed_below(failure))?,
         };
         let layers = std::iter::once(top).chain(below).collect();
-        Ok(Disk::from_layers(layers, &self.reading.limits()))
+        Ok(Disk::from_layers(layers, &self.reading.limits()).unpadded_but_for_last_unit())
     }
 
     /// The image that a raw disk is all of: it is the same disk, and tells where its data is.
@@ -69,23 +71,40 @@ impl Opening<'_> {
     pub(super) fn top(&self, options: OpenDisk) -> Result<Layer, Failure> {
         let file = self.file(&options)?;
         let own = self.of_format(options.clone()).secrets(Arc::new(self.keys()?));
-        let layer = self.with_header(own, &options, &file)?.top_located(file.clone());
+        let layer = self.with_parts(own, &options, &file)?.top_located(file.clone());
         let layer = layer.map_err(|error| self.failure_of_image(&file, error))?;
         self.check_encryption(&layer)?;
+        self.reading.warnings.say(&layer);
         Ok(layer)
     }
 
-    /// The same with the header of the image in `file`, where that lies apart; it is opened as
-    /// `options` say.
-    pub(super) fn with_header(
+    /// The same with the header or the data of the image in `file`, where that lies apart; they are
+    /// opened as `options` say.
+    pub(super) fn with_parts(
         &self,
         own: OpenDisk,
         options: &OpenDisk,
         file: &Located,
     ) -> Result<OpenDisk, Failure> {
-        let Some(header) = &self.node.header else { return Ok(own) };
-        let header = self.of(header).file(options)?;
-        Ok(own.header_apart(file.location.clone(), header))
+        let mut own = own;
+        if let Some(header) = &self.node.header {
+            own = own.header_apart(file.location.clone(), self.of(header).file(options)?);
+        }
+        if let Some(data) = &self.node.data_file {
+            own = own.data_file(file.location.clone(), self.of(data).file(options)?);
+        }
+        Ok(own)
+    }
+
+    /// Fails if the options say more of the image than it has.
+    fn check_said(&self, layer: &Layer) -> Result<(), Failure> {
+        let has_data_file =
+            || layer.image.info().details.iter().any(|it| it.name == "data-file-raw");
+        if self.node.data_file.is_some() && !has_data_file() {
+            let why = "'data-file' can only be set for images with an external data file";
+            return Err(self.refused(why));
+        }
+        self.check_encryption(layer)
     }
 
     /// Fails if the options say another encryption than the image has.

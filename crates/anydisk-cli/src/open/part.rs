@@ -50,7 +50,10 @@ impl Reading {
             None => options.inside(&paths, deep),
         };
         let inside = inside.map_err(|error| self.failure(first, error))?;
-        inside.disks().for_each(|disk| tell_if_guessed(&disk.layers()[0]));
+        for disk in inside.disks() {
+            tell_if_guessed(&disk.layers()[0]);
+            self.say_warnings(disk);
+        }
         Ok(inside)
     }
 
@@ -84,6 +87,7 @@ impl Reading {
                 let inside = self.inside_to(files, format, Some(member), deep, direct)?;
                 let disk = inside.disk(member, part.member_format.as_deref());
                 let disk = disk.map_err(|error| about_member(part, error))?;
+                self.say_warnings(&disk);
                 Ok((disk, inside.findings_about(member).into_iter().cloned().collect()))
             }
         }
@@ -127,7 +131,9 @@ impl Reading {
         found: &mut dyn FnMut(Finding),
     ) -> Result<Checked, Failure> {
         let (file, _) = self.member(part, files, format, !self.untrusted)?;
-        let checked = self.of_member(part)?.check_located(file, how, found);
+        let options = self.of_member(part)?;
+        self.warn_of(&options.clone().without_data(true), &file);
+        let checked = options.check_located(file, how, found);
         let name = OsStr::new(part.member.as_deref().unwrap_or_default());
         checked.map_err(|error| Failure::from_check(error).about(name))
     }
