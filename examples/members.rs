@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anydisk::convert::{
     Comparison, NewImage, Settings, Sources, Strictness, Unwatched, compare, copy_to_file,
 };
-use anydisk::{Disk, Members, OpenDisk, Options, copy_to_ova};
+use anydisk::{Disk, OpenDisk, Options, copy_to_ova};
 use anydisk_testkit::lvm;
 
 const IDS: [&str; 2] = ["0123456789abcdefghijklmnopqrstuv", "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"];

@@ -208,6 +208,12 @@ impl Error {
     }
 }
 
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        Self::new(error.io_kind().unwrap_or(std::io::ErrorKind::Other), error)
+    }
+}
+
 impl From<Invalid> for Error {
     fn from(invalid: Invalid) -> Self {
         Self::Invalid(Box::new(invalid))

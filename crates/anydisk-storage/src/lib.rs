@@ -74,6 +74,7 @@
 //! files; outside Unix there are no files, only memory and windows.
 
 mod buffer;
+mod cursor;
 mod error;
 #[cfg(unix)]
 mod file;
@@ -87,6 +88,7 @@ mod storage;
 mod window;
 
 pub use buffer::{AlignedBuffer, is_zero};
+pub use cursor::StorageCursor;
 pub use error::{Error, IoError, Result};
 #[cfg(unix)]
 pub use file::{FileStorage, LockMode, OpenOptions};

@@ -43,7 +43,7 @@
 //! let disk = OpenDisk::new().write(true).path(path("a.qcow2"))?;
 //! disk.write(GuestOffset(1 << 20), b"hello")?;
 //! let snapshots = disk.top().snapshots().ok_or("a format without snapshots")?;
-//! snapshots.create(&NewSnapshot { name: "before".into(), ..NewSnapshot::default() })?;
+//! snapshots.create(&NewSnapshot::now("before"))?;
 //! disk.flush()?;
 //!
 //! let vmdk = anydisk::formats().by_name("vmdk")?;
@@ -61,7 +61,8 @@
 //! | to do | begin with |
 //! |---|---|
 //! | open a disk, with its chain | [`OpenDisk::path`], [`OpenDisk::untrusted`] |
-//! | read, write, zero, discard, flush | [`Disk`] |
+//! | read, write, zero, discard; keep it: [`Disk::flush`], before it is dropped | [`Disk`] |
+//! | read and write as a stream of the standard library | [`storage::StorageCursor`] |
 //! | see where data lies, with or without I/O | [`Disk::map`], [`Disk::map_cached`] |
 //! | make an image | [`formats`], [`Options`], [`create_file`](convert::create_file) |
 //! | convert, with progress and cancelling | [`copy_to_file`](convert::copy_to_file), [`Watch`](convert::Watch) |

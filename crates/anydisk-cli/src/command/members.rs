@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 
-use anydisk::{Member, MemberFinding, Members as _, one_line};
+use anydisk::{Member, MemberFinding, one_line};
 use clap::Args;
 
 use crate::args::{Form, Reading};

@@ -1,6 +1,7 @@
 //! States of a disk that an image keeps beside the active one.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::{Image, Result};
 
@@ -55,6 +56,13 @@ pub enum SnapshotRef {
         /// The name.
         name: String,
     },
+}
+
+impl From<&str> for SnapshotRef {
+    /// As people type it: an ID or a name.
+    fn from(text: &str) -> Self {
+        Self::IdOrName(text.to_owned())
+    }
 }
 
 impl SnapshotRef {
@@ -112,4 +120,13 @@ pub struct NewSnapshot {
     /// When it is made, as in [`SnapshotInfo::date`]. The caller tells the time, so that the same
     /// calls give the same file.
     pub date: (u64, u32),
+}
+
+impl NewSnapshot {
+    /// One that is made now, by the clock of this machine.
+    #[must_use]
+    pub fn now(name: impl Into<String>) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { name: name.into(), date: (since.as_secs(), since.subsec_nanos()) }
+    }
 }

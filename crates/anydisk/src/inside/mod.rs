@@ -166,6 +166,12 @@ impl OpenDisk {
 }
 
 impl Inside {
+    /// All that was found, as [`Members`] has it.
+    #[must_use]
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
     /// The disk that a member is. What lies in a partition or volume is a raw disk, whatever its
     /// bytes look like, unless `format` names another; what lies in a package is recognised.
     ///
@@ -305,7 +311,7 @@ impl Open {
 
 impl Members for Inside {
     fn members(&self) -> &[Member] {
-        &self.members
+        Self::members(self)
     }
 
     fn open(&self, path: &str) -> Result<Arc<dyn Storage>> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anydisk::convert::{NewImage, Settings, Sources, Unwatched, copy_to_file};
-use anydisk::{Disk, GuestOffset, Limits, Members, OpenDisk, Options, copy_to_ova};
+use anydisk::{Disk, GuestOffset, Limits, OpenDisk, Options, copy_to_ova};
 use anydisk_testkit::oracle::{Qemu, is_installed};
 use flate2::Compression;
 use flate2::write::GzEncoder;
