@@ -38,7 +38,7 @@ impl Format for AsifFormat {
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
         request.only_read("ASIF")?;
         let image = Arc::new(AsifImage::open(request.store, request.limits)?);
-        Ok(Opened { warnings: vec![WARNING.into()], ..Opened::new(image, None) })
+        Ok(Opened::new(image, None).with_warnings([WARNING.into()]))
     }
 
     fn check(

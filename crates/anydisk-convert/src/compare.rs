@@ -14,6 +14,7 @@ const WINDOW: u64 = 1 << 20;
 
 /// What must agree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Strictness {
     /// The bytes; a shorter disk counts as filled up with zeroes.
     #[default]

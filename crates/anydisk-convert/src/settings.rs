@@ -31,6 +31,7 @@ pub struct Settings {
 /// Whether bytes go from file to file without passing through this process. Zeroes among them are
 /// then not found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Offload {
     /// Never.
     No,
@@ -45,6 +46,7 @@ pub enum Offload {
 
 /// Which dirty bitmaps go along with a copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CopyBitmaps {
     /// None.
     #[default]

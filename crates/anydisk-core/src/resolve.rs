@@ -9,9 +9,10 @@ use anydisk_storage::{MemoryStorage, Storage, name};
 use crate::{Error, Id, Result};
 
 /// Whether an image is opened for reading or for writing too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Access {
     /// Nothing is written, not even a flag in the header.
+    #[default]
     Read,
     /// The image may be changed.
     ReadWrite,

@@ -36,7 +36,7 @@ impl Format for ParallelsFormat {
         }
         let image = ParallelsImage::open(&request)?;
         let warnings = image.warnings();
-        Ok(Opened { warnings, ..Opened::new(Arc::new(image), None) })
+        Ok(Opened::new(Arc::new(image), None).with_warnings(warnings))
     }
 
     fn references(&self, request: &OpenRequest<'_>) -> Result<Vec<Reference>> {

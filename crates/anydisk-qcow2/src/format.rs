@@ -45,7 +45,7 @@ impl Format for Qcow2Format {
         let warning =
             image.no_bitmaps.as_ref().map(|why| format!("The bitmaps are ignored: {why}"));
         let opened = Opened::new(Arc::new(image), backing);
-        Ok(Opened { warnings: warning.into_iter().collect(), ..opened })
+        Ok(opened.with_warnings(warning))
     }
 
     fn create_options(&self) -> &'static [OptionSpec] {

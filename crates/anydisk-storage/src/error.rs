@@ -68,8 +68,15 @@ pub enum Error {
     },
 }
 
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::new(error.io_kind().unwrap_or(io::ErrorKind::Other), error)
+    }
+}
+
 /// An error of the operating system, with what was being done.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 #[error("{store}: {}: {source}", self.action())]
 pub struct IoError {
     /// `read`, `write`, `flush`, `open`, ...

@@ -35,7 +35,7 @@ impl Format for VhdFormat {
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
         let (image, backing) = VhdImage::open(&request)?;
         let warnings = image.warnings();
-        Ok(Opened { warnings, ..Opened::new(Arc::new(image), backing) })
+        Ok(Opened::new(Arc::new(image), backing).with_warnings(warnings))
     }
 
     fn create_options(&self) -> &'static [OptionSpec] {

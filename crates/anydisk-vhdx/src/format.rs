@@ -29,7 +29,7 @@ impl Format for VhdxFormat {
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened> {
         let (image, backing) = VhdxImage::open(&request)?;
         let warnings = image.warnings();
-        Ok(Opened { warnings, ..Opened::new(Arc::new(image), backing) })
+        Ok(Opened::new(Arc::new(image), backing).with_warnings(warnings))
     }
 
     fn create_options(&self) -> &'static [OptionSpec] {

@@ -44,7 +44,7 @@ impl Format for VmdkFormat {
         let image = VmdkImage::open(&request)?;
         let backing = image.backing().cloned();
         let warnings = image.warnings().to_vec();
-        Ok(Opened { warnings, ..Opened::new(Arc::new(image), backing) })
+        Ok(Opened::new(Arc::new(image), backing).with_warnings(warnings))
     }
 
     fn references(&self, request: &OpenRequest<'_>) -> Result<Vec<Reference>> {

@@ -165,7 +165,7 @@ fn line(finding: &Finding, done: &str) -> String {
     let how_bad = match finding.severity {
         Severity::Note => "note",
         Severity::Leak => "Leaked",
-        Severity::Corruption | Severity::Unreadable => "ERROR",
+        _ => "ERROR",
     };
     let Finding { kind, at, text, .. } = finding;
     let text = without_numbers(text);

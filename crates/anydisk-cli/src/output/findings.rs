@@ -1,6 +1,6 @@
 //! What a check found, as JSON.
 
-use anydisk::{Finding, MemberFinding, Severity};
+use anydisk::{Finding, MemberFinding};
 
 use super::json::{Object, Value};
 
@@ -11,7 +11,7 @@ pub(crate) fn value(finding: &Finding) -> Value {
         Object::default().with("start", guest.start().get()).with("length", guest.len())
     });
     Object::default()
-        .with("severity", severity(finding.severity))
+        .with("severity", finding.severity.word())
         .with("kind", finding.kind)
         .with("at", finding.at.get())
         .with("text", finding.text.as_str())
@@ -19,15 +19,6 @@ pub(crate) fn value(finding: &Finding) -> Value {
         .with_any("remedy", finding.remedy.as_deref())
         .with("repaired", finding.repaired)
         .into()
-}
-
-fn severity(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Note => "note",
-        Severity::Leak => "leak",
-        Severity::Corruption => "corruption",
-        Severity::Unreadable => "unreadable",
-    }
 }
 
 /// What should be known of a package, for JSON.

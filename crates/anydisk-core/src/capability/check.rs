@@ -70,9 +70,10 @@ impl fmt::Debug for CheckRequest<'_> {
 }
 
 /// What a check is to mend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Repair {
     /// Nothing: the findings say what would be done.
+    #[default]
     Nothing,
     /// Space that nothing names is given back.
     Leaks,
@@ -147,6 +148,7 @@ impl Finding {
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Severity {
     /// Breaks a rule of the format and endangers nothing.
     Note,
@@ -156,6 +158,25 @@ pub enum Severity {
     Corruption,
     /// A part could not be checked, because it could not be read.
     Unreadable,
+}
+
+impl Severity {
+    /// The word for it, for programs: `note`, `leak`, `corruption`, `unreadable`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Leak => "leak",
+            Self::Corruption => "corruption",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
 }
 
 /// What a check came to.

@@ -71,6 +71,7 @@ pub(crate) enum Padding {
 
 /// What the whole disk says about a guest range.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct DiskExtent<'a> {
     /// Index of the layer that answers; 0 is the top. For [`Source::Absent`], which only the
     /// lowest can answer, the lowest that was asked.
@@ -91,6 +92,7 @@ pub enum DiskLookup<'a> {
 
 /// Metadata of one layer, to be read before a question can be answered.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct DiskNeed<'a> {
     /// Index of the layer.
     pub layer: usize,
@@ -295,8 +297,9 @@ impl Disk {
                     let feature = "an extent without bytes".into();
                     return Err(Error::Unsupported { format, feature });
                 }
-                Lookup::Found(extent) => {
+                Lookup::Found(mut extent) => {
                     range = inside.first(extent.len);
+                    extent.len = range.len();
                     let found = DiskExtent { layer: index, extent };
                     if !matches!(found.extent.source, Source::Absent { .. }) {
                         return Ok(DiskLookup::Found(found));

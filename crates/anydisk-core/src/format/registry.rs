@@ -57,6 +57,7 @@ pub struct Registry {
 
 /// How a format was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Chosen {
     /// The caller, or the image above, named it.
     Named,

@@ -64,6 +64,7 @@ impl OpenRequest<'_> {
 
 /// An open image and the reference to the one below.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Opened {
     /// The image.
     pub image: Arc<dyn Image>,
@@ -79,6 +80,12 @@ impl Opened {
     #[must_use]
     pub fn new(image: Arc<dyn Image>, backing: Option<Reference>) -> Self {
         Self { image, backing, warnings: Vec::new() }
+    }
+
+    /// The same, and what a person should know of it.
+    #[must_use]
+    pub fn with_warnings(self, warnings: impl IntoIterator<Item = String>) -> Self {
+        Self { warnings: warnings.into_iter().collect(), ..self }
     }
 }
 
