@@ -166,9 +166,44 @@ impl VmdkImage {
             }
             Grain::Sector(sector) => {
                 let at = sparse.grain_at(sector, 1, entry_at)?;
-                self.map_packed(part, sparse, range.first(len), at, lease)
+                let range = range.first(len);
+                match self.map_packed(part, sparse, range, at, lease) {
+                    Err(error) => self.map_second(part, sparse, range, at)?.ok_or(error),
+                    found => found,
+                }
             }
         }
+    }
+
+    /// The packed grain that the second table names, where the first names another one at `first`.
+    #[cold]
+    fn map_second<'a>(
+        &'a self,
+        part: &Part,
+        sparse: &'a Sparse,
+        range: GuestRange,
+        first: HostOffset,
+    ) -> Result<Option<Lookup<'a>>> {
+        let place = sparse.geometry().locate(part.offset_of(range));
+        if !self.has_second(sparse) {
+            return Ok(None);
+        }
+        let table = match self.second_table(sparse, place.table) {
+            Ok(Table::Need(need)) => return Ok(Some(Lookup::Need(need))),
+            Ok(Table::At(table)) => table,
+            _ => return Ok(None),
+        };
+        let slice = sparse.geometry().table_slice(table, place.entry);
+        let seen = self.tables.read(key(sparse.file, slice.at), |entries| {
+            sparse.decode(entries.get(slice.index as usize))
+        });
+        let at = match seen {
+            None => return Ok(Some(Lookup::Need(self.need_table(sparse, slice)))),
+            Some(Grain::Sector(sector)) => sparse.grain_place(sector, 1),
+            Some(_) => None,
+        };
+        let Some(at) = at.filter(|at| *at != first) else { return Ok(None) };
+        Ok(self.map_packed(part, sparse, range, at, sparse.lease()).ok())
     }
 
     /// Where `len` bytes lie that are `from_start` bytes into an extent, if they are part of one grain

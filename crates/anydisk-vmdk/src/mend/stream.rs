@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Tables, directory and footer of a stream come last, so one that was cut short has no directory. But
-//! each grain stands behind its guest sector and its length.
+//! each grain stands behind its guest sector and its length. Where the header names a directory that is
+//! not there, it names the new one then.
 
 use anydisk_core::{HostOffset, Limits, Result, Storage, StorageExt};
 use zerocopy::{FromBytes, IntoBytes};
@@ -68,9 +69,12 @@ impl<'a> Headless<'a> {
         let mut bytes = [0; 512];
         store.read_padded_at(HostOffset::ZERO, &mut bytes)?;
         let Ok(header) = Header::parse(&bytes, HostOffset::ZERO, limits) else { return Ok(None) };
-        let is_stream = header.directory.is_none() && header.capacity > 0;
-        if !is_stream || !header.has(flags::COMPRESSED) || !header.has(flags::MARKERS) {
+        let is_stream = header.has(flags::COMPRESSED) && header.has(flags::MARKERS);
+        if !is_stream || header.capacity == 0 {
             return Ok(None);
+        }
+        if let Some(directory) = header.directory {
+            return Self::without_directory(store, &bytes, header, directory);
         }
         match read_header(store, limits) {
             Err(anydisk_core::Error::Invalid(why)) => {
@@ -80,6 +84,25 @@ impl<'a> Headless<'a> {
             Err(anydisk_core::Error::Storage(error)) => Err(error.into()),
             _ => Ok(None),
         }
+    }
+
+    /// The stream whose header names a directory that is not in the file, nor a second one.
+    fn without_directory(
+        store: &'a dyn Storage,
+        bytes: &[u8],
+        header: Header,
+        directory: HostOffset,
+    ) -> Result<Option<Self>> {
+        let (len, end) = (header.tables().saturating_mul(ENTRY), store.len()?);
+        let is_there = |at: HostOffset| at.saturating_add(len).get() <= end;
+        if is_there(directory) || header.redundant.is_some_and(is_there) {
+            return Ok(None);
+        }
+        let raw = SparseHeader::read_from_bytes(bytes).expect("512 bytes are a header");
+        let end = HostOffset(end);
+        let why =
+            format!("the grain directory at {directory} is not in the file, which ends at {end}");
+        Ok(Some(Self { store, raw, header, why }))
     }
 
     /// Puts tables, directory and footer behind the last grain that is whole, or behind everything where
@@ -102,8 +125,9 @@ impl<'a> Headless<'a> {
         // What a cut may leave of a grain is written over. If there is more, a block before it is
         // damaged, and nobody knows what the rest is: it stays where it is.
         let torn = limits::packed(self.header.grain) + 2 * SECTOR;
+        let has_footer = self.header.directory.is_none();
         let at = match old_end.saturating_sub(stopped.get()) {
-            rest if rest <= torn => end,
+            rest if rest <= torn && has_footer => end,
             _ => HostOffset(old_end.next_multiple_of(SECTOR)),
         };
         let mut tail = Tail { store: self.store, at, old_end };
@@ -115,6 +139,15 @@ impl<'a> Headless<'a> {
             ..self.raw
         };
         tail.write_entries(&directory)?;
+        if !has_footer {
+            tail.mark(marker::END_OF_STREAM, 0)?;
+            self.store.set_len(tail.at.get())?;
+            self.store.flush()?;
+            let flags = (self.raw.flags.get() & !flags::REDUNDANT).into();
+            let header = SparseHeader { rgdOffset: 0.into(), flags, ..footer };
+            self.store.write_at(HostOffset::ZERO, header.as_bytes())?;
+            return Ok(self.store.flush()?);
+        }
         // What the footer leads to is on the medium before it is.
         self.store.set_len(tail.at.get())?;
         self.store.flush()?;

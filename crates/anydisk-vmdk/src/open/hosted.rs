@@ -40,7 +40,8 @@ const PADDING: u64 = 64 << 10;
 /// The end of stream is a sector of zeroes, so it and what a stream is filled up with look alike.
 pub(crate) fn read_footer(store: &dyn Storage, limits: &Limits, marked: bool) -> Result<Header> {
     let len = store.len()?;
-    let start = (len.saturating_sub(PADDING) / SECTOR).saturating_sub(2) * SECTOR;
+    // Three sectors before it: marker, footer, end of stream.
+    let start = (len.saturating_sub(PADDING) / SECTOR).saturating_sub(3) * SECTOR;
     let mut bytes = vec![0; usize::try_from(len - start).expect("little more than the padding")];
     store.read_padded_at(HostOffset(start), &mut bytes)?;
     let (sectors, rest) = bytes.as_chunks::<512>();

@@ -42,7 +42,8 @@ impl VmdkImage {
         cleared.map(|()| Handled::Done(units.len()))
     }
 
-    /// Makes the start of the range, a grain's first byte, absent: how many bytes.
+    /// Makes the start of the range, a grain's first byte, absent: how many bytes. The image below holds the
+    /// same, so the content is what it was, and keeps its number: whoever was made for it still fits.
     pub(super) fn forget_grains(&self, range: GuestRange) -> Result<u64> {
         let target = self.target(range)?;
         let Body::Sparse(sparse) = &target.part.body else {
@@ -53,7 +54,7 @@ impl VmdkImage {
             return Ok(len);
         }
         let units = units(&target, sparse, sparse.grains_of(len));
-        self.begin(&target, sparse.file)?;
+        self.files[sparse.file].used.store(true, Relaxed);
         target.writer.claims.claim(units);
         let cleared = self.clear_units(&target, sparse, units, Grain::Absent);
         target.writer.claims.release(units);

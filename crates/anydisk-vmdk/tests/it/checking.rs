@@ -979,3 +979,24 @@ fn a_wrong_power_of_two_in_the_header_is_told_by_all_else_and_mended() {
     let (_, lines) = check(made(), Repair::Nothing);
     assert!(lines.is_empty(), "{lines:?}");
 }
+
+/// It shows what it did: the image above still fits.
+#[test]
+fn an_image_that_is_emptied_keeps_its_content_id_and_the_next_write_renews_it() {
+    let delta = ByHand { parent: Some(7), ..IMAGE };
+    let store = Arc::new(MemoryStorage::new(delta.bytes()));
+    let disk = open(store.clone(), Access::ReadWrite);
+    disk.write(GuestOffset(0), &[1; 65536]).expect("a write");
+    disk.flush().expect("a flush");
+    drop(disk);
+    let number = |store: &Arc<MemoryStorage>| {
+        open(store.clone(), Access::Read).top().info().content_id.expect("a number")
+    };
+    let before = number(&store);
+    let disk = open(store.clone(), Access::ReadWrite);
+    disk.top().backing_link().expect("it can").make_empty().expect("it is emptied");
+    assert_eq!(number(&store), before);
+    disk.write(GuestOffset(0), &[2; 512]).expect("a write");
+    disk.flush().expect("a flush");
+    assert_ne!(number(&store), before);
+}

@@ -552,3 +552,59 @@ fn whatever_is_damaged_a_repair_keeps_what_could_be_read_and_shows_it_nowhere_el
     let shown = failures.iter().take(12).cloned().collect::<Vec<_>>().join("\n");
     assert!(failures.is_empty(), "{} of {count} each:\n{shown}", failures.len());
 }
+
+/// A packed grain says itself whether it is the one meant.
+#[test]
+fn a_packed_grain_is_read_through_the_second_table_wherever_the_first_leads() {
+    let is_meant =
+        |shape: &&Shape| shape.two_sets && !matches!(shape.kind, Kind::Hosted | Kind::Cowd);
+    for shape in SHAPES.iter().filter(is_meant) {
+        let sound = shape.build(&mut Random::new(3));
+        let right = sound.read(&Arc::new(MemoryStorage::new(sound.file.clone())));
+        let sectors = |at: usize| sound.file[at..].first_chunk().map(|it| u32::from_le_bytes(*it));
+        let directory = usize::try_from(sectors(56).unwrap_or_default()).expect("small") * 512;
+        let directory = match shape.kind {
+            Kind::Stream { footer: true, .. } => {
+                let footer = sound.file.len() - 1024;
+                usize::try_from(sectors(footer + 56).unwrap_or_default()).expect("small") * 512
+            }
+            _ => directory,
+        };
+        let table = usize::try_from(sectors(directory).unwrap_or_default()).expect("small") * 512;
+        let named = (0..8).map(|index| table + index * 4).filter(|at| sectors(*at) != Some(0));
+        let named: Vec<_> = named.collect();
+        assert!(named.len() > 2, "{}", sound.name);
+        for (at, other) in named.iter().zip(named.iter().skip(1)) {
+            for wrong in [0, 3, sectors(*other).unwrap_or_default(), u32::MAX] {
+                let mut file = sound.file.clone();
+                file[*at..at + 4].copy_from_slice(&wrong.to_le_bytes());
+                let file = Arc::new(MemoryStorage::new(file));
+                assert!(sound.read(&file) == right, "{}: {wrong:#x} at {at:#x}", sound.name);
+                sound.repair(&file);
+                assert!(sound.read(&file) == right, "{}: {wrong:#x} at {at:#x}", sound.name);
+            }
+        }
+    }
+}
+
+/// A stream whose tables lie behind its grains, named by its header, was cut off.
+#[test]
+fn of_a_stream_without_its_directory_all_grains_before_the_cut_come_back() {
+    let is_meant = |shape: &&Shape| shape.kind == Kind::Stream { footer: false, markers: true };
+    for shape in SHAPES.iter().filter(is_meant) {
+        let sound = shape.build(&mut Random::new(5));
+        let first_table = sound.metadata.iter().map(|(at, _)| *at).min().expect("a table");
+        for cut in [first_table, first_table + 40] {
+            let mut bytes = sound.file.clone();
+            bytes.truncate(usize::try_from(cut).expect("small"));
+            let file = Arc::new(MemoryStorage::new(bytes));
+            let lines = sound.repair(&file);
+            assert!(lines[0].starts_with("footer-lost"), "{lines:?}");
+            let read = sound.read(&file);
+            let is_right = read.iter().zip(sound.disk.chunks(512));
+            let is_right = is_right.filter(|(it, right)| it.as_deref() == Some(right)).count();
+            assert_eq!(is_right, read.len(), "{}: {lines:?}", sound.name);
+            assert_eq!(sound.repair(&file), Vec::<String>::new(), "{}", sound.name);
+        }
+    }
+}

@@ -403,3 +403,15 @@ fn power_may_fail_while_a_stream_gets_its_end_back() {
         assert!(found == disk, "{state}");
     }
 }
+
+/// Who puts it on a tape fills it up.
+#[test]
+fn zeroes_of_64_kib_may_follow_a_stream_and_no_more() {
+    let disk = sample();
+    let stream = write(&disk, 1 << 20);
+    for (len, is_read) in [(512, true), (65024, true), (65536, true), (66048, false)] {
+        let mut bytes = stream.clone();
+        bytes.resize(bytes.len() + len, 0);
+        assert_eq!(open(bytes).is_ok_and(|opened| contents(&opened) == disk), is_read, "{len}");
+    }
+}
