@@ -5,13 +5,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use anydisk_core::{
-    Access, CheckRequest, Disk, Format, GuestOffset, Limits, Location, OpenRequest, Repair, Storage,
+    Access, CheckRequest, Disk, Format, GuestOffset, Layer, Limits, Location, OpenRequest, Repair,
+    Storage,
 };
 use anydisk_storage::MemoryStorage;
 
-use crate::Random;
 use crate::double::CrashStorage;
 use crate::mutant;
+use crate::{PlainImage, Random};
 
 /// Units of a disk that are looked at.
 const MOST: u64 = 4096;
@@ -98,7 +99,7 @@ pub enum Word {
 
 impl Trials<'_> {
     /// Damages, repairs once and again, and looks: what was right is right; what was not is right, or
-    /// zero, or refused, or as it was.
+    /// zero, or refused, or as it was. Of an image over another one, nothing is uncovered that it hid.
     ///
     /// # Panics
     /// If it is not so.
@@ -217,7 +218,15 @@ impl Word {
 
 fn units(format: &dyn Format, store: Arc<dyn Storage>, unit: u64) -> Option<Units> {
     let (here, limits) = (Location::Other("image".to_owned()), Limits::default());
-    let disk = Disk::new(format.open(OpenRequest::new(store, &here, &limits)).ok()?.image);
+    let opened = format.open(OpenRequest::new(store, &here, &limits)).ok()?;
+    // What a damaged image no longer hides is seen.
+    let mut layers = vec![Layer::new(opened.image, "image")];
+    if opened.backing.is_some() {
+        let old = vec![0xEE; usize::try_from(MOST * unit).expect("small")];
+        let below = PlainImage::new(Arc::new(MemoryStorage::new(old))).expect("memory");
+        layers.push(Layer::new(Arc::new(below), "below"));
+    }
+    let disk = Disk::from_layers(layers, &limits);
     let read = |number: u64| {
         let at = number * unit;
         let mut bytes = vec![0; usize::try_from(unit.min(disk.size() - at)).expect("small")];

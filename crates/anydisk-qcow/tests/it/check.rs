@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::common::{in_memory, range, read};
+use crate::common::{create, in_memory, range, read};
 use anydisk_core::{
     Access, CheckReport, CheckRequest, Disk, Error, Format, GuestOffset, HostOffset, Limits,
     Location, OpenRequest, Placement, Reference, Repair, Role, Storage,
@@ -46,7 +46,17 @@ fn check(store: &Arc<MemoryStorage>) -> (CheckReport, Vec<String>) {
 
 #[test]
 fn a_repair_of_any_damage_keeps_what_is_right() {
-    let (store, disk) = in_memory(4 << 20, &[]);
+    repairs_of_any_damage(None);
+}
+
+#[test]
+fn a_repair_of_an_image_over_another_uncovers_nothing() {
+    repairs_of_any_damage(Some("base.raw"));
+}
+
+fn repairs_of_any_damage(below: Option<&str>) {
+    let store = Arc::new(MemoryStorage::default());
+    let disk = Disk::new(create(store.clone(), 4 << 20, &[], below).expect("an image"));
     for number in [0_u8, 1, 2, 5, 7] {
         disk.write(GuestOffset(u64::from(number) << 12), &[number + 1; 4096]).expect("a write");
     }
@@ -54,11 +64,17 @@ fn a_repair_of_any_damage_keeps_what_is_right() {
     disk.flush().expect("a flush");
     drop(disk);
     let sound = store.to_vec();
+    let word = |at: usize| {
+        let bytes = sound[at..].first_chunk().expect("in the file");
+        usize::try_from(u64::from_be_bytes(*bytes)).expect("small")
+    };
+    let l1 = word(0x28);
+    let l2 = word(l1);
     let trials = Trials {
         format: &QCOW,
         sound: &sound,
         unit: 512,
-        areas: &[0x18..0x30, 0x30..0x40, 0x1000..0x1040, 0x1000..0x1040],
+        areas: &[0x18..0x30, l1..l1 + 16, l2..l2 + 64, l2..l2 + 64],
         word: Word::Big64,
         nasty: &[0, 1, 0x30, 0x1000, 0x2000, 0x3000, sound.len() as u64, 1 << 40, 1 << 63 | 0x2000],
         count: 300,

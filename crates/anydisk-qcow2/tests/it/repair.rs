@@ -206,7 +206,20 @@ fn image(given: Given<'_>, size: u64) -> Arc<dyn Storage> {
 #[test]
 fn a_repair_of_any_damage_keeps_what_is_right() {
     let store = image(&[("cluster_size", "512")], 64 << 10);
-    let sound = bytes_of(&store);
+    repairs_of_any_damage(&bytes_of(&store));
+}
+
+#[test]
+fn a_repair_of_an_image_over_another_uncovers_nothing() {
+    let mut sound = bytes_of(&image(&[("cluster_size", "512")], 64 << 10));
+    // The name at the end of the first cluster.
+    sound[8..16].copy_from_slice(&496_u64.to_be_bytes());
+    sound[16..20].copy_from_slice(&8_u32.to_be_bytes());
+    sound[496..504].copy_from_slice(b"base.raw");
+    repairs_of_any_damage(&sound);
+}
+
+fn repairs_of_any_damage(sound: &[u8]) {
     let word = |at: usize| {
         let bytes = sound[at..].first_chunk().expect("in the file");
         usize::try_from(u64::from_be_bytes(*bytes) & ((1 << 56) - 512)).expect("small")
@@ -216,7 +229,7 @@ fn a_repair_of_any_damage_keeps_what_is_right() {
     let end = sound.len() as u64;
     let trials = Trials {
         format: &QCOW2,
-        sound: &sound,
+        sound,
         unit: 512,
         areas: &[
             24..56,

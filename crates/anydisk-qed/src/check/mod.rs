@@ -2,8 +2,8 @@
 //!
 //! | kind of finding | mended by |
 //! |---|---|
-//! | `l1-entry-invalid`, `l2-entry-invalid`: no table or cluster can be there | the entry becomes 0, where no cluster is without a name |
-//! | `past-end-of-file`: it lies behind the end of the file | the same, or where the image was not closed |
+//! | `l1-entry-invalid`, `l2-entry-invalid`: no table or cluster can be there | the entry becomes 0, where no cluster is without a name; over another image 1 (zeroes), and a table stays |
+//! | `past-end-of-file`: it lies behind the end of the file | the same; becomes 0 where the image was not closed |
 //! | `l2-table-cut`, `cluster-cut`: the file ends in it | the file is filled up with zeroes |
 //! | `l2-table-shared`, `metadata-overlap` | |
 //! | `cluster-shared`: two entries name one cluster | a copy of it for the second |
@@ -179,6 +179,8 @@ struct Check<'a> {
     mends: Mends,
     /// Lost space is given back.
     gives_back: bool,
+    /// What a lost entry hid is old: there is an image below, and no crash explains the loss.
+    hides_old: bool,
     progress: Option<&'a (dyn Fn(u64, u64) -> bool + Sync)>,
     /// Bytes of the file.
     file_len: u64,
@@ -209,6 +211,7 @@ impl<'a> Check<'a> {
             store,
             mends,
             gives_back: false,
+            hides_old: image.header.backing_filename.is_some() && !image.header.needs_check(),
             progress: None,
             tables: Vec::new(),
             places: Vec::new(),
@@ -243,12 +246,22 @@ impl<'a> Check<'a> {
         report.corruptions + report.corruptions_fixed + report.check_errors
     }
 
-    /// Makes an entry 0, if `mends`, and tells the finding about it.
-    fn clear_entry(&mut self, at: HostOffset, finding: Finding, mends: bool) -> Result<()> {
-        let mut finding = finding.mended_by("the entry becomes 0");
-        if mends {
-            self.store.write_at(at, &[0; 8])?;
-            finding.repaired = true;
+    /// Makes an entry say that nothing is there, if `mends`, and tells the finding about it. Over an image
+    /// whose data must not be seen, it becomes `hidden`, if anything can say that.
+    fn clear_entry(
+        &mut self,
+        at: HostOffset,
+        mut finding: Finding,
+        mends: bool,
+        hidden: Option<u64>,
+    ) -> Result<()> {
+        let entry = if self.hides_old { hidden } else { Some(0) };
+        if let Some(entry) = entry {
+            finding = finding.mended_by(format!("the entry becomes {entry}"));
+            if mends {
+                self.store.write_at(at, &entry.to_le_bytes())?;
+                finding.repaired = true;
+            }
         }
         self.teller.tell(finding);
         Ok(())
@@ -266,7 +279,12 @@ impl<'a> Check<'a> {
         let file_end = HostOffset(self.file_len);
         let text = format!("the file ends in the {what} at {at}, at {file_end}");
         let finding = Finding::new(Severity::Corruption, kind, entry, text);
-        let mut finding = finding.costing(lost).mended_by("the file is filled up with zeroes");
+        let mut finding = finding.costing(lost);
+        if kind == TABLE_CUT && self.hides_old {
+            self.teller.tell(finding);
+            return Ok(());
+        }
+        finding = finding.mended_by("the file is filled up with zeroes");
         if self.mends.cut {
             self.store.set_len(end.get())?;
             self.file_len = end.get();

@@ -37,12 +37,12 @@ impl Check<'_> {
         if !self.geometry.is_place(entry) || place.end().get() > limits::FILE {
             let text = format!("the L1 entry is {entry:#x}, where no table can be");
             let finding = Finding::new(Severity::Corruption, "l1-entry-invalid", at, text);
-            return self.clear_entry(at, finding.costing(guest), self.mends.invalid);
+            return self.clear_entry(at, finding.costing(guest), self.mends.invalid, None);
         }
         if entry >= self.file_len {
             let text = format!("the L2 table at {} lies behind the end of the file", place.at);
             let finding = Finding::new(Severity::Corruption, PAST_END, at, text);
-            return self.clear_entry(at, finding.costing(guest), self.mends.past_end);
+            return self.clear_entry(at, finding.costing(guest), self.mends.past_end, None);
         }
         if place.end().get() > self.file_len {
             let there = (self.file_len - entry) / ENTRY * self.geometry.cluster();

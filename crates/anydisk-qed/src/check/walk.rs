@@ -106,12 +106,17 @@ impl Check<'_> {
         }
         if !self.geometry.is_place(value) || place.end().get() > limits::FILE {
             let text = format!("the L2 entry is {value:#x}, where no cluster can be");
-            self.clear_entry(at, corrupt("l2-entry-invalid", text), self.mends.invalid)?;
+            self.clear_entry(
+                at,
+                corrupt("l2-entry-invalid", text),
+                self.mends.invalid,
+                Some(ZERO),
+            )?;
             return Ok(false);
         }
         if value >= self.file_len {
             let text = format!("the cluster at {} lies behind the end of the file", place.at);
-            self.clear_entry(at, corrupt(PAST_END, text), self.mends.past_end)?;
+            self.clear_entry(at, corrupt(PAST_END, text), self.mends.past_end, Some(ZERO))?;
             return Ok(false);
         }
         if place.end().get() > self.file_len {

@@ -279,7 +279,17 @@ fn check(store: &Arc<dyn Storage>, repair: Repair) -> Result<(CheckReport, Vec<F
 
 /// An image of 64 blocks with these entries, these many counted, and these many in the file.
 fn with_entries(entries: &[u32], allocated: u32, blocks: u8, cut: usize) -> Arc<dyn Storage> {
-    let mut bytes = ByHand::SMALL.bytes();
+    with_entries_of(ByHand::SMALL, entries, allocated, blocks, cut)
+}
+
+fn with_entries_of(
+    image: ByHand,
+    entries: &[u32],
+    allocated: u32,
+    blocks: u8,
+    cut: usize,
+) -> Arc<dyn Storage> {
+    let mut bytes = image.bytes();
     bytes[0x184..0x188].copy_from_slice(&allocated.to_le_bytes());
     for (entry, place) in entries.iter().zip(bytes[512..].chunks_mut(4)) {
         place.copy_from_slice(&entry.to_le_bytes());
@@ -341,7 +351,18 @@ fn a_repair_shows_no_block_in_another_whenever_power_fails() {
 
 #[test]
 fn a_repair_of_any_damage_keeps_what_is_right() {
-    let sound = content_of(&with_entries(&[0, 1, u32::MAX, 2, 3, u32::MAX, 4], 5, 5, 0));
+    repairs_of_any_damage(false);
+}
+
+#[test]
+fn a_repair_of_an_image_over_another_uncovers_nothing() {
+    repairs_of_any_damage(true);
+}
+
+fn repairs_of_any_damage(has_parent: bool) {
+    let image = ByHand { has_parent, ..ByHand::SMALL };
+    let entries = [0, 1, u32::MAX, 2, 3, u32::MAX - 1, 4];
+    let sound = content_of(&with_entries_of(image, &entries, 5, 5, 0));
     let trials = Trials {
         format: &VDI,
         sound: &sound,

@@ -9,7 +9,9 @@ use anydisk_testkit::contents;
 use anydisk_testkit::repair::{Trials, Word, shows_nothing_elsewhere};
 use anydisk_vhdx::VHDX;
 
-use crate::common::{MIB, TABLE, check, create, entry, file_of, open_alone, set_entry};
+use crate::common::{
+    MIB, TABLE, check, create, entry, file_of, open_alone, reference_to, set_entry,
+};
 
 /// A disk of six blocks of 1 MiB, of which the first four are there.
 fn image() -> Arc<MemoryStorage> {
@@ -97,11 +99,29 @@ fn damaged_entries_are_told_and_mended_where_no_good_data_can_be_lost() {
 
 #[test]
 fn a_repair_of_any_damage_keeps_what_is_right() {
-    let sound = image().to_vec();
+    repairs_of_any_damage(&image().to_vec());
+}
+
+#[test]
+fn a_repair_of_an_image_over_another_uncovers_nothing() {
+    let given = [("block_size", "1M")];
+    let below = create(Arc::new(MemoryStorage::default()), 6 * MIB, &given, None).expect("made");
+    let store = Arc::new(MemoryStorage::default());
+    let below = reference_to(&below, "below.vhdx");
+    let disk = create(store.clone(), 6 * MIB, &given, Some(&below)).expect("it is made");
+    disk.write(GuestOffset(0), &vec![1; 1 << 20]).expect("a write");
+    disk.write(GuestOffset(2 * MIB), &vec![3; 1 << 20]).expect("a write");
+    disk.write(GuestOffset(3 * MIB), &vec![4; 1 << 19]).expect("a write");
+    disk.flush().expect("a flush");
+    drop(disk);
+    repairs_of_any_damage(&store.to_vec());
+}
+
+fn repairs_of_any_damage(sound: &[u8]) {
     let table = usize::try_from(TABLE).expect("small");
     let trials = Trials {
         format: &VHDX,
-        sound: &sound,
+        sound,
         unit: 4096,
         areas: &[table..table + 24, table + 24..table + 48],
         word: Word::Little64,
