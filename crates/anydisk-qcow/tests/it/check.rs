@@ -489,8 +489,7 @@ fn entries_behind_the_end_are_cleared_where_that_reads_the_same() {
     assert!(check(&store).0.is_clean());
     // Over another image it would show that instead of zeroes.
     let store = Arc::new(MemoryStorage::default());
-    let image =
-        crate::common::create(store.clone(), 1 << 20, &[], Some("below")).expect("an image");
+    let image = create(store.clone(), 1 << 20, &[], Some("below")).expect("an image");
     let disk = Disk::new(image);
     disk.write(GuestOffset(0), &[7; 512]).expect("a write");
     disk.flush().expect("a flush");

@@ -250,7 +250,7 @@ fn repairs_of_any_damage(sound: &[u8]) {
             block as u64,
             end,
             1 << 63 | end,
-            1 << 63 | l2 as u64 + 512,
+            (1 << 63) | (l2 as u64 + 512),
             1 << 62 | 512,
             1 << 40,
             u64::MAX,
