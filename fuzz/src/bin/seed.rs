@@ -206,6 +206,13 @@ fn zlib_stream(file: &[u8]) -> Option<Vec<u8>> {
     Some([&[1, 0xFF, 0xFF], &stream[..stream.len().min(4 << 10)]].concat())
 }
 
+/// What a machine calls its snapshots, two that are made one over the other.
+const STATES: &str = "<ParallelsSavedStates><SavedStateItem guid=\"\"><Name/>\
+     <SavedStateItem guid=\"{11111111-2222-3333-4444-555555555555}\"><Name>a &amp; b</Name>\
+     <Description><![CDATA[c]]></Description>\
+     <SavedStateItem guid=\"{22222222-2222-3333-4444-555555555555}\" current=\"yes\"><Name>d</Name>\
+     </SavedStateItem></SavedStateItem></SavedStateItem></ParallelsSavedStates>";
+
 /// What no golden image holds.
 fn made(corpus: &Path) -> io::Result<()> {
     use anydisk_testkit::lvm::{device, linear, text};
@@ -219,6 +226,7 @@ fn made(corpus: &Path) -> io::Result<()> {
         ("lvm2_snapshot", write_cache()),
         ("partition_table", mbr()),
         ("partition_table", gpt()),
+        ("parallels_names", STATES.into()),
     ];
     let seeds = seeds.into_iter().chain(cow_images()).chain(qcow_tables());
     let stories = (0..13).map(|kind| ("resize", story(kind)));
