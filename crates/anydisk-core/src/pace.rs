@@ -6,12 +6,15 @@
 //! are written back. What is named doubles from one time to the next, so these are few, however much is
 //! written.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use crate::can_be_leaks;
 
 /// Bytes that were given out, and which of them the tables on the medium name. The counts are about right:
 /// threads change them one by one.
+///
+/// The default is that of a new file: nothing is due before it was written back once. Until then nobody was
+/// promised anything of it, and a copy that makes it need not wait for the medium.
 #[derive(Debug, Default)]
 pub struct Pace {
     /// What the tables on the medium name. Below 0 for a moment, where something is freed before it was
@@ -21,6 +24,8 @@ pub struct Pace {
     unnamed: AtomicU64,
     /// Of that, what is committed: it is named with the next write-back.
     committed: AtomicU64,
+    /// There is something that may not be lost.
+    counts: AtomicBool,
 }
 
 impl Pace {
@@ -29,7 +34,8 @@ impl Pace {
     pub fn new(named: u64, unnamed: u64) -> Self {
         // Where it looks like a lost table already, there is nothing to be kept.
         let unnamed = if can_be_leaks(unnamed, named) { unnamed } else { 0 };
-        Self { named: signed(named).into(), unnamed: unnamed.into(), committed: 0.into() }
+        let (named, unnamed) = (signed(named).into(), unnamed.into());
+        Self { named, unnamed, committed: 0.into(), counts: true.into() }
     }
 
     /// Whether the tables are to be written back before `len` bytes more are given out: the answer of
@@ -38,7 +44,8 @@ impl Pace {
     #[must_use]
     pub fn is_due(&self, len: u64) -> bool {
         let unnamed = self.unnamed.load(Relaxed).saturating_add(len);
-        self.committed.load(Relaxed) > 0 && !can_be_leaks(unnamed, self.named())
+        let gains = self.counts.load(Relaxed) && self.committed.load(Relaxed) > 0;
+        gains && !can_be_leaks(unnamed, self.named())
     }
 
     /// `len` bytes were given out.
@@ -73,6 +80,7 @@ impl Pace {
         take(&self.committed, len);
         take(&self.unnamed, len);
         self.named.fetch_add(signed(len), Relaxed);
+        self.counts.store(true, Relaxed);
     }
 
     fn named(&self) -> u64 {
@@ -132,6 +140,15 @@ mod tests {
         assert!(!pace.is_due(MIB));
         let lost = Pace::new(0, 100 * MIB);
         assert_eq!(write(&lost, 16, MIB), 0);
+    }
+
+    #[test]
+    fn of_a_new_file_nothing_is_due_before_it_was_written_back_once() {
+        let pace = Pace::default();
+        assert_eq!(write(&pace, 1 << 10, MIB), 0);
+        pace.written(pace.begin());
+        assert_eq!(write(&pace, (1 << 10) - 1, MIB), 0);
+        assert!(pace.is_due(MIB));
     }
 
     #[test]

@@ -110,7 +110,11 @@ fn writable_space(
         space.give_back_run(header.block_at(run.start), run.end - run.start);
     }
     let bytes = |blocks: u64| blocks.saturating_mul(header.stride());
-    Ok((space, Pace::new(bytes(found.named), bytes(found.unnamed))))
+    let pace = match is_new {
+        true => Pace::default(),
+        false => Pace::new(bytes(found.named), bytes(found.unnamed)),
+    };
+    Ok((space, pace))
 }
 
 impl Image for VdiImage {

@@ -192,7 +192,7 @@ impl VhdImage {
                     let what = "size of a block to be written, in bytes";
                     limit(what, shape.block, request.limits.unit)?;
                     let room = survey(&parts, &shape, &*request.store, is_new)?;
-                    blocks.writer = Some(Writer::new(&room, &shape, &parts));
+                    blocks.writer = Some(Writer::new(&room, &shape, &parts, is_new));
                 }
                 Body::Blocks(Box::new(blocks))
             }

@@ -57,7 +57,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(room: &Room, shape: &Shape, parts: &Parts) -> Self {
+    pub(crate) fn new(room: &Room, shape: &Shape, parts: &Parts, is_new: bool) -> Self {
         let len = HostOffset(parts.len);
         let space = RunSpace::new(HostOffset(room.end)).with_old_bytes_to(len);
         room.free.iter().for_each(|(at, end)| space.give_back(HostOffset(*at), end - at));
@@ -67,7 +67,7 @@ impl Writer {
             space,
             pad: room.pad,
             align: room.align,
-            pace: Pace::new(room.named, room.unnamed),
+            pace: if is_new { Pace::default() } else { Pace::new(room.named, room.unnamed) },
             unset: Unset::new(shape.entries),
             ends: Mutex::new(Ends::new(parts)),
             place: Mutex::new(Place::of(parts, room.home, shape)),

@@ -91,7 +91,8 @@ impl Parts {
             replay.write_to(&*store)?;
             state.forget_log(&*store)?;
         }
-        let (memory, pace) = (request.limits.table_cache, Pace::new(room.named, room.unnamed));
+        let memory = request.limits.table_cache;
+        let pace = if is_new { Pace::default() } else { Pace::new(room.named, room.unnamed) };
         if metadata.has_parent {
             let space = RunSpace::new(room.end).with_old_bytes_to(len);
             room.free.into_iter().for_each(|(at, len)| space.give_back(at, len));

@@ -7,6 +7,7 @@ use anydisk_core::{
     Location, OpenRequest, Reference, Source, Storage, StorageExt,
 };
 use anydisk_storage::MemoryStorage;
+use anydisk_testkit::double::{Kind, RecordingStorage};
 use anydisk_testkit::golden::cases;
 use anydisk_testkit::{MemoryFolder, contents, kill_first_write};
 use anydisk_vhd::VHD;
@@ -260,4 +261,19 @@ fn a_first_long_write_that_is_killed_leaves_space_that_is_used_again() {
         let report = VHD.check(&request, &mut |finding| found.push(finding));
         assert!(report.expect("it can be checked").is_clean() && found.is_empty(), "{when}");
     });
+}
+
+/// A conversion makes it, and its file has no name before it is whole.
+#[test]
+fn a_new_image_that_nobody_flushes_does_not_wait_for_the_medium() {
+    let record = RecordingStorage::new(Arc::new(MemoryStorage::default()));
+    let given = [("force_size", "on")];
+    let disk = create(Arc::new(record.clone()), 64 << 20, &given, None).expect("it can be made");
+    drop(record.take());
+    disk.write(GuestOffset::ZERO, &vec![7; 40 << 20]).expect("a write");
+    assert!(record.take_kind(Kind::Flush).is_empty());
+    disk.flush().expect("a flush");
+    drop(record.take());
+    disk.write(GuestOffset(40 << 20), &vec![7; 24 << 20]).expect("a write");
+    assert!(record.take_kind(Kind::Flush).is_empty(), "it is less than is named");
 }
