@@ -10,7 +10,7 @@ use crate::{Changes, Error, Limits, Located, Result, Sample, Verdict};
 
 /// A kind of container.
 pub trait Container: Send + Sync + Debug {
-    /// The name (`lvm2`, `gpt`, `ova`).
+    /// The name (`lvm2`, `partitions`, `ovf`).
     fn name(&self) -> &'static str;
 
     /// Whether the bytes look like a part of such a container. Pure: no I/O.

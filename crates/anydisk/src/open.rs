@@ -178,7 +178,8 @@ impl OpenDisk {
     /// # Errors
     /// [`Error::UnknownFormat`] for a file no format recognises (see
     /// [`guess_raw`](Self::guess_raw)), [`Error::Denied`] for a reference the policy forbids, and
-    /// what files and formats say.
+    /// what files and formats say. Whoever acts on them matches [`Error::kind`], which leaves out the
+    /// name of the file around them.
     pub fn path(&self, path: impl AsRef<Path>) -> Result<Disk> {
         self.located(self.file_at(path.as_ref(), self.access)?)
     }

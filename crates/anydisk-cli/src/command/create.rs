@@ -126,7 +126,25 @@ impl Create {
         let nothing = Sources::concatenated([]);
         copy_to_file(&nothing, Path::new(&path), &image, &Settings::default(), &Unwatched)?;
         drop(below);
+        if backing.is_some() && !self.unchecked && !self.quiet {
+            self.warn_if_lost(Path::new(&path), format.name());
+        }
         Ok(())
+    }
+
+    /// Says that the new image does not find the one below: where that is named by a number alone, it is
+    /// sought in the folder.
+    fn warn_if_lost(&self, path: &Path, format: &str) {
+        let reading = self.reading.of_locked().of_names_inside();
+        let Ok(layer) = reading.top(path.as_os_str(), Some(format)) else { return };
+        let is_nameless = layer.backing.as_ref().is_some_and(|below| below.nameless().is_some());
+        if is_nameless && reading.found_below(&layer).is_none() {
+            output::warn(&format!(
+                "{}: names the image below by its UUID alone, and finds it in its own folder only: it is \
+                 not there",
+                layer.location
+            ));
+        }
     }
 }
 

@@ -187,3 +187,22 @@ fn nothing_is_said_of_a_format_that_is_only_read_but_that() {
     let output = bench.anydisk(&["create", "-f", "dmg", "a", "1M"]);
     assert_eq!((output.status.code(), output.stdout), (Some(1), Vec::new()));
 }
+
+#[test]
+fn an_image_that_will_not_find_the_one_below_is_made_with_a_warning() {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.path("other")).expect("a folder");
+    for (base, is_lost) in [("other/base.vdi", true), ("base.vdi", false)] {
+        bench.prints(&["create", "-q", "-f", "vdi", base, "1M"]);
+        let child = ["create", "-f", "vdi", "-b", base, "-F", "vdi", "child.vdi"];
+        let output = bench.anydisk(&child);
+        assert!(output.status.success(), "{}", crate::common::said(&output));
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(
+            told.contains("child.vdi: names the image below by its UUID"),
+            is_lost,
+            "{told}"
+        );
+        assert_eq!(bench.anydisk(&["map", "child.vdi"]).status.success(), !is_lost);
+    }
+}

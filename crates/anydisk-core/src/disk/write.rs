@@ -4,7 +4,7 @@ use std::io::IoSlice;
 
 use anydisk_storage::{HostOffset, Storage, StorageExt, is_zero};
 
-use super::{Disk, bytes_in};
+use super::{Disk, bytes_in, bytes_of};
 use crate::image::{check_range, read_only};
 use crate::{
     Attempt, Companions, Error, Feature, GuestOffset, GuestRange, Handled, ImageWrite, NewSize,
@@ -275,9 +275,7 @@ impl Payload<'_> {
     /// Writes the first `len` bytes.
     fn write_to(self, store: &dyn Storage, at: HostOffset, len: u64) -> Result<()> {
         match self {
-            Self::Bytes(data) => {
-                Ok(store.write_at(at, &data[..usize::try_from(len).unwrap_or(0)])?)
-            }
+            Self::Bytes(data) => Ok(store.write_at(at, &data[..bytes_of(len)])?),
             Self::Zeroes => write_zeroes(store, at, len),
         }
     }
