@@ -120,7 +120,7 @@ pub use check::{Checked, Checking};
 pub use compact::Compacted;
 pub use companions::FilesBeside;
 pub use inside::{Inside, MemberFinding};
-pub use open::{OpenDisk, Policy};
+pub use open::{OpenDisk, Policy, descriptor_in};
 pub use package::{copy_to_ova, copy_to_ova_in};
 pub use resolve::{LikeQemu, Listed, SameFolder, path_like_qemu};
 

@@ -60,6 +60,12 @@ pub struct OpenDisk {
     devices: Vec<PathBuf>,
 }
 
+/// The file that stands for a folder where that is an image: the descriptor of a Parallels bundle.
+pub fn descriptor_in(path: &Path) -> Option<PathBuf> {
+    let inside = path.join(BUNDLE);
+    (path.is_dir() && inside.is_file()).then_some(inside)
+}
+
 impl Default for OpenDisk {
     fn default() -> Self {
         Self::new()
@@ -297,10 +303,9 @@ impl OpenDisk {
     }
 
     pub(crate) fn file_at(&self, path: &Path, access: Access) -> Result<Located> {
-        let inside = path.join(BUNDLE);
-        let path = if path.is_dir() && inside.is_file() { &*inside } else { path };
-        let store = FileStorage::open(path, &file::with_access(&self.file, access))?;
-        Ok(Located { store: Arc::new(store), location: Location::Path(path.to_owned()) })
+        let path = descriptor_in(path).unwrap_or_else(|| path.to_owned());
+        let store = FileStorage::open(&path, &file::with_access(&self.file, access))?;
+        Ok(Located { store: Arc::new(store), location: Location::Path(path) })
     }
 
     /// The format to open with: the one named, else `None` after making sure that the bytes tell.

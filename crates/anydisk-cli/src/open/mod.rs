@@ -14,7 +14,7 @@ use anydisk::node::{Below, Node};
 use anydisk::storage::{LockMode, name};
 use anydisk::{
     Access, Checked, Checking, Chosen, Compacted, Disk, Error, Feature, Finding, Layer, Limits,
-    Located, Location, OpenDisk, OptionSpec, Policy, Role, SecretProblem,
+    Located, Location, OpenDisk, OptionSpec, Policy, Role, SecretProblem, descriptor_in,
 };
 
 use self::opening::{Opening, check_drivers};
@@ -341,8 +341,8 @@ impl Reading {
             return Err(naming::cannot_open(name, why));
         }
         let opening = self.opening(name, format)?;
-        let path = opening.node.path();
-        if Path::new(path).is_dir() {
+        let path = Path::new(opening.node.path());
+        if path.is_dir() && descriptor_in(path).is_none() {
             let why = format!("Could not open '{}': Is a directory", name::of(path));
             return Err(naming::cannot_open(name, &why));
         }

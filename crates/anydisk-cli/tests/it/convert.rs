@@ -231,3 +231,25 @@ fn a_target_over_another_image_is_not_taken_for_zero() {
     }
     bench.prints(&["compare", "-f", "raw", "-F", "qcow2", "base", "over.qcow2"]);
 }
+
+#[test]
+fn a_folder_is_written_where_it_is_a_bundle() {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.path("disk.hdd")).expect("a folder");
+    std::fs::create_dir(bench.path("other")).expect("a folder");
+    bench.prints(&["create", "-q", "-f", "parallels", "disk.hdd/disk.hds", "1M"]);
+    let guid = "{5fbaabe3-6958-40ff-92a7-860e329aab41}";
+    let text = format!(
+        "<Parallels_disk_image><Disk_Parameters><Disk_size>2048</Disk_size></Disk_Parameters>\
+         <StorageData><Storage><Start>0</Start><End>2048</End><Image><GUID>{guid}</GUID>\
+         <Type>Compressed</Type><File>disk.hds</File></Image></Storage></StorageData><Snapshots>\
+         <Shot><GUID>{guid}</GUID><ParentGUID>{{00000000-0000-0000-0000-000000000000}}</ParentGUID>\
+         </Shot></Snapshots></Parallels_disk_image>"
+    );
+    std::fs::write(bench.path("disk.hdd/DiskDescriptor.xml"), text).expect("a file");
+    bench.raw("a.raw", 1 << 20, &[(0, b"first"), (700_000, b"second")]);
+    bench.prints(&["convert", "-n", "-f", "raw", "-O", "parallels", "a.raw", "disk.hdd"]);
+    bench.prints(&["compare", "-f", "raw", "a.raw", "disk.hdd"]);
+    let said = bench.fails(&["convert", "-n", "-f", "raw", "-O", "raw", "a.raw", "other"], 1);
+    assert!(said.contains("Is a directory"), "{said}");
+}

@@ -23,3 +23,18 @@ fn a_bundle_is_opened_by_its_folder_or_its_descriptor_and_follows_no_name_out_of
         OpenDisk::new().path(unpacked.folder.path()).expect_err("it is refused").to_string();
     assert!(error.contains("/etc/passwd"), "{error}");
 }
+
+#[test]
+fn a_bundle_is_written_by_its_folder() {
+    let found = cases("parallels").into_iter().find(|case| case.name == "bundle-snapshot");
+    let unpacked = found.expect("it is there").unpack();
+    let folder = unpacked.folder.path();
+    let disk = OpenDisk::new().write(true).path(folder).expect("it opens");
+    disk.write(GuestOffset(3 << 20), b"hello").expect("a write");
+    disk.flush().expect("a flush");
+    drop(disk);
+    let mut bytes = [0; 5];
+    let disk = OpenDisk::new().path(folder).expect("it opens");
+    disk.read(GuestOffset(3 << 20), &mut bytes).expect("a read");
+    assert_eq!(&bytes, b"hello");
+}
