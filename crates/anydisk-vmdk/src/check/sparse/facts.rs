@@ -140,9 +140,10 @@ impl Facts {
         }
     }
 
-    /// Whether a table that readers look at first names what lies at a place.
+    /// Whether a table that readers look at first names what lies at a place, as far as they know: of two that
+    /// share a part, they note one.
     pub(super) fn is_named(&self, place: HostOffset) -> bool {
-        self.first.meets(place)
+        self.first.all.meets(sector(place))
     }
 
     /// Whether a table shares a byte with something, and it is not the other one that must be wrong.
