@@ -1,6 +1,9 @@
 //! Committing an overlay: what it holds goes into an image below it.
 
-use anydisk_core::{BackingLink, Disk, Error, Id, Image, Layer, Limits, Preallocation, Reference};
+use anydisk_core::{
+    BackingLink, Companions, Disk, Error, Id, Image, Layer, Limits, NoCompanions, Preallocation,
+    Reference,
+};
 
 use crate::copy::copy_to_disk;
 use crate::frozen::Frozen;
@@ -32,6 +35,24 @@ pub fn commit(
     settings: &Settings,
     watch: &dyn Watch,
 ) -> Result<Report> {
+    commit_with(above, base, &NoCompanions, settings, watch)
+}
+
+/// As [`commit`], into a base that may get more files when it grows (a split VMDK), which `companions`
+/// makes.
+///
+/// # Errors
+/// As [`commit`].
+///
+/// # Panics
+/// As [`commit`].
+pub fn commit_with(
+    above: &[Layer],
+    base: &Disk,
+    companions: &dyn Companions,
+    settings: &Settings,
+    watch: &dyn Watch,
+) -> Result<Report> {
     let layers = above.iter().chain(base.layers()).cloned().collect();
     let chain = Disk::from_layers(layers, &Limits::default()).unpadded_but_for_last_unit();
     let link = Link::of(above, base)?;
@@ -39,7 +60,7 @@ pub fn commit(
     frozen.check(&chain, above.len(), base)?;
     link.set(None)?;
     if base.size() < chain.size()
-        && let Err(error) = base.resize(chain.size(), Preallocation::Off)
+        && let Err(error) = base.resize_with(chain.size(), Preallocation::Off, companions)
     {
         // It holds what it held, so the image above is still the one that was made for it.
         link.set(base.top().info().content_id)?;

@@ -34,7 +34,7 @@ mod turn;
 mod unflushed;
 
 pub use bitmaps::copy_bitmaps;
-pub use commit::{check_emptying, commit, empty, keeps_number};
+pub use commit::{check_emptying, commit, commit_with, empty, keeps_number};
 pub use compare::{Comparison, Strictness, compare};
 pub use copy::{copy_to_disk, copy_to_sink};
 pub use differ::differences;

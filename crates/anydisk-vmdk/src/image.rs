@@ -12,7 +12,7 @@ use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
 use crate::descriptor::Descriptor;
-use crate::extent::{Body, File, Packed, Part, Sparse};
+use crate::extent::{Body, File, Flat, Packed, Part, Sparse};
 use crate::growing::Growing;
 use crate::layout::GrainMarker;
 use crate::open::{self, Assembly};
@@ -124,6 +124,24 @@ impl VmdkImage {
         match self.parts.get(index) {
             Some(part) => Ok((index, part, range.before(part.range().end()))),
             None => Err(Error::OutOfRange { range, size: self.size() }),
+        }
+    }
+
+    #[inline]
+    fn map_flat(&self, part: &Part, flat: &Flat, range: GuestRange) -> Result<Lookup<'_>> {
+        let (at, rest) = flat.place(part.offset_of(range))?;
+        let store = &self.files[flat.file].store;
+        let source = Source::Data { store, at, shared: false };
+        let len = range.len().min(rest);
+        Ok(Lookup::Found(Extent { len, source, lease: Lease::eternal() }))
+    }
+
+    /// Names the file that the error is about, where it is not the one that was opened.
+    #[cold]
+    pub(crate) fn in_file_of(&self, part: &Part, error: Error) -> Error {
+        match part.file().filter(|file| *file != 0) {
+            Some(file) => error.within(&self.files[file].name),
+            None => error,
         }
     }
 
@@ -497,11 +515,18 @@ pub(crate) fn backing(descriptor: &Descriptor) -> Option<Reference> {
     Some(reference)
 }
 
-/// A path of a Windows host means nothing here: what it calls the file is looked for beside the image.
+/// A path of a Windows host, or of a datastore of ESXi, means nothing here: what it calls the file is looked for
+/// beside the image.
 fn beside_us(name: &[u8]) -> &[u8] {
     let is_windows = name.contains(&b'\\') && !name.contains(&b'/');
-    let last = name.rsplit(|byte| *byte == b'\\').next();
-    last.filter(|last| is_windows && !last.is_empty()).unwrap_or(name)
+    let is_datastore = name.starts_with(b"/vmfs/volumes/") || name.starts_with(b"[");
+    let separator = match (is_windows, is_datastore) {
+        (true, _) => b'\\',
+        (_, true) => b'/',
+        _ => return name,
+    };
+    let last = name.rsplit(|byte| *byte == separator).next();
+    last.filter(|last| !last.is_empty()).unwrap_or(name)
 }
 
 impl Part {
@@ -519,15 +544,10 @@ impl Image for VmdkImage {
         let (_, part, range) = self.part_at(range)?;
         match &part.body {
             Body::Zero => Ok(found(range.len(), Source::Zero { reserved: None })),
-            Body::Flat(flat) => {
-                let (at, rest) = flat.place(part.offset_of(range))?;
-                let store = &self.files[flat.file].store;
-                let source = Source::Data { store, at, shared: false };
-                let len = range.len().min(rest);
-                Ok(Lookup::Found(Extent { len, source, lease: Lease::eternal() }))
-            }
+            Body::Flat(flat) => self.map_flat(part, flat, range),
             Body::Sparse(sparse) => self.map_sparse(part, sparse, range),
         }
+        .map_err(|error| self.in_file_of(part, error))
     }
 
     fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<Supplied> {
@@ -589,4 +609,24 @@ fn table_cache(parts: &[Part], limits: &Limits) -> TableCache {
     let all = slices.fold(0, u64::saturating_add).saturating_mul(8 * slice as u64);
     let bytes = usize::try_from(all).unwrap_or(usize::MAX).min(limits.table_cache);
     TableCache::new(SLICE as usize, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::beside_us;
+
+    #[test]
+    fn paths_of_other_hosts_are_what_they_call_the_file() {
+        for (name, expected) in [
+            ("base.vmdk", "base.vmdk"),
+            ("../base.vmdk", "../base.vmdk"),
+            ("/srv/base.vmdk", "/srv/base.vmdk"),
+            ("C:\\VMs\\base.vmdk", "base.vmdk"),
+            ("/vmfs/volumes/5f1-2/vm/base.vmdk", "base.vmdk"),
+            ("[datastore1] vm/base.vmdk", "base.vmdk"),
+            ("[1] base.vmdk", "[1] base.vmdk"),
+        ] {
+            assert_eq!(beside_us(name.as_bytes()), expected.as_bytes(), "{name}");
+        }
+    }
 }

@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 
 use anydisk::convert::{self, Error, Settings};
 use anydisk::node::{Below, Node};
-use anydisk::storage::name;
-use anydisk::{Disk, Layer, Reference};
+use anydisk::storage::{LockMode, OpenOptions, name};
+use anydisk::{Disk, FilesBeside, Layer, Location, Reference};
 use clap::Args;
 
 use crate::args::{Cache, Reading, Telling};
@@ -76,7 +76,16 @@ impl Commit {
         if empties {
             self.check_emptying(&above)?;
         }
-        convert::commit(&above, &base, &settings, &progress)?;
+        match &base.layers()[0].location {
+            // A split base gets more files when it grows.
+            Location::Path(path) => {
+                let beside = FilesBeside::new(path, OpenOptions::new().lock(LockMode::Writer));
+                convert::commit_with(&above, &base, &beside, &settings, &progress)?;
+            }
+            _ => {
+                convert::commit(&above, &base, &settings, &progress)?;
+            }
+        }
         progress.finish();
         drop(progress);
         if empties {

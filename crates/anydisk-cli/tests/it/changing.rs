@@ -212,6 +212,29 @@ fn a_rebase_says_what_qemus_says_and_the_disk_shows_the_same() {
 
 /// A parent that has no name, only a number.
 #[test]
+fn a_split_base_gets_more_extents_when_something_longer_is_committed_into_it() {
+    for kind in ["twoGbMaxExtentFlat", "twoGbMaxExtentSparse"] {
+        let bench = Bench::new();
+        bench.raw(
+            "all.raw",
+            3 << 20,
+            &[(5, b"first"), (1_500_000, b"second"), (3_000_000, b"last")],
+        );
+        let options = format!("subformat={kind},split_size=1M");
+        let run = |line: &[&str]| {
+            let done = bench.anydisk(line);
+            assert!(done.status.success(), "{kind}, {line:?}: {}", said(&done));
+        };
+        run(&["create", "-f", "vmdk", "-o", &options, "base.vmdk", "1536k"]);
+        run(&["create", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", "d.vmdk", "3M"]);
+        run(&["convert", "-n", "-f", "raw", "-O", "vmdk", "all.raw", "d.vmdk"]);
+        run(&["commit", "d.vmdk"]);
+        run(&["compare", "-f", "raw", "-F", "vmdk", "all.raw", "base.vmdk"]);
+        run(&["check", "base.vmdk"]);
+    }
+}
+
+#[test]
 fn a_vdi_snapshot_is_committed_into_the_parent_that_its_uuid_means() {
     let bench = Bench::new();
     let data = [(300_000, &b"base"[..]), (800_000, b"base")];

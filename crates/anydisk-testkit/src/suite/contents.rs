@@ -118,7 +118,8 @@ pub fn extents_cover_the_disk_exactly(fixture: &dyn Fixture) {
         let (at, len) = aim.random_range(&mut random);
         let mut rest = range(at, len);
         while !rest.is_empty() {
-            let len = rig.disk.map(rest).expect("the image can be mapped").extent.len;
+            // A disk cuts what an image tells too long.
+            let len = rig.disk.top().map(rest).expect("the image can be mapped").len;
             assert!((1..=rest.len()).contains(&len), "{len} bytes for {rest}");
             rest = rest.skip(len);
         }

@@ -46,10 +46,15 @@ use crate::open;
 struct Teller<'a> {
     found: &'a mut dyn FnMut(Finding),
     report: CheckReport,
+    /// The name of the file that is looked at, if it is not the one that was opened.
+    file: Option<String>,
 }
 
 impl Teller<'_> {
-    fn tell(&mut self, finding: Finding) {
+    fn tell(&mut self, mut finding: Finding) {
+        if let Some(file) = &self.file {
+            finding.text = format!("{file}: {}", finding.text);
+        }
         self.report.count(&finding);
         (self.found)(finding);
     }
@@ -63,7 +68,7 @@ pub(crate) fn check(
     if request.repair != Repair::Nothing && !request.open.is_writable()? {
         return Err(Error::ReadOnly { why: "it was opened for reading".into() });
     }
-    let mut teller = Teller { found, report: CheckReport::default() };
+    let mut teller = Teller { found, report: CheckReport::default(), file: None };
     let (repairs, open) = (request.repair == Repair::All, &request.open);
     let mut can_open = |part, store: &dyn Storage| {
         mend::check(part, store, open.limits, repairs, &mut |finding| teller.tell(finding))
@@ -80,6 +85,8 @@ pub(crate) fn check(
     let all = assembly.parts.iter().map(SparseCheck::work).sum();
     let mut progress = Progress { told: request.progress, done: 0, all };
     for part in &assembly.parts {
+        let file = part.file().filter(|file| *file != 0);
+        teller.file = file.and_then(|file| Some(assembly.files.get(file)?.name.clone()));
         match &part.body {
             Body::Zero => {}
             Body::Flat(flat) => check_flat(part, flat, &mut teller),

@@ -41,6 +41,18 @@ fn crlf_blanks_and_upper_case_are_understood_as_vmware_does() {
     assert_eq!(descriptor.extents[1].kind, ExtentKind::Zero);
 }
 
+#[test]
+fn a_byte_order_mark_before_the_text_is_passed_over_and_kept() {
+    let marked = format!("\u{feff}{SPARSE}");
+    assert!(is_descriptor(marked.as_bytes()));
+    let descriptor = parse(&marked).expect("valid");
+    assert_eq!(descriptor.content_id, Some(0x1a2b_3c4d));
+    assert_eq!(descriptor.to_bytes(), marked.as_bytes());
+    // The first line that says something may be the first of all.
+    let marked = marked.replace("# Disk DescriptorFile\n", "");
+    assert!(is_descriptor(marked.as_bytes()));
+}
+
 /// qemu looks for the letters "CID" and takes the parent's number for both.
 #[test]
 fn keys_are_whole_words_at_the_start_of_a_line() {

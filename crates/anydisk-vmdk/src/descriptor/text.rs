@@ -25,6 +25,7 @@ enum Kind {
 /// Whether the text is one of a descriptor: its first comment says so, or its first other line is
 /// the version.
 pub(crate) fn is_descriptor(text: &[u8]) -> bool {
+    let text = without_mark(text);
     let heading = b"# disk descriptorfile";
     if text.get(..heading.len()).is_some_and(|head| head.eq_ignore_ascii_case(heading)) {
         return true;
@@ -32,6 +33,11 @@ pub(crate) fn is_descriptor(text: &[u8]) -> bool {
     let mut rest = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let first = rest.find(|line| !line.is_empty() && !line.starts_with(b"#"));
     first.is_some_and(|line| pair(line).is_some_and(|(key, _)| is_key(&line[key], "version")))
+}
+
+/// Some editors put a byte order mark before a text in UTF-8.
+fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text)
 }
 
 /// The lines of a text that begins at `at` in its file.
@@ -46,7 +52,7 @@ pub(crate) fn lines(text: &[u8], at: HostOffset) -> Vec<Line> {
 }
 
 fn kind(bytes: &[u8]) -> Kind {
-    let text = bytes.trim_ascii_start();
+    let text = without_mark(bytes).trim_ascii_start();
     if text.is_empty() || text.starts_with(b"#") {
         return Kind::Other;
     }

@@ -17,7 +17,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use anydisk_core::{
-    Attempt, Below, Claims, Committed, Error, GuestOffset, GuestRange, Handled, HostOffset,
+    Attempt, Below, Claims, Committed, Doubt, Error, GuestOffset, GuestRange, Handled, HostOffset,
     ImageWrite, Lease, Limits, Reserved, Result, RunSpace, Storage, TakenRun, WantedRun, Zeroing,
 };
 
@@ -45,6 +45,8 @@ pub(crate) struct Writer {
     round: Mutex<()>,
     /// One change of the size runs at a time.
     resizing: Mutex<()>,
+    /// One of them failed half-way.
+    doubt: Doubt,
     /// What a new extent may be.
     limits: Limits,
 }
@@ -101,6 +103,7 @@ impl Writer {
             descriptor: DescriptorFile::new(descriptor, room),
             round: Mutex::default(),
             resizing: Mutex::default(),
+            doubt: Doubt::default(),
             limits: limits.clone(),
         })
     }
@@ -252,6 +255,7 @@ impl VmdkImage {
         let Some(writer) = &self.writer else {
             return Err(read_only("it was opened for reading"));
         };
+        writer.doubt.check()?;
         if !part.writable {
             return Err(read_only(why_not(part)));
         }
@@ -297,6 +301,7 @@ impl ImageWrite for VmdkImage {
             Body::Flat(flat) => Ok(Attempt::Placed(self.place_flat(&target, flat)?)),
             Body::Sparse(sparse) => self.place_sparse(&target, sparse),
         }
+        .map_err(|error| self.in_file_of(target.part, error))
     }
 
     fn try_place_encoded(&self, _: GuestRange, _: usize) -> Result<Attempt<'_>> {
@@ -341,6 +346,7 @@ impl ImageWrite for VmdkImage {
     }
 
     fn flush(&self) -> Result<()> {
+        self.writer.iter().try_for_each(|writer| writer.doubt.check())?;
         self.write_back()
     }
 

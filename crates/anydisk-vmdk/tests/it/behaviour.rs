@@ -142,6 +142,13 @@ mod small_grains {
     anydisk_testkit::behaviour_suite!(super::SmallGrains { zeroed_grain: false });
 }
 
+mod resized {
+    anydisk_testkit::behaviour_tests! {
+        super::SmallGrains { zeroed_grain: false };
+        resize::what_is_flushed_after_a_resize_that_failed_is_there,
+    }
+}
+
 mod small_zeroed_grains {
     anydisk_testkit::behaviour_suite!(super::SmallGrains { zeroed_grain: true });
 }

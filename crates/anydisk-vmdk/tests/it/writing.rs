@@ -278,7 +278,7 @@ fn a_flat_file_that_is_too_short_reads_up_to_its_end_and_then_fails() {
     let error = disk.read(GuestOffset(1000), &mut bytes).expect_err("it ends").to_string();
     assert_eq!(
         error,
-        "vmdk: flat extent at 0x3e8 is missing, expected bytes, but the file ends at 0x3e8"
+        "a: vmdk: flat extent at 0x3e8 is missing, expected bytes, but the file ends at 0x3e8"
     );
 }
 

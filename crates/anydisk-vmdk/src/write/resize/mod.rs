@@ -200,7 +200,8 @@ impl VmdkImage {
         if let Body::Sparse(sparse) = &self.parts[plan.last].body
             && !self.is_embedded(sparse)
         {
-            sparse::tell_capacity(sparse, &*self.files[sparse.file].store, plan.len)?;
+            let store = &*self.files[sparse.file].store;
+            writer.doubt.during(|| sparse::tell_capacity(sparse, store, plan.len))?;
         }
         self.tell(writer, plan, made)
     }
@@ -222,7 +223,7 @@ impl VmdkImage {
             descriptor.set_end(number, plan.len, made);
             Ok(())
         };
-        match &self.parts[plan.last].body {
+        writer.doubt.during(|| match &self.parts[plan.last].body {
             Body::Sparse(sparse) if self.is_embedded(sparse) => {
                 let grain = sparse.geometry().grain();
                 writer.descriptor.change_with_capacity(file, grain, (plan.len, plan.grows), how)
@@ -231,7 +232,7 @@ impl VmdkImage {
                 writer.descriptor.change(file, how)?;
                 Ok(file.store.flush()?)
             }
-        }
+        })
     }
 
     fn shrink(&self, writer: &Writer, plan: &Plan, new: &NewSize<'_>) -> Result<()> {
@@ -250,8 +251,10 @@ impl VmdkImage {
         }
         let still = self.hold_still(writer);
         self.write_back()?;
-        self.tell(writer, plan, &[])?;
-        self.give_back_behind(part, plan.len)?;
+        writer.doubt.during(|| {
+            self.tell(writer, plan, &[])?;
+            self.give_back_behind(part, plan.len)
+        })?;
         self.cut(plan.last, plan.len);
         drop(still);
         remove_files(&before, &lines(), new)

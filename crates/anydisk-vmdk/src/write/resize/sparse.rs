@@ -95,7 +95,10 @@ impl VmdkImage {
         let moved = self.write_set(sparse, &set, space.at, copies);
         let (first, second) = moved.inspect_err(|_| writer.space.give_back(space.at, space.len))?;
         sparse.grow_to(space.end());
-        name_directories(sparse, writer, store, &new, (first.at, second.as_ref().map(|it| it.at)))?;
+        let places = (first.at, second.as_ref().map(|it| it.at));
+        let doubt =
+            &self.writer.as_ref().ok_or_else(|| read_only("it was opened for reading"))?.doubt;
+        doubt.during(|| name_directories(sparse, writer, store, &new, places))?;
         if let Some(second) = &second {
             writer.mirror.extend(first.tables.iter().copied().zip(second.tables.iter().copied()));
         }
