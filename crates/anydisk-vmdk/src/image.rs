@@ -129,7 +129,8 @@ impl VmdkImage {
 
     #[inline]
     fn map_flat(&self, part: &Part, flat: &Flat, range: GuestRange) -> Result<Lookup<'_>> {
-        let (at, rest) = flat.place(part.offset_of(range))?;
+        let place = flat.place(part.offset_of(range));
+        let (at, rest) = place.map_err(|error| self.in_file_of(part, error))?;
         let store = &self.files[flat.file].store;
         let source = Source::Data { store, at, shared: false };
         let len = range.len().min(rest);
@@ -158,6 +159,17 @@ impl VmdkImage {
             let source = Source::Data { store, at, shared: false };
             return Ok(Lookup::Found(Extent { len: range.len(), source, lease }));
         }
+        self.map_entry(part, sparse, range, lease).map_err(|error| self.in_file_of(part, error))
+    }
+
+    /// What the entry says, if it is not the place of a grain that lies there as it is.
+    fn map_entry<'a>(
+        &'a self,
+        part: &Part,
+        sparse: &'a Sparse,
+        range: GuestRange,
+        lease: Lease<'a>,
+    ) -> Result<Lookup<'a>> {
         let (answer, len, slice) = match self.look(part, sparse, range)? {
             Look::Need(need) => {
                 return Ok(match self.unwritten_len(sparse, part.offset_of(range))? {
@@ -547,7 +559,6 @@ impl Image for VmdkImage {
             Body::Flat(flat) => self.map_flat(part, flat, range),
             Body::Sparse(sparse) => self.map_sparse(part, sparse, range),
         }
-        .map_err(|error| self.in_file_of(part, error))
     }
 
     fn supply(&self, need: &Need<'_>, bytes: &[u8]) -> Result<Supplied> {
