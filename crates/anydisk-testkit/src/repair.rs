@@ -32,6 +32,7 @@ pub fn shows_nothing_elsewhere(format: &dyn Format, damaged: &[u8], unit: u64) -
     assert!(before.iter().any(Option::is_some), "nothing of the disk can be read");
     let crash = CrashStorage::over(damaged.to_vec());
     let left = repair(format, Arc::new(crash.clone()));
+    assert_eq!(crash.unflushed(), 0, "a repair that is done is on the medium");
     for state in crash.torn_states(STATES, 1) {
         let store = state.storage();
         compare(&before, units(format, store.clone(), unit), &format!("{state}"));

@@ -161,13 +161,17 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Gives the entries that name what others name a copy each.
+    /// Gives the entries that name what others name a copy each; durable.
     pub(super) fn put_copies(&mut self) -> Result<()> {
-        for (entry, place) in std::mem::take(&mut self.copies) {
+        let copies = std::mem::take(&mut self.copies);
+        if copies.is_empty() {
+            return Ok(());
+        }
+        for (entry, place) in copies {
             let copy = self.copy(place)?;
             self.store.write_at(entry, &copy.get().to_le_bytes())?;
         }
-        Ok(())
+        Ok(self.store.flush()?)
     }
 
     /// Appends a copy of a cluster; durable.
