@@ -114,13 +114,14 @@ impl Mends {
     /// nothing is without a name that it may have named before it was damaged, or where a crash explains it.
     fn after(seen: &Seen, is_dirty: bool) -> Self {
         let invalid = seen.lost == 0;
-        let may = !seen.has_hopeless && (invalid || !seen.has_invalid);
-        let past_end = may && (invalid || is_dirty || !seen.has_past_end);
+        let damage = seen.damage;
+        let may = !damage.has_hopeless && (invalid || !damage.has_invalid);
+        let past_end = may && (invalid || is_dirty || !damage.has_past_end);
         Self {
             invalid: may && invalid,
             past_end,
             cut: may && past_end,
-            shared: may && past_end && !seen.names_room,
+            shared: may && past_end && !damage.names_room,
             mark: may,
         }
     }
@@ -131,16 +132,12 @@ struct Seen {
     report: CheckReport,
     /// Clusters that nothing names and that take space.
     lost: u64,
-    has_hopeless: bool,
-    has_invalid: bool,
-    has_past_end: bool,
-    names_room: bool,
+    damage: Damage,
 }
 
-/// Takes what is found: counts it, and tells it on.
-struct Teller<'a> {
-    found: &'a mut dyn FnMut(Finding),
-    report: CheckReport,
+/// What kinds of damage there are.
+#[derive(Clone, Copy, Debug, Default)]
+struct Damage {
     /// Something is damaged that nothing can be done about.
     has_hopeless: bool,
     has_invalid: bool,
@@ -149,23 +146,23 @@ struct Teller<'a> {
     names_room: bool,
 }
 
+/// Takes what is found: counts it, and tells it on.
+struct Teller<'a> {
+    found: &'a mut dyn FnMut(Finding),
+    report: CheckReport,
+    damage: Damage,
+}
+
 impl<'a> Teller<'a> {
     fn new(found: &'a mut dyn FnMut(Finding)) -> Self {
-        let report = CheckReport::default();
-        Self {
-            found,
-            report,
-            has_hopeless: false,
-            has_invalid: false,
-            has_past_end: false,
-            names_room: false,
-        }
+        Self { found, report: CheckReport::default(), damage: Damage::default() }
     }
 
     fn tell(&mut self, finding: Finding) {
-        self.has_hopeless |= finding.severity == Severity::Corruption && finding.remedy.is_none();
-        self.has_past_end |= finding.kind == PAST_END;
-        self.has_invalid |= finding.kind.ends_with("-entry-invalid");
+        let damage = &mut self.damage;
+        damage.has_hopeless |= finding.severity == Severity::Corruption && finding.remedy.is_none();
+        damage.has_past_end |= finding.kind == PAST_END;
+        damage.has_invalid |= finding.kind.ends_with("-entry-invalid");
         self.report.count(&finding);
         (self.found)(finding);
     }
@@ -236,9 +233,8 @@ impl<'a> Check<'a> {
         self.put_copies()?;
         let lost = self.tell_gaps(&gaps)?;
         self.clear_unclean()?;
-        let Teller { report, has_hopeless, has_invalid, has_past_end, names_room, .. } =
-            self.teller;
-        Ok(Seen { report, lost, has_hopeless, has_invalid, has_past_end, names_room })
+        let Teller { report, damage, .. } = self.teller;
+        Ok(Seen { report, lost, damage })
     }
 
     fn damages(&self) -> u64 {

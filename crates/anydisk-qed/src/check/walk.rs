@@ -97,7 +97,7 @@ impl Check<'_> {
         if guest.is_empty() {
             let text = format!("the entry {value:#x} is for what is behind the end of the disk");
             self.teller.tell(Finding::new(Severity::Note, "entry-behind-end", at, text));
-            self.teller.names_room |=
+            self.teller.damage.names_room |=
                 self.geometry.is_place(value) && place.end().get() > self.file_len;
             return Ok(value != ZERO && place.end().get() <= self.file_len);
         }
